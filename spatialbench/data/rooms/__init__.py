@@ -1,0 +1,5 @@
+"""rooms: indoor scenes rendered on the CPU from a seed, with exact depth, masks and boxes."""
+
+from spatialbench.data.rooms.store import RoomsSet, load
+
+__all__ = ["RoomsSet", "load"]
