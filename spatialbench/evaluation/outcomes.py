@@ -95,8 +95,9 @@ class RunOutcomes:
 
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
     """A compressed npz; the same arrays give the same bytes (numpy stamps members with 1980-01-01)."""
+    assert all(array.dtype.kind != "O" for array in arrays.values()), "objects would be pickled"
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
