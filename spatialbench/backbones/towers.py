@@ -1,0 +1,190 @@
+"""CLIP's two towers, written so that a method can reach the queries, keys and values of every block.
+
+open_clip computes attention inside ``nn.MultiheadAttention``, where nothing can be added to a query. Here the towers
+are functions over open_clip's own parameters and modules (``ln_1``, ``attn.in_proj_weight``, ``mlp``, ...): the same
+numbers as ``encode_image`` and ``encode_text``, with a hook between the projections and the softmax. No module of
+open_clip is changed.
+
+Letters: B images, C captions, T tokens, H heads, d channels of a head, D width of the joint space.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+Block = Any
+"""``open_clip.transformer.ResidualAttentionBlock``"""
+Model = Any
+"""``open_clip.CLIP``, as ``spatialbench.backbones.clip.load_clip`` gives it."""
+BlockMix = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""(q, k, v) -> (q, k, v) of one block."""
+Mix = Callable[[int, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""(block, q, k, v) -> (q, k, v), each [B, H, T, d]: what a method does between the projections and the softmax.
+
+q and k may come back with more channels than d; the logits are then scaled by 1 / sqrt of those channels.
+"""
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None) -> Tensor:
+    r"""softmax(s q k^T + mask) v.
+
+    On a CPU and for few tokens the three steps are written out: there torch's fused kernel is up to 6 times slower in
+    bfloat16, forward and backward together. Elsewhere it is ``scaled_dot_product_attention``.
+
+    Args:
+        q, k: [B, H, T, d].
+        v: [B, H, T, e].
+        mask: [T, T], added to the logits.
+        scale: s; default 1 / sqrt(d), d the channels of ``q`` as given.
+
+    Returns:
+        [B, H, T, e].
+    """
+    if q.device.type != "cpu" or q.shape[-2] > 256:
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=None if mask is None else mask.to(q), scale=scale)
+    logits = (q * (scale or 1 / math.sqrt(q.shape[-1]))) @ k.transpose(-1, -2)
+    if mask is not None:
+        logits = logits + mask.to(logits.dtype)
+    return logits.softmax(-1) @ v
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[B, T, H d] -> [B, H, T, d]."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """[B, H, T, d] -> [B, T, H d]."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def project_qkv(block: Block, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of one block, each [B, H, T, d], from its input tokens x [B, T, H d]."""
+    qkv = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
+    q, k, v = (split_heads(part, block.attn.num_heads) for part in qkv.chunk(3, dim=-1))
+    return q, k, v
+
+
+def attention_block(
+    block: Block,
+    x: Tensor,
+    mix: BlockMix | None = None,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+) -> Tensor:
+    """One residual block of open_clip on tokens x [B, T, H d], with ``mix`` between its projections and its softmax."""
+    q, k, v = project_qkv(block, x)
+    if mix is not None:
+        q, k, v = mix(q, k, v)
+    x = x + block.ls_1(block.attn.out_proj(merge_heads(attention(q, k, v, mask, scale))))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
+
+
+def value_block(
+    block: Block,
+    x: Tensor,
+    mix: BlockMix | None = None,
+) -> Tensor:
+    """The block with its attention replaced by its value path: every token attends to itself alone.
+
+    Source: CLIPSelf's ``forward_without_attn``; specs/r_sc_rla.md 2.1.
+    """
+    q, k, v = project_qkv(block, x)
+    if mix is not None:
+        q, k, v = mix(q, k, v)
+    x = x + block.ls_1(block.attn.out_proj(merge_heads(v)))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
+
+
+def encode_image(model: Model, pixels: Tensor, mix: Mix | None = None) -> Tensor:
+    """open_clip's ``encode_image`` with a hook.
+
+    Args:
+        pixels: normalised images, float [B, 3, S, S].
+        mix: called with the number of every block and its q, k, v.
+
+    Returns:
+        [B, D], not normalised.
+    """
+    visual = model.visual
+    x = _embed(visual, pixels)
+    for number, block in enumerate(visual.transformer.resblocks):
+        x = attention_block(block, x, mix and partial(mix, number))
+    if visual.pool_type == "tok":
+        x = visual.ln_post(x[:, 0])  # norm and pooling exchanged: the norm is per token, the other tokens are not used
+    elif visual.final_ln_after_pool:
+        x = visual.ln_post(x[:, 1:].mean(1))
+    else:
+        x = visual.ln_post(x[:, 1:]).mean(1)
+    return x if visual.proj is None else x @ visual.proj
+
+
+def encode_dense(model: Model, pixels: Tensor, mix: Mix | None = None) -> Tensor:
+    """The image tower's tokens in the joint space: the last block by its value path, then norm and projection.
+
+    Args:
+        pixels: normalised images, float [B, 3, H, W]; H and W multiples of the patch size. Off the native size the
+            position embedding is interpolated.
+
+    Returns:
+        [B, h, w, D], not normalised.
+
+    Source: CLIPSelf's ``encode_dense``; specs/r_sc_rla.md 2.1.
+    """
+    visual = model.visual
+    x = _embed(visual, pixels)
+    *blocks, last = visual.transformer.resblocks
+    for number, block in enumerate(blocks):
+        x = attention_block(block, x, mix and partial(mix, number))
+    x = visual.ln_post(value_block(last, x, mix and partial(mix, len(blocks)))[:, 1:])
+    x = x if visual.proj is None else x @ visual.proj
+    return x.unflatten(1, (pixels.shape[-2] // visual.patch_size[0], pixels.shape[-1] // visual.patch_size[1]))
+
+
+def _embed(visual: Any, pixels: Tensor) -> Tensor:
+    """Images [B, 3, H, W] -> the tokens that enter the first block [B, 1 + h w, width], class token first."""
+    x = visual.conv1(pixels)
+    grid = (x.shape[-2], x.shape[-1])
+    x = x.flatten(2).transpose(1, 2)
+    x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
+    return visual.ln_pre(x + _positions(visual, grid).to(x.dtype))
+
+
+def _positions(visual: Any, grid: tuple[int, int]) -> Tensor:
+    embedding = visual.positional_embedding
+    if grid == tuple(visual.grid_size):
+        return embedding
+    patches = embedding[1:].T.unflatten(1, visual.grid_size)[None]
+    patches = F.interpolate(patches, size=grid, mode="bicubic", align_corners=False)[0]
+    return torch.cat([embedding[:1], patches.flatten(1).T])
+
+
+def encode_text(model: Model, tokens: Tensor) -> Tensor:
+    """open_clip's ``encode_text``, run at the length of the longest caption instead of the full context.
+
+    The text tower is causal and reads out at the end token, so that nothing behind it has any effect.
+
+    Args:
+        tokens: int64 [C, context_length].
+
+    Returns:
+        [C, D], not normalised.
+    """
+    end = tokens.eq(model.text_eos_id).int().argmax(-1) if model.text_pool_type == "eos" else tokens.argmax(-1)
+    length = int(end.max()) + 1
+    x = model.token_embedding(tokens[:, :length])
+    x = x + model.positional_embedding[:length].to(x.dtype)
+    mask = model.attn_mask[:length, :length]
+    for block in model.transformer.resblocks:
+        x = attention_block(block, x, mask=mask)
+    x = model.ln_final(x[torch.arange(len(x), device=x.device), end])
+    if isinstance(model.text_projection, nn.Linear):
+        return model.text_projection(x)
+    return x if model.text_projection is None else x @ model.text_projection

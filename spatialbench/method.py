@@ -1,0 +1,260 @@
+"""The base of every method: a student that embeds images and captions, fine-tuned and scored by one protocol.
+
+A method is one file in ``spatialbench/methods``: it says what happens to the student (usually ``connect``) and what a
+training step minimises (usually ``finetuning_loss``). Everything that must not differ between two rows of a table is
+here: the objective, the optimiser and its schedule, the scoring, the checkpoint.
+
+Letters: B images, C captions, N pairs, M distinct images of a batch, K its distinct captions, D joint width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, TypedDict
+
+import torch
+import torch.nn.functional as F
+from lightning import LightningModule
+from torch import Tensor
+
+from spatialbench.backbones.clip import load_clip, normalisation, text_tokenizer
+from spatialbench.backbones.towers import Mix, Model, encode_dense, encode_image, encode_text
+from spatialbench.errors import SpatialbenchError
+from spatialbench.evaluation.relations import Outcomes, PairOutcomes, Scores, score
+from spatialbench.finetuning import FineTuning, adamw
+from spatialbench.objectives import negated_contrastive
+
+__all__ = ["DEFAULTS", "Batch", "FineTuning", "Method"]
+
+DEFAULTS = FineTuning()
+_CAPTIONS_AT_ONCE = 1024
+_TOKEN_ROWS_KEPT = 2**18
+
+
+class Batch(TypedDict):
+    """What the data module yields.
+
+    pixels uint8 [M, 3, S, S], distinct images; image int64 [N], row of ``pixels`` of every pair; captions and negated,
+    N each; record int64 [N], row in ``RecordSet.records``.
+    """
+
+    pixels: Tensor
+    image: Tensor
+    captions: list[str]
+    negated: list[str]
+    record: Tensor
+
+
+class Method(LightningModule):
+    """A student and its protocol. A subclass owes ``training_step``; most also override ``connect``.
+
+    Args:
+        student: ``<open_clip model>[:<weights>]``, see ``spatialbench.backbones.clip.load_clip``.
+        finetuning: the protocol of training.
+
+    Attributes:
+        student: the open_clip model, float32.
+        test_outcomes, test_scores: what the last ``test`` found, None before.
+        hparams: plain JSON types.
+
+    Raises:
+        SpatialbenchError: the student cannot be loaded.
+    """
+
+    student: Model
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, student: str = "rooms-student", finetuning: FineTuning = DEFAULTS) -> None:
+        super().__init__()
+        if isinstance(finetuning, Mapping):  # out of the hyper-parameters of a checkpoint
+            finetuning = FineTuning(**finetuning)
+        self.save_hyperparameters({"student": student, "finetuning": finetuning.as_json()})
+        self.finetuning = finetuning
+        self.student = load_clip(student)
+        self.student.logit_scale.requires_grad_(not finetuning.freeze_logit_scale)
+        self.image_size: int = self.student.visual.image_size[0]
+        mean, std = (torch.tensor(value).view(3, 1, 1) * 255 for value in normalisation(self.student))
+        self.register_buffer("mean", mean, persistent=False)
+        self.register_buffer("std", std, persistent=False)
+        self.outcomes = PairOutcomes()
+        self.test_outcomes: Outcomes | None = None
+        self.test_scores: Scores | None = None
+        self._tokenizer = text_tokenizer(student)
+        self._token_rows: dict[str, Tensor] = {}  # caption -> int64 [context]
+        self._text_rows: dict[str, Tensor] = {}  # caption -> float32 [D], of the evaluation under way
+
+    # ---------------------------------------------------------------------------------------- what a method is
+    def connect(self, x: Tensor) -> Mix | None:
+        """What the method does to the queries, keys and values of every block, for images x uint8 [B, 3, S, S]."""
+        return None
+
+    def image(self, x: Tensor) -> Tensor:
+        """Image embeddings.
+
+        Args:
+            x: uint8 [B, 3, S, S], RGB, S the student's image size.
+
+        Returns:
+            float32 [B, D], unit norm.
+
+        Raises:
+            SpatialbenchError: images of another size or type.
+        """
+        return F.normalize(encode_image(self.student, self._normalised(x), self.connect(x)).float(), dim=-1)
+
+    def text(self, tokens: Tensor) -> Tensor:
+        """Caption embeddings, float32 [C, D] of unit norm, of tokens int64 [C, context]."""
+        return F.normalize(encode_text(self.student, tokens).float(), dim=-1)
+
+    def dense(self, x: Tensor) -> Tensor:
+        """Embeddings of the patches in the joint space: the last block by its value path (specs/r_sc_rla.md 2.1).
+
+        Args:
+            x: uint8 [B, 3, S, S].
+
+        Returns:
+            float32 [B, h, w, D], unit norm at every patch.
+        """
+        return F.normalize(encode_dense(self.student, self._normalised(x), self.connect(x)).float(), dim=-1)
+
+    def tokenize(self, captions: Sequence[str]) -> Tensor:
+        """Tokens int64 [C, context] of captions, on the method's device.
+
+        Raises:
+            SpatialbenchError: a caption is longer than the student reads.
+        """
+        if len(self._token_rows) > _TOKEN_ROWS_KEPT:
+            self._token_rows.clear()
+        new = [caption for caption in dict.fromkeys(captions) if caption not in self._token_rows]
+        if new:
+            self._token_rows.update(zip(new, self._tokenizer(new), strict=True))
+        return torch.stack([self._token_rows[caption] for caption in captions]).to(self.device)
+
+    # ---------------------------------------------------------------------------------------- training
+    def finetuning_loss(self, batch: Batch) -> Tensor:
+        """The protocol's step: every distinct image and caption of the batch once, then equations (5)-(7)."""
+        captions, negated = batch["captions"], batch["negated"] if self.finetuning.needs_negated else []
+        column = {caption: number for number, caption in enumerate(dict.fromkeys([*captions, *negated]))}
+        columns = torch.tensor([column[caption] for caption in [*captions, *negated]], device=self.device)
+        images = self.image(batch["pixels"])  # [M, D]
+        texts = self.text(self.tokenize(list(column)))  # [K, D]
+        with torch.autocast(self.device.type, enabled=False):
+            loss = negated_contrastive(
+                self.student.logit_scale.exp() * images @ texts.T,
+                batch["image"],
+                columns[: len(captions)],
+                columns[len(captions) :] if negated else None,
+                self.finetuning.own_negation_weight,
+                self.finetuning.negatives,
+            )
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(captions))
+        return loss
+
+    def configure_optimizers(self) -> Any:
+        """AdamW with warm-up and cosine over the trainer's steps; see ``FineTuning``."""
+        total = self.trainer.estimated_stepping_batches if self.finetuning.schedule == "cosine" else 0
+        clips = bool(self.trainer.gradient_clip_val)  # Lightning refuses a fused optimiser there in mixed precision
+        return adamw(self.named_parameters(), self.finetuning, total, fused=not clips)
+
+    # ---------------------------------------------------------------------------------------- evaluation
+    def scores(self, x: Tensor, image: Tensor, captions: Sequence[str]) -> Tensor:
+        """Cosines of pairs, float32 [N]. Every distinct caption is encoded once per evaluation.
+
+        Always in float32, whatever the precision of training: the rounding of bfloat16 is of the size of what tells a
+        caption from its negation.
+
+        Args:
+            x: uint8 [M, 3, S, S].
+            image: int64 [N], row of ``x`` of every caption.
+            captions: N.
+        """
+        with torch.autocast(self.device.type, enabled=False):
+            new = [caption for caption in dict.fromkeys(captions) if caption not in self._text_rows]
+            for start in range(0, len(new), _CAPTIONS_AT_ONCE):
+                part = new[start : start + _CAPTIONS_AT_ONCE]
+                self._text_rows.update(zip(part, self.text(self.tokenize(part)), strict=True))
+            texts = torch.stack([self._text_rows[caption] for caption in captions])
+            return (self.image(x)[image] * texts).sum(-1)
+
+    def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Tensor]:
+        """record int64 [N], positive and negative float32 [N]: cosine with the caption and with its negation."""
+        image = batch["image"].repeat(2)
+        positive, negative = self.scores(batch["pixels"], image, [*batch["captions"], *batch["negated"]]).chunk(2)
+        return {"record": batch["record"], "positive": positive, "negative": negative}
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        self.outcomes.update(**self.predict_step(batch))
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        self.outcomes.update(**self.predict_step(batch))
+
+    def on_validation_epoch_start(self) -> None:
+        self._forget_evaluation()
+
+    def on_test_epoch_start(self) -> None:
+        self._forget_evaluation()
+
+    def on_predict_epoch_start(self) -> None:
+        self._forget_evaluation()
+
+    def on_validation_epoch_end(self) -> None:
+        self._log_scores("val", partial=True)
+
+    def on_test_epoch_end(self) -> None:
+        self.test_outcomes, self.test_scores = self._log_scores("test", partial=False)
+
+    def _log_scores(self, stage: str, partial: bool) -> tuple[Outcomes, Scores]:
+        data: Any = getattr(self.trainer, "datamodule", None)
+        assert data is not None, "a method is scored on a data module's records"
+        records = (data.val_set if stage == "val" else data.test_set).records
+        outcomes = self.outcomes.compute()
+        scores = score(outcomes, [record.relation for record in records], partial=partial)
+        for column, accuracy in scores.accuracy().items():
+            if accuracy == accuracy:  # a relation without records has none
+                self.log(f"{stage}/{column}", accuracy, prog_bar=column == "all", rank_zero_only=True)
+        self._forget_evaluation()
+        return outcomes, scores
+
+    def _forget_evaluation(self) -> None:
+        self.outcomes.reset()
+        self._text_rows.clear()
+
+    # ---------------------------------------------------------------------------------------- checkpoint
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["method"] = _class_path(self)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuses what does not fit, in one line.
+
+        Raises:
+            SpatialbenchError: a checkpoint of another method or another architecture.
+        """
+        method = checkpoint.get("method", "something other than a spatialbench method")
+        if method != _class_path(self):
+            raise SpatialbenchError(
+                f"the checkpoint is of {method}, this page is of {_class_path(self)}; give a checkpoint of this page"
+            )
+        own = {name: tuple(value.shape) for name, value in self.state_dict().items()}
+        found = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
+        wrong = [name for name in {**own, **found} if own.get(name) != found.get(name)]
+        if wrong:
+            name = wrong[0]
+            raise SpatialbenchError(
+                f"the checkpoint is of another architecture than this page: {name} is {found.get(name, 'missing')} "
+                f"there and {own.get(name, 'missing')} here ({len(wrong)} such); its hyper-parameters are "
+                f"{dict(checkpoint.get('hyper_parameters', {}))}"
+            )
+
+    # ---------------------------------------------------------------------------------------- helpers
+    def _normalised(self, x: Tensor) -> Tensor:
+        if x.dtype != torch.uint8 or x.ndim != 4 or tuple(x.shape[1:]) != (3, self.image_size, self.image_size):
+            raise SpatialbenchError(
+                f"the student reads images uint8 [B, 3, {self.image_size}, {self.image_size}], found "
+                f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}; set data.image_size to {self.image_size}"
+            )
+        return (x - self.mean) / self.std
+
+
+def _class_path(method: Method) -> str:
+    return f"{type(method).__module__}.{type(method).__qualname__}"

@@ -1,0 +1,21 @@
+"""CLIP itself: the student as it is, zero-shot or fine-tuned by the protocol.
+
+Paper  Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021; the rows
+       "zero-shot CLIP" and "fine-tuned CLIP" of the poster of Yang and Jeon (specs/poster.md 5).
+Code   open_clip; nothing is added to it.
+
+The zero-shot row is this class on a page with ``trainer.max_steps: 0``.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from spatialbench.method import Batch, Method
+
+
+class Clip(Method):
+    """CLIP, fine-tuned in both towers."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return self.finetuning_loss(batch)
