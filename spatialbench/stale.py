@@ -1,0 +1,78 @@
+"""Whether a stored row is what would be made today: hashes of the page, the track and the captions."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from spatialbench.errors import SpatialbenchError
+from spatialbench.pages import Page, Track, content_hash, discover, load_page, load_track
+from spatialbench.relations import RELATIONS, Statement
+from spatialbench.results import Result
+
+
+def page_hash(page: Page, budget: str) -> str:
+    """Hash of what a page says for a budget: the blocks of other budgets do not make a row stale."""
+    own = {key: value for key, value in page.config.items() if key != "budgets"}
+    return content_hash({**own, "budget": (page.config.get("budgets") or {}).get(budget, {})})
+
+
+def ancestors(page: Page, budget: str) -> dict[str, str]:
+    """Name -> hash of the pages whose weights are the start of ``page``, all the way back.
+
+    Raises:
+        SpatialbenchError: ``init_from`` names no page, or goes in a circle.
+    """
+    found: dict[str, str] = {}
+    while page.init_from is not None:
+        page = load_page(page.init_from)
+        if page.name in found:
+            raise SpatialbenchError(f"page {page.path}: init_from goes in a circle")
+        found[page.name] = page_hash(page, budget)
+    return found
+
+
+def track_hash(track: Track, budget: str) -> str:
+    """Hash of the controlled variables of a track at a budget; the list of seeds is the row's own matter."""
+    return content_hash({"name": track.name, **track.config, "budget": track.budgets.get(budget)})
+
+
+def grammar_hash() -> str:
+    """Hash of the captions and negated captions of the six relations: another wording is another test."""
+    statements = [Statement("sofa", relation, "floor lamp") for relation in RELATIONS]
+    return content_hash([[statement.caption, statement.negated.caption] for statement in statements])
+
+
+@dataclass(frozen=True)
+class Today:
+    """The pages and tracks as they stand now: name -> page or track."""
+
+    pages: Mapping[str, Page]
+    tracks: Mapping[str, Track]
+
+    @classmethod
+    def read(cls, benchmarks: Path) -> Today:
+        tracks = [load_track(path) for path in sorted((benchmarks / "tracks").glob("*.yaml"))]
+        pages = {page.name: page for page in discover(benchmarks)}
+        return cls(pages, {track.name: track for track in tracks})
+
+    def stale(self, result: Result) -> list[str]:
+        """Why a row is not what would be made today; empty when it is."""
+        reasons = []
+        page = self.pages.get(result.name)
+        if page is None:
+            reasons.append(f"page {result.name} is gone")
+        else:
+            if page_hash(page, result.budget) != result.page_hash:
+                reasons.append(f"page {result.name} changed")
+            if ancestors(page, result.budget) != result.init_from:
+                reasons.append("a page it starts from changed")
+        track = self.tracks.get(result.track)
+        if track is None:
+            reasons.append(f"track {result.track} is gone")
+        elif track_hash(track, result.budget) != result.track_hash:
+            reasons.append(f"track {result.track} changed")
+        if result.grammar != grammar_hash():
+            reasons.append("the captions changed")
+        return reasons

@@ -1,0 +1,109 @@
+"""Rows, pages and tracks made up for the tests of results, runner and report: no model, no training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from spatialbench.evaluation.outcomes import RunOutcomes
+from spatialbench.relations import RELATIONS
+from spatialbench.results import Parameters, Result, ResultOutcomes, SeedRun, make_result, result_path, write_result
+from spatialbench.stale import Today, ancestors, grammar_hash, page_hash, track_hash
+
+TRACK = """\
+name: rooms
+seeds: [0, 1, 2]
+trainer: {max_steps: 100}
+data: {image_size: 96}
+budgets:
+  smoke: {trainer: {max_steps: 2}}
+  quick: {trainer: {max_steps: 10}}
+  full: {trainer: {max_steps: 100}}
+"""
+
+
+def page_text(extra: str = "") -> str:
+    """A page that parses; its class is never imported by what is tested here."""
+    return f"# A paper.\n#   spatialbench fit --config x\nmodel:\n  class_path: spatialbench.methods.clip.Clip\n{extra}"
+
+
+def benchmarks(folder: Path, *names: str) -> Path:
+    """A folder with pages of these names and the track ``rooms``."""
+    (folder / "tracks").mkdir(parents=True, exist_ok=True)
+    (folder / "tracks" / "rooms.yaml").write_text(TRACK)
+    for name in names:
+        (folder / f"{name}.yaml").write_text(page_text())
+    return folder
+
+
+def run_outcomes(seed: int, shift: float = 0.3, per_relation: int = 20) -> RunOutcomes:
+    """Random scores of 6 * per_relation records in scenes of three."""
+    n = 6 * per_relation
+    rng = np.random.default_rng(seed)
+    return RunOutcomes(
+        record_ids=np.array([f"rooms-test-{index:05d}" for index in range(n)]),
+        relation=np.tile(RELATIONS, per_relation),
+        cluster=np.array([f"room {index // 3}" for index in range(n)]),
+        positive=rng.normal(shift, 1, n).astype(np.float32) / 100,
+        negative=np.zeros(n, dtype=np.float32),
+    )
+
+
+def seed_run(seed: int, outcomes: RunOutcomes) -> SeedRun:
+    scores = outcomes.scores()
+    return SeedRun(
+        seed=seed,
+        config_hash="0123456789abcdef",
+        commit="a" * 40,
+        dirty=False,
+        versions={"python": "3.11.0", "torch": "2.15.0"},
+        hardware={"cpu": "Test CPU", "cores": 2, "threads": 2, "gpu": None},
+        wall_seconds={"train": 100.0, "total": 120.0},
+        peak_memory_mb=900.5,
+        peak_gpu_memory_mb=0.0,
+        train_steps=100,
+        train_pairs=51200,
+        relations=dict(scores.relations),
+        micro=round(scores.micro, 4),
+        macro=round(scores.macro, 4),
+    )
+
+
+def result_of(
+    name: str, folder: Path, runs: Sequence[RunOutcomes], seeds: Sequence[int] = (0,), budget: str = "full"
+) -> Result:
+    """The row that the runner would make today of these runs of the page ``name`` in the benchmarks ``folder``."""
+    today = Today.read(folder)
+    page, track = today.pages[name], today.tracks["rooms"]
+    return make_result(
+        [seed_run(seed, run) for seed, run in zip(seeds, runs, strict=True)],
+        ResultOutcomes.join(runs),
+        name=name,
+        page=f"benchmarks/{name}.yaml",
+        page_hash=page_hash(page, budget),
+        track=track.name,
+        track_hash=track_hash(track, budget),
+        init_from=ancestors(page, budget),
+        budget=budget,
+        grammar=grammar_hash(),
+        data_fingerprint="f" * 16,
+        parameters=Parameters(total=2_000_000, trainable=1_500_000),
+    )
+
+
+def row(
+    name: str, folder: Path, seeds: Sequence[int] = (0, 1, 2), shift: float = 0.3, budget: str = "full"
+) -> tuple[Result, ResultOutcomes]:
+    """A row with random outcomes; ``shift`` moves its accuracy."""
+    runs = [run_outcomes(100 * seed + len(name), shift) for seed in seeds]
+    return result_of(name, folder, runs, seeds, budget), ResultOutcomes.join(runs)
+
+
+def store(results: Path, name: str, folder: Path, **kwargs: object) -> Path:
+    """Writes a row where the table looks for it; returns its path."""
+    result, outcomes = row(name, folder, **kwargs)  # type: ignore[arg-type]
+    path = result_path(results, result.track, result.budget, name)
+    write_result(path, result, outcomes)
+    return path

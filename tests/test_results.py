@@ -1,0 +1,231 @@
+"""Result files: round trip, and every way of being wrong refused with file, field and advice."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from spatialbench.errors import SpatialbenchError
+from spatialbench.evaluation.relations import Count
+from spatialbench.results import (
+    ResultOutcomes,
+    compact,
+    list_results,
+    read_outcomes,
+    read_result,
+    result_path,
+    write_result,
+)
+from tests import fakes
+
+
+@pytest.fixture
+def stored(tmp_path: Path) -> Path:
+    """The result file of a row ``clip`` with three seeds."""
+    return fakes.store(tmp_path / "results", "clip", fakes.benchmarks(tmp_path / "benchmarks", "clip", "other"))
+
+
+def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    data = json.loads(path.read_text())
+    change(data)
+    path.write_text(json.dumps(data))
+
+
+def test_round_trip(stored: Path, tmp_path: Path) -> None:
+    result, outcomes = fakes.row("clip", tmp_path / "benchmarks")
+    assert read_result(stored) == result
+    again = read_outcomes(stored, result)
+    assert again.margins.dtype == np.float16
+    assert all(np.array_equal(again.arrays()[name], array) for name, array in outcomes.arrays().items())
+
+
+def test_the_numbers_are_those_of_the_runs(stored: Path) -> None:
+    result = read_result(stored)
+    assert result.seeds == [0, 1, 2]
+    assert result.n == 120
+    assert result.counts == dict.fromkeys(result.counts, 20)
+    by_seed = [run.relations["left"].accuracy for run in result.runs]
+    assert result.accuracy["left"] == pytest.approx(np.mean(by_seed), abs=1e-4)
+    assert result.spread()["left"] == pytest.approx(np.std(by_seed, ddof=1))
+    assert result.accuracy["all"] == pytest.approx(np.mean([run.micro for run in result.runs]), abs=1e-4)
+    low, high = result.interval["all"] or (0, 0)
+    assert low < (result.accuracy["all"] or 0) < high
+
+
+def test_files_are_the_same_bytes_each_time(stored: Path, tmp_path: Path) -> None:
+    again = fakes.store(tmp_path / "again", "clip", tmp_path / "benchmarks")
+    for name in ("clip.json", "clip.outcomes.npz"):
+        assert (stored.parent / name).read_bytes() == (again.parent / name).read_bytes()
+
+
+def test_where_rows_live(stored: Path, tmp_path: Path) -> None:
+    results = tmp_path / "results"
+    smoke = fakes.store(results, "clip", tmp_path / "benchmarks", budget="smoke", seeds=(0,))
+    assert stored == results / "rooms" / "clip.json" == result_path(results, "rooms", "full", "clip")
+    assert smoke == results / "rooms" / "smoke" / "clip.json"
+    assert list_results(results, "rooms") == [stored]
+    assert list_results(results, "rooms", "smoke") == [smoke]
+    assert list_results(results, "embspatial") == []
+
+
+def test_float16_keeps_every_sign() -> None:
+    margins = np.array([1e-9, -1e-9, 0.0, -0.0, 0.5, -1e-12, 1.9], dtype=np.float32)
+    small = compact(margins)
+    assert small.dtype == np.float16
+    assert np.array_equal(np.sign(small), np.sign(margins))
+    assert small[[4, 6]] == pytest.approx(margins[[4, 6]], rel=1e-3)
+
+
+def test_a_truncated_file_is_refused_with_its_place(stored: Path) -> None:
+    text = stored.read_text()
+    stored.write_text(text[: len(text) // 2])
+    with pytest.raises(SpatialbenchError, match=r"clip\.json: not valid JSON \(.*line \d+ column \d+\); restore it"):
+        read_result(stored)
+    stored.write_bytes(b"\xff\xfe")
+    with pytest.raises(SpatialbenchError, match=r"clip\.json: cannot be read"):
+        read_result(stored)
+    stored.unlink()
+    with pytest.raises(SpatialbenchError, match=r"clip\.json: no such file"):
+        read_result(stored)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda d: d.pop("track_hash"), "field 'track_hash': missing"),
+        (lambda d: d.update(note="x"), "field 'note': unknown field"),
+        (lambda d: d.update(budget=3), "field 'budget': expected str, found 3"),
+        (lambda d: d.update(schema_version=99), "field 'schema_version': 99 is newer .* update spatialbench"),
+        (lambda d: d.update(schema_version=0), "field 'schema_version': expected 1"),
+        (lambda d: d.update(schema_version="1"), "field 'schema_version': expected int"),
+        (lambda d: d.update(name="other"), "field 'name': says 'other'"),
+        (lambda d: d.update(seeds=[0, 1]), r"seeds \[0, 1\] do not name the runs"),
+        (lambda d: d["runs"][1].update(dirty="no"), r"field 'runs\[1\]\.dirty': expected bool, found 'no'"),
+        (lambda d: d["runs"][1].update(micro=None), r"field 'runs\[1\]\.micro': expected float, found None"),
+        (lambda d: d["runs"][2]["relations"]["far"].pop("ties"), r"field 'runs\[2\]\.relations\.far\.ties': missing"),
+        (lambda d: d["runs"][0]["relations"].pop("far"), "relations must be close, far"),
+        (lambda d: d["runs"][0]["relations"]["far"].update(correct=99), r"relations\.far: 99 right and 0 ties of 20"),
+        (lambda d: d["interval"].update(left=[1.0]), "two bounds"),
+        (lambda d: d["interval"].update(left=["a", 2]), r"field 'interval\.left\[0\]': expected float, found 'a'"),
+        (lambda d: d["accuracy"].pop("macro"), "must have the columns"),
+        (lambda d: d["outcomes"].update(file="../x.npz"), "beside the result"),
+        (lambda d: d.update(runs={}), "field 'runs': expected a list"),
+    ],
+)
+def test_wrong_fields_are_refused(stored: Path, change: Callable[[dict[str, Any]], object], message: str) -> None:
+    edit(stored, change)
+    with pytest.raises(SpatialbenchError, match=message) as error:
+        read_result(stored)
+    assert str(error.value).startswith(str(stored))
+    assert "\n" not in str(error.value)
+
+
+def test_a_list_or_nan_is_refused(stored: Path) -> None:
+    stored.write_text("[1, 2]")
+    with pytest.raises(SpatialbenchError, match="expected a mapping"):
+        read_result(stored)
+    stored.write_text('{"schema_version": NaN}')
+    with pytest.raises(SpatialbenchError, match="NaN is not a JSON number"):
+        read_result(stored)
+
+
+def swap_two(counts: dict[str, Any]) -> None:
+    counts["correct"], counts["ties"] = counts["correct"] - 2, 2
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda d: d["runs"][0]["relations"]["far"].update(correct=20), r"runs\[0\]\.relations\.far"),
+        (lambda d: swap_two(d["runs"][2]["relations"]["under"]), r"runs\[2\]\.relations\.under"),
+        (lambda d: d["runs"][1].update(micro=99.0), r"runs\[1\]\.micro"),
+        (lambda d: d["runs"][1].update(macro=99.0), r"runs\[1\]\.macro"),
+        (lambda d: d["accuracy"].update(all=99.0), r"accuracy\.all"),
+        (lambda d: d["accuracy"].update(left=None), r"accuracy\.left"),
+        (lambda d: d["outcomes"].update(sha256="0" * 64), r"outcomes\.sha256"),
+        (lambda d: d["outcomes"].update(records=121), r"outcomes\.records"),
+    ],
+)
+def test_numbers_edited_by_hand_are_refused(
+    stored: Path, change: Callable[[dict[str, Any]], object], field: str
+) -> None:
+    edit(stored, change)
+    with pytest.raises(SpatialbenchError, match=f"field '{field}': says .* the file was edited"):
+        read_outcomes(stored, read_result(stored))
+
+
+def test_outcomes_of_another_row_are_refused(stored: Path, tmp_path: Path) -> None:
+    other = fakes.store(tmp_path / "results", "other", tmp_path / "benchmarks")
+    shutil.copy(other.with_name("other.outcomes.npz"), stored.with_name("clip.outcomes.npz"))
+    with pytest.raises(SpatialbenchError, match="belongs to another result"):
+        read_outcomes(stored, read_result(stored))
+
+
+def test_the_same_answers_in_another_order_are_refused(stored: Path) -> None:
+    """Two records of one relation exchanged: every count stays, the digest does not."""
+    result = read_result(stored)
+    outcomes = read_outcomes(stored, result)
+    order = np.arange(120)
+    order[[0, 6]] = [6, 0]
+    exchanged = replace(outcomes, margins=outcomes.margins[:, order])
+    with pytest.raises(SpatialbenchError, match=r"outcomes\.sha256"):
+        write_result(stored, result, exchanged)
+
+
+def test_damaged_outcomes_are_refused(stored: Path) -> None:
+    result = read_result(stored)
+    file = stored.with_name("clip.outcomes.npz")
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(SpatialbenchError, match="not a readable outcomes file"):
+        read_outcomes(stored, result)
+    file.unlink()
+    with pytest.raises(SpatialbenchError, match="no such file"):
+        read_outcomes(stored, result)
+
+
+def test_a_result_that_does_not_fit_its_outcomes_is_not_written(tmp_path: Path) -> None:
+    result, outcomes = fakes.row("clip", fakes.benchmarks(tmp_path / "benchmarks", "clip"))
+    flipped = replace(outcomes, margins=-outcomes.margins)
+    with pytest.raises(SpatialbenchError, match="outcomes give"):
+        write_result(tmp_path / "clip.json", result, flipped)
+    assert not (tmp_path / "clip.json").exists()
+    assert not (tmp_path / "clip.outcomes.npz").exists()
+
+
+def test_seeds_on_different_records_are_not_joined() -> None:
+    first, second = fakes.run_outcomes(0), fakes.run_outcomes(1)
+    with pytest.raises(SpatialbenchError, match="different records"):
+        ResultOutcomes.join([first, replace(second, record_ids=second.record_ids[::-1].copy())])
+
+
+def test_a_constant_scorer_gets_exactly_50(tmp_path: Path) -> None:
+    constant = replace(
+        fakes.run_outcomes(0), positive=np.full(120, 0.25, np.float32), negative=np.full(120, 0.25, np.float32)
+    )
+    outcomes = ResultOutcomes.join([constant])
+    assert outcomes.scores()[0].relations["left"] == Count(n=20, correct=0, ties=20)
+    folder = fakes.benchmarks(tmp_path, "clip")
+    result = fakes.result_of("clip", folder, [constant])
+    assert set(result.accuracy.values()) == {50.0}
+    assert {tuple(pair) for pair in result.interval.values() if pair} == {(50.0, 50.0)}
+
+
+def test_a_relation_without_records_has_no_number(tmp_path: Path) -> None:
+    run = fakes.run_outcomes(0)
+    keep = run.relation != "far"
+    short = replace(run, **{name: getattr(run, name)[keep] for name in vars(run)})
+    result = fakes.result_of("clip", fakes.benchmarks(tmp_path, "clip"), [short])
+    assert result.accuracy["far"] is None
+    assert result.interval["far"] is None
+    assert result.spread()["far"] is None
+    write_result(tmp_path / "clip.json", result, ResultOutcomes.join([short]))
+    assert read_result(tmp_path / "clip.json") == result
+    read_outcomes(tmp_path / "clip.json", result)
