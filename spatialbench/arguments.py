@@ -1,0 +1,34 @@
+"""Arguments of our own commands: argparse with complaints of one line, and the nearest known word."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from spatialbench.errors import SpatialbenchError
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """``: did you mean 'lr'?``, or the list of what is known when nothing comes near."""
+    known = [str(name) for name in known]
+    lowered = {name.lower(): name for name in reversed(known)}
+    near = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
+    if near:
+        return f": did you mean {lowered[near[0]]!r}?"
+    return f"; known: {', '.join(known)}" if known else ""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose complaints are one line with the nearest known option."""
+
+    def __init__(self, command: str, description: str, **kwargs: Any) -> None:
+        super().__init__(f"spatialbench {command}", description=description, allow_abbrev=False, **kwargs)
+
+    def error(self, message: str) -> NoReturn:
+        if message.startswith("unrecognized arguments: "):
+            word = message.removeprefix("unrecognized arguments: ").split()[0]
+            options = [option for option in self._option_string_actions if option.startswith("--")]
+            message = f"unknown option {word!r}{did_you_mean(word, options)}"
+        raise SpatialbenchError(f"{self.prog}: {message} ({self.prog} --help)")

@@ -1,0 +1,288 @@
+"""The command line: LightningCLI's verbs on a page, and the commands around the table.
+
+Everything heavy is imported where it is used, so that ``spatialbench --help`` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from spatialbench.arguments import Parser, did_you_mean
+from spatialbench.errors import SpatialbenchError
+
+if TYPE_CHECKING:
+    from spatialbench.build import Built
+    from spatialbench.pages import Config, Resolved
+
+_STARTED = time.perf_counter()
+
+VERBS = {
+    "fit": "train a page, test its last checkpoint, print the table, write the run folder",
+    "validate": "score the validation set with a checkpoint of a page",
+    "test": "score the test set, or --data.path FILE.json, with a checkpoint of a page",
+    "predict": "a picture of your own (--image, --caption), or the test set record by record",
+}
+COMMANDS = {
+    "run": "pages x seeds: fit, test and result file; what is done is skipped",
+    "table": "the table of the stored rows",
+    "check-results": "are the stored rows current, and do smoke runs repeat?",
+    "list": "the pages, their paper, command, cost, and the state of the stored row",
+    "data": "data check FILE.json | data export --split test --out FILE.json",
+}
+VERB_OPTIONS = (
+    *("--config", "--track", "--budget", "--seed", "--runs", "--ckpt_path", "--force"),
+    *("--image", "--caption", "--format", "--print_config", "--help"),
+)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command.
+
+    Returns:
+        0; 2 after a mistake of the user (one line on the standard error); 130 after Ctrl-C, 143 after SIGTERM. With
+        SPATIALBENCH_DEBUG=1 mistakes show their stack trace.
+    """
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        return _dispatch(argv)
+    except SpatialbenchError as error:
+        if os.environ.get("SPATIALBENCH_DEBUG") == "1":
+            raise
+        print(f"spatialbench: {' '.join(str(error).split())}", file=sys.stderr)
+        return 2
+    except BrokenPipeError:  # the reader of a pipe (head, less) left
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except KeyboardInterrupt:
+        return _interrupted(argv, 2, None)
+    except BaseException as error:
+        if type(error).__name__ == "Interrupted":
+            return _interrupted(argv, error.signum, error.step)  # type: ignore[attr-defined]
+        raise
+
+
+def _interrupted(argv: Sequence[str], signum: int, step: int | None) -> int:
+    where = "" if step is None else f" at step {step}, which is saved"
+    again = "" if argv[:1] not in (["fit"], ["run"]) else "; the same command goes on from there: "
+    command = f"spatialbench {shlex.join(word for word in argv if word != '--force')}" if again else ""
+    print(f"\nspatialbench: stopped{where}{again}{command}", file=sys.stderr)
+    return 128 + signum
+
+
+def _dispatch(argv: list[str]) -> int:
+    if not argv or argv[0] in ("-h", "--help", "help"):
+        print(_usage())
+        return 0
+    if argv[0] == "--version":
+        from spatialbench import __version__
+
+        print(__version__)
+        return 0
+    name, rest = argv[0], argv[1:]
+    if name in VERBS:
+        return _verb(name, rest)
+    if name in COMMANDS:
+        from spatialbench import commands
+
+        return commands.RUN[name](rest)
+
+    if name.startswith("-"):
+        verb = next((word for word in rest if word in VERBS), "fit")
+        others = [word for word in argv if word != verb]
+        raise SpatialbenchError(f"the command comes first: spatialbench {shlex.join([verb, *others])}")
+    raise SpatialbenchError(f"unknown command {name!r}{did_you_mean(name, [*VERBS, *COMMANDS])}")
+
+
+def _usage() -> str:
+    lines = [
+        "usage: spatialbench COMMAND ...",
+        "",
+        "On one page (LightningCLI; --config PAGE.yaml and any of its flags):",
+    ]
+    lines += [f"  {name:<14} {text}" for name, text in VERBS.items()]
+    lines += ["", "Around the table:"]
+    lines += [f"  {name:<14} {text}" for name, text in COMMANDS.items()]
+    lines += [
+        "",
+        "spatialbench COMMAND --help says more; spatialbench fit --config PAGE --help lists every flag of a page.",
+    ]
+    return "\n".join(lines)
+
+
+# ---- the verbs
+
+
+def _verb(name: str, argv: list[str]) -> int:
+    parser = _verb_parser(name)
+    options, flags = parser.parse_known_args(argv)
+    if options.help and not options.config:
+        parser.print_help()
+        return 0
+    if not options.config:
+        raise SpatialbenchError(f"spatialbench {name} needs --config PAGE.yaml; 'spatialbench list' shows the pages")
+    resolved = _resolve(name, options, flags)
+    if options.help:
+        from spatialbench.build import describe
+
+        parser.print_help()
+        print(f"\nEvery flag of {resolved.page.path}:\n\n{describe(resolved.config)}")
+        return 0
+    if options.print_config:
+        from spatialbench.build import dump_config
+
+        print(dump_config(resolved), end="")
+        return 0
+    if name == "fit":
+        from spatialbench.training import fit
+
+        fit(resolved, force=options.force, started=_STARTED)
+        return 0
+    return _evaluate(name, resolved, options)
+
+
+def _verb_parser(name: str) -> Parser:
+    parser = Parser(
+        name,
+        VERBS[name],
+        add_help=False,
+        epilog="Any LightningCLI flag may follow: --trainer.max_steps 100 --model.init_args.finetuning.lr 1e-3 "
+        "--data.path FILE.json; with --config PAGE, --help lists them all.",
+    )
+    add = parser.add_argument
+    add("--config", action="append", metavar="PAGE.yaml", help="the page; further files are laid over it")
+    add("--track", default="rooms", help="name or path of the track (default: rooms)")
+    add("--budget", default="quick", help="smoke, quick or full, as the track names them (default: quick)")
+    add("--seed", "--seed_everything", type=int, metavar="N", help="default: the track's first seed")
+    add("--runs", default="runs", metavar="FOLDER", help="where the run folders are (default: runs)")
+    if name == "fit":
+        add("--force", action="store_true", help="begin from nothing, whatever the run folder holds")
+    else:
+        text = (
+            "last.ckpt of a run, or LAST: the newest run of this page, track and budget (default, where one is needed)"
+        )
+        add("--ckpt_path", metavar="FILE|LAST", help=text)
+        add("--format", choices=("text", "json"), default="text", help="how the result is printed (default: text)")
+    if name == "predict":
+        add("--image", action="append", default=[], metavar="FILE", help="a picture; may be repeated")
+        add("--caption", action="append", default=[], metavar="TEXT", help="'The A is left of the B.'; may be repeated")
+    add("--print_config", action="store_true", help="print the complete configuration, itself a page, and stop")
+    add("-h", "--help", action="store_true", help="this text; with --config, every flag of that page")
+    return parser
+
+
+def _resolve(name: str, options: argparse.Namespace, flags: list[str]) -> Resolved:
+    from spatialbench.pages import deep_merge, resolve
+
+    page, *layers = options.config
+    overrides: Config = deep_merge(*(_layer(path) for path in layers))
+    _check_words(name, flags)
+    arguments = (page, options.track, options.budget, options.seed)
+    resolved = resolve(*arguments, overrides, options.runs)
+    if flags:
+        from spatialbench.build import flag_overrides
+
+        overrides = deep_merge(overrides, flag_overrides(resolved, flags))
+        resolved = resolve(*arguments, overrides, options.runs)
+    return resolved
+
+
+def _layer(path: str) -> Config:
+    """A second --config: trainer, model and data to lay over the page."""
+    from spatialbench.pages import LAYER_KEYS, parse_yaml
+
+    try:
+        config = parse_yaml(Path(path).read_text(encoding="utf-8"), path)
+    except (OSError, UnicodeDecodeError) as error:
+        raise SpatialbenchError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
+    for key in config if isinstance(config, dict) else [None]:
+        if key not in LAYER_KEYS:
+            raise SpatialbenchError(f"unknown key {key!r} ({path}){did_you_mean(str(key), LAYER_KEYS)}")
+    return config
+
+
+def _check_words(name: str, flags: Sequence[str]) -> None:
+    """Refuses a word that is neither a flag nor the value of one: a page without --config, a forgotten dash."""
+    value_expected = False
+    for word in flags:
+        if word.startswith("--"):
+            value_expected = "=" not in word
+        elif value_expected:
+            value_expected = False
+        elif word.endswith((".yaml", ".yml")):
+            raise SpatialbenchError(f"unexpected {word!r}: did you mean 'spatialbench {name} --config {word}'?")
+        else:
+            raise SpatialbenchError(f"unexpected {word!r}: options are --name VALUE")
+
+
+def _evaluate(name: str, resolved: Resolved, options: argparse.Namespace) -> int:
+    """validate, test and predict."""
+    from spatialbench import training
+    from spatialbench.build import build
+    from spatialbench.callbacks import Interruptions, StepProgress
+    from spatialbench.method import Method
+
+    checkpoint = _checkpoint(resolved, options)
+    with Interruptions(), training.readable_errors(resolved):
+        built = build(resolved, [StepProgress(resolved.page.name)])
+        if name == "validate":
+            metrics = training.validate(built, checkpoint)
+            print(json.dumps(metrics, indent=2) if options.format == "json" else _lines(metrics))
+            return 0
+        if not isinstance(built.model, Method):
+            raise SpatialbenchError(
+                f"page {resolved.page.path} has no pair test; 'spatialbench validate' scores it on its own task"
+            )
+        if name == "test":
+            scores = training.scores_json(training.test(built, checkpoint)[0].scores())
+            if options.format == "json":
+                print(json.dumps(scores, indent=2))
+            else:
+                training.show_scores(scores, resolved.label)
+            return 0
+        return _predict(built, checkpoint, options)
+
+
+def _predict(built: Built, checkpoint: Path | None, options: argparse.Namespace) -> int:
+    from spatialbench import predict
+
+    if not options.image:
+        if options.caption:
+            raise SpatialbenchError("--caption needs a picture: --image FILE")
+        for record in predict.predict_records(built, checkpoint):
+            print(json.dumps(record))
+        return 0
+    verdicts = predict.predict(built, checkpoint, options.image, options.caption)
+    if options.format == "json":
+        print(json.dumps([verdict.as_json() for verdict in verdicts], indent=2))
+    else:
+        predict.show(verdicts)
+    return 0
+
+
+def _checkpoint(resolved: Resolved, options: argparse.Namespace) -> Path | None:
+    """The checkpoint to score, checked; None for a page that scores what it starts from."""
+    from spatialbench.runs import check_checkpoint, newest, read_checkpoint
+    from spatialbench.training import say
+
+    if options.ckpt_path in (None, "LAST"):
+        if not resolved.needs_training and options.ckpt_path is None:
+            return None
+        path = newest(resolved, Path(options.runs), options.seed)
+        say(f"checkpoint: {path}")
+    else:
+        path = Path(options.ckpt_path)
+    for note in check_checkpoint(path, read_checkpoint(path), resolved):
+        say(note)
+    return path
+
+
+def _lines(metrics: dict[str, float]) -> str:
+    return "\n".join(f"{name:<12} {value:8.3f}" for name, value in metrics.items())

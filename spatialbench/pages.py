@@ -1,0 +1,377 @@
+"""Pages and tracks: one YAML per experiment, one per set of controlled variables, and what the two say together.
+
+A page (``benchmarks/spatial_attn.yaml``) holds what is the method's own; a track (``benchmarks/tracks/rooms.yaml``)
+holds what every row of a table shares: data, backbones, budgets, precision, seeds. ``compose`` lays them over one
+another, track < budget < page < command line, into a complete LightningCLI configuration. Nothing here trains.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from spatialbench.arguments import did_you_mean
+from spatialbench.errors import SpatialbenchError
+
+PAGE_KEYS = ("seed_everything", "trainer", "model", "data", "budgets", "init_from")
+TRACK_KEYS = ("name", "seeds", "trainer", "model", "data", "budgets")
+LAYER_KEYS = ("trainer", "model", "data")
+DATAMODULE = "spatialbench.data.datamodule.PairDataModule"
+"""The datamodule of every page that names no other."""
+
+Config = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Page:
+    """One experiment.
+
+    Attributes:
+        name: the file's stem; also the name of the row.
+        path: the file.
+        paper, command, cost, result: the header comment; empty where the header does not say.
+        config: the parsed YAML.
+        hash: hash of ``config``; comments and layout do not count.
+    """
+
+    name: str
+    path: Path
+    paper: str
+    command: str
+    cost: str
+    result: str
+    config: Config
+    hash: str
+
+    @property
+    def init_from(self) -> Path | None:
+        """The page whose finished weights are the start, or None."""
+        name = self.config.get("init_from")
+        return None if name is None else self.path.parent / f"{str(name).removesuffix('.yaml')}.yaml"
+
+
+@dataclass(frozen=True)
+class Track:
+    """The controlled variables of one table: ``config`` holds its trainer, data and model blocks, ``budgets`` the named
+    sizes laid over them, ``seeds`` the seeds of a stored row. ``hash`` is a hash of the whole file."""
+
+    name: str
+    path: Path
+    config: Config
+    budgets: dict[str, Config]
+    seeds: tuple[int, ...]
+    hash: str
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A page on a track at a budget with a seed: everything that a run needs.
+
+    Attributes:
+        config: a complete LightningCLI configuration: seed_everything, trainer, model, data.
+        config_hash: hash of ``config`` without the seed: runs that differ in nothing but the seed share it.
+        run_dir: ``<runs>/<track>/<budget>/<page>/<config hash, 8>/seed<seed>``.
+        init_from: the run whose weights are the start, or None.
+    """
+
+    page: Page
+    track: Track
+    budget: str
+    seed: int
+    config: Config
+    config_hash: str
+    run_dir: Path
+    init_from: Resolved | None = None
+
+    @cached_property
+    def needs_training(self) -> bool:
+        """False for a page that only scores what it starts from (``trainer.max_steps: 0``)."""
+        return self.config["trainer"].get("max_steps", -1) != 0
+
+    @property
+    def label(self) -> str:
+        return f"{self.page.name} ({self.track.name}, budget {self.budget}, seed {self.seed})"
+
+
+# ---- reading
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 with two repairs: ``1e-3`` is a number (PyYAML reads a string), and a repeated key is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        return super().construct_mapping(node, deep)
+
+
+_Loader.yaml_implicit_resolvers = {k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()}
+for _first in "-+.0123456789":
+    _Loader.yaml_implicit_resolvers.setdefault(_first, []).insert(
+        0, ("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)?\.?\d+[eE][-+]?\d+$"))
+    )
+
+
+def parse_yaml(text: str, where: str) -> Any:
+    """Parses YAML.
+
+    Raises:
+        SpatialbenchError: the text is not YAML; ``where`` and the line are in the message.
+    """
+    try:
+        return yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = "" if mark is None else f" line {mark.line + 1}"
+        raise SpatialbenchError(f"{where}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from error
+
+
+def load_page(path: str | Path) -> Page:
+    """Reads a page and its header comment.
+
+    Raises:
+        SpatialbenchError: missing file, bad YAML, unknown top-level key.
+    """
+    path = Path(path)
+    text, config = _read_mapping(path, "page", PAGE_KEYS)
+    model = config.get("model")
+    if not isinstance(model, dict) or not isinstance(model.get("class_path"), str):
+        raise SpatialbenchError(f"page {path}: needs 'model: {{class_path: ..., init_args: ...}}'")
+    for key in model:
+        if key not in ("class_path", "init_args", "dict_kwargs"):
+            raise SpatialbenchError(
+                f"page {path}: unknown key 'model.{key}'{did_you_mean(key, ('class_path', 'init_args'))}"
+            )
+    _check_layers(config.get("budgets") or {}, f"page {path}: budgets")
+    _check_seed(config.get("seed_everything", 0), f"page {path}: seed_everything")
+    return Page(path.stem, path, **_header(text), config=config, hash=content_hash(config))
+
+
+def load_track(name: str | Path, near: Path | None = None) -> Track:
+    """Reads a track, by its path, or by its name in ``tracks`` beside ``near`` (a page) or in ``benchmarks/tracks``.
+
+    Raises:
+        SpatialbenchError: unknown track, bad YAML, unknown key.
+    """
+    path = _track_path(str(name), near)
+    _, config = _read_mapping(path, "track", TRACK_KEYS)
+    budgets = config.get("budgets")
+    if not isinstance(budgets, dict) or not budgets:
+        raise SpatialbenchError(f"track {path}: needs 'budgets: {{name: {{trainer: ..., data: ...}}}}'")
+    _check_layers(budgets, f"track {path}: budgets")
+    seeds = config.get("seeds", [0])
+    if not isinstance(seeds, list) or not seeds:
+        raise SpatialbenchError(f"track {path}: seeds must be a list of integers, got {seeds!r}")
+    for seed in seeds:
+        _check_seed(seed, f"track {path}: seeds")
+    layers = {key: config.get(key) or {} for key in LAYER_KEYS}
+    return Track(str(config.get("name", path.stem)), path, layers, budgets, tuple(seeds), content_hash(config))
+
+
+def discover(folder: str | Path = "benchmarks", pattern: str = "*.yaml") -> list[Page]:
+    """The pages of a folder, by name. No registry: a page exists when its file does."""
+    return [load_page(path) for path in sorted(Path(folder).glob(pattern))]
+
+
+def content_hash(value: Any) -> str:
+    """16 hex digits of the SHA-256 of the canonical JSON of ``value``."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _read_mapping(path: Path, kind: str, keys: Sequence[str]) -> tuple[str, Config]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        near = [str(p) for p in sorted(path.parent.glob("*.y*ml"))] if path.parent.is_dir() else []
+        hint = did_you_mean(str(path), near) if near else ""
+        raise SpatialbenchError(f"no such {kind}: {path}{hint}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or "not a text file"
+        raise SpatialbenchError(f"cannot read the {kind} {path}: {reason}") from error
+    config = parse_yaml(text, f"{kind} {path}")
+    if not isinstance(config, dict):
+        raise SpatialbenchError(f"{kind} {path}: must be a mapping with the keys {', '.join(keys)}")
+    for key in config:
+        if key not in keys:
+            raise SpatialbenchError(f"unknown key {key!r} ({kind} {path}){did_you_mean(str(key), keys)}")
+    for key in LAYER_KEYS:
+        if not isinstance(config.get(key) or {}, dict):
+            raise SpatialbenchError(f"{kind} {path}: {key!r} must be a mapping, got {config[key]!r}")
+    return text, config
+
+
+def _track_path(name: str, near: Path | None) -> Path:
+    if name.endswith((".yaml", ".yml")):
+        return Path(name)
+    folders = [Path("benchmarks/tracks")]
+    if near is not None:
+        folders = [parent / "tracks" for parent in list(near.absolute().parents)[:2]] + folders
+    for folder in folders:
+        if (folder / f"{name}.yaml").is_file():
+            return folder / f"{name}.yaml"
+    known = [path.stem for folder in folders for path in sorted(folder.glob("*.yaml"))]
+    if not known:
+        raise SpatialbenchError(f"unknown track {name!r}: no tracks folder beside the page; give --track PATH.yaml")
+    raise SpatialbenchError(f"unknown track {name!r}{did_you_mean(name, dict.fromkeys(known))}")
+
+
+def _check_layers(budgets: Any, where: str) -> None:
+    if not isinstance(budgets, dict):
+        raise SpatialbenchError(f"{where}: must be a mapping from budget to settings, got {budgets!r}")
+    for name, layer in budgets.items():
+        if not isinstance(layer, dict):
+            raise SpatialbenchError(f"{where}.{name}: must be a mapping with the keys {', '.join(LAYER_KEYS)}")
+        for key in layer:
+            if key not in LAYER_KEYS:
+                raise SpatialbenchError(f"unknown key {key!r} ({where}.{name}){did_you_mean(key, LAYER_KEYS)}")
+
+
+def _check_seed(seed: Any, where: str) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise SpatialbenchError(f"{where} must be an explicit integer of 0 or more, got {seed!r}")
+
+
+def _header(text: str) -> dict[str, str]:
+    """The comment lines on top of a page: paper (prose), command (``spatialbench ...``), Cost and Result."""
+    lines = []
+    for line in text.splitlines():
+        if not line.startswith("#"):
+            break
+        lines.append(line.lstrip("#").strip())
+    command = next((line for line in lines if line.startswith("spatialbench ")), "")
+    before = lines[: lines.index(command)] if command else lines
+    paper = " ".join(line for line in before if line and not re.match(r"(Cost|Result)\s", line))
+    joined = "   ".join(lines)
+    cost = re.search(r"\bCost\s+(.+?)(?:\s{2,}|$)", joined)
+    result = re.search(r"\bResult\s+(\S+)", joined)
+    return {
+        "paper": paper,
+        "command": command,
+        "cost": cost[1].strip() if cost else "",
+        "result": result[1] if result else "",
+    }
+
+
+# ---- composing
+
+
+def deep_merge(*layers: Mapping[str, Any]) -> Config:
+    """Later layers win. Mappings merge; everything else, lists included, is replaced. A block whose ``class_path``
+    changes is replaced whole, so that arguments of one class never leak into another (Lightning #15796)."""
+    merged: Config = {}
+    for layer in layers:
+        for key, value in layer.items():
+            old = merged.get(key)
+            if isinstance(value, Mapping) and isinstance(old, Mapping):
+                changed = "class_path" in old and value.get("class_path", old["class_path"]) != old["class_path"]
+                merged[key] = copy.deepcopy(dict(value)) if changed else deep_merge(old, value)
+            else:
+                merged[key] = copy.deepcopy(value)
+    return merged
+
+
+def compose(page: Page, track: Track, budget: str, seed: int, overrides: Mapping[str, Any] | None = None) -> Config:
+    """The full LightningCLI configuration {seed_everything, trainer, model, data} of a page on a track.
+
+    A deep merge: track < budget < page < the page's own block for this budget < ``overrides``. The track's model block
+    gives defaults for those parameters only that the page's class takes; so does its data block when the page names a
+    datamodule of its own. ``data.seed`` follows ``seed`` where the datamodule has one.
+
+    Raises:
+        SpatialbenchError: unknown budget, class or key; the message says which page.
+    """
+    from spatialbench.signatures import import_class, prune, unknown_key
+
+    overrides = {key: value for key, value in (overrides or {}).items() if key != "seed_everything"}
+    if budget not in track.budgets:
+        raise SpatialbenchError(f"unknown budget {budget!r} (track {track.path}){did_you_mean(budget, track.budgets)}")
+    own = (page.config.get("budgets") or {}).get(budget, {})
+    given = deep_merge(*({key: layer.get(key) or {} for key in LAYER_KEYS} for layer in (page.config, own, overrides)))
+    shared = deep_merge(track.config, {key: track.budgets[budget].get(key) or {} for key in LAYER_KEYS})
+    where = f"page {page.path}"
+
+    model_class = import_class(given["model"]["class_path"], where)
+    model = deep_merge(prune(shared["model"], model_class), given["model"].get("init_args") or {})
+    config: Config = {
+        "seed_everything": seed,
+        "trainer": deep_merge(shared["trainer"], given["trainer"]),
+        "model": {**given["model"], "init_args": model},
+    }
+    data_path = given["data"].get("class_path")
+    data_class = import_class(data_path or DATAMODULE, where)
+    data = deep_merge(
+        prune({"seed": seed}, data_class),
+        prune(shared["data"], data_class) if data_path else shared["data"],
+        (given["data"].get("init_args") or {}) if data_path else given["data"],
+    )
+    config["data"] = {"class_path": data_path, "init_args": data} if data_path else data
+
+    from lightning.pytorch import Trainer
+
+    for block, cls in ((config["trainer"], Trainer), (model, model_class), (data, data_class)):
+        bad = unknown_key(block, cls)
+        if bad is not None:
+            key, known = bad
+            name = "trainer" if cls is Trainer else f"{cls.__module__}.{cls.__qualname__}"
+            raise SpatialbenchError(f"unknown key {key!r} for {name} ({where}){did_you_mean(key, known)}")
+    return config
+
+
+def resolve(
+    page: Page | str | Path,
+    track: Track | str | Path = "rooms",
+    budget: str = "quick",
+    seed: int | None = None,
+    overrides: Mapping[str, Any] | None = None,
+    runs: str | Path = "runs",
+) -> Resolved:
+    """Everything that a run needs; reads and imports, writes nothing.
+
+    Args:
+        seed: default: the page's ``seed_everything``, else the track's first seed.
+        overrides: a partial configuration that wins over the page: the command line.
+        runs: the folder of all runs.
+
+    Raises:
+        SpatialbenchError: see :func:`load_page`, :func:`load_track`, :func:`compose`.
+    """
+    if not isinstance(page, Page):
+        page = load_page(page)
+    if not isinstance(track, Track):
+        track = load_track(track, near=page.path)
+    if seed is None:
+        seed = page.config.get("seed_everything", track.seeds[0])
+    _check_seed(seed, "the seed")
+    config = compose(page, track, budget, seed, overrides)
+    start = None
+    if page.init_from is not None:
+        if page.init_from.absolute() == page.path.absolute():
+            raise SpatialbenchError(f"page {page.path}: init_from names the page itself")
+        start = resolve(page.init_from, track, budget, seed, runs=runs)
+    config_hash = _config_hash(config, start)
+    folder = Path(runs) / track.name / budget / page.name / config_hash[:8] / f"seed{seed}"
+    return Resolved(page, track, budget, seed, config, config_hash, folder, start)
+
+
+def _config_hash(config: Config, start: Resolved | None) -> str:
+    rest = {key: copy.deepcopy(value) for key, value in config.items() if key != "seed_everything"}
+    data = rest["data"].get("init_args", rest["data"])
+    if data.get("seed") == config["seed_everything"]:
+        del data["seed"]
+    return content_hash(rest if start is None else {**rest, "init_from": start.config_hash})

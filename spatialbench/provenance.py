@@ -1,0 +1,83 @@
+"""Where a number comes from: commit, versions, hardware, memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("torch", "lightning", "open_clip_torch", "timm", "torchmetrics", "numpy")
+
+
+def commit() -> tuple[str, bool]:
+    """The commit of this package's checkout (empty outside of git), and whether tracked files differ from it.
+
+    Changes under ``results/`` do not count: a run writes there itself.
+    """
+    folder = Path(__file__).resolve().parent.parent
+    try:
+        head = _git(folder, "rev-parse", "HEAD")
+        changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
+    except (OSError, subprocess.SubprocessError):
+        return "", False
+    return head, bool(changed)
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, of this package and of what computes the numbers."""
+    from spatialbench import __version__
+
+    found = {"python": platform.python_version(), "spatialbench": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores this process may use, threads of torch, GPU (None without one)."""
+    import torch
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return {
+        "cpu": _processor(),
+        "cores": cores,
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpus": torch.cuda.device_count(),
+    }
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process so far, in MB (10^6 bytes)."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)
+
+
+def peak_gpu_memory_mb() -> float:
+    """Largest memory that torch held on the current GPU, in MB; 0 without a GPU."""
+    import torch
+
+    return round(torch.cuda.max_memory_allocated() / 1e6, 1) if torch.cuda.is_available() else 0.0
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=20).stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,165 @@
+"""The run folder: what a run writes, how it is found again, and the checks of a checkpoint before it is used.
+
+``runs/<track>/<budget>/<page>/<config hash>/seed<k>/`` holds config.yaml (the complete configuration), last.ckpt
+(weights, optimizer, position), metrics.jsonl (training and validation), run.json (provenance, times, scores) and
+outcomes.npz (the scores of every test record). run.json says ``finished: true`` only when all else is in place.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from spatialbench.arguments import did_you_mean
+from spatialbench.errors import SpatialbenchError, write_atomic
+from spatialbench.pages import Config, Resolved
+
+SCHEMA = 1
+STAMP = "spatialbench"
+"""Key of a checkpoint under which a run notes whose weights they are."""
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A run folder and its run.json."""
+
+    run_dir: Path
+    info: dict[str, Any]
+
+    @property
+    def finished(self) -> bool:
+        return bool(self.info.get("finished"))
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.run_dir / "last.ckpt"
+
+    @property
+    def outcomes(self) -> Path:
+        return self.run_dir / "outcomes.npz"
+
+    @classmethod
+    def read(cls, run_dir: Path) -> RunRecord:
+        """The record of a folder; an empty one when nothing was written yet.
+
+        Raises:
+            SpatialbenchError: run.json is damaged or of another version.
+        """
+        path = run_dir / "run.json"
+        try:
+            info = json.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            return cls(run_dir, {})
+        except (OSError, ValueError) as error:
+            raise SpatialbenchError(f"{path}: cannot be read ({error}); --force runs it again") from error
+        if not isinstance(info, dict) or info.get("schema") != SCHEMA:
+            raise SpatialbenchError(f"{path}: not a run record of this version; --force runs it again")
+        return cls(run_dir, info)
+
+    def write(self) -> None:
+        """Writes run.json in one step."""
+        write_atomic(self.run_dir / "run.json", json.dumps({"schema": SCHEMA, **self.info}, indent=2) + "\n")
+
+
+def clear(run_dir: Path) -> None:
+    """Removes what a run wrote, so that it starts from nothing.
+
+    Raises:
+        SpatialbenchError: a file cannot be removed.
+    """
+    for name in ("run.json", "last.ckpt", "outcomes.npz", "metrics.jsonl", "config.yaml"):
+        try:
+            (run_dir / name).unlink(missing_ok=True)
+        except OSError as error:
+            raise SpatialbenchError(f"cannot remove {run_dir / name}: {error.strerror}") from error
+
+
+def newest(resolved: Resolved, runs: Path, seed: int | None = None) -> Path:
+    """last.ckpt of the newest run, finished or not, of a page on its track and budget.
+
+    Args:
+        seed: only runs with this seed; None: any.
+
+    Raises:
+        SpatialbenchError: there is none; the message says which budgets have one.
+    """
+    folder = runs / resolved.track.name
+    pattern = "*/last.ckpt" if seed is None else f"seed{seed}/last.ckpt"
+    found = list((folder / resolved.budget / resolved.page.name).glob(f"*/{pattern}"))
+    if found:
+        return max(found, key=lambda path: path.stat().st_mtime)
+    others = sorted({path.parts[-5] for path in folder.glob(f"*/{resolved.page.name}/*/{pattern}")})
+    what = f"page {resolved.page.path} on {resolved.track.name} at budget {resolved.budget}"
+    what += "" if seed is None else f" with seed {seed}"
+    advice = f"--budget {others[0]} has one" if others else f"spatialbench fit --config {resolved.page.path} makes one"
+    raise SpatialbenchError(f"no run of {what} under {runs}: {advice}, or give --ckpt_path FILE")
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Opens a checkpoint, memory-mapped, without running any code in it.
+
+    Raises:
+        SpatialbenchError: missing, damaged, or not a checkpoint of this project.
+    """
+    import torch
+
+    if not path.is_file():
+        near = [str(p) for p in sorted(path.parent.glob("*.ckpt"))] if path.parent.is_dir() else []
+        raise SpatialbenchError(f"no such checkpoint: {path}{did_you_mean(str(path), near) if near else ''}")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        raise SpatialbenchError(
+            f"checkpoint {path}: damaged, truncated or not a plain checkpoint; delete it, or run fit with --force"
+        ) from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or STAMP not in checkpoint:
+        raise SpatialbenchError(f"checkpoint {path}: not written by 'spatialbench fit'; give its last.ckpt")
+    return checkpoint
+
+
+def stamp(resolved: Resolved) -> dict[str, Any]:
+    """What a checkpoint notes about its origin; plain values only."""
+    return {
+        "page": resolved.page.name,
+        "track": resolved.track.name,
+        "budget": resolved.budget,
+        "seed": resolved.seed,
+        "config_hash": resolved.config_hash,
+        "model": json.loads(json.dumps(resolved.config["model"])),
+    }
+
+
+def check_checkpoint(path: Path, checkpoint: Mapping[str, Any], resolved: Resolved) -> list[str]:
+    """Refuses a checkpoint of another class; returns one line for every argument in which page and checkpoint differ.
+
+    The page wins: Lightning would silently let the checkpoint's arguments win over page and command line (#20801).
+
+    Raises:
+        SpatialbenchError: the checkpoint was trained with another class than the page asks for.
+    """
+    trained, asked = checkpoint[STAMP]["model"], resolved.config["model"]
+    if trained["class_path"] != asked["class_path"]:
+        raise SpatialbenchError(
+            f"checkpoint {path} holds {trained['class_path']} (page {checkpoint[STAMP]['page']}), but page "
+            f"{resolved.page.path} asks for {asked['class_path']}: give the page that trained it, or another checkpoint"
+        )
+    before = dict(_leaves(trained.get("init_args") or {}))
+    after = dict(_leaves(asked.get("init_args") or {}))
+    return [
+        f"note: {path.name} was trained with {key}={before.get(key, 'its default')}; "
+        f"{key}={after.get(key, 'its default')} is used, as the page and the command line say"
+        for key in sorted(before.keys() | after.keys())
+        if before.get(key) != after.get(key)
+    ]
+
+
+def _leaves(config: Config, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in config.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", list(value) if isinstance(value, tuple) else value

@@ -1,0 +1,325 @@
+"""One run: fit a resolved page, test its last checkpoint, and write the run folder.
+
+The checkpoint that is tested is always the last one: one chosen by its test score would have a better-looking number.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.callbacks import ModelCheckpoint
+from rich.console import Console
+from rich.table import Table
+
+from spatialbench import provenance
+from spatialbench.build import Built, build, dump_config
+from spatialbench.callbacks import (
+    Interruptions,
+    MetricsFile,
+    PairCounter,
+    StageClock,
+    Stamp,
+    StepProgress,
+    StopAfterStep,
+)
+from spatialbench.errors import SpatialbenchError, write_atomic
+from spatialbench.evaluation.outcomes import RunOutcomes
+from spatialbench.evaluation.relations import Scores
+from spatialbench.method import Method
+from spatialbench.pages import Resolved
+from spatialbench.runs import RunRecord, check_checkpoint, clear, read_checkpoint, stamp
+
+CHECKPOINTS = 20
+"""How many times a training writes last.ckpt."""
+
+
+def fit(resolved: Resolved, force: bool = False, started: float | None = None, show: bool = True) -> RunRecord:
+    """Trains, tests the last checkpoint and writes the run folder; goes on where an earlier start was stopped.
+
+    Args:
+        resolved: see :func:`spatialbench.pages.resolve`.
+        force: begin from nothing even when the folder holds a finished or a stopped run.
+        started: ``time.perf_counter()`` when the process began, so that the imports count too.
+        show: print the table of a finished run.
+
+    Raises:
+        SpatialbenchError: something the user gave is wrong; one line.
+        Interrupted: Ctrl-C or SIGTERM; the folder can be resumed.
+    """
+    clock = StageClock()
+    if started is not None:
+        clock.seconds["start"] = time.perf_counter() - started
+    folder = resolved.run_dir
+    if force:
+        clear(folder)
+    record = RunRecord.read(folder)
+    if record.finished:
+        say(f"{resolved.label} is finished: {folder}; --force runs it again")
+        _warn_of_another_commit(record)
+        if show:
+            show_record(resolved, record)
+        return record
+    write_atomic(folder / "config.yaml", dump_config(resolved))
+    with Interruptions() as interruptions, readable_errors(resolved):
+        record = _run(resolved, record, clock, interruptions)
+    if show:
+        show_record(resolved, record)
+    return record
+
+
+def _run(resolved: Resolved, before: RunRecord, clock: StageClock, interruptions: Interruptions) -> RunRecord:
+    """Training and test; writes run.json, whether it ends well or not."""
+    last = before.checkpoint
+    resume = _resume_point(last, resolved)
+    built = build(resolved, _callbacks(resolved, clock, interruptions, last))
+    step = resume["global_step"] if resume else 0
+    built.trainer.loggers = [*built.trainer.loggers, MetricsFile(resolved.run_dir / "metrics.jsonl", step)]
+    info = {**_origin(resolved), "started_at": before.info.get("started_at", _now())}
+    earlier = before.info.get("wall_seconds") if resume else None
+    try:
+        if resume is None and resolved.init_from is not None:
+            _start_from(built.model, resolved.init_from)
+        if resolved.needs_training:
+            _train(built, resolved, last, resume)
+        result = _finish(built, resolved, last if resolved.needs_training else None)
+    except BaseException:
+        clock.lap("other")
+        with suppress(SpatialbenchError):  # the error under way is the one to be seen
+            _write(
+                built, RunRecord(resolved.run_dir, {**info, **_costs(built.model, clock, earlier), "finished": False})
+            )
+        raise
+    clock.lap("other")
+    record = RunRecord(
+        resolved.run_dir,
+        {**info, **_costs(built.model, clock, earlier), **result, "finished_at": _now(), "finished": True},
+    )
+    _write(built, record)
+    return record
+
+
+def _write(built: Built, record: RunRecord) -> None:
+    if built.trainer.is_global_zero:
+        record.write()
+
+
+def _train(built: Built, resolved: Resolved, last: Path, resume: Mapping[str, Any] | None) -> None:
+    total = resolved.config["trainer"].get("max_steps", -1)
+    if resume is not None:
+        done = resume["global_step"]
+        say(f"{resolved.label}: going on from step {done}{f' of {total}' if total > 0 else ''} ({last})")
+        if 0 < total <= done:
+            return
+    checkpoint = None if resume is None else str(last)
+    built.trainer.fit(built.model, datamodule=built.data, ckpt_path=checkpoint, weights_only=True)
+    built.trainer.save_checkpoint(last)
+
+
+def _finish(built: Built, resolved: Resolved, last: Path | None) -> dict[str, Any]:
+    """The pair test of a method; validation and ``finish(run_dir)`` of a module that has a test of its own."""
+    result: dict[str, Any] = {"train_steps": 0, "train_pairs": 0}
+    if last is not None:
+        checkpoint = read_checkpoint(last)
+        pairs = checkpoint["callbacks"].get("PairCounter", {}).get("pairs", 0)
+        result = {"train_steps": checkpoint["global_step"], "train_pairs": pairs or None}
+    if isinstance(built.model, Method):
+        outcomes, fingerprint = test(built, last)
+        if built.trainer.is_global_zero:
+            outcomes.save(resolved.run_dir / "outcomes.npz")
+        return {**result, "data_fingerprint": fingerprint, "scores": scores_json(outcomes.scores())}
+    finish = getattr(built.model, "finish", None)
+    if callable(finish):
+        validate(built, last)
+        result["scores"] = finish(resolved.run_dir)
+    return result
+
+
+def test(built: Built, checkpoint: Path | None) -> tuple[RunOutcomes, str]:
+    """Scores every record of the test set once.
+
+    Args:
+        built: a :class:`Method` and its datamodule.
+        checkpoint: the weights; None: those the model starts from.
+
+    Returns:
+        The outcomes, and the fingerprint of the data.
+    """
+    path = None if checkpoint is None else str(checkpoint)
+    built.trainer.test(built.model, datamodule=built.data, ckpt_path=path, weights_only=True, verbose=False)
+    data = built.data.test_set  # type: ignore[attr-defined]
+    return RunOutcomes.of(built.model.test_outcomes, data.records), data.fingerprint  # type: ignore[arg-type]
+
+
+def validate(built: Built, checkpoint: Path | None) -> dict[str, float]:
+    """The metrics of the validation set, by name without ``val/``."""
+    path = None if checkpoint is None else str(checkpoint)
+    built.trainer.validate(built.model, datamodule=built.data, ckpt_path=path, weights_only=True, verbose=False)
+    metrics = built.trainer.callback_metrics.items()
+    return {name.removeprefix("val/"): float(value) for name, value in metrics if name.startswith("val/")}
+
+
+def load_weights(model: LightningModule, checkpoint: Mapping[str, Any], path: Path) -> None:
+    """Loads the weights of a checkpoint as Lightning would.
+
+    Raises:
+        SpatialbenchError: they do not fit the model.
+    """
+    checkpoint = dict(checkpoint)
+    model.on_load_checkpoint(checkpoint)
+    try:
+        model.load_state_dict(checkpoint["state_dict"], strict=model.strict_loading)
+    except RuntimeError as error:
+        raise SpatialbenchError(f"checkpoint {path}: {_misfit(str(error))}") from error
+
+
+def scores_json(scores: Scores) -> dict[str, Any]:
+    """Counts by relation and percent by column, for run.json."""
+    counts = {name: {"n": c.n, "correct": c.correct, "ties": c.ties} for name, c in scores.relations.items()}
+    accuracy = {name: round(value, 3) for name, value in scores.accuracy().items() if not math.isnan(value)}
+    return {"relations": counts, "accuracy": accuracy}
+
+
+def show_record(resolved: Resolved, record: RunRecord) -> None:
+    """The table of a finished run, and where it is."""
+    scores = record.info.get("scores") or {}
+    if "accuracy" in scores:
+        show_scores(scores, resolved.label)
+    else:
+        for name, value in scores.items():
+            print(f"{name}: {value}")
+    seconds = record.info.get("wall_seconds", {})
+    parts = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items() if value >= 0.5)
+    say(f"{record.run_dir}: {parts}; neither model nor rendering: {100 * record.info.get('overhead_share', 0):.0f} %")
+
+
+def show_scores(scores: Mapping[str, Any], title: str) -> None:
+    """Prints accuracy in percent by relation with All (micro) and macro, and the number of records."""
+    table = Table(title=title, title_justify="left")
+    table.add_column("")
+    for column in scores["accuracy"]:
+        table.add_column(column.capitalize(), justify="right")
+    counts = [scores["relations"].get(name, {}).get("n") for name in scores["accuracy"]]
+    total = sum(count["n"] for count in scores["relations"].values())
+    table.add_row("accuracy %", *(f"{value:.1f}" for value in scores["accuracy"].values()))
+    table.add_row("records", *(str(total if n is None else n) for n in counts[:-1]), "")
+    Console(width=max(100, Console().width)).print(table)
+    ties = sum(count["ties"] for count in scores["relations"].values())
+    if ties:
+        print(f"{ties} ties, one half each")
+
+
+def say(line: str) -> None:
+    """A line for the person at the terminal; the standard output is for results."""
+    print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def readable_errors(resolved: Resolved) -> Iterator[None]:
+    """Turns what PyTorch and the file system raise for a user's mistake into one line."""
+    try:
+        yield
+    except torch.cuda.OutOfMemoryError as error:
+        raise SpatialbenchError("the GPU's memory is full: lower --data.batch_images") from error
+    except PermissionError as error:
+        raise SpatialbenchError(f"cannot write {error.filename}: {error.strerror}") from error
+    except RuntimeError as error:
+        if "loading state_dict" in str(error):
+            raise SpatialbenchError(
+                f"the checkpoint does not fit page {resolved.page.path}: {_misfit(str(error))}"
+            ) from error
+        raise
+
+
+def _callbacks(resolved: Resolved, clock: StageClock, interruptions: Interruptions, last: Path) -> list[Callback]:
+    trainer = resolved.config["trainer"]
+    steps = trainer.get("max_steps", -1)
+    every = max(1, math.ceil(steps / CHECKPOINTS)) if steps > 0 else 100
+    callbacks: list[Callback] = [clock, PairCounter(), Stamp(stamp(resolved)), StopAfterStep(interruptions, last)]
+    if trainer.get("enable_progress_bar", True):
+        callbacks.append(StepProgress(resolved.page.name))
+    if trainer.get("enable_checkpointing", True):
+        callbacks.append(
+            ModelCheckpoint(last.parent, last.stem, every_n_train_steps=every, enable_version_counter=False)
+        )
+    return callbacks
+
+
+def _resume_point(last: Path, resolved: Resolved) -> dict[str, Any] | None:
+    if not last.is_file():
+        return None
+    checkpoint = read_checkpoint(last)
+    check_checkpoint(last, checkpoint, resolved)
+    return checkpoint
+
+
+def _start_from(model: LightningModule, start: Resolved) -> None:
+    """Gives ``model`` the student that an earlier stage finished."""
+    record = RunRecord.read(start.run_dir)
+    if not record.finished:
+        raise SpatialbenchError(
+            f"init_from: {start.label} is not finished; run it first: spatialbench fit --config {start.page.path} "
+            f"--track {start.track.name} --budget {start.budget} --seed {start.seed}"
+        )
+    weights = read_checkpoint(record.checkpoint)["state_dict"]
+    student = {key: value for key, value in weights.items() if key.startswith("student.")}
+    known = model.state_dict()
+    strange = [key for key, value in student.items() if key not in known or known[key].shape != value.shape]
+    if strange or not student:
+        raise SpatialbenchError(f"init_from: the student of {start.label} does not fit ({(strange or ['none'])[0]})")
+    model.load_state_dict(student, strict=False)
+    say(f"starting from the student of {start.label}")
+
+
+def _origin(resolved: Resolved) -> dict[str, Any]:
+    commit, dirty = provenance.commit()
+    return {
+        "page": resolved.page.name,
+        "page_hash": resolved.page.hash,
+        "track": resolved.track.name,
+        "track_hash": resolved.track.hash,
+        "budget": resolved.budget,
+        "seed": resolved.seed,
+        "config_hash": resolved.config_hash,
+        "commit": commit,
+        "dirty": dirty,
+        "versions": provenance.versions(),
+        "hardware": provenance.hardware(),
+    }
+
+
+def _costs(model: LightningModule, clock: StageClock, earlier: dict[str, float] | None) -> dict[str, Any]:
+    seconds = clock.summary(earlier)
+    parameters = list(model.parameters())
+    return {
+        "wall_seconds": seconds,
+        "overhead_share": clock.overhead(seconds),
+        "peak_memory_mb": provenance.peak_memory_mb(),
+        "peak_gpu_memory_mb": provenance.peak_gpu_memory_mb(),
+        "trainable_parameters": sum(p.numel() for p in parameters if p.requires_grad),
+        "total_parameters": sum(p.numel() for p in parameters),
+    }
+
+
+def _warn_of_another_commit(record: RunRecord) -> None:
+    commit, _ = provenance.commit()
+    trained = record.info.get("commit", "")
+    if trained and commit and trained != commit:
+        say(f"note: it was made at commit {trained[:8]}, the code is now at {commit[:8]}")
+
+
+def _misfit(message: str) -> str:
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    detail = lines[1] if len(lines) > 1 else lines[0]
+    return f"its weights do not fit the model: {detail[:160]}"
+
+
+def _now() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
