@@ -1,0 +1,175 @@
+"""From a record set to batches: which images and records go together, and in which order.
+
+A batch holds *distinct* images and some records of each, so that every image is encoded once a batch.
+N pairs, M distinct images of a batch, S pixels a side.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
+
+from spatialbench.data.records import Record, RecordSet
+
+Plan = list[np.ndarray]
+"""One batch: for each of its images the rows of its records in ``RecordSet.records``."""
+
+
+class Batch(TypedDict):
+    """What a method is given.
+
+    pixels: uint8 [M, 3, S, S], the distinct images. image: int64 [N], the row of ``pixels`` of every pair.
+    captions, negated: N sentences each. record: int64 [N], the row of every pair in ``RecordSet.records``.
+    """
+
+    pixels: Tensor
+    image: Tensor
+    captions: list[str]
+    negated: list[str]
+    record: Tensor
+
+
+def records_by_image(records: Sequence[Record]) -> list[np.ndarray]:
+    """The rows of the records of each image that has any, images in the order of their rows."""
+    rows: dict[int, list[int]] = {}
+    for row, record in enumerate(records):
+        rows.setdefault(record.image, []).append(row)
+    return [np.asarray(rows[image]) for image in sorted(rows)]
+
+
+class PairDataset(Dataset[Batch]):
+    """A record set that is indexed by plans: one item is one whole batch."""
+
+    def __init__(self, record_set: RecordSet) -> None:
+        self.record_set = record_set
+
+    def __len__(self) -> int:
+        return len(self.record_set.records)
+
+    def __getitem__(self, plan: Plan) -> Batch:
+        records = self.record_set.records
+        chosen = [[records[row] for row in rows] for rows in plan]
+        pixels = self.record_set.images[[group[0].image for group in chosen]]  # [M, S, S, 3]
+        statements = [record.statement for group in chosen for record in group]
+        return Batch(
+            pixels=torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))),
+            image=torch.repeat_interleave(torch.tensor([len(group) for group in chosen])),
+            captions=[statement.caption for statement in statements],
+            negated=[statement.negated.caption for statement in statements],
+            record=torch.from_numpy(np.concatenate(plan)),
+        )
+
+
+class TrainingPlans(DistributedSampler[Plan]):
+    """The batches of an epoch, the same for the same (seed, epoch) wherever and however often they are asked for.
+
+    Images are shuffled and cut into batches of ``batch_images`` distinct ones (what does not fill a batch is left for
+    another epoch); up to ``records_per_image`` records of each are drawn without replacement. A DistributedSampler,
+    so that Lightning leaves the ranks to it: rank r of R takes the batches r, r + R, ..., equally many on all ranks.
+
+    Attributes:
+        resume: (epoch, batches of it that were seen before an interruption).
+    """
+
+    def __init__(
+        self,
+        record_set: RecordSet,
+        batch_images: int,
+        records_per_image: int,
+        seed: int,
+        world: int = 1,
+        rank: int = 0,
+    ) -> None:
+        self.groups = records_by_image(record_set.records)
+        super().__init__(PairDataset(record_set), num_replicas=world, rank=rank, seed=seed)
+        self.batch_images, self.records_per_image = batch_images, records_per_image
+        self.resume = (0, 0)
+
+    @property
+    def start(self) -> int:
+        """The batch of this epoch to begin with."""
+        epoch, seen = self.resume
+        return seen if epoch == self.epoch else 0
+
+    def __len__(self) -> int:
+        return len(self.groups) // self.batch_images // self.num_replicas
+
+    def __iter__(self) -> Iterator[Plan]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.groups))
+        for step in range(self.start, len(self)):
+            batch = step * self.num_replicas + self.rank
+            draw = np.random.default_rng((self.seed, self.epoch, batch))
+            images = order[batch * self.batch_images : (batch + 1) * self.batch_images]
+            yield [self._some(self.groups[image], draw) for image in images]
+
+    def _some(self, rows: np.ndarray, draw: np.random.Generator) -> np.ndarray:
+        return draw.permutation(rows)[: self.records_per_image]
+
+
+class EvaluationPlans(DistributedSampler[Plan]):
+    """Every record exactly once, in order; the images of a batch are distinct and bring all their records.
+
+    No padding and no dropped rest, so ranks may differ by one batch.
+    """
+
+    def __init__(self, record_set: RecordSet, batch_images: int, world: int = 1, rank: int = 0) -> None:
+        self.groups = records_by_image(record_set.records)
+        super().__init__(PairDataset(record_set), num_replicas=world, rank=rank, shuffle=False)
+        self.starts = range(0, len(self.groups), batch_images)[rank::world]
+        self.batch_images = batch_images
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def __iter__(self) -> Iterator[Plan]:
+        for start in self.starts:
+            yield self.groups[start : start + self.batch_images]
+
+
+class TrainingLoader(DataLoader[Batch]):
+    """A loader that goes on in the middle of an epoch: Lightning keeps its state in the checkpoint."""
+
+    seen = 0
+
+    @property
+    def plans(self) -> TrainingPlans:
+        assert isinstance(self.sampler, TrainingPlans)
+        return self.sampler
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        self.seen = self.plans.start
+        for batch in super().__iter__():
+            self.seen += 1
+            yield batch
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"epoch": self.plans.epoch, "seen": self.seen}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.seen = state["seen"]
+        self.plans.resume = (state["epoch"], self.seen)
+
+
+def training_loader(plans: TrainingPlans, workers: int = 0) -> TrainingLoader:
+    return TrainingLoader(
+        plans.dataset,
+        batch_size=None,
+        sampler=plans,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+    )
+
+
+def evaluation_loader(
+    record_set: RecordSet, batch_images: int = 256, workers: int = 0, world: int = 1, rank: int = 0
+) -> DataLoader[Batch]:
+    """Batches that hold every record exactly once (``EvaluationPlans``)."""
+    plans = EvaluationPlans(record_set, batch_images, world, rank)
+    return DataLoader(
+        plans.dataset, batch_size=None, sampler=plans, num_workers=workers, persistent_workers=workers > 0
+    )

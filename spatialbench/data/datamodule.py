@@ -1,0 +1,209 @@
+"""The data of a track as Lightning wants it: rooms or EmbSpatial, the same batches from both."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from lightning.pytorch import LightningDataModule
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
+from torch.utils.data import DataLoader
+
+from spatialbench.data.batches import Batch, TrainingPlans, evaluation_loader, training_loader
+from spatialbench.data.embspatial import Loaded
+from spatialbench.data.embspatial import load as load_file
+from spatialbench.data.images import Resize
+from spatialbench.data.problems import CheckReport
+from spatialbench.data.records import RecordSet, fingerprint
+from spatialbench.errors import SpatialbenchError
+
+
+class PairDataModule(LightningDataModule):
+    """Images with captions and negated captions for training, validation and test.
+
+    Pictures are never mirrored and never cropped at random: both would change which caption is true.
+
+    Args:
+        source: where training and validation come from: ``rooms`` (rendered) or ``embspatial`` (``train_path``).
+        path: a JSON or parquet file in EmbSpatial's schema, scored by test, validate and predict in the place of the
+            track's own test set.
+        train_path: for ``embspatial``, the file to train on (EmbSpatial-SFT).
+        val_path: for ``embspatial``, the file to validate on; without it the last ``val_images`` images of
+            ``train_path`` are held out.
+        image_size: side of the square images in pixels.
+        resize: how a picture becomes square: ``squash`` stretches it, ``crop`` keeps the centre (objects at the sides
+            may vanish), ``letterbox`` pads it.
+        train_images: the first so many distinct images are trained on.
+        val_images: distinct images of the validation set.
+        test_images: for ``rooms``, the first so many images of the test split; none is the balanced test of 3,600
+            records.
+        batch_images: distinct images a training batch.
+        records_per_image: at most so many records of each image a training batch.
+        eval_batch_images: distinct images a batch of validation, test and predict.
+        workers: processes that prepare batches beside the main one.
+        strict: a damaged record of a file is an error; without it damaged records are dropped and counted.
+        seed: of the order of training images and the choice of their records.
+
+    Raises:
+        SpatialbenchError: a number is out of range, or a file is not given, not there, or without a usable record.
+    """
+
+    def __init__(
+        self,
+        source: Literal["rooms", "embspatial"] = "rooms",
+        path: str | None = None,
+        train_path: str | None = None,
+        val_path: str | None = None,
+        image_size: int = 96,
+        resize: Literal["squash", "crop", "letterbox"] = "squash",
+        train_images: int = 16_000,
+        val_images: int = 500,
+        test_images: int | None = None,
+        batch_images: int = 128,
+        records_per_image: int = 4,
+        eval_batch_images: int = 256,
+        workers: int = 0,
+        strict: bool = False,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        limits = {
+            "image_size": (image_size, 8),
+            "train_images": (train_images, 1),
+            "val_images": (val_images, 1),
+            "test_images": (1 if test_images is None else test_images, 1),
+            "batch_images": (batch_images, 1),
+            "records_per_image": (records_per_image, 1),
+            "eval_batch_images": (eval_batch_images, 1),
+            "workers": (workers, 0),
+            "seed": (seed, 0),
+        }
+        for name, (value, least) in limits.items():
+            if value < least:
+                raise SpatialbenchError(f"data.{name} is {value}; it must be {least} or more")
+        for name, file in {"path": path, "train_path": train_path, "val_path": val_path}.items():
+            if file is not None and not Path(file).is_file():  # now, not after an hour of training
+                raise SpatialbenchError(f"data.{name}: there is no file {file}")
+        self.source, self.path, self.train_path, self.val_path = source, path, train_path, val_path
+        self.image_size: int = image_size
+        self.resize: Resize = resize
+        self.train_images, self.val_images, self.test_images = train_images, val_images, test_images
+        self.batch_images, self.records_per_image = batch_images, records_per_image
+        self.eval_batch_images, self.workers = eval_batch_images, workers
+        self.strict, self.seed = strict, seed
+        self.train_set: RecordSet
+        self.val_set: RecordSet
+        self.test_set: RecordSet
+        self.reports: dict[str, CheckReport] = {}
+        self._files: dict[str, Loaded] = {}
+        self._rooms_sets: dict[str, RecordSet] = {}
+
+    def prepare_data(self) -> None:
+        """Renders or decodes what is not in the cache yet; one process of a machine does it."""
+        stage = self.trainer.state.fn if self.trainer is not None else None
+        self.setup(stage.value if stage is not None else None)
+
+    def setup(self, stage: str | None = None) -> None:
+        """Loads the sets of a stage: ``fit``, ``validate``, ``test``, ``predict``, or all of them (None)."""
+        if stage in ("fit", None):
+            self.train_set, self.val_set = self._training_set(), self._validation_set()
+            usable = len({record.image for record in self.train_set.records})
+            if usable < self.batch_images:
+                raise SpatialbenchError(
+                    f"the training set {self.train_set.name} has {usable} images with records, fewer than one batch "
+                    f"of {self.batch_images}; lower data.batch_images or give more images (data.train_images)"
+                )
+        if stage == "validate":
+            self.val_set = self._test_set() if self.path else self._validation_set()
+        if stage in ("test", "predict", None):
+            self.test_set = self._test_set()
+
+    def _training_set(self) -> RecordSet:
+        if self.source == "rooms":
+            return self._rooms("train", self.train_images)
+        whole = self._file(self._needed("train_path", self.train_path))
+        held_out = 0 if self.val_path else self.val_images
+        if held_out >= len(whole.images):
+            raise SpatialbenchError(
+                f"{self.train_path} has {len(whole.images)} images, all of them held out for validation; "
+                "give data.val_path or lower data.val_images"
+            )
+        return part(whole, 0, min(self.train_images, len(whole.images) - held_out))
+
+    def _validation_set(self) -> RecordSet:
+        if self.source == "rooms":
+            return self._rooms("val", self.val_images)
+        if self.val_path:
+            return part(self._file(self.val_path), 0, self.val_images)
+        whole = self._file(self._needed("train_path", self.train_path))
+        return part(whole, max(0, len(whole.images) - self.val_images), len(whole.images))
+
+    def _test_set(self) -> RecordSet:
+        if self.path:
+            return self._file(self.path)
+        if self.source == "embspatial":
+            self._needed("path", self.path)
+        return self._rooms("test", self.test_images)
+
+    def _needed(self, name: str, path: str | None) -> str:
+        if path is None:
+            raise SpatialbenchError(f"data.source is embspatial: give the JSON or parquet file as data.{name}")
+        return path
+
+    def _rooms(self, split: str, images: int | None) -> RecordSet:
+        if split not in self._rooms_sets:
+            from spatialbench.data.rooms import load  # the renderer is not needed for files
+
+            self._rooms_sets[split] = load(split, images, self.image_size).record_set()
+        return self._rooms_sets[split]
+
+    def _file(self, path: str) -> RecordSet:
+        """A file's record set, read once; says what was dropped and which images another file of this run shares."""
+        if path not in self._files:
+            loaded = load_file(path, self.image_size, self.resize, self.strict)
+            if loaded.report.dropped:
+                _say(f"{loaded.report.summary()}; see: spatialbench data check {path}")
+            for other, earlier in self._files.items():
+                shared = len(set(loaded.image_keys) & set(earlier.image_keys))
+                if shared:
+                    _say(f"{path} shares {shared} of its {len(loaded.image_keys)} images with {other}")
+            self._files[path] = loaded
+            self.reports[path] = loaded.report
+        return self._files[path].record_set
+
+    def train_dataloader(self) -> DataLoader[Batch]:
+        plans = TrainingPlans(self.train_set, self.batch_images, self.records_per_image, self.seed, *self._ranks())
+        return training_loader(plans, self.workers)
+
+    def val_dataloader(self) -> DataLoader[Batch]:
+        return self._evaluation(self.val_set)
+
+    def test_dataloader(self) -> DataLoader[Batch]:
+        return self._evaluation(self.test_set)
+
+    def predict_dataloader(self) -> DataLoader[Batch]:
+        return self._evaluation(self.test_set)
+
+    def _evaluation(self, record_set: RecordSet) -> DataLoader[Batch]:
+        return evaluation_loader(record_set, self.eval_batch_images, self.workers, *self._ranks())
+
+    def _ranks(self) -> tuple[int, int]:
+        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+
+
+def part(record_set: RecordSet, start: int, stop: int) -> RecordSet:
+    """The images ``start`` to ``stop`` of a record set, and their records."""
+    if start == 0 and stop >= len(record_set.images):
+        return record_set
+    records = [
+        replace(record, image=record.image - start) for record in record_set.records if start <= record.image < stop
+    ]
+    name = f"{record_set.name}[{start}:{stop}]"
+    return RecordSet(name, record_set.images[start:stop], records, fingerprint(records, record_set.fingerprint))
+
+
+@rank_zero_only
+def _say(line: str) -> None:
+    print(line, file=sys.stderr, flush=True)
