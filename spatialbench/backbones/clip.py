@@ -37,6 +37,11 @@ def load_clip(spec: str) -> open_clip.CLIP:
             pre-norm ViT and causal text tower that the methods work on.
     """
     name, weights = _split(spec)
+    if weights and not Path(weights).is_file() and not open_clip.get_pretrained_cfg(name, weights):
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+        raise SpatialbenchError(
+            f"student {spec!r}: there is no weights file {weights}, nor a pretrained tag of that name (tags: {tags})"
+        )
     own = weights is None or weights.endswith(".ckpt")  # not a thing that open_clip can read
     try:
         with _without_warning("No pretrained weights loaded"):
@@ -100,13 +105,7 @@ def _split(spec: str) -> tuple[str, str | None]:
         )
     if weights == "random" or (not weights and name != OWN):
         return name, None
-    weights = weights or str(WEIGHTS / f"{OWN}.safetensors")
-    if not Path(weights).is_file() and not open_clip.get_pretrained_cfg(name, weights):
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
-        raise SpatialbenchError(
-            f"student {spec!r}: there is no weights file {weights}, nor a pretrained tag of that name (tags: {tags})"
-        )
-    return name, weights
+    return name, weights or str(WEIGHTS / f"{OWN}.safetensors")
 
 
 def _load_checkpoint(model: open_clip.CLIP, path: Path, spec: str) -> None:

@@ -1,0 +1,269 @@
+"""The vision foundation model: a frozen timm ViT whose queries, keys and values others may read. The only importer of
+timm.
+
+Letters: B images, L blocks, T tokens (class token and patches; registers are dropped), D width, H heads, d channels
+of a head.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import timm
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file
+from timm.layers import Attention
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from torch import Tensor, nn
+
+from spatialbench.backbones.token_cache import TokenCache, content_key
+from spatialbench.data.cache import cache_root, progress
+from spatialbench.errors import SpatialbenchError
+
+CONFIGS = Path(__file__).parent / "configs"
+WEIGHTS = Path(__file__).parents[1] / "weights"
+OWN = "rooms-vfm"
+"""The VFM shipped with the package: configs/rooms-vfm.json, weights/rooms-vfm.safetensors."""
+
+_CHUNK = 32
+"""Images of one forward pass, always: a matrix product may round differently for another number of rows."""
+_SHARD = 512
+"""Images of one file of the cache, and so what a kill can lose."""
+
+
+class VFM(nn.Module):
+    """A frozen ViT. Always in eval mode, never with a gradient.
+
+    Args:
+        model: a timm VisionTransformer with a class token, as ``build_vit`` makes it.
+        mean, std: per RGB channel, in units of the range [0, 1].
+        name: for messages.
+        image_size: side S of the images in pixels; resized to the model's own where that is another.
+        cache: keep the tokens of every image on disk, under ``cache_root()/vfm``.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        model: VisionTransformer,
+        mean: tuple[float, ...],
+        std: tuple[float, ...],
+        name: str,
+        image_size: int | None = None,
+        cache: bool = True,
+    ) -> None:
+        super().__init__()
+        self.model = model.eval().requires_grad_(False)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
+        self.name = name
+        self.image_size = image_size or model.patch_embed.img_size[0]
+        self.cache = cache
+        attention: Any = model.blocks[0].attn
+        self.depth = len(model.blocks)
+        self.heads: int = attention.num_heads
+        self.head_dim: int = attention.head_dim
+        self.grid: tuple[int, int] = model.patch_embed.grid_size
+
+    def train(self, mode: bool = True) -> VFM:
+        """Stays in eval mode."""
+        return super().train(False)
+
+    @property
+    def token_shape(self) -> tuple[int, int, int]:
+        """L, T, D."""
+        return self.depth, 1 + self.grid[0] * self.grid[1], self.model.embed_dim
+
+    def qkv(self, block: int, tokens: Tensor, values: bool = True) -> tuple[Tensor, ...]:
+        """The block's own queries and keys, and values unless told otherwise, each [B, H, T, d].
+
+        With the projections' bias and timm's q_norm and k_norm, before the scale 1 / sqrt(d).
+
+        Args:
+            tokens: [B, T, D], what enters the block.
+        """
+        layer: Any = self.model.blocks[block]
+        if not torch.is_autocast_enabled(tokens.device.type):
+            tokens = tokens.to(layer.attn.qkv.weight.dtype)
+        wanted = 3 if values else 2
+        rows = wanted * self.heads * self.head_dim
+        weight, bias = layer.attn.qkv.weight[:rows], layer.attn.qkv.bias
+        out = F.linear(layer.norm1(tokens), weight, None if bias is None else bias[:rows])
+        q, k, *v = out.unflatten(-1, (wanted, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4)
+        return layer.attn.q_norm(q), layer.attn.k_norm(k), *v
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """The tokens that enter every block, from the cache where they are there.
+
+        Args:
+            x: uint8 [B, 3, S, S].
+
+        Returns:
+            bfloat16 [B, L, T, D], class token first. The rounding to bfloat16 is the cache's and is always made, so
+            that cached and computed tokens are the same.
+        """
+        if not self.cache:
+            return self._compute(x)
+        found, missing = self._cache.get([content_key(image) for image in x.cpu().numpy()])
+        found = found.to(x.device)
+        if missing:
+            found[missing] = self._compute(x[missing])
+        return found
+
+    def refresh(self) -> None:
+        """Takes up what other processes have put into the cache."""
+        if self.cache:
+            self._cache.refresh()
+
+    def prepare(self, images: np.ndarray) -> None:
+        """Fills the cache for images uint8 [M, S, S, 3], with a progress bar. Nothing without ``cache``.
+
+        What is there is not computed again, and what is done stays after a kill.
+
+        Raises:
+            SpatialbenchError: the cache cannot be written.
+        """
+        if not self.cache:
+            return
+        self.refresh()
+        todo: dict[bytes, int] = {}
+        for row, image in enumerate(images):
+            if (key := content_key(image.transpose(2, 0, 1))) not in self._cache:
+                todo.setdefault(key, row)
+        if not todo:
+            return
+        keys = list(todo)
+        with progress(f"tokens of {self.name}", len(keys), "images") as advance:
+            for start in range(0, len(keys), _SHARD):
+                shard = keys[start : start + _SHARD]
+                parts = []
+                for first in range(0, len(shard), _CHUNK):
+                    rows = [todo[key] for key in shard[first : first + _CHUNK]]
+                    x = torch.from_numpy(images[rows]).permute(0, 3, 1, 2).to(self.mean.device)
+                    parts.append(self._compute(x).cpu())
+                    advance(len(rows))
+                self._cache.put(shard, torch.cat(parts))
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Hash of the weights and of the preprocessing: of everything the tokens depend on beside the image."""
+        digest = hashlib.blake2b(digest_size=12)
+        digest.update(repr([self.token_shape, self.heads, self.image_size, self.model.patch_embed.img_size]).encode())
+        tensors = {**self.model.state_dict(), "mean": self.mean, "std": self.std}
+        for name in sorted(tensors):
+            digest.update(name.encode())
+            digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        return digest.hexdigest()
+
+    @cached_property
+    def _cache(self) -> TokenCache:
+        return TokenCache(cache_root() / "vfm" / self.fingerprint, self.token_shape)
+
+    @torch.no_grad()
+    def _compute(self, x: Tensor) -> Tensor:
+        """Tokens bfloat16 [B, L, T, D], always computed in float32 and in chunks of one size."""
+        chunks = []
+        with torch.autocast(x.device.type, enabled=False):
+            for chunk in x.split(_CHUNK):
+                padded = F.pad(chunk, (0, 0, 0, 0, 0, 0, 0, _CHUNK - len(chunk)))
+                chunks.append(self._forward((padded - self.mean) / self.std)[: len(chunk)].bfloat16())
+        return torch.cat(chunks)
+
+    def _forward(self, pixels: Tensor) -> Tensor:
+        """Normalised images [B, 3, S, S] -> what enters every block [B, L, T, D], through timm's own forward pass."""
+        size = self.model.patch_embed.img_size
+        if tuple(pixels.shape[-2:]) != tuple(size):
+            pixels = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False, antialias=True)
+        inputs: list[Tensor] = []
+        hooks = [
+            block.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
+            for block in self.model.blocks
+        ]
+        try:
+            self.model.forward_features(pixels)
+        finally:
+            for hook in hooks:
+                hook.remove()
+        tokens = torch.stack(inputs, dim=1)
+        return torch.cat([tokens[:, :, :1], tokens[:, :, self.model.num_prefix_tokens :]], dim=2)
+
+
+# ------------------------------------------------------------------------------------------------- loading
+def load_vfm(spec: str, image_size: int | None = None, cache: bool = True) -> VFM:
+    """A frozen VFM.
+
+    Args:
+        spec: ``<model>[:<weights>]``. The model is ``rooms-vfm`` or a ViT of timm (``vit_large_patch14_dinov2``). The
+            weights are a file (timm's or DINOv2's names, or the ``pretrained.`` part of a Depth Anything checkpoint;
+            safetensors or a torch file), ``random``, or left out: the shipped ones, or timm's pretrained ones.
+        image_size: side of the images in pixels; default the model's own. Taken to the nearest multiple of the patch.
+        cache: keep tokens on disk.
+
+    Raises:
+        SpatialbenchError: unknown model or weights, weights of another architecture, not a plain ViT.
+    """
+    model, mean, std = build_vit(spec, image_size)
+    return VFM(model, mean, std, spec.partition(":")[0], image_size, cache)
+
+
+def build_vit(spec: str, image_size: int | None = None) -> tuple[Any, tuple[float, ...], tuple[float, ...]]:
+    """The timm model of ``spec``, trainable, and the mean and standard deviation of its pixels; see ``load_vfm``."""
+    name, _, weights = spec.partition(":")
+    model: Any
+    try:
+        if name == OWN:
+            arguments = json.loads((CONFIGS / f"{OWN}.json").read_text())
+            mean, std = tuple(arguments.pop("mean")), tuple(arguments.pop("std"))
+            model = VisionTransformer(**arguments)
+            weights = weights or str(WEIGHTS / f"{OWN}.safetensors")
+        else:
+            model = timm.create_model(name, pretrained=not weights, num_classes=0)
+            mean, std = tuple(model.pretrained_cfg["mean"]), tuple(model.pretrained_cfg["std"])
+    except Exception as error:  # timm, the Hub, the network: whatever it was, the user reads one line
+        raise SpatialbenchError(f"vfm {spec!r} cannot be loaded: {_first_line(error)}") from error
+    _check_architecture(model, name)
+    if weights not in ("", "random"):
+        _load_weights(model, Path(weights), spec)
+    if image_size is not None:
+        patch = model.patch_embed.patch_size[0]
+        size = max(1, round(image_size / patch)) * patch
+        if (size, size) != tuple(model.patch_embed.img_size):
+            model.set_input_size((size, size))
+    return model, mean, std
+
+
+def _load_weights(model: VisionTransformer, path: Path, spec: str) -> None:
+    if not path.is_file():
+        raise SpatialbenchError(f"vfm {spec!r}: there is no weights file {path}")
+    try:
+        state: Mapping[str, Tensor]
+        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
+        state = state.get("model", state.get("state_dict", state))  # type: ignore[assignment]
+        if any(name.startswith("pretrained.") for name in state):  # Depth Anything: a DINOv2 encoder and a depth head
+            state = {k.removeprefix("pretrained."): v for k, v in state.items() if k.startswith("pretrained.")}
+        model.load_state_dict(checkpoint_filter_fn(dict(state), model))
+    except Exception as error:
+        raise SpatialbenchError(f"vfm {spec!r}: {path} does not fit the model: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300] or type(error).__name__
+
+
+def _check_architecture(model: Any, name: str) -> None:
+    plain = isinstance(model, VisionTransformer) and all(
+        isinstance(getattr(block, "attn", None), Attention) and hasattr(block, "norm1") for block in model.blocks
+    )
+    if not plain:
+        raise SpatialbenchError(f"vfm {name!r} is not a plain ViT of timm; take one such as vit_large_patch14_dinov2")
+    if not model.has_class_token:
+        raise SpatialbenchError(f"vfm {name!r} has no class token, and the student's class token needs one to go with")

@@ -1,0 +1,123 @@
+"""Methods whose student reads a frozen VFM block by block: loading, alignment of tokens and depths, cache, checkpoint.
+
+Letters: B images, T tokens of the student, H heads, d channels of a head, L_C and L_F blocks of the student and of the
+VFM.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spatialbench.backbones.vfm import load_vfm
+from spatialbench.errors import SpatialbenchError
+from spatialbench.method import DEFAULTS, FineTuning, Method
+
+_VFM = "vfm."
+
+
+class ConnectedMethod(Method):
+    """A student and a frozen VFM that sees the same images.
+
+    Args:
+        student: see ``Method``.
+        vfm: ``<timm model>[:<weights>]``, see ``spatialbench.backbones.vfm.load_vfm``.
+        cache: keep the VFM's tokens of every image on disk; false computes them in every step, for sets that are too
+            large for the disk.
+        finetuning: see ``Method``.
+
+    Raises:
+        SpatialbenchError: student or VFM cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        student: str = "rooms-student",
+        vfm: str = "rooms-vfm",
+        cache: bool = True,
+        finetuning: FineTuning = DEFAULTS,
+    ) -> None:
+        super().__init__(student, finetuning)
+        self.save_hyperparameters({"vfm": vfm, "cache": cache})
+        self.vfm = load_vfm(vfm, self.image_size, cache)
+        visual = self.student.visual
+        self.depth: int = len(visual.transformer.resblocks)
+        self.heads: int = visual.transformer.resblocks[0].attn.num_heads
+        self.head_dim: int = visual.transformer.width // self.heads
+        self.grid: tuple[int, int] = tuple(visual.grid_size)
+
+    # ---------------------------------------------------------------------------------------- what the VFM gives
+    def vfm_block(self, block: int) -> int:
+        """m(l), the VFM's block that goes with the student's block ``block``; both count from 0.
+
+        m(l) = round(l L_F / L_C) with blocks counted from 1, at least the first: the last meets the last. Halves up.
+
+        Source: specs/poster.md 2, "Generalisation".
+        """
+        return max(1, int((block + 1) * self.vfm.depth / self.depth + 0.5)) - 1
+
+    def vfm_qkv(self, block: int, tokens: Tensor, values: bool = True) -> tuple[Tensor, ...]:
+        """Q', K' (and V') for the student's block ``block``, on the student's tokens: each [B, H', T, d'].
+
+        The class token goes with the class token; the patches are resampled bilinearly where the grids differ.
+
+        Args:
+            tokens: from ``self.vfm.tokens``.
+        """
+        number = self.vfm_block(block)
+        parts = self.vfm.qkv(number, tokens[:, number], values)
+        return parts if self.vfm.grid == self.grid else tuple(self._resampled(part) for part in parts)
+
+    def _resampled(self, x: Tensor) -> Tensor:
+        """[B, H', T', d'] on the VFM's grid -> [B, H', T, d'] on the student's."""
+        patches = x[:, :, 1:].flatten(0, 1).transpose(1, 2).unflatten(2, self.vfm.grid)  # [B H', d', h', w']
+        patches = F.interpolate(patches, size=self.grid, mode="bilinear", align_corners=False)
+        return torch.cat([x[:, :, :1], patches.flatten(2).transpose(1, 2).unflatten(0, x.shape[:2])], dim=2)
+
+    # ---------------------------------------------------------------------------------------- cache
+    def on_fit_start(self) -> None:
+        if self.trainer.max_steps != 0:
+            self._prepare("train_set", *(["val_set"] if self.trainer.enable_validation else []))
+
+    def on_validation_start(self) -> None:
+        if self.trainer.state.fn == "validate":  # inside of fit it has been done
+            self._prepare("val_set")
+
+    def on_test_start(self) -> None:
+        self._prepare("test_set")
+
+    def _prepare(self, *names: str) -> None:
+        """Fills the cache of tokens for whole sets; one rank does it for all."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if self.trainer.is_global_zero:
+            for records in (getattr(data, name, None) for name in names):
+                if records is not None:
+                    self.vfm.prepare(records.images)
+        self.trainer.strategy.barrier()
+        self.vfm.refresh()
+
+    # ---------------------------------------------------------------------------------------- checkpoint
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Without the weights of the frozen VFM; their fingerprint goes along."""
+        super().on_save_checkpoint(checkpoint)
+        state = checkpoint["state_dict"]
+        checkpoint["state_dict"] = {name: value for name, value in state.items() if not name.startswith(_VFM)}
+        checkpoint["vfm"] = self.vfm.fingerprint
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Fills in the VFM of this page.
+
+        Raises:
+            SpatialbenchError: as in ``Method``, or the checkpoint was trained with another VFM.
+        """
+        own = {name: value for name, value in self.state_dict().items() if name.startswith(_VFM)}
+        checkpoint["state_dict"] = {**checkpoint["state_dict"], **own}
+        super().on_load_checkpoint(checkpoint)
+        if checkpoint.get("vfm") != self.vfm.fingerprint:
+            raise SpatialbenchError(
+                f"the checkpoint was trained with another VFM than {self.hparams['vfm']!r} as it is now: other "
+                "weights, normalisation or size; give the VFM of its training, or train again"
+            )
