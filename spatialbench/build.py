@@ -85,9 +85,9 @@ def build(resolved: Resolved, callbacks: Sequence[Callback] = ()) -> Built:
     Raises:
         SpatialbenchError: a value of the page has the wrong type, or a class refuses its arguments.
     """
-    quiet()
-    config = {**resolved.config, "trainer": {**resolved.config["trainer"], "enable_progress_bar": False}}
-    config["trainer"].setdefault("default_root_dir", str(resolved.run_dir))
+    trainer = {**resolved.config["trainer"], "enable_progress_bar": False}
+    trainer["default_root_dir"] = trainer.get("default_root_dir") or str(resolved.run_dir)
+    config = {**resolved.config, "trainer": trainer}
     cli = _parse(config, f"page {resolved.page.path}", callbacks=callbacks, instantiate=True)
     return Built(cli.trainer, cli.model, cli.datamodule)
 
@@ -111,7 +111,6 @@ def flag_overrides(resolved: Resolved, flags: Sequence[str]) -> Config:
     Raises:
         SpatialbenchError: unknown flag, or a value of the wrong type.
     """
-    quiet()
     _check_flags(resolved.config, flags)
     page = f"page {resolved.page.path}"
     before = yaml.safe_load(_dumped(_parse(resolved.config, page, instantiate=False), page))
@@ -122,6 +121,7 @@ def flag_overrides(resolved: Resolved, flags: Sequence[str]) -> Config:
 
 def describe(config: Config) -> str:
     """The help text of every LightningCLI flag that this configuration has."""
+    quiet()
     return PageCLI(config, instantiate=False).parser.format_help()
 
 
@@ -134,6 +134,7 @@ def quiet() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*smaller than the logging interval.*",
         ".*isinstance.*LeafSpec.*",
+        ".*in eval mode at the start of training.*",
         ".*resuming from a checkpoint that ended before the epoch ended.*",
     ):
         warnings.filterwarnings("ignore", message)
@@ -141,10 +142,11 @@ def quiet() -> None:
 
 def dump(parser: LightningArgumentParser, config: Any) -> str:
     """YAML with every null in its place: dropping one would bring the default back when it is read again."""
-    return parser.dump(config, skip_unset=False, skip_link_targets=False, format="yaml")
+    return parser.dump(config, skip_unset=False, skip_link_targets=False, format="yaml").rstrip() + "\n"
 
 
 def _parse(config: Config, where: str, **kwargs: Any) -> PageCLI:
+    quiet()
     try:
         return PageCLI(config, **kwargs)
     except SpatialbenchError:

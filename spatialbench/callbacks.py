@@ -131,8 +131,8 @@ class StageClock(Callback):
     """Gives every second of a run to one stage.
 
     Stages: ``prepare`` (rendering, reading), ``cache`` (model set-up, tokens of the frozen VFM), ``train``,
-    ``validate``, ``test`` (inside the steps: the model), ``wait`` (for the loader), ``other`` (checkpoints, logging, the
-    loop itself); ``start``, the imports, is added by the caller.
+    ``validate``, ``test`` (inside the steps: the model), ``wait`` (for the loader), ``other`` (checkpoints, logging,
+    the loop itself); ``start``, the imports, is added by the caller.
     """
 
     MODEL_OR_RENDERING = ("prepare", "cache", "train", "validate", "test")

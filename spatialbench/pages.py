@@ -315,10 +315,13 @@ def compose(page: Page, track: Track, budget: str, seed: int, overrides: Mapping
     }
     data_path = given["data"].get("class_path")
     data_class = import_class(data_path or DATAMODULE, where)
+    own_data = (given["data"].get("init_args") or {}) if data_path else given["data"]
+    if own_data.get("seed", seed) == page.config.get("seed_everything"):  # a printed configuration: it follows the seed
+        own_data = {key: value for key, value in own_data.items() if key != "seed"}
     data = deep_merge(
         prune({"seed": seed}, data_class),
         prune(shared["data"], data_class) if data_path else shared["data"],
-        (given["data"].get("init_args") or {}) if data_path else given["data"],
+        own_data,
     )
     config["data"] = {"class_path": data_path, "init_args": data} if data_path else data
 

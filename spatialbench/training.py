@@ -243,9 +243,9 @@ def _callbacks(resolved: Resolved, clock: StageClock, interruptions: Interruptio
     steps = trainer.get("max_steps", -1)
     every = max(1, math.ceil(steps / CHECKPOINTS)) if steps > 0 else 100
     callbacks: list[Callback] = [clock, PairCounter(), Stamp(stamp(resolved)), StopAfterStep(interruptions, last)]
-    if trainer.get("enable_progress_bar", True):
+    if trainer.get("enable_progress_bar") is not False:
         callbacks.append(StepProgress(resolved.page.name))
-    if trainer.get("enable_checkpointing", True):
+    if trainer.get("enable_checkpointing") is not False:
         callbacks.append(
             ModelCheckpoint(last.parent, last.stem, every_n_train_steps=every, enable_version_counter=False)
         )
