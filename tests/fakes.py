@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 
 from spatialbench.evaluation.outcomes import RunOutcomes
+from spatialbench.pages import Resolved
 from spatialbench.relations import RELATIONS
 from spatialbench.results import Parameters, Result, ResultOutcomes, SeedRun, make_result, result_path, write_result
+from spatialbench.runs import RunRecord
 from spatialbench.stale import Today, ancestors, grammar_hash, page_hash, track_hash
 
 TRACK = """\
@@ -24,9 +26,15 @@ budgets:
 """
 
 
+class FakeMethod:
+    """What the made-up pages name."""
+
+    def __init__(self, width: int = 1) -> None: ...
+
+
 def page_text(extra: str = "") -> str:
-    """A page that parses; its class is never imported by what is tested here."""
-    return f"# A paper.\n#   spatialbench fit --config x\nmodel:\n  class_path: spatialbench.methods.clip.Clip\n{extra}"
+    """A page of ``FakeMethod``."""
+    return f"# A paper.\n#   spatialbench fit --config x\nmodel:\n  class_path: tests.fakes.FakeMethod\n{extra}"
 
 
 def benchmarks(folder: Path, *names: str) -> Path:
@@ -107,3 +115,15 @@ def store(results: Path, name: str, folder: Path, **kwargs: object) -> Path:
     path = result_path(results, result.track, result.budget, name)
     write_result(path, result, outcomes)
     return path
+
+
+def write_run(resolved: Resolved, outcomes: RunOutcomes, **info: object) -> RunRecord:
+    """A finished run folder, as ``spatialbench.training.fit`` leaves it."""
+    made = seed_run(resolved.seed, outcomes)
+    kept = {key: value for key, value in vars(made).items() if key not in ("relations", "micro", "macro")}
+    names = {"page": resolved.page.name, "track": resolved.track.name, "budget": resolved.budget}
+    numbers = {"total_parameters": 20, "trainable_parameters": 10, "data_fingerprint": "f" * 16}
+    outcomes.save(resolved.run_dir / "outcomes.npz")
+    record = RunRecord(resolved.run_dir, {**names, **numbers, **kept, "finished": True, **info})
+    record.write()
+    return record

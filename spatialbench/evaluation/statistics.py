@@ -93,25 +93,55 @@ def _columns(sums: _Sums, weights: np.ndarray, seeds: np.ndarray | None = None) 
     return np.column_stack([single, micro, macro])
 
 
-def _draws(rng: np.random.Generator, size: int, resamples: int) -> np.ndarray:
-    """float64 [resamples, size]: how often each of ``size`` things came in ``size`` draws with replacement."""
-    draws = rng.integers(size, size=(resamples, size)) + size * np.arange(resamples)[:, None]
-    return np.bincount(draws.ravel(), minlength=size * resamples).reshape(resamples, size).astype(np.float64)
+def _draws(seed: tuple[int, ...], size: int, resamples: int) -> np.ndarray:
+    """float64 [resamples, size]: how often each of ``size`` things came in ``size`` draws with replacement.
+
+    From raw PCG64 words, whose stream numpy never changes (NEP 19); a table comes out the same with every version.
+    """
+    words = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(resamples * size) % np.uint64(size)
+    cells = words.astype(np.int64) + size * np.repeat(np.arange(resamples), size)
+    return np.bincount(cells, minlength=size * resamples).reshape(resamples, size).astype(np.float64)
 
 
-def _seed_draws(rng: np.random.Generator, seeds: int, resamples: int) -> np.ndarray:
-    return _draws(rng, seeds, resamples) if seeds > 1 else np.ones((resamples, 1))
+class Resampler:
+    """Draws scenes once, for every row that is to be compared on these records.
+
+    Args:
+        relation: str [N], one of ``RELATIONS`` each.
+        cluster: [N], name of the scene or image of each record.
+        resamples: B; memory is 8 B C bytes.
+        seed: the same seed gives the same draws.
+    """
+
+    def __init__(
+        self, relation: np.ndarray, cluster: np.ndarray, resamples: int = RESAMPLES, seed: int = BOOTSTRAP_SEED
+    ) -> None:
+        names, self.codes = np.unique(cluster, return_inverse=True)
+        self.relation, self.clusters, self.seed = relation, len(names), seed
+        self.weights = _draws((seed, 0), len(names), resamples)
+
+    def columns(self, margins: np.ndarray, row: int = 0) -> np.ndarray:
+        """Percent [B, len(COLUMNS)] of every resample.
+
+        Args:
+            margins: float [S, N].
+            row: number of the row; every row draws its seeds for itself.
+        """
+        margins = np.atleast_2d(margins)
+        sums = _sums(margins, self.relation, self.codes, self.clusters)
+        seeds = _draws((self.seed, 1, row), len(margins), len(self.weights)) if len(margins) > 1 else None
+        return _columns(sums, self.weights, seeds)
 
 
-def _interval(values: np.ndarray, level: float) -> dict[str, Interval | None]:
-    """Percentile interval of every column of ``values`` [B, columns]; None where there are no records."""
+def intervals(values: np.ndarray, level: float = LEVEL) -> dict[str, Interval | None]:
+    """Percentile interval of every column of resamples [B, len(COLUMNS)]; None where there are no records."""
     tail = 100 * (1 - level) / 2
-    intervals: dict[str, Interval | None] = {}
+    found: dict[str, Interval | None] = {}
     for name, column in zip(COLUMNS, values.T, strict=True):
-        found = column[np.isfinite(column)]
-        bounds = np.percentile(found, [tail, 100 - tail]).tolist() if len(found) else None
-        intervals[name] = None if bounds is None else Interval(*bounds)
-    return intervals
+        finite = column[np.isfinite(column)]
+        bounds = np.percentile(finite, [tail, 100 - tail]).tolist() if len(finite) else None
+        found[name] = None if bounds is None else Interval(*bounds)
+    return found
 
 
 def bootstrap(
@@ -126,20 +156,13 @@ def bootstrap(
 
     Args:
         margins: float [S, N], positive - negative.
-        relation: str [N], one of ``RELATIONS`` each.
-        cluster: [N], name of the scene or image of each record.
-        resamples: B; memory is 8 B C bytes.
-        seed: of the resampling; the same seed gives the same interval.
+        relation, cluster, resamples, seed: see ``Resampler``.
         level: in (0, 1).
 
     Returns:
         column -> interval in percent, None for a relation without records.
     """
-    rng = np.random.default_rng(seed)
-    names, codes = np.unique(cluster, return_inverse=True)
-    sums = _sums(np.atleast_2d(margins), relation, codes, len(names))
-    weights = _draws(rng, len(names), resamples)
-    return _interval(_columns(sums, weights, _seed_draws(rng, sums.points.shape[-1], resamples)), level)
+    return intervals(Resampler(relation, cluster, resamples, seed).columns(margins), level)
 
 
 @dataclass(frozen=True)
@@ -181,16 +204,10 @@ def paired_difference(
     a, b = np.atleast_2d(a), np.atleast_2d(b)
     if a.shape[1] != b.shape[1]:
         raise ValueError(f"rows of {a.shape[1]} and {b.shape[1]} records cannot be compared record by record")
-    rng = np.random.default_rng(seed)
-    names, codes = np.unique(cluster, return_inverse=True)
-    weights = _draws(rng, len(names), resamples)
-    values = [
-        _columns(_sums(row, relation, codes, len(names)), weights, _seed_draws(rng, len(row), resamples))
-        for row in (a, b)
-    ]
+    draws = Resampler(relation, cluster, resamples, seed)
     first, second = accuracy(a, relation), accuracy(b, relation)
     gain = {name: first[name] - second[name] for name in COLUMNS}
-    return Difference(gain, _interval(values[0] - values[1], level))
+    return Difference(gain, intervals(draws.columns(a, 0) - draws.columns(b, 1), level))
 
 
 class McNemar(NamedTuple):

@@ -1,0 +1,72 @@
+"""From finished run folders to a row."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from spatialbench.errors import SpatialbenchError
+from spatialbench.evaluation.outcomes import RunOutcomes
+from spatialbench.pages import Page, Track
+from spatialbench.results import Parameters, Result, ResultOutcomes, SeedRun, make_result
+from spatialbench.runs import RunRecord
+from spatialbench.schema import parse
+from spatialbench.stale import ancestors, grammar_hash, page_hash, track_hash
+
+
+def collect(
+    page: Page, track: Track, budget: str, records: Sequence[RunRecord], outcomes: Sequence[RunOutcomes]
+) -> Result:
+    """The row of finished runs of one page.
+
+    Args:
+        records: one for each seed.
+        outcomes: of each of ``records``.
+
+    Raises:
+        SpatialbenchError: the runs do not belong together, or a run.json lacks something.
+    """
+    for name in ("data_fingerprint", "config_hash", "total_parameters", "trainable_parameters"):
+        found = {str(record.info.get(name)) for record in records}
+        if len(found) > 1:
+            raise SpatialbenchError(
+                f"page {page.name}: the seeds differ in {name} ({', '.join(sorted(found))}); "
+                "run them again with --force"
+            )
+    info = records[0].info
+    return make_result(
+        [_seed_run(record, one) for record, one in zip(records, outcomes, strict=True)],
+        ResultOutcomes.join(outcomes),
+        name=page.name,
+        page=_shown(page.path),
+        page_hash=page_hash(page, budget),
+        track=track.name,
+        track_hash=track_hash(track, budget),
+        init_from=ancestors(page, budget),
+        budget=budget,
+        grammar=grammar_hash(),
+        data_fingerprint=str(info.get("data_fingerprint", "")),
+        parameters=Parameters(int(info.get("total_parameters", 0)), int(info.get("trainable_parameters", 0))),
+    )
+
+
+_KEPT = (
+    *("seed", "config_hash", "commit", "dirty", "versions", "hardware", "wall_seconds"),
+    *("peak_memory_mb", "peak_gpu_memory_mb", "train_steps", "train_pairs"),
+)
+
+
+def _seed_run(record: RunRecord, outcomes: RunOutcomes) -> SeedRun:
+    """What a result keeps of run.json; the counts come from the outcomes themselves."""
+    scores = outcomes.scores()
+    data: dict[str, Any] = {"train_pairs": None, **{key: record.info[key] for key in _KEPT if key in record.info}}
+    data["relations"] = {name: vars(count) for name, count in scores.relations.items()}
+    data |= {"micro": round(scores.micro, 4), "macro": round(scores.macro, 4)}
+    return parse(SeedRun, data, f"{record.run_dir / 'run.json'}", "run it again with --force")
+
+
+def _shown(path: Path) -> str:
+    """Relative to the working folder where it lies below it: a result names no one's home folder."""
+    absolute = path.resolve()
+    return (absolute.relative_to(Path.cwd()) if absolute.is_relative_to(Path.cwd()) else Path(path.name)).as_posix()

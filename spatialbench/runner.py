@@ -1,0 +1,246 @@
+"""Pages x seeds: fit, test and result file, in order, one after the other.
+
+What is finished is used as it is, what was stopped goes on from its last checkpoint, what fails does not stop the rest.
+Pages named by ``init_from`` come before the pages that start from them.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+import traceback
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+
+from spatialbench.collect import collect
+from spatialbench.errors import SpatialbenchError
+from spatialbench.evaluation.outcomes import RunOutcomes
+from spatialbench.pages import Page, Resolved, Track, load_page, load_track, resolve
+from spatialbench.results import (
+    STORED_BUDGET,
+    ResultOutcomes,
+    read_outcomes,
+    read_result,
+    result_path,
+    write_result,
+)
+from spatialbench.runs import RunRecord
+from spatialbench.stale import ancestors, stale_reasons
+
+Fit = Callable[[Resolved, bool], RunRecord]
+"""``spatialbench.training.fit``: trains, tests and writes the run folder; resumes; ``force`` starts from nothing."""
+
+
+@dataclass
+class Row:
+    """A page of the plan and its runs, one for each seed."""
+
+    page: Page
+    runs: list[Resolved]
+    wanted: bool = True  # False: only the start of another page; no result file
+    failure: str = ""
+
+
+@dataclass
+class Clock:
+    """Time passed and time left, from the runs so far: of the same page where there are some, else of all."""
+
+    total: int
+    started: float = field(default_factory=time.monotonic)
+    seconds: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+
+    def left(self, runs: Sequence[Resolved]) -> float | None:
+        """Seconds that ``runs`` will take; None before the first run has ended."""
+        known = [value for values in self.seconds.values() for value in values]
+        if not known:
+            return None
+        means = {name: sum(values) / len(values) for name, values in self.seconds.items()}
+        return sum(means.get(run.page.name, sum(known) / len(known)) for run in runs)
+
+    def line(self, number: int, runs: Sequence[Resolved]) -> str:
+        """What stands above a run: its number, its name, time passed and left."""
+        left = self.left(runs)
+        parts = [f"[{number}/{self.total}] {runs[0].label}", f"{_duration(time.monotonic() - self.started)} passed"]
+        return ", ".join([*parts, *([] if left is None else [f"about {_duration(left)} left"])])
+
+
+def run(
+    pages: Sequence[str | Path],
+    track: str | Path = "rooms",
+    budget: str = STORED_BUDGET,
+    seeds: Sequence[int] | None = None,
+    out: str | Path = "results",
+    force: bool = False,
+    runs: str | Path = "runs",
+    fit: Fit | None = None,
+) -> int:
+    """Makes the rows of pages.
+
+    Args:
+        pages: files; those named by their ``init_from`` are added in front.
+        track: name or path.
+        budget: as the track names them; rows of ``full`` are those of the table.
+        seeds: None: the track's own.
+        out: folder of the result files.
+        force: run again what is finished, and write again rows that are current.
+        runs: folder of the run folders.
+        fit: makes one run; None: ``spatialbench.training.fit``.
+
+    Returns:
+        The exit status: 0, or 1 when a page failed.
+
+    Raises:
+        SpatialbenchError: no page, or the track cannot be read.
+        KeyboardInterrupt or spatialbench.callbacks.Interrupted: stopped; the same call goes on from there.
+    """
+    if not pages:
+        raise SpatialbenchError("no page given: spatialbench run benchmarks/*.yaml")
+    if fit is None:
+        from spatialbench import training
+
+        fit = training.fit
+    near = Path(pages[0])
+    loaded = load_track(track, near=near)
+    plan, failures = _plan(pages, loaded, budget, list(loaded.seeds if seeds is None else seeds), Path(runs))
+    if not force:
+        plan = _without_current(plan, Path(out))
+    todo = [one for row in plan for one in row.runs if force or not _finished(one)]
+    clock = Clock(len(todo))
+    try:
+        for row in plan:
+            _row(row, todo, clock, fit, force, Path(out))
+    except BaseException:
+        say(f"stopped: {clock.total - len(todo)} of {clock.total} runs done, everything so far is kept")
+        raise
+    failures += [f"{row.page.name}: {row.failure}" for row in plan if row.failure]
+    for failure in failures:
+        say(f"failed: {failure}")
+    return 1 if failures else 0
+
+
+def _plan(
+    pages: Sequence[str | Path], track: Track, budget: str, seeds: list[int], runs: Path
+) -> tuple[list[Row], list[str]]:
+    """The rows in the order in which they can be made, and one line for each page that cannot be read."""
+    if len(set(seeds)) != len(seeds) or not seeds:
+        raise SpatialbenchError(f"seeds must be given, each once: found {','.join(map(str, seeds)) or 'none'}")
+    rows: dict[Path, Row] = {}
+    failures = []
+
+    def add(path: Path, wanted: bool) -> None:
+        key = path.resolve()
+        if key in rows:
+            rows[key].wanted |= wanted
+            return
+        page = load_page(path)
+        ancestors(page, budget)  # refuses a circle
+        if page.init_from is not None:
+            add(page.init_from, wanted=False)
+        rows[key] = Row(page, [resolve(page, track, budget, seed, runs=runs) for seed in seeds], wanted)
+
+    for path in pages:
+        try:
+            add(Path(path), wanted=True)
+        except SpatialbenchError as error:
+            failures.append(str(error))
+    names = [row.page.name for row in rows.values()]
+    for name in names:
+        if names.count(name) > 1:
+            raise SpatialbenchError(f"two pages have the name {name!r}; the row is named after the file: rename one")
+    return list(rows.values()), failures
+
+
+def _without_current(plan: list[Row], out: Path) -> list[Row]:
+    """Drops rows whose stored result is what would be made today, and starts that nothing else needs."""
+    kept: list[Row] = []
+    for row in reversed(plan):  # a start comes before those that need it
+        needed = any(later.page.init_from is not None and _same(later.page.init_from, row.page) for later in kept)
+        if row.wanted and _current(row, out):
+            say(f"{row.page.name} is current: {_path(row, out)}; --force makes it again")
+            row.wanted = False
+        if row.wanted or needed:
+            kept.append(row)
+    return kept[::-1]
+
+
+def _same(path: Path, page: Page) -> bool:
+    return path.resolve() == page.path.resolve()
+
+
+def _path(row: Row, out: Path) -> Path:
+    first = row.runs[0]
+    return result_path(out, first.track.name, first.budget, row.page.name)
+
+
+def _current(row: Row, out: Path) -> bool:
+    """Whether the stored row has these seeds (or more), today's hashes, and outcomes that bear it out."""
+    path = _path(row, out)
+    if not path.exists():
+        return False
+    try:
+        result = read_result(path)
+        read_outcomes(path, result)
+    except SpatialbenchError as error:
+        say(f"{error} -- it is made again now")
+        return False
+    seeds = {one.seed for one in row.runs}
+    return seeds <= set(result.seeds) and not stale_reasons(result, row.page, row.runs[0].track)
+
+
+def _finished(resolved: Resolved) -> bool:
+    try:
+        return RunRecord.read(resolved.run_dir).finished
+    except SpatialbenchError:
+        return False
+
+
+def _row(row: Row, todo: list[Resolved], clock: Clock, fit: Fit, force: bool, out: Path) -> None:
+    """Makes the runs of a row and its result file; notes a failure in the row. ``todo`` shrinks."""
+    try:
+        records = []
+        for one in row.runs:
+            if one in todo:
+                say(clock.line(clock.total - len(todo) + 1, todo))
+                begun = time.monotonic()
+                records.append(fit(one, force))
+                clock.seconds[row.page.name].append(time.monotonic() - begun)
+                todo.remove(one)
+            else:
+                say(f"{one.label} is finished: {one.run_dir}")
+                records.append(RunRecord.read(one.run_dir))
+        if row.wanted:
+            _write(row, records, out)
+    except SpatialbenchError as error:
+        row.failure = str(error)
+    except Exception as error:
+        traceback.print_exc()
+        row.failure = f"{type(error).__name__}: {error}"
+    if row.failure:
+        say(f"{row.page.name} failed, going on with the others: {row.failure}")
+        todo[:] = [one for one in todo if one.page.name != row.page.name]
+
+
+def _write(row: Row, records: Sequence[RunRecord], out: Path) -> None:
+    path = _path(row, out)
+    if not all(record.outcomes.exists() for record in records):
+        say(f"{row.page.name} has no pair test: no row is written")
+        return
+    outcomes = [RunOutcomes.load(record.outcomes) for record in records]
+    result = collect(row.page, row.runs[0].track, row.runs[0].budget, records, outcomes)
+    write_result(path, result, ResultOutcomes.join(outcomes))
+    commits = {(one.commit[:8] or "no commit") + (" (dirty)" if one.dirty else "") for one in result.runs}
+    if len(commits) > 1:
+        say(f"note: the seeds of {row.page.name} come from {', '.join(sorted(commits))}; --force makes them alike")
+    say(f"{row.page.name}: All {result.accuracy['all']:.1f} %, written to {path}")
+
+
+def _duration(seconds: float) -> str:
+    return str(timedelta(seconds=round(seconds)))
+
+
+def say(line: str) -> None:
+    """A line for the person at the terminal; the standard output is for results."""
+    print(line, file=sys.stderr, flush=True)
