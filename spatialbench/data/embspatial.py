@@ -23,6 +23,7 @@ from spatialbench.data.embspatial_filters import (
     Named,
     check_boxes,
     check_names,
+    nested,
     read_objects,
     read_relation,
     read_statements,
@@ -64,7 +65,8 @@ def load(path: str | Path, size: int, resize: Resize = "squash", strict: bool = 
         path: JSON list or parquet in EmbSpatial's schema.
         size: side of the square images in pixels.
         resize: how a picture is made square.
-        strict: a damaged record is an error, and records whose boxes disagree with their relation are dropped.
+        strict: a damaged record is an error, and pairs in doubt (nested names, boxes that disagree with the
+            relation) are dropped.
 
     Raises:
         SpatialbenchError: the file cannot be read or holds no usable record; with ``strict``, the first damaged record.
@@ -190,18 +192,22 @@ class _Reader:
             raise Rejected("bad_image", str(error)) from error
 
     def _check_pair(self, name: str, sha1: str, relation: str, subject: Named, other: Named) -> None:
-        """The filters that look at boxes and at earlier pairs."""
+        """What looks at names together, at boxes and at earlier pairs."""
+        a, b = subject.name, other.name
+        if nested(subject.key, other.key):
+            self._doubt("nested_names", name, f"one of the names {a!r} and {b!r} is a part of the other")
         if relation not in DEPTH_RELATIONS and not shows(relation, subject.box, other.box):
-            why = f"the box of {subject.name!r} is not wholly {relation} of the box of {other.name!r}"
-            if self.report.strict:
-                raise Rejected("box_disagrees", why)
-            self.report.note("box_disagrees", name, why)
+            self._doubt("box_disagrees", name, f"the box of {a!r} is not wholly {relation} of the box of {b!r}")
         statement = (sha1, subject.key, relation, other.key)
         if statement in self.statements:
-            raise Rejected(
-                "duplicate_pair", f"{subject.name!r} {relation} {other.name!r} was said of this image before"
-            )
+            raise Rejected("duplicate_pair", f"{a!r} {relation} {b!r} was said of this image before")
         self.statements.add(statement)
+
+    def _doubt(self, kind: str, name: str, why: str) -> None:
+        """Counts a pair that is in the full set and not in the strict one."""
+        if self.report.strict:
+            raise Rejected(kind, why)
+        self.report.note(kind, name, why, whole=False)
 
     def _count(self, name: str, record: Record) -> None:
         self.report.pairs[record.relation] += 1

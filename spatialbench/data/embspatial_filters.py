@@ -193,7 +193,7 @@ def _against_all_others(answer: str, options: list[str], objects: list[Named]) -
 
 
 def check_names(subject: Named, other: Named, options: Counter[str] | None) -> None:
-    """Whether a caption can tell the two objects apart (specs/data.md 2.4, filters 1 to 4)."""
+    """Whether a caption can tell the two objects apart (specs/data.md 2.4, filters 1, 3 and 4)."""
     a, b = subject.key, other.key
     for name in (a, b):
         if name in PLACEHOLDERS:
@@ -202,8 +202,6 @@ def check_names(subject: Named, other: Named, options: Counter[str] | None) -> N
         raise Rejected("same_name", f"both objects are called {a!r}")
     if options is not None and options[b] > 1:
         raise Rejected("duplicate_options", f"{options[b]} options are called {b!r}")
-    if nested(a, b):
-        raise Rejected("nested_names", f"one of the names {a!r} and {b!r} is a part of the other")
 
 
 def shows(relation: str, a: Box, b: Box) -> bool:

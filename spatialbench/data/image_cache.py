@@ -94,34 +94,27 @@ class _Writer(ImageTable):
         super().__init__()
         self.stream, self.size, self.resize = stream, size, resize
         self.digest = hashlib.sha256()
-        self.header = self._header(0)
+        self.stream.write(self._header())
 
-    def _header(self, rows: int) -> bytes:
+    def _header(self) -> bytes:
         header = io.BytesIO()
-        shape = (rows, self.size, self.size, 3)
+        shape = (self.rows, self.size, self.size, 3)
         np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
-        if rows == 0:
-            self.stream.write(header.getvalue())
         return header.getvalue()
 
     def write(self, picture: Image.Image) -> None:
         pixels = fit(picture, self.size, self.resize).tobytes()
         self.digest.update(pixels)
-        try:
-            self.stream.write(pixels)
-        except OSError as error:
-            raise _cannot_write(error) from error
+        self.stream.write(pixels)
 
     def finish(self) -> None:
-        header = self._header(self.rows)
-        assert len(header) == len(self.header)  # numpy leaves room for the first axis to grow
-        try:
-            self.stream.seek(0)
-            self.stream.write(header)
-            self.stream.flush()
-            os.fsync(self.stream.fileno())
-        except OSError as error:
-            raise _cannot_write(error) from error
+        """Writes the header again, now with the number of rows; numpy leaves room for the first axis to grow."""
+        header = self._header()
+        assert len(header) + self.rows * self.size**2 * 3 == self.stream.tell()
+        self.stream.seek(0)
+        self.stream.write(header)
+        self.stream.flush()
+        os.fsync(self.stream.fileno())
 
 
 class _Stored(ImageTable):
@@ -185,13 +178,11 @@ def build(key: str, size: int, resize: Resize) -> Iterator[ImageTable]:
         SpatialbenchError: the cache cannot be written.
     """
     parent = cache_root() / "images"
+    folder: Path | None = None
     try:
         parent.mkdir(exist_ok=True)
         _remove_abandoned(parent, key)
         folder = Path(tempfile.mkdtemp(dir=parent, prefix=f".{key}."))
-    except OSError as error:
-        raise _cannot_write(error) from error
-    try:
         with (folder / "images.npy").open("wb") as stream:
             table = _Writer(stream, size, resize)
             yield table
@@ -203,8 +194,14 @@ def build(key: str, size: int, resize: Resize) -> Iterator[ImageTable]:
         if stored(key) is None:  # else another process was faster
             discard(key)
             folder.rename(parent / key)
+    except OSError as error:  # a damaged source is a SpatialbenchError already
+        raise SpatialbenchError(
+            f"cannot write the image cache in {parent.parent}: {error.strerror or error}; "
+            f"make room there or set {CACHE_VARIABLE} to another folder"
+        ) from error
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def discard(key: str) -> None:
@@ -217,10 +214,3 @@ def _remove_abandoned(parent: Path, key: str) -> None:
         newest = max((path.stat().st_mtime for path in [folder, *folder.glob("*")]), default=0.0)
         if time.time() - newest > ABANDONED_SECONDS:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _cannot_write(error: OSError) -> SpatialbenchError:
-    return SpatialbenchError(
-        f"cannot write the image cache in {cache_root()}: {error.strerror or error}; "
-        f"make room there or set {CACHE_VARIABLE} to another folder"
-    )

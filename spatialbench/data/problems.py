@@ -24,12 +24,12 @@ FILTERS: dict[str, str] = {
     "placeholder_name": "an object is called unknown, object, misc, ...",
     "duplicate_options": "two options have one name",
     "same_name": "both objects have one name",
-    "nested_names": "one name is a part of the other, as table and coffee table",
     "duplicate_pair": "the same statement about the same image was read before",
 }
 """Sound records that make no usable pair: the question or the single pair is dropped, strict or not."""
 
 FLAGS: dict[str, str] = {
+    "nested_names": "one name is a part of the other, as table and coffee table (kept; dropped with strict)",
     "box_disagrees": "the boxes do not show the relation (kept; dropped with strict)",
     "object_order": "the answer's subject is not the first boxed object (kept)",
     "cut_by_crop": "a centre crop leaves less than half of an object (kept)",

@@ -1,0 +1,243 @@
+"""Pictures: decoding, the three ways to a square, and where boxes go; the cache of pixels."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from spatialbench.data import image_cache
+from spatialbench.data.embspatial import load
+from spatialbench.data.images import PADDING, BadImage, clip, decode, fit, place, visible_share
+from spatialbench.data.records import Box
+from spatialbench.errors import SpatialbenchError
+from tests.data.samples import direction, jpeg, text, write
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "images"
+
+
+def test_places_by_hand() -> None:
+    box = Box(160, 120, 64, 48)  # in 640 x 480
+    placed = place(box, (640, 480), 96, "squash")
+    assert (placed.x, placed.y, placed.w, placed.h) == pytest.approx((24, 24, 9.6, 9.6))
+    placed = place(box, (640, 480), 96, "crop")  # 0.2 a pixel, 16 pixels lost on either side
+    assert (placed.x, placed.y, placed.w, placed.h) == pytest.approx((16, 24, 12.8, 9.6))
+    placed = place(box, (640, 480), 96, "letterbox")  # 0.15 a pixel, 12 rows of padding above
+    assert (placed.x, placed.y, placed.w, placed.h) == pytest.approx((24, 30, 9.6, 7.2))
+
+
+def test_visible_shares_by_hand() -> None:
+    size = (640, 480)  # the crop keeps x in [80, 560]
+    assert visible_share(Box(0, 0, 80, 480), size, "crop") == pytest.approx(0)
+    assert visible_share(Box(60, 10, 80, 30), size, "crop") == pytest.approx(0.75)
+    assert visible_share(Box(80, 0, 480, 480), size, "crop") == pytest.approx(1)
+    assert visible_share(Box(0, 0, 640, 480), size, "crop") == pytest.approx(0.75)
+    for resize in ("squash", "letterbox"):
+        assert visible_share(Box(0, 0, 80, 480), size, resize) == pytest.approx(1)
+    assert clip(Box(-5, 90, 10, 20), 100, 100) == Box(0, 90, 5, 10)
+
+
+@pytest.mark.parametrize("resize", ["squash", "crop", "letterbox"])
+@pytest.mark.parametrize("size", [(64, 48), (48, 64), (31, 97), (1, 1), (32, 32)])
+def test_a_marked_box_is_found_where_place_says(resize: str, size: tuple[int, int]) -> None:
+    width, height = size
+    box = Box(width // 4, height // 4, max(width // 2, 1), max(height // 2, 1))
+    pixels = np.zeros((height, width, 3), np.uint8)
+    pixels[int(box.y) : int(box.y + box.h), int(box.x) : int(box.x + box.w)] = 255
+    fitted = fit(Image.fromarray(pixels), 32, resize)  # type: ignore[arg-type]
+    assert fitted.shape == (32, 32, 3)
+    placed = clip(place(box, size, 32, resize), 32, 32)  # type: ignore[arg-type]
+    centre = fitted[int(placed.centre[1]), int(placed.centre[0])]
+    assert (centre > 128).all()
+    lit = (fitted.min(axis=2) > 128).sum()
+    assert lit == pytest.approx(placed.w * placed.h, rel=0.15, abs=placed.w + placed.h)
+
+
+def test_the_letterbox_pads_with_the_mean_colour_and_a_square_comes_back_exactly() -> None:
+    white = Image.new("RGB", (64, 32), (255, 255, 255))
+    fitted = fit(white, 32, "letterbox")
+    assert (fitted[:8] == PADDING).all()
+    assert (fitted[8:24] == 255).all()
+    assert (fitted[24:] == PADDING).all()
+    pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
+    for resize in ("squash", "crop", "letterbox"):
+        assert np.array_equal(fit(Image.fromarray(pixels), 32, resize), pixels)  # type: ignore[arg-type]
+
+
+def test_left_stays_left() -> None:
+    pixels = np.zeros((48, 64, 3), np.uint8)
+    pixels[:, 10:20] = 255
+    for resize in ("squash", "crop", "letterbox"):
+        fitted = fit(Image.fromarray(pixels), 32, resize)  # type: ignore[arg-type]
+        assert fitted[16, :16].astype(int).sum() > fitted[16, 16:].astype(int).sum() + 1000
+
+
+def test_upright_turns_a_photograph_and_datasets_stay_as_stored() -> None:
+    stream = io.BytesIO()
+    exif = Image.Exif()
+    exif[0x0112] = 6  # the camera was turned by 90 degrees
+    Image.new("RGB", (64, 48)).save(stream, "JPEG", exif=exif)
+    assert decode(stream.getvalue()).size == (64, 48)
+    assert decode(stream.getvalue(), upright=True).size == (48, 64)
+
+
+def test_a_picture_beyond_the_limit_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+    with pytest.raises(BadImage, match="exceeds limit"):
+        decode(jpeg())
+
+
+def records_file(tmp_path: Path, images: int = 3) -> Path:
+    return write(tmp_path / "file.json", [direction(f"r{i}", image=text(jpeg(i))) for i in range(images)])
+
+
+def test_the_cache_holds_the_resized_pixels(tmp_path: Path, cache: Path) -> None:
+    loaded = load(records_file(tmp_path), 24)
+    images = loaded.record_set.images
+    assert isinstance(images, np.memmap)
+    assert images.shape == (3, 24, 24, 3)
+    for i in range(3):
+        assert np.array_equal(images[i], fit(decode(jpeg(i)), 24, "squash"))
+    assert loaded.image_keys == [hashlib.sha1(jpeg(i)).hexdigest() for i in range(3)]
+    (entry,) = cache.iterdir()  # and no temporary folder
+    assert {path.name for path in entry.iterdir()} == {"images.npy", "index.json"}
+
+
+def test_a_second_load_decodes_nothing_and_is_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = records_file(tmp_path)
+    first = load(path, 24)
+    monkeypatch.setattr(image_cache, "decode", lambda data: pytest.fail("decoded again"))
+    second = load(path, 24)
+    assert second.record_set.records == first.record_set.records
+    assert second.record_set.fingerprint == first.record_set.fingerprint
+    assert np.array_equal(second.record_set.images, first.record_set.images)
+    assert (second.image_keys, second.report) == (first.image_keys, first.report)
+
+
+def test_the_key_is_content_size_and_resize_and_not_the_name(tmp_path: Path, cache: Path) -> None:
+    path = records_file(tmp_path)
+    prints = {load(path, 24).record_set.fingerprint}
+    load(path.rename(tmp_path / "renamed.json"), 24)
+    assert len(list(cache.iterdir())) == 1
+    prints.add(load(tmp_path / "renamed.json", 32).record_set.fingerprint)
+    prints.add(load(tmp_path / "renamed.json", 24, "crop").record_set.fingerprint)
+    prints.add(load(records_file(tmp_path, 2), 24).record_set.fingerprint)
+    assert len(list(cache.iterdir())) == 4
+    assert len(prints) == 4
+
+
+def test_images_of_dropped_records_take_no_row(tmp_path: Path) -> None:
+    raws = [direction("r0") | {"relation": "on"}, direction("r1", a="lamp"), direction("r2", image=text(jpeg(2)))]
+    for _ in range(2):
+        loaded = load(write(tmp_path / "file.json", raws), 24)
+        assert [record.image for record in loaded.record_set.records] == [0]
+        assert loaded.report.images == 1
+        assert np.array_equal(loaded.record_set.images[0], fit(decode(jpeg(2)), 24, "squash"))
+
+
+def test_an_image_whose_first_record_was_dropped_is_kept_for_the_next(tmp_path: Path) -> None:
+    raws = [direction("r0", a="lamp"), direction("r1", image=text(jpeg(1))), direction("r2")]
+    loaded = load(write(tmp_path / "file.json", raws), 24)
+    assert [record.record_id for record in loaded.record_set.records] == ["r1", "r2"]
+    assert np.array_equal(loaded.record_set.images[1], fit(decode(jpeg(0)), 24, "squash"))
+
+
+def test_a_changed_picture_beside_the_file_is_seen(tmp_path: Path) -> None:
+    (tmp_path / "a.jpg").write_bytes(jpeg(0))
+    path = write(tmp_path / "file.json", [direction(image="a.jpg")])
+    before = load(path, 24).record_set
+    pixels = np.array(before.images)
+    (tmp_path / "a.jpg").write_bytes(jpeg(1))
+    after = load(path, 24).record_set
+    assert not np.array_equal(after.images, pixels)
+    assert after.fingerprint != before.fingerprint
+    assert np.array_equal(after.images[0], fit(decode(jpeg(1)), 24, "squash"))
+
+
+@pytest.mark.parametrize("damage", ["index", "pixels", "rows", "no index"])
+def test_a_damaged_entry_is_built_again(tmp_path: Path, cache: Path, damage: str) -> None:
+    path = records_file(tmp_path)
+    expected = np.array(load(path, 24).record_set.images)
+    (entry,) = cache.iterdir()
+    if damage == "index":
+        (entry / "index.json").write_text("{")
+    elif damage == "pixels":
+        os.truncate(entry / "images.npy", 1000)
+    elif damage == "rows":
+        index = json.loads((entry / "index.json").read_text())
+        (entry / "index.json").write_text(json.dumps(index | {"rows": 2}))
+    else:
+        (entry / "index.json").unlink()
+    assert np.array_equal(load(path, 24).record_set.images, expected)
+
+
+BUILD_AND_DIE = """
+import os, signal, sys
+from spatialbench.data import embspatial, image_cache
+write, count = image_cache._Writer.write, 0
+def dying(self, picture):
+    global count
+    count += 1
+    if count == 2:
+        self.stream.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(self, picture)
+image_cache._Writer.write = dying
+embspatial.load(sys.argv[1], 24)
+"""
+
+
+def test_a_killed_build_leaves_no_entry_and_the_next_start_builds_it(tmp_path: Path, cache: Path) -> None:
+    path = records_file(tmp_path)
+    killed = subprocess.run([sys.executable, "-c", BUILD_AND_DIE, path], capture_output=True, check=False)
+    assert killed.returncode == -9
+    (left,) = cache.iterdir()  # a temporary folder
+    assert left.name.startswith(".")
+    old = time.time() - 2 * image_cache.ABANDONED_SECONDS
+    for item in (*left.iterdir(), left):
+        os.utime(item, (old, old))
+    assert load(path, 24).record_set.images.shape == (3, 24, 24, 3)
+    (entry,) = cache.iterdir()  # what the killed build left is gone
+    assert not entry.name.startswith(".")
+
+
+def test_an_error_in_the_middle_leaves_nothing(tmp_path: Path, cache: Path) -> None:
+    path = records_file(tmp_path)
+    path.write_bytes(path.read_bytes()[:-700])
+    with pytest.raises(SpatialbenchError, match="ends early"):
+        load(path, 24)
+    assert list(cache.iterdir()) == []
+
+
+LIMITED = """
+import resource, sys
+from spatialbench.data.embspatial import load
+from spatialbench.errors import SpatialbenchError
+resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # as a disk that is full after 4 kB
+try:
+    load(sys.argv[1], 24)
+except SpatialbenchError as error:
+    print(error)
+"""
+
+
+def test_a_full_disk_is_one_line(tmp_path: Path, cache: Path) -> None:
+    path = records_file(tmp_path, 5)
+    run = subprocess.run([sys.executable, "-c", LIMITED, path], capture_output=True, text=True, check=True)
+    (line,) = run.stdout.splitlines()
+    assert line.startswith(f"cannot write the image cache in {cache.parent}: File too large")
+    assert "SPATIALBENCH_CACHE" in line
+    assert list(cache.iterdir()) == []
