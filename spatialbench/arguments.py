@@ -11,13 +11,19 @@ from spatialbench.errors import SpatialbenchError
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``: did you mean 'lr'?``, or the list of what is known when nothing comes near."""
+    """``: did you mean 'lr'?``, or the list of what is known when nothing comes near.
+
+    A dotted name is also found by its last part: ``lrr`` is near ``finetuning.lr``.
+    """
     known = [str(name) for name in known]
-    lowered = {name.lower(): name for name in reversed(known)}
-    near = difflib.get_close_matches(word.lower(), lowered, n=1, cutoff=0.6)
-    if near:
-        return f": did you mean {lowered[near[0]]!r}?"
-    return f"; known: {', '.join(known)}" if known else ""
+    for names in (
+        {name.lower(): name for name in reversed(known)},
+        {name.lower().rpartition(".")[2]: name for name in reversed(known)},
+    ):
+        near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
+        if near:
+            return f": did you mean {names[near[0]]!r}?"
+    return f"; known: {', '.join(name for name in known if '.' not in name) or ', '.join(known)}" if known else ""
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,4 +37,7 @@ class Parser(argparse.ArgumentParser):
             word = message.removeprefix("unrecognized arguments: ").split()[0]
             options = [option for option in self._option_string_actions if option.startswith("--")]
             message = f"unknown option {word!r}{did_you_mean(word, options)}"
-        raise SpatialbenchError(f"{self.prog}: {message} ({self.prog} --help)")
+        if "invalid int value: " in message:
+            option, _, value = message.removeprefix("argument ").partition(": invalid int value: ")
+            message = f"{option} needs an integer, got {value}"
+        raise SpatialbenchError(f"{message} ({self.prog} --help)")

@@ -127,6 +127,7 @@ def _verb(name: str, argv: list[str]) -> int:
         parser.print_help()
         return 0
     if not options.config:
+        _check_words(name, flags)
         raise SpatialbenchError(f"spatialbench {name} needs --config PAGE.yaml; 'spatialbench list' shows the pages")
     resolved = _resolve(name, options, flags)
     if options.help:
@@ -228,6 +229,7 @@ def _evaluate(name: str, resolved: Resolved, options: argparse.Namespace) -> int
     from spatialbench.build import build
     from spatialbench.callbacks import Interruptions, StepProgress
     from spatialbench.method import Method
+    from spatialbench.report.table import print_run
 
     checkpoint = _checkpoint(resolved, options)
     with Interruptions(), training.readable_errors(resolved):
@@ -241,11 +243,13 @@ def _evaluate(name: str, resolved: Resolved, options: argparse.Namespace) -> int
                 f"page {resolved.page.path} has no pair test; 'spatialbench validate' scores it on its own task"
             )
         if name == "test":
-            scores = training.scores_json(training.test(built, checkpoint)[0].scores())
+            outcomes, fingerprint = training.test(built, checkpoint)
             if options.format == "json":
-                print(json.dumps(scores, indent=2))
+                print(
+                    json.dumps({**training.scores_json(outcomes.scores()), "data_fingerprint": fingerprint}, indent=2)
+                )
             else:
-                training.show_scores(scores, resolved.label)
+                print_run(resolved.label, outcomes)
             return 0
         return _predict(built, checkpoint, options)
 

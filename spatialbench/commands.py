@@ -10,6 +10,49 @@ from spatialbench.arguments import Parser, did_you_mean
 from spatialbench.errors import SpatialbenchError
 
 
+def _run(argv: list[str]) -> int:
+    parser = Parser("run", "pages x seeds: fit, test, result file; what is done is skipped, what was stopped goes on")
+    parser.add_argument("pages", nargs="+", metavar="PAGE.yaml")
+    parser.add_argument("--seeds", type=_seeds, metavar="0,1,2", help="default: the track's")
+    parser.add_argument("--track", default="rooms", help="name or path (default: rooms)")
+    parser.add_argument("--budget", default="full", help="smoke, quick or full (default: full, the rows of the table)")
+    parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where the run folders are (default: runs)")
+    parser.add_argument("--results", default="results", metavar="FOLDER", help="where the rows go (default: results)")
+    parser.add_argument("--force", action="store_true", help="make runs and rows again, finished or not")
+    o = parser.parse_args(argv)
+    from spatialbench.runner import run
+
+    return run(o.pages, o.track, o.budget, o.seeds, out=o.results, force=o.force, runs=o.runs)
+
+
+def _table(argv: list[str]) -> int:
+    parser = Parser("table", "the table of the stored rows")
+    parser.add_argument("--format", default="text", choices=("text", "md", "json", "csv"))
+    parser.add_argument("--reported", action="store_true", help="set the papers' own numbers beside ours")
+    parser.add_argument("--track", default="rooms", help="default: rooms")
+    parser.add_argument("--budget", default="full", help="default: full, the stored rows")
+    parser.add_argument("--results", default="results", metavar="FOLDER", help="default: results")
+    parser.add_argument("--benchmarks", default="benchmarks", metavar="FOLDER", help="default: benchmarks")
+    parser.add_argument("--write", action="store_true", help="write README.md in the folder of results instead")
+    o = parser.parse_args(argv)
+    if o.write:
+        from spatialbench.report.readme import write_readme
+
+        print(write_readme(o.results, o.benchmarks))
+        return 0
+    from spatialbench.report.table import table
+
+    print(table(o.results, o.benchmarks, o.track, o.format, o.reported, o.budget), end="")
+    return 0
+
+
+def _seeds(text: str) -> list[int]:
+    words = text.split(",")
+    if not all(word.strip().isdecimal() for word in words):
+        raise SpatialbenchError(f"--seeds needs integers with commas between them, as 0,1,2; got {text!r}")
+    return [int(word) for word in words]
+
+
 def _list(argv: list[str]) -> int:
     parser = Parser("list", "the pages, their paper, command, cost, and the state of the stored row")
     parser.add_argument("--track", default="rooms", help="whose stored rows (default: rooms)")
@@ -70,6 +113,8 @@ def _data_export(argv: list[str]) -> int:
 
 
 RUN: dict[str, Callable[[list[str]], int]] = {
+    "run": _run,
+    "table": _table,
     "list": _list,
     "data": _data,
 }

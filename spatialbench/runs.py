@@ -54,7 +54,11 @@ class RunRecord:
             info = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return cls(run_dir, {})
-        except (OSError, ValueError) as error:
+        except OSError as error:
+            raise SpatialbenchError(
+                f"cannot use the run folder {run_dir}: {error.strerror}; give another --runs"
+            ) from error
+        except ValueError as error:
             raise SpatialbenchError(f"{path}: cannot be read ({error}); --force runs it again") from error
         if not isinstance(info, dict) or info.get("schema") != SCHEMA:
             raise SpatialbenchError(f"{path}: not a run record of this version; --force runs it again")

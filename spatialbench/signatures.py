@@ -75,7 +75,8 @@ def unknown_key(values: Mapping[str, Any], cls: type) -> tuple[str, list[str]] |
     known = parameters(cls)
     for key, value in values.items():
         if key not in known:
-            return key, list(known)
+            nested = [f"{name}.{field}" for name in known for field in _fields(known[name]) or []]
+            return key, [*known, *nested]
         fields = _fields(known[key])
         if fields is not None and isinstance(value, Mapping):
             for name in value:

@@ -16,8 +16,6 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
-from rich.console import Console
-from rich.table import Table
 
 from spatialbench import provenance
 from spatialbench.build import Built, build, dump_config
@@ -35,6 +33,7 @@ from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.evaluation.relations import Scores
 from spatialbench.method import Method
 from spatialbench.pages import Resolved
+from spatialbench.report.table import print_run
 from spatialbench.runs import RunRecord, check_checkpoint, clear, read_checkpoint, stamp
 
 CHECKPOINTS = 20
@@ -188,32 +187,15 @@ def scores_json(scores: Scores) -> dict[str, Any]:
 
 
 def show_record(resolved: Resolved, record: RunRecord) -> None:
-    """The table of a finished run, and where it is."""
-    scores = record.info.get("scores") or {}
-    if "accuracy" in scores:
-        show_scores(scores, resolved.label)
+    """The table of a finished run, and where its time went."""
+    if record.outcomes.is_file():
+        print_run(resolved.label, RunOutcomes.load(record.outcomes))
     else:
-        for name, value in scores.items():
+        for name, value in (record.info.get("scores") or {}).items():
             print(f"{name}: {value}")
     seconds = record.info.get("wall_seconds", {})
     parts = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items() if value >= 0.5)
     say(f"{record.run_dir}: {parts}; neither model nor rendering: {100 * record.info.get('overhead_share', 0):.0f} %")
-
-
-def show_scores(scores: Mapping[str, Any], title: str) -> None:
-    """Prints accuracy in percent by relation with All (micro) and macro, and the number of records."""
-    table = Table(title=title, title_justify="left")
-    table.add_column("")
-    for column in scores["accuracy"]:
-        table.add_column(column.capitalize(), justify="right")
-    counts = [scores["relations"].get(name, {}).get("n") for name in scores["accuracy"]]
-    total = sum(count["n"] for count in scores["relations"].values())
-    table.add_row("accuracy %", *(f"{value:.1f}" for value in scores["accuracy"].values()))
-    table.add_row("records", *(str(total if n is None else n) for n in counts[:-1]), "")
-    Console(width=max(100, Console().width)).print(table)
-    ties = sum(count["ties"] for count in scores["relations"].values())
-    if ties:
-        print(f"{ties} ties, one half each")
 
 
 def say(line: str) -> None:
