@@ -19,7 +19,7 @@ import numpy as np
 
 from spatialbench.errors import SpatialbenchError, write_atomic
 from spatialbench.evaluation.outcomes import RunOutcomes, check_records, digest, npz_bytes, read_npz
-from spatialbench.evaluation.relations import Count, Scores, count
+from spatialbench.evaluation.scores import Count, Scores, count
 from spatialbench.evaluation.statistics import COLUMNS, accuracy, bootstrap, spread
 from spatialbench.relations import RELATIONS
 from spatialbench.schema import dump_json, load_json, parse
@@ -183,9 +183,20 @@ class ResultOutcomes:
         """Counts by relation of each seed."""
         return [count(row, self.relation) for row in self.margins]
 
-    def select(self, rows: np.ndarray) -> ResultOutcomes:
-        """The records ``rows`` (indices or mask)."""
-        return ResultOutcomes(self.record_ids[rows], self.relation[rows], self.cluster[rows], self.margins[:, rows])
+    def aligned(self, other: ResultOutcomes) -> np.ndarray:
+        """The margins in the order of the records of ``other``, float16 [S, N].
+
+        Raises:
+            SpatialbenchError: the two were not made on the same records.
+        """
+        if np.array_equal(self.record_ids, other.record_ids):
+            return self.margins
+        mine, theirs = np.argsort(self.record_ids), np.argsort(other.record_ids)
+        if not np.array_equal(self.record_ids[mine], other.record_ids[theirs]):
+            raise SpatialbenchError("rows of different records cannot be compared; make them again on the same data")
+        order = np.empty_like(mine)
+        order[theirs] = mine
+        return self.margins[:, order]
 
 
 def compact(margins: np.ndarray) -> np.ndarray:

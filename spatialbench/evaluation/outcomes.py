@@ -19,7 +19,7 @@ import numpy as np
 
 from spatialbench.data.records import Record
 from spatialbench.errors import SpatialbenchError, write_atomic
-from spatialbench.evaluation.relations import Outcomes, Scores, count
+from spatialbench.evaluation.scores import Outcomes, Scores, count
 from spatialbench.relations import RELATIONS
 
 

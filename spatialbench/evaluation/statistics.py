@@ -103,6 +103,26 @@ def _draws(seed: tuple[int, ...], size: int, resamples: int) -> np.ndarray:
     return np.bincount(cells, minlength=size * resamples).reshape(resamples, size).astype(np.float64)
 
 
+@dataclass(frozen=True)
+class Difference:
+    """Accuracy of ``a`` minus accuracy of ``b``, in percentage points, on the same records.
+
+    Attributes:
+        gain: column -> difference of the means over seeds.
+        interval: column -> bootstrap interval of the difference.
+    """
+
+    gain: dict[str, float]
+    interval: dict[str, Interval | None]
+
+    def verdict(self, column: str = "all") -> str:
+        """``better``, ``worse`` or ``not distinguishable``: whether the interval excludes zero."""
+        interval = self.interval[column]
+        if interval is None or interval.low <= 0 <= interval.high:
+            return "not distinguishable"
+        return "better" if interval.low > 0 else "worse"
+
+
 class Resampler:
     """Draws scenes once, for every row that is to be compared on these records.
 
@@ -131,6 +151,14 @@ class Resampler:
         sums = _sums(margins, self.relation, self.codes, self.clusters)
         seeds = _draws((self.seed, 1, row), len(margins), len(self.weights)) if len(margins) > 1 else None
         return _columns(sums, self.weights, seeds)
+
+    def difference(
+        self, a: np.ndarray, b: np.ndarray, rows: tuple[int, int] = (0, 1), level: float = LEVEL
+    ) -> Difference:
+        """Row ``a`` minus row ``b``, margins float [S_a, N] and [S_b, N]; ``rows``: their numbers in ``columns``."""
+        first, second = accuracy(a, self.relation), accuracy(b, self.relation)
+        gain = {name: first[name] - second[name] for name in COLUMNS}
+        return Difference(gain, intervals(self.columns(a, rows[0]) - self.columns(b, rows[1]), level))
 
 
 def intervals(values: np.ndarray, level: float = LEVEL) -> dict[str, Interval | None]:
@@ -165,26 +193,6 @@ def bootstrap(
     return intervals(Resampler(relation, cluster, resamples, seed).columns(margins), level)
 
 
-@dataclass(frozen=True)
-class Difference:
-    """Accuracy of ``a`` minus accuracy of ``b``, in percentage points, on the same records.
-
-    Attributes:
-        gain: column -> difference of the means over seeds.
-        interval: column -> bootstrap interval of the difference.
-    """
-
-    gain: dict[str, float]
-    interval: dict[str, Interval | None]
-
-    def verdict(self, column: str = "all") -> str:
-        """``better``, ``worse`` or ``not distinguishable``: whether the interval excludes zero."""
-        interval = self.interval[column]
-        if interval is None or interval.low <= 0 <= interval.high:
-            return "not distinguishable"
-        return "better" if interval.low > 0 else "worse"
-
-
 def paired_difference(
     a: np.ndarray,
     b: np.ndarray,
@@ -201,13 +209,9 @@ def paired_difference(
         b: float [S_b, N], margins of the same records in the same order.
         relation, cluster, resamples, seed, level: as in ``bootstrap``.
     """
-    a, b = np.atleast_2d(a), np.atleast_2d(b)
-    if a.shape[1] != b.shape[1]:
-        raise ValueError(f"rows of {a.shape[1]} and {b.shape[1]} records cannot be compared record by record")
-    draws = Resampler(relation, cluster, resamples, seed)
-    first, second = accuracy(a, relation), accuracy(b, relation)
-    gain = {name: first[name] - second[name] for name in COLUMNS}
-    return Difference(gain, intervals(draws.columns(a, 0) - draws.columns(b, 1), level))
+    if np.shape(a)[-1] != np.shape(b)[-1]:
+        raise ValueError(f"rows of {np.shape(a)[-1]} and {np.shape(b)[-1]} records cannot be compared one by one")
+    return Resampler(relation, cluster, resamples, seed).difference(a, b, level=level)
 
 
 class McNemar(NamedTuple):

@@ -56,6 +56,7 @@ def test_exchanged_captions_mirror_the_accuracy() -> None:
     assert all(there[column] + back[column] == pytest.approx(100) for column in there)
 
 
+@pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_outcomes_come_sorted_whatever_the_order_of_batches() -> None:
     metric = PairOutcomes(expected=5)
     metric.update(torch.tensor([4, 0]), torch.tensor([0.4, 0.0]), torch.tensor([-0.4, 0.5]))

@@ -1,0 +1,134 @@
+"""The rows of a table: read, checked, put in order; and the papers' own numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from spatialbench.errors import SpatialbenchError
+from spatialbench.evaluation.statistics import COLUMNS
+from spatialbench.relations import RELATIONS
+from spatialbench.results import (
+    STORED_BUDGET,
+    Result,
+    ResultOutcomes,
+    list_results,
+    read_outcomes,
+    read_result,
+)
+from spatialbench.schema import parse
+from spatialbench.stale import Today
+
+
+@dataclass(frozen=True)
+class Reported:
+    """A number that a paper prints for a method of ours; see results/reported.yaml.
+
+    Attributes:
+        name: our page.
+        paper, table, row: where it stands.
+        accuracy: column -> percent, as printed.
+        trainable: millions of trainable parameters, where printed.
+    """
+
+    name: str
+    paper: str
+    table: str
+    row: str
+    accuracy: dict[str, float]
+    trainable: float | None = None
+
+    def __post_init__(self) -> None:
+        for column, value in self.accuracy.items():
+            if column not in COLUMNS:
+                raise ValueError(f"unknown column {column!r} of {self.name}; known: {', '.join(COLUMNS)}")
+            if not 0 <= value <= 100:
+                raise ValueError(f"{column} of {self.name} is {value}, not a percentage")
+
+    def column(self, name: str) -> float | None:
+        """Percent as printed; macro, where not printed, is the mean of the six relations."""
+        if name == "macro" and name not in self.accuracy and all(relation in self.accuracy for relation in RELATIONS):
+            return sum(self.accuracy[relation] for relation in RELATIONS) / len(RELATIONS)
+        return self.accuracy.get(name)
+
+
+@dataclass(frozen=True)
+class _ReportedFile:
+    rows: list[Reported]
+
+
+def read_reported(path: Path) -> list[Reported]:
+    """Reads the papers' numbers, in the order of the file.
+
+    Raises:
+        SpatialbenchError: missing file, bad YAML, a wrong field.
+    """
+    advice = "see the head of results/reported.yaml for its form"
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise SpatialbenchError(f"{path}: no such file; restore it from git") from error
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SpatialbenchError(f"{path}: cannot be read ({' '.join(str(error).split())}); {advice}") from error
+    return parse(_ReportedFile, {"rows": data or []}, str(path), advice).rows
+
+
+@dataclass(frozen=True)
+class Row:
+    """A stored row.
+
+    Attributes:
+        stale: why it is not what would be made today; empty when it is.
+    """
+
+    result: Result
+    outcomes: ResultOutcomes
+    stale: list[str]
+
+
+def read_rows(
+    results: Path, benchmarks: Path, track: str, budget: str = STORED_BUDGET, order: Sequence[str] = ()
+) -> list[Row]:
+    """The stored rows of a track, recounted, in the order of the table.
+
+    Args:
+        results, benchmarks: folders.
+        order: names that come first, in this order; the others follow by name.
+
+    Raises:
+        SpatialbenchError: a file is damaged, or the rows were not made on the same data and cannot share a table.
+    """
+    today = Today.read(benchmarks)
+    rows = []
+    for path in list_results(results, track, budget):
+        result = read_result(path)
+        rows.append(Row(result, read_outcomes(path, result), today.stale(result)))
+    check_mergeable(results / track, [row.result for row in rows])
+    place = {name: number for number, name in enumerate(dict.fromkeys(order))}
+    return sorted(rows, key=lambda row: (place.get(row.result.name, len(place)), row.result.name))
+
+
+def check_mergeable(where: Path, results: Sequence[Result]) -> None:
+    """Rows of one table are made on the same records, images and captions.
+
+    Raises:
+        SpatialbenchError: they are not; names the odd ones out.
+    """
+    for field, what in (
+        ("track", "tracks"),
+        ("budget", "budgets"),
+        ("data_fingerprint", "data"),
+        ("grammar", "captions"),
+    ):
+        found: dict[str, list[str]] = {}
+        for result in results:
+            found.setdefault(getattr(result, field), []).append(result.name)
+        if len(found) > 1:
+            groups = "; ".join(f"{value}: {', '.join(names)}" for value, names in found.items())
+            raise SpatialbenchError(
+                f"{where}: rows of different {what} cannot share a table ({groups}); make the old ones again: "
+                "spatialbench run <pages> --force"
+            )
