@@ -44,6 +44,25 @@ def grammar_hash() -> str:
     return content_hash([[statement.caption, statement.negated.caption] for statement in statements])
 
 
+def stale_reasons(result: Result, page: Page | None, track: Track | None) -> list[str]:
+    """Why a row is not what would be made today of its page and track (None: gone); empty when it is."""
+    reasons = []
+    if page is None:
+        reasons.append(f"page {result.name} is gone")
+    else:
+        if page_hash(page, result.budget) != result.page_hash:
+            reasons.append(f"page {result.name} changed")
+        if ancestors(page, result.budget) != result.init_from:
+            reasons.append("a page it starts from changed")
+    if track is None:
+        reasons.append(f"track {result.track} is gone")
+    elif track_hash(track, result.budget) != result.track_hash:
+        reasons.append(f"track {result.track} changed")
+    if result.grammar != grammar_hash():
+        reasons.append("the captions changed")
+    return reasons
+
+
 @dataclass(frozen=True)
 class Today:
     """The pages and tracks as they stand now: name -> page or track."""
@@ -53,26 +72,11 @@ class Today:
 
     @classmethod
     def read(cls, benchmarks: Path) -> Today:
+        """Reads ``benchmarks/*.yaml`` and ``benchmarks/tracks/*.yaml``."""
         tracks = [load_track(path) for path in sorted((benchmarks / "tracks").glob("*.yaml"))]
         pages = {page.name: page for page in discover(benchmarks)}
         return cls(pages, {track.name: track for track in tracks})
 
     def stale(self, result: Result) -> list[str]:
-        """Why a row is not what would be made today; empty when it is."""
-        reasons = []
-        page = self.pages.get(result.name)
-        if page is None:
-            reasons.append(f"page {result.name} is gone")
-        else:
-            if page_hash(page, result.budget) != result.page_hash:
-                reasons.append(f"page {result.name} changed")
-            if ancestors(page, result.budget) != result.init_from:
-                reasons.append("a page it starts from changed")
-        track = self.tracks.get(result.track)
-        if track is None:
-            reasons.append(f"track {result.track} is gone")
-        elif track_hash(track, result.budget) != result.track_hash:
-            reasons.append(f"track {result.track} changed")
-        if result.grammar != grammar_hash():
-            reasons.append("the captions changed")
-        return reasons
+        """See :func:`stale_reasons`."""
+        return stale_reasons(result, self.pages.get(result.name), self.tracks.get(result.track))
