@@ -134,6 +134,7 @@ def quiet() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*smaller than the logging interval.*",
         ".*isinstance.*LeafSpec.*",
+        ".*callbacks used to create the checkpoint need to be provided.*",
         ".*in eval mode at the start of training.*",
         ".*resuming from a checkpoint that ended before the epoch ended.*",
     ):

@@ -245,11 +245,10 @@ def _evaluate(name: str, resolved: Resolved, options: argparse.Namespace) -> int
         if name == "test":
             outcomes, fingerprint = training.test(built, checkpoint)
             if options.format == "json":
-                print(
-                    json.dumps({**training.scores_json(outcomes.scores()), "data_fingerprint": fingerprint}, indent=2)
-                )
+                scores = training.scores_json(outcomes.scores())
+                print(json.dumps({"data_fingerprint": fingerprint, **scores}, indent=2))
             else:
-                print_run(resolved.label, outcomes)
+                print_run(f"{resolved.label} on {resolved.config['data'].get('path') or 'its test set'}", outcomes)
             return 0
         return _predict(built, checkpoint, options)
 

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
@@ -72,7 +73,7 @@ def predict(built: Built, checkpoint: Path | None, images: Sequence[str], captio
     with torch.inference_mode():
         embedded = model.text(model.tokenize(texts))  # [2 C, D]
         for path, record_set in zip(images, sets, strict=True):
-            pixels = torch.from_numpy(record_set.images[:1]).permute(0, 3, 1, 2)  # [1, 3, S, S]
+            pixels = torch.tensor(np.array(record_set.images[:1])).permute(0, 3, 1, 2)  # [1, 3, S, S]
             scores = (model.image(pixels) @ embedded.T)[0].tolist()
             for number, sentence in enumerate(sentences):
                 positive, negative = scores[number], scores[number + len(sentences)]
