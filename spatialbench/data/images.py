@@ -125,7 +125,9 @@ def encoded(value: Any, folder: Path) -> bytes:
         return stream.getvalue()
     if isinstance(value, bytes | bytearray | memoryview):
         return bytes(value)
-    if not isinstance(value, str) or not value:
+    if value == "":
+        raise BadImage("the image is empty")
+    if not isinstance(value, str):
         raise BadImage(f"the image is {type(value).__name__}, not base64 text, bytes, {{bytes, path}} or a path")
     if value.startswith("data:"):
         value = value.partition(",")[2]

@@ -39,7 +39,7 @@ def predict_set(image: str | Path, captions: Sequence[str], size: int, resize: R
         statements = [parse(caption) for caption in captions]
     except ValueError as error:
         raise SpatialbenchError(str(error)) from error
-    pixels = fit(picture, size, resize)[None]
+    pixels = fit(picture, size, resize)[None].copy()  # Pillow's own memory is read-only
     records = [
         Record(
             record_id=f"caption {i + 1}",
