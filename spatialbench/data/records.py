@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -118,9 +117,7 @@ class RecordSet:
     def pairs(self) -> Iterator[Pair]:
         for record in self.records:
             statement = record.statement
-            yield Pair(
-                record.image, statement.caption, statement.negated.caption, record.relation, record.record_id
-            )
+            yield Pair(record.image, statement.caption, statement.negated.caption, record.relation, record.record_id)
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -134,6 +131,7 @@ class RecordSet:
 def fingerprint(records: Sequence[Record], image_digest: str) -> str:
     """Hash of the records and of ``image_digest`` (a hash of the pixels, or of what they are made from)."""
     digest = hashlib.sha256(image_digest.encode())
-    for record in records:
-        digest.update(json.dumps(asdict(record), sort_keys=True).encode())
+    for r in records:
+        boxes = [(name, box.x, box.y, box.w, box.h) for name, box in sorted(r.boxes.items())]
+        digest.update(repr((r.record_id, r.image, r.subject, r.relation, r.object, boxes, r.image_size)).encode())
     return digest.hexdigest()[:16]

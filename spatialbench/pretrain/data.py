@@ -1,10 +1,10 @@
-"""Batches for the small foundation models: pictures with captions that name objects, and pictures with dense targets."""
+"""Batches for the small foundation models: captions that name objects, and dense targets."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TypedDict
+from typing import NamedTuple, TypedDict
 
 import lightning as L
 import numpy as np
@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from spatialbench.data.rooms import RoomsSet, load
 from spatialbench.data.rooms.facts import SceneView, View
-from spatialbench.data.rooms.kinds import KINDS
+from spatialbench.data.rooms.kinds import KIND, KINDS
 from spatialbench.data.rooms.shapes import PALETTE
 
 KIND_ID = {kind.name: k for k, kind in enumerate(KINDS)}
@@ -56,44 +56,50 @@ class _Phrase:
     claim: int
 
 
-def _phrase(view: View, colour: str, rng: np.random.Generator) -> _Phrase:
-    pattern = f"{view.pattern} " if view.pattern != "plain" and rng.random() < 0.3 else ""
-    words = f"{pattern}{colour} {view.name}"
-    article = "an" if words[0] in "aeiou" else "a"
-    return _Phrase(f"{article} {words}", thing(view.name, colour))
+def _phrase(view: View, colour: str, pattern: bool) -> _Phrase:
+    words = f"{view.pattern if pattern else ''} {colour} {view.name}".strip()
+    return _Phrase(f"{'an' if words[0] in 'aeiou' else 'a'} {words}", thing(view.name, colour))
 
 
-def write_caption(scene: SceneView, rng: np.random.Generator) -> tuple[str, str, tuple[int, int], tuple[int, int]] | None:
-    """A caption that names one or two objects with their colours in random order, and its foil, the colours exchanged.
+class Caption(NamedTuple):
+    """A caption, its foil, and the things that either names (the same one twice when it is one)."""
 
-    No caption says where anything is. A caption of one object, or of two of the same colour, has itself as foil; the
-    loss masks it as it masks every other caption that is true of the picture.
+    text: str
+    foil: str
+    claims: tuple[int, int]
+    foil_claims: tuple[int, int]
 
-    Returns:
-        caption, foil, claims, foil claims; None when nothing in the scene can be named.
+
+def write_captions(scene: SceneView, names: int, pairs: int, rng: np.random.Generator) -> list[Caption]:
+    """Up to ``names`` captions of one object and ``pairs`` captions of two, objects and order drawn by ``rng``.
+
+    No caption says where anything is. The foil of "a red sofa and a blue lamp" is "a blue sofa and a red lamp", given
+    only where both kinds come in both colours, so that the words alone do not tell which is true; a caption without a
+    foil has itself in its place, which the loss masks as it masks every caption that is true of the picture.
     """
-    views = scene.named()
-    if not views:
-        return None
-    count = min(len(views), 2 if rng.random() < 0.8 else 1)
-    picked = [views[k] for k in rng.permutation(len(views))[:count]]
-    colours = [view.colour for view in picked]
-    parts = [_phrase(v, c, rng) for v, c in zip(picked, colours, strict=True)]
-    foils = [_phrase(v, c, rng) for v, c in zip(picked, reversed(colours), strict=True)]
-    claims = (parts[0].claim, parts[-1].claim)
-    return (
-        " and ".join(p.text for p in parts),
-        " and ".join(p.text for p in foils),
-        claims,
-        (foils[0].claim, foils[-1].claim),
-    )
+    views = list(scene.named.values())
+    captions = []
+    for k in rng.permutation(len(views))[:names]:
+        one = _phrase(views[k], views[k].colour, pattern=False)
+        captions.append(Caption(one.text, one.text, (one.claim, one.claim), (one.claim, one.claim)))
+    for _ in range(pairs if len(views) > 1 else 0):
+        a, b = (views[k] for k in rng.permutation(len(views))[:2])
+        with_pattern = [v.pattern != "plain" and rng.random() < 0.3 for v in (a, b)]
+        first, second = _phrase(a, a.colour, with_pattern[0]), _phrase(b, b.colour, with_pattern[1])
+        text, claims = f"{first.text} and {second.text}", (first.claim, second.claim)
+        if a.colour == b.colour or b.colour not in KIND[a.name].colours or a.colour not in KIND[b.name].colours:
+            captions.append(Caption(text, text, claims, claims))
+            continue
+        first, second = _phrase(a, b.colour, with_pattern[0]), _phrase(b, a.colour, with_pattern[1])
+        captions.append(Caption(text, f"{first.text} and {second.text}", claims, (first.claim, second.claim)))
+    return captions
 
 
 class _Scenes(Dataset):
     """Items are whole batches: the index is the list of pictures together with the generator's seed."""
 
-    def __init__(self, rooms: RoomsSet, captions: int) -> None:
-        self.rooms, self.captions = rooms, captions
+    def __init__(self, rooms: RoomsSet, names: int, pairs: int) -> None:
+        self.rooms, self.names, self.pairs = rooms, names, pairs
         self.seen = torch.zeros(len(rooms.scenes), THINGS, dtype=torch.bool)
         for row, scene in enumerate(rooms.scenes):
             self.seen[row, [thing(v.name, v.colour) for v in scene.views]] = True
@@ -103,24 +109,23 @@ class _Scenes(Dataset):
 
     def __getitem__(self, key: tuple[np.ndarray, int]) -> CaptionBatch | DenseBatch:
         rows, seed = key
-        if self.captions == 0:
+        if self.names + self.pairs == 0:
             depth = torch.from_numpy(self.rooms.depth[rows].astype(np.float32))
             return DenseBatch(pixels=self.pixels(rows), depth=depth, masks=torch.from_numpy(self.rooms.masks[rows]))
         rng = np.random.default_rng([seed, int(rows[0])])
         written = [
-            (k, made)
+            (k, caption)
             for k, row in enumerate(rows)
-            for _ in range(self.captions)
-            if (made := write_caption(self.rooms.scenes[row], rng)) is not None
+            for caption in write_captions(self.rooms.scenes[row], self.names, self.pairs, rng)
         ]
         return CaptionBatch(
             pixels=self.pixels(rows),
             image=torch.tensor([k for k, _ in written]),
-            captions=[made[0] for _, made in written],
-            foils=[made[1] for _, made in written],
+            captions=[caption.text for _, caption in written],
+            foils=[caption.foil for _, caption in written],
             seen=self.seen[rows],
-            claims=torch.tensor([made[2] for _, made in written]),
-            foil_claims=torch.tensor([made[3] for _, made in written]),
+            claims=torch.tensor([caption.claims for _, caption in written]),
+            foil_claims=torch.tensor([caption.foil_claims for _, caption in written]),
         )
 
 
@@ -153,7 +158,7 @@ class PretrainData(L.LightningDataModule):
         val_images: pictures to validate on.
         image_size: pixels a side.
         batch_images: pictures a batch.
-        captions: captions a picture and batch; 0 gives depth and masks instead.
+        names, pairs: captions of one object and of two, a picture and batch; none of either gives depth and masks.
         seed: of order and captions.
     """
 
@@ -162,16 +167,17 @@ class PretrainData(L.LightningDataModule):
         images: int = 24_000,
         val_images: int = 1_000,
         image_size: int = 96,
-        batch_images: int = 256,
-        captions: int = 3,
+        batch_images: int = 128,
+        names: int = 3,
+        pairs: int = 2,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.images, self.val_images, self.image_size = images, val_images, image_size
-        self.batch_images, self.captions, self.seed = batch_images, captions, seed
+        self.batch_images, self.names, self.pairs, self.seed = batch_images, names, pairs, seed
 
     def _loader(self, split: str, count: int, shuffle: bool) -> DataLoader:
-        scenes = _Scenes(load(split, count, self.image_size), self.captions)
+        scenes = _Scenes(load(split, count, self.image_size), self.names, self.pairs)
         return DataLoader(scenes, sampler=_Batches(count, self.batch_images, self.seed, shuffle), batch_size=None)
 
     def train_dataloader(self) -> DataLoader:

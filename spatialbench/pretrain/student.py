@@ -1,9 +1,11 @@
 """The small student: an open_clip model trained as CLIP is, on captions that name objects but never a relation.
 
-    (1)  s_it = exp(t) <image_i, text_t>
-    (2)  L_I = - mean over captions c of log  e^{s_{i(c) c}} / ( e^{s_{i(c) c}} + sum over captions and foils t false of i(c) of e^{s_{i(c) t}} )
-    (3)  L_T = - mean over captions c of log  e^{s_{i(c) c}} / ( e^{s_{i(c) c}} + sum over images j that c is false of of e^{s_{jc}} )
+    (1)  s_jt = e^scale <image_j, text_t>
+    (2)  L_I = - mean over captions c of log  e^{s_ic} / ( e^{s_ic} + sum over captions and foils t of e^{s_it} )
+    (3)  L_T = - mean over captions c of log  e^{s_ic} / ( e^{s_ic} + sum over images j of e^{s_jc} )
     (4)  L = (L_I + L_T) / 2
+
+i is the picture that c was written for; t in (2) are false of i, and c in (3) is false of j.
 
 Source: CLIP (Radford et al., arXiv 2103.00020, figure 3), with three changes: several captions a picture, no false
 negatives (the scenes say which caption is true of which picture), and foils with exchanged colours ("a red sofa and a
@@ -66,6 +68,9 @@ class StudentPretraining(L.LightningModule):
         weight_decay: on matrices, not on norms, biases and the scale.
         export: where ``finish`` writes the weights (float16 safetensors) and, beside them, the scores.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,

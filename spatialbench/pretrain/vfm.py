@@ -1,11 +1,11 @@
 """The small vision foundation model: a timm ViT trained on dense depth and on object grouping.
 
-Depth Anything V2's encoder, which the poster leans on, was trained in two steps: DINOv2's self-supervision, which groups the
-patches of one object, then depth. The miniature learns both at once from the rooms' exact depth and masks:
+Depth Anything V2's encoder, which the poster leans on, was trained in two steps: DINOv2's self-supervision, which groups
+the patches of one object, then depth. The miniature learns both at once from the rooms' exact depth and masks:
 
-    (1)  L_depth = mean over cells of | log d' - log d |               cells: 4 x 4 a patch, d their mean depth in metres
-    (2)  a_pq = exp(t) <g_p, g_q> + b                                  g: unit-norm projection of patch token p
-    (3)  L_group = BCE(a_pq, 1 if p and q show the same object)        half the weight on either answer
+    (1)  L_depth = mean over cells of | log d' - log d |          cells: 4 x 4 a patch, d their mean depth in metres
+    (2)  a_pq = exp(t) <g_p, g_q> + b                             g: unit-norm projection of patch token p
+    (3)  L_group = BCE(a_pq, 1 if p and q show the same object)   half the weight on either answer
     (4)  L = L_depth + L_group
 
 (3) takes pairs of patches with at least one object, each patch with a clear majority. (2) and (3): SigLIP's pairwise
@@ -97,6 +97,9 @@ class VfmPretraining(L.LightningModule):
         lr, weight_decay, warmup: as in ``StudentPretraining``.
         export: where ``finish`` writes the weights; the read-outs go beside them as ``<name>-heads.safetensors``.
     """
+
+    mean: Tensor
+    std: Tensor
 
     def __init__(
         self,

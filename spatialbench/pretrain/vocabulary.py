@@ -1,8 +1,8 @@
 """The byte-pair vocabulary of the small student, in the file format of open_clip's tokenizer.
 
-``python -m spatialbench.pretrain.vocabulary`` writes ``backbones/configs/rooms-bpe.txt.gz``. The merges are learned (Sennrich
-et al., arXiv 1508.07909) on the words of the rooms until every one of them is a single token; any other text still
-encodes, byte by byte, so a user's own caption is never out of vocabulary.
+``python -m spatialbench.pretrain.vocabulary`` writes ``backbones/configs/rooms-bpe.txt.gz``. The merges are learned
+(Sennrich et al., arXiv 1508.07909) on the words of the rooms until every one of them is a single token; any other text
+still encodes, byte by byte, so a user's own caption is never out of vocabulary.
 """
 
 from __future__ import annotations

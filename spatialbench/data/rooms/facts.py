@@ -6,14 +6,16 @@ depth inside the object, with a margin, for close and far; boxes that do not ove
 
 from __future__ import annotations
 
-import hashlib
+import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import permutations
+from functools import cached_property
+
+import pandas as pd
 
 from spatialbench.data.records import Box, Record, elevation_tag
-from spatialbench.relations import CONVERSE
+from spatialbench.relations import CONVERSE, DEPTH_RELATIONS, RELATIONS
 
 AXES: dict[str, str] = {"depth": "close", "horizontal": "left", "vertical": "above"}
 """Axis -> the relation that a fact of this axis states of its first object."""
@@ -48,59 +50,65 @@ class SceneView:
     size: int
     views: tuple[View, ...]
 
-    def named(self) -> list[View]:
-        """The objects large enough to be spoken of whose name is unique in the view."""
+    @cached_property
+    def named(self) -> dict[str, View]:
+        """The objects large enough to be spoken of whose name is unique in the view, by name."""
         names = [v.name for v in self.views]
-        return [v for v in self.views if v.area >= MIN_AREA * self.size**2 and names.count(v.name) == 1]
+        large = MIN_AREA * self.size**2
+        return {v.name: v for v in self.views if v.area >= large and names.count(v.name) == 1}
+
+    @cached_property
+    def boxes(self) -> dict[str, Box]:
+        """The boxes of the named objects."""
+        return {name: v.box for name, v in self.named.items()}
 
 
-@dataclass(frozen=True)
-class Fact:
-    """``first`` is nearer than / left of / above ``second`` in scene ``index``."""
+def facts(scenes: Sequence[SceneView]) -> pd.DataFrame:
+    """Every fact of the scenes: ``first`` is nearer than, left of or above ``second``.
 
-    index: int
-    axis: str
-    first: str
-    second: str
-
-
-def facts(scene: SceneView) -> list[Fact]:
-    """Every fact of the scene, in a fixed order."""
-    found = []
-    for a, b in permutations(scene.named(), 2):
-        if a.box.overlaps(b.box):
-            continue
-        if b.depth >= a.depth * DEPTH_RATIO and b.depth >= a.depth + DEPTH_GAP:
-            found.append(Fact(scene.index, "depth", a.name, b.name))
-        if a.box.x + a.box.w <= b.box.x:
-            found.append(Fact(scene.index, "horizontal", a.name, b.name))
-        if a.box.y + a.box.h <= b.box.y:
-            found.append(Fact(scene.index, "vertical", a.name, b.name))
-    return found
+    Returns:
+        Columns row (position of the scene in ``scenes``), axis, first, second (names), order (a number that shuffles
+        the facts, the same on every machine).
+    """
+    columns = [(row, *_columns(view)) for row, scene in enumerate(scenes) for view in scene.named.values()]
+    names = ["row", "name", "x0", "x1", "y0", "y1", "depth"]
+    seen = pd.DataFrame(columns, columns=names)
+    both = seen.merge(seen, on="row", suffixes=("", "_2"))
+    both = both[both["name"] != both["name_2"]]
+    left, above = both["x1"] <= both["x0_2"], both["y1"] <= both["y0_2"]
+    apart = left | above | (both["x1_2"] <= both["x0"]) | (both["y1_2"] <= both["y0"])
+    nearer = (both["depth_2"] >= both["depth"] * DEPTH_RATIO) & (both["depth_2"] >= both["depth"] + DEPTH_GAP)
+    holds = {"depth": nearer & apart, "horizontal": left, "vertical": above}
+    parts = [both.loc[holds[axis], ["row", "name", "name_2"]].assign(axis=axis) for axis in AXES]
+    found = pd.concat(parts, ignore_index=True).rename(columns={"name": "first", "name_2": "second"})
+    index = found["row"].map(dict(enumerate(scene.index for scene in scenes)))
+    key = index.astype(str) + "/" + found["axis"] + "/" + found["first"] + "/" + found["second"]
+    return found.assign(order=[zlib.crc32(text.encode()) for text in key])
 
 
-def _order(fact: Fact) -> bytes:
-    return hashlib.blake2b(repr(fact).encode(), digest_size=8).digest()
+def _columns(view: View) -> tuple[str, float, float, float, float, float]:
+    box = view.box
+    return view.name, box.x, box.x + box.w, box.y, box.y + box.h, view.depth
 
 
-Duo = tuple[Fact, Fact]
-
-
-def duos(scenes: Iterable[SceneView]) -> dict[str, list[Duo]]:
-    """Facts in twos, per axis: the same two names once in either order, from two scenes.
+def duos(scenes: Sequence[SceneView]) -> pd.DataFrame:
+    """Facts in twos: the same two names once in either order.
 
     Whatever is built from whole duos with one wording per duo has every ordered pair of names as often as its reverse:
     a scorer that reads only the caption is at 50. Facts without a partner are left out.
+
+    Returns:
+        Columns axis, low, high (names in alphabetical order), row (the scene where low is first), row_2 (the scene
+        where high is first); shuffled, the same on every machine.
     """
-    pools: dict[tuple[str, str, str], tuple[list[Fact], list[Fact]]] = defaultdict(lambda: ([], []))
-    for scene in scenes:
-        for fact in facts(scene):
-            low, high = sorted((fact.first, fact.second))
-            pools[fact.axis, low, high][fact.first != low].append(fact)
-    found: dict[str, list[Duo]] = {axis: [] for axis in AXES}
-    for (axis, _, _), (forward, backward) in pools.items():
-        found[axis] += zip(sorted(forward, key=_order), sorted(backward, key=_order), strict=False)
-    return {axis: sorted(both, key=lambda duo: _order(duo[0])) for axis, both in found.items()}
+    found = facts(scenes).sort_values("order", kind="stable")
+    forward = found["first"] < found["second"]
+    found["low"] = found["first"].where(forward, found["second"])
+    found["high"] = found["second"].where(forward, found["first"])
+    key = ["axis", "low", "high"]
+    found["rank"] = found.assign(forward=forward).groupby([*key, "forward"]).cumcount()
+    pairs = found[forward].merge(found[~forward], on=[*key, "rank"], suffixes=("", "_2"))
+    return pairs.sort_values(["order", "order_2"], kind="stable")[[*key, "row", "row_2"]]
 
 
 def records(
@@ -116,33 +124,28 @@ def records(
     Raises:
         ValueError: the scenes do not hold ``per_relation`` records of some relation.
     """
-    position = {scene.index: row for row, scene in enumerate(scenes)}
-    by_index = {scene.index: scene for scene in scenes}
     used: dict[int, int] = defaultdict(int)
-    chosen: list[tuple[Fact, str]] = []
-    for axis, both in duos(scenes).items():
-        wording = {AXES[axis]: 0, CONVERSE[AXES[axis]]: 0}
-        for one, other in both:
-            relation = min(wording, key=lambda r: wording[r])
-            if per_relation is not None and wording[relation] >= per_relation:
-                break
-            if max_per_image is not None and max(used[one.index], used[other.index]) >= max_per_image:
-                continue
-            wording[relation] += 2
-            for fact in (one, other):
-                used[fact.index] += 1
-                chosen.append((fact, relation))
-        if per_relation is not None and min(wording.values()) < per_relation:
-            raise ValueError(f"{len(scenes)} scenes hold only {wording} records, not {per_relation} of each relation")
-    chosen.sort(key=lambda item: (position[item[0].index], item[0].axis, item[0].first, item[0].second))
-    return [_record(by_index[fact.index], position[fact.index], fact, relation) for fact, relation in chosen]
+    wording = dict.fromkeys(RELATIONS, 0)
+    chosen: list[tuple[int, str, str, str]] = []
+    for axis, low, high, row, row_2 in duos(scenes).itertuples(index=False):
+        relation = min(AXES[axis], CONVERSE[AXES[axis]], key=lambda r: wording[r])
+        if per_relation is not None and wording[relation] >= per_relation:
+            continue
+        if max_per_image is not None and max(used[row], used[row_2]) >= max_per_image:
+            continue
+        wording[relation] += 2
+        used[row] += 1
+        used[row_2] += 1
+        chosen += [(row, relation, low, high), (row_2, relation, high, low)]
+    if per_relation is not None and min(wording.values()) < per_relation:
+        raise ValueError(f"{len(scenes)} scenes hold only {wording} records, not {per_relation} of each relation")
+    return [_record(scenes[row], row, relation, first, second) for row, relation, first, second in sorted(chosen)]
 
 
-def _record(scene: SceneView, row: int, fact: Fact, relation: str) -> Record:
-    first, second = fact.first, fact.second
-    subject, other = (first, second) if relation == AXES[fact.axis] else (second, first)
-    boxes = {view.name: view.box for view in scene.named()}
-    depth = fact.axis == "depth"
+def _record(scene: SceneView, row: int, relation: str, first: str, second: str) -> Record:
+    """The record of the fact that ``first`` is nearer than, left of or above ``second``, worded with ``relation``."""
+    subject, other = (first, second) if relation in AXES.values() else (second, first)
+    boxes = scene.boxes
     return Record(
         record_id=f"{scene.scene_id}/{subject}/{relation}/{other}".replace(" ", "_"),
         image=row,
@@ -153,5 +156,5 @@ def _record(scene: SceneView, row: int, fact: Fact, relation: str) -> Record:
         image_size=(scene.size, scene.size),
         source="rooms",
         scene_id=scene.scene_id,
-        elevation=elevation_tag(boxes[first], boxes[second], scene.size) if depth else None,
+        elevation=(elevation_tag(boxes[first], boxes[second], scene.size) if relation in DEPTH_RELATIONS else None),
     )
