@@ -41,9 +41,9 @@ def print_report(report: CheckReport, console: Console | None = None) -> None:
         tags = ", ".join(f"{tag} {report.elevation[tag]}" for tag in ELEVATION_TAGS)
         baseline = report.elevation_baseline
         line = "" if baseline is None else f'; "higher in the picture = farther" is right on {100 * baseline:.1f} %'
-        console.print(Text(f"elevation of the close and far pairs: {tags}{line}"))
+        console.print(Text(f"elevation of the close and far pairs: {tags}{line}"), soft_wrap=True)
     if report.first_bad:
-        console.print(Text(f"first bad record: {report.first_bad}"))
+        console.print(Text(f"first bad record: {report.first_bad}"), soft_wrap=True)
 
 
 def _filters(report: CheckReport) -> Table:
