@@ -132,7 +132,7 @@ class StageClock(Callback):
 
     Stages: ``prepare`` (rendering, reading), ``cache`` (model set-up, tokens of the frozen VFM), ``train``,
     ``validate``, ``test`` (inside the steps: the model), ``wait`` (for the loader), ``other`` (checkpoints, logging,
-    the loop itself); ``start``, the imports, is added by the caller.
+    the loop itself). ``start`` (the imports, the making of the objects) is the caller's.
     """
 
     MODEL_OR_RENDERING = ("prepare", "cache", "train", "validate", "test")

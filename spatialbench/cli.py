@@ -61,6 +61,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of a pipe (head, less) left
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except SystemExit as error:  # argparse after --help
+        if error.code:
+            raise
+        return 0
     except KeyboardInterrupt:
         return _interrupted(argv, 2, None)
     except BaseException as error:

@@ -79,6 +79,7 @@ def _run(resolved: Resolved, before: RunRecord, clock: StageClock, interruptions
     last = before.checkpoint
     resume = _resume_point(last, resolved)
     built = build(resolved, _callbacks(resolved, clock, interruptions, last))
+    clock.lap("start")
     step = resume["global_step"] if resume else 0
     built.trainer.loggers = [*built.trainer.loggers, MetricsFile(resolved.run_dir / "metrics.jsonl", step)]
     info = {**_origin(resolved), "started_at": before.info.get("started_at", _now())}
