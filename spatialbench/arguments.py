@@ -38,6 +38,5 @@ class Parser(argparse.ArgumentParser):
             options = [option for option in self._option_string_actions if option.startswith("--")]
             message = f"unknown option {word!r}{did_you_mean(word, options)}"
         if "invalid int value: " in message:
-            option, _, value = message.removeprefix("argument ").partition(": invalid int value: ")
-            message = f"{option} needs an integer, got {value}"
-        raise SpatialbenchError(f"{message} ({self.prog} --help)")
+            message = message.replace("invalid int value: ", "needs an integer, got ")
+        raise SpatialbenchError(f"{message.removeprefix('argument ')} ({self.prog} --help)")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -49,7 +50,7 @@ def _table(argv: list[str]) -> int:
 def _seeds(text: str) -> list[int]:
     words = text.split(",")
     if not all(word.strip().isdecimal() for word in words):
-        raise SpatialbenchError(f"--seeds needs integers with commas between them, as 0,1,2; got {text!r}")
+        raise argparse.ArgumentTypeError(f"needs integers with commas between them, as 0,1,2; got {text!r}")
     return [int(word) for word in words]
 
 

@@ -193,7 +193,7 @@ def show_record(resolved: Resolved, record: RunRecord) -> None:
         print_run(resolved.label, RunOutcomes.load(record.outcomes))
     else:
         for name, value in (record.info.get("scores") or {}).items():
-            print(f"{name}: {value}")
+            print(f"{name:<16} {value:.3f}" if isinstance(value, float) else f"{name:<16} {value}")
     seconds = record.info.get("wall_seconds", {})
     parts = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items() if value >= 0.5)
     say(f"{record.run_dir}: {parts}; neither model nor rendering: {100 * record.info.get('overhead_share', 0):.0f} %")

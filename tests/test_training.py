@@ -135,7 +135,7 @@ def test_a_module_with_a_task_of_its_own_finishes_itself(folder: Path, capsys: p
     assert record.info["train_steps"] == 4
     expected = (weights(run)["layer.weight"].sum() + weights(run)["layer.bias"][0]) ** 2
     assert record.info["scores"]["error"] == pytest.approx(float(expected), rel=1e-5)
-    assert "error:" in capsys.readouterr().out
+    assert "error  " in capsys.readouterr().out
 
 
 def test_a_stage_starts_from_the_student_of_the_stage_before(folder: Path) -> None:
