@@ -84,7 +84,7 @@ def group_targets(masks: Tensor, grid: int) -> tuple[Tensor, Tensor]:
 
 def group_loss(logits: Tensor, same: Tensor, valid: Tensor) -> Tensor:
     """(3): the mean over the pairs of one object and the mean over the other pairs, averaged."""
-    loss = F.binary_cross_entropy_with_logits(logits, same.float(), reduction="none")
+    loss = F.binary_cross_entropy_with_logits(logits, same.to(logits.dtype), reduction="none")
     parts = [loss[valid & (same == answer)] for answer in (True, False)]
     return torch.stack([part.mean() for part in parts if len(part)]).mean()
 

@@ -1,0 +1,133 @@
+"""The student's pre-training: its captions, its loss, its vocabulary, and the stored scores of the shipped weights."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from lightning import Trainer
+
+from spatialbench.backbones.clip import OWN, WEIGHTS, text_tokenizer
+from spatialbench.data.records import Box
+from spatialbench.data.rooms.facts import SceneView, View
+from spatialbench.data.rooms.kinds import KIND, KINDS
+from spatialbench.pretrain import vocabulary
+from spatialbench.pretrain.data import THINGS, PretrainData, thing, write_captions
+from spatialbench.pretrain.student import StudentPretraining, caption_loss, retrieval_scores, true_of
+from spatialbench.relations import PHRASE
+
+
+def _scene(*things: tuple[str, str]) -> SceneView:
+    views = tuple(
+        View(name, colour, "plain", "floor", k + 1, Box(10 * k, 0, 9, 9), 500, 2.0)
+        for k, (name, colour) in enumerate(things)
+    )
+    return SceneView("s", 0, 96, views)
+
+
+def test_captions_name_what_is_there_and_never_where() -> None:
+    scene = _scene(("sofa", "red"), ("lamp", "white"), ("ball", "blue"))
+    rng = np.random.default_rng(0)
+    seen = set()
+    for caption in (c for _ in range(50) for c in write_captions(scene, 2, 2, rng)):
+        seen.add(caption.text)
+        assert not any(f" {phrase} " in f" {caption.text} " for phrase in PHRASE.values())
+        assert all(part in ("a red sofa", "a white lamp", "a blue ball") for part in caption.text.split(" and "))
+        names = {("sofa", "red"), ("lamp", "white"), ("ball", "blue")}
+        assert set(caption.claims) <= {thing(*name) for name in names}
+    assert {"a red sofa", "a red sofa and a blue ball", "a blue ball and a red sofa"} <= seen
+
+
+def test_foils_exchange_colours_only_where_both_kinds_come_in_both() -> None:
+    rng = np.random.default_rng(0)
+    sofa_ball = [c for _ in range(20) for c in write_captions(_scene(("sofa", "red"), ("ball", "blue")), 0, 1, rng)]
+    assert {c.foil for c in sofa_ball} == {"a blue sofa and a red ball", "a red ball and a blue sofa"}
+    assert "white" not in KIND["ball"].colours
+    for pair in ((("lamp", "white"), ("ball", "blue")), (("sofa", "red"), ("ball", "red"))):
+        for caption in write_captions(_scene(*pair), 0, 5, rng):
+            assert caption.foil == caption.text
+
+
+def test_truth_asks_for_both_things() -> None:
+    seen = torch.zeros(2, THINGS, dtype=torch.bool)
+    seen[0, [3, 5]] = True
+    seen[1, 3] = True
+    claims = torch.tensor([[3, 3], [3, 5], [5, 7]])
+    assert true_of(seen, claims).tolist() == [[True, True, False], [True, False, False]]
+
+
+def test_loss_is_the_printed_equation() -> None:
+    generator = torch.Generator().manual_seed(0)
+    pictures, captions, foils = 4, 7, 5
+    scores = torch.randn(pictures, captions + foils, generator=generator, dtype=torch.float64)
+    image = torch.tensor([0, 0, 1, 1, 2, 3, 3])
+    truth = torch.rand(pictures, captions + foils, generator=generator) < 0.2
+    truth[image, torch.arange(captions)] = True
+    image_side = text_side = 0.0
+    for c in range(captions):
+        i = int(image[c])
+        own = math.exp(scores[i, c])
+        others = sum(math.exp(scores[i, t]) for t in range(captions + foils) if not truth[i, t])
+        image_side -= math.log(own / (own + others)) / captions
+        others = sum(math.exp(scores[j, c]) for j in range(pictures) if not truth[j, c])
+        text_side -= math.log(own / (own + others)) / captions
+    assert caption_loss(scores, image, truth).item() == pytest.approx((image_side + text_side) / 2, rel=1e-12)
+
+
+def test_retrieval_scores_by_hand() -> None:
+    images = torch.eye(3)
+    texts = torch.tensor([[1.0, 0.5, 0.0], [0.0, 0.9, 1.0]])  # first finds picture 0, second picture 2
+    truth = torch.tensor([[True, False], [False, True], [False, False]])
+    found = retrieval_scores(images, texts, torch.tensor([0, 1]), truth)
+    assert found["image_r1"] == 50.0  # the second caption's first picture is 2, it is true of 1
+    assert found["image_r5"] == 100.0
+    assert found["text_r1"] == pytest.approx(100 * 2 / 3)
+    assert found["chance"] == pytest.approx(100 * 2 / 6)
+
+
+def test_every_word_is_one_token_and_the_stored_vocabulary_is_the_learned_one() -> None:
+    before = vocabulary.PATH.read_bytes()
+    vocabulary.main()
+    assert vocabulary.PATH.read_bytes() == before
+    tokenize = text_tokenizer(f"{OWN}:random")
+    for word in vocabulary.words():
+        assert int((tokenize([word]) > 0).sum()) == 3, word  # start, word, end
+    assert int((tokenize(["refrigerator"]) > 0).sum()) > 3  # an unknown word still encodes
+
+
+def test_the_longest_caption_fits_the_context() -> None:
+    tokenize = text_tokenizer(f"{OWN}:random")
+    longest = max((kind.name for kind in KINDS), key=lambda name: len(name.split()))
+    text = f"a checkered orange {longest} and a checkered orange {longest}"
+    tokenize([text, f"The {longest} is farther than the {longest}."])
+
+
+def test_training_is_the_same_twice(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    weights = []
+    for _ in range(2):
+        torch.manual_seed(0)
+        module = StudentPretraining(warmup=1, export=str(tmp_path / "s.safetensors"))
+        trainer = Trainer(
+            max_steps=2, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False,
+        )  # fmt: skip
+        trainer.fit(module, PretrainData(images=32, val_images=16, batch_images=16))
+        weights.append(module.student.visual.proj.detach().clone())
+    assert torch.equal(*weights)
+    module.finish(tmp_path)
+    scores = json.loads((tmp_path / "s.json").read_text())
+    assert set(scores) == {"image_r1", "image_r5", "text_r1", "chance", "binding"}
+
+
+def test_the_shipped_weights_have_their_stored_scores() -> None:
+    """On the same 1,000 pictures of the validation split; bfloat16 rounding may move a few of them."""
+    stored = json.loads((WEIGHTS / f"{OWN}.json").read_text())
+    module = StudentPretraining(student=OWN)
+    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    trainer.validate(module, PretrainData(), verbose=False)
+    for name, value in stored.items():
+        assert module.scores[name] == pytest.approx(value, abs=1.0), name
+    assert stored["text_r1"] > 10 * stored["chance"]
