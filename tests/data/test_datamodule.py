@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from spatialbench.data.batches import Batch, TrainingPlans, evaluation_loader, training_loader
 from spatialbench.data.datamodule import PairDataModule, part
 from spatialbench.data.predict import predict_set
-from spatialbench.data.records import RecordSet
+from spatialbench.data.records import Record, RecordSet
 from spatialbench.errors import SpatialbenchError
 from tests.data.samples import depth, direction, jpeg, small_set, text, write
 
@@ -361,3 +361,16 @@ def test_a_picture_or_caption_that_does_not_do_is_one_line(
     with pytest.raises(SpatialbenchError, match=message) as caught:
         predict_set(tmp_path / "photo.jpg", captions, 16)
     assert "\n" not in str(caught.value)
+
+
+def test_a_rare_relation_is_drawn_as_often_as_the_images_allow() -> None:
+    """One image with nine records of left and one of above, one of two drawn a batch: above in half of them or more."""
+    records = [
+        Record(f"left{k}", 0, "sofa", "left", "ball", {}, (8, 8), "s", "s") for k in range(9)
+    ] + [Record("above", 0, "sofa", "above", "ball", {}, (8, 8), "s", "s")]  # fmt: skip
+    plans = TrainingPlans(RecordSet("r", np.zeros((1, 8, 8, 3), np.uint8), records, "f"), 1, 1, seed=0)
+    drawn = []
+    for epoch in range(300):
+        plans.set_epoch(epoch)
+        drawn += [records[int(rows[0])].relation for plan in plans for rows in plan]
+    assert 0.4 < drawn.count("above") / len(drawn) < 0.6
