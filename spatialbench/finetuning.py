@@ -52,6 +52,7 @@ class FineTuning:
     freeze_logit_scale: bool = True
 
     def __post_init__(self) -> None:
+        self.betas = tuple(self.betas)  # a list, where they come from JSON
         for name in ("lr", "connection_lr", "eps", "weight_decay", "warmup_steps", "own_negation_weight"):
             if not getattr(self, name) >= 0:
                 raise SpatialbenchError(f"finetuning.{name} is {getattr(self, name)}; it must be 0 or more")
@@ -114,11 +115,9 @@ def learning_rate_factor(settings: FineTuning, total_steps: float) -> Callable[[
     return factor
 
 
-def adamw(
-    named: Iterable[tuple[str, nn.Parameter]], settings: FineTuning, total_steps: float, fused: bool
-) -> dict[str, Any]:
+def adamw(named: Iterable[tuple[str, nn.Parameter]], settings: FineTuning, total_steps: float) -> dict[str, Any]:
     """AdamW and its schedule, in the form that Lightning's ``configure_optimizers`` returns."""
     groups = parameter_groups(named, settings)
-    optimizer = torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps, fused=fused)
+    optimizer = torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(settings, total_steps))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -10,7 +10,7 @@ Letters: B images, C captions, N pairs, M distinct images of a batch, K its dist
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from spatialbench.backbones.clip import load_clip, normalisation, text_tokenizer
 from spatialbench.backbones.towers import Mix, Model, encode_dense, encode_image, encode_text
+from spatialbench.data.batches import Batch
 from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.relations import Outcomes, PairOutcomes, Scores, score
 from spatialbench.finetuning import FineTuning, adamw
@@ -29,20 +30,6 @@ __all__ = ["DEFAULTS", "Batch", "FineTuning", "Method"]
 DEFAULTS = FineTuning()
 _CAPTIONS_AT_ONCE = 1024
 _TOKEN_ROWS_KEPT = 2**18
-
-
-class Batch(TypedDict):
-    """What the data module yields.
-
-    pixels uint8 [M, 3, S, S], distinct images; image int64 [N], row of ``pixels`` of every pair; captions and negated,
-    N each; record int64 [N], row in ``RecordSet.records``.
-    """
-
-    pixels: Tensor
-    image: Tensor
-    captions: list[str]
-    negated: list[str]
-    record: Tensor
 
 
 class Method(LightningModule):
@@ -154,8 +141,7 @@ class Method(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine over the trainer's steps; see ``FineTuning``."""
         total = self.trainer.estimated_stepping_batches if self.finetuning.schedule == "cosine" else 0
-        clips = bool(self.trainer.gradient_clip_val)  # Lightning refuses a fused optimiser there in mixed precision
-        return adamw(self.named_parameters(), self.finetuning, total, fused=not clips)
+        return adamw(self.named_parameters(), self.finetuning, total)
 
     # ---------------------------------------------------------------------------------------- evaluation
     def scores(self, x: Tensor, image: Tensor, captions: Sequence[str]) -> Tensor:
@@ -253,7 +239,7 @@ class Method(LightningModule):
                 f"the student reads images uint8 [B, 3, {self.image_size}, {self.image_size}], found "
                 f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}; set data.image_size to {self.image_size}"
             )
-        return (x - self.mean) / self.std
+        return x.to(self.mean.dtype).sub_(self.mean).div_(self.std)
 
 
 def _class_path(method: Method) -> str:

@@ -14,21 +14,6 @@ from torch import Tensor
 NEGATIVES = ("appended", "none")
 
 
-def true_pairs(image: Tensor, caption: Tensor, images: int, captions: int) -> Tensor:
-    """Which captions are known to be true of which images: those that stand in a pair of the batch.
-
-    Args:
-        image, caption: int64 [N], row of the image and of the caption of every pair.
-        images, captions: M and K.
-
-    Returns:
-        bool [M, K].
-    """
-    true = torch.zeros(images, captions, dtype=torch.bool, device=image.device)
-    true[image, caption] = True
-    return true
-
-
 def negated_contrastive(
     logits: Tensor,
     image: Tensor,
@@ -39,25 +24,17 @@ def negated_contrastive(
 ) -> Tensor:
     r"""Symmetric InfoNCE over N pairs (I_i, T_i) whose negated captions U_i are further negatives of the images.
 
-    .. math::
-        L_I &= -\frac1N \sum_i \log \frac{e^{s(I_i, T_i)/\tau}}
-            {\sum_k e^{s(I_i, T_k)/\tau} + \sum_k e^{s(I_i, U_k)/\tau}} \qquad (5) \\
-        L_T &= -\frac1N \sum_i \log \frac{e^{s(T_i, I_i)/\tau}}{\sum_k e^{s(T_i, I_k)/\tau}} \qquad (6) \\
-        L   &= (L_I + L_T) / 2 + w L_{own} \qquad (7) \\
-        L_{own} &= -\frac1N \sum_i \log \frac{e^{s(I_i, T_i)/\tau}}{e^{s(I_i, T_i)/\tau} + e^{s(I_i, U_i)/\tau}}
+    .. math:: L = (L_I + L_T) / 2 + w L_{own} \qquad (7)
 
     The poster prints sums over i; the mean is taken, as in the authors' code, so that the step does not grow with the
-    batch. Left out of a row's denominator (beside its own term) is what is known not to be a negative: in (5) every
-    column whose caption is T_i itself or another caption that the batch holds as true of the same image; in (6) every
-    row k that shows the same image, or an image of which the caption T_i is true too. What is left counts as often as
-    it stands in the batch, as in the printed sums.
+    batch.
 
     Args:
         logits: [M, K], s / tau: cosine times inverse temperature, of M distinct images and K distinct captions.
         image: int64 [N], row of every pair's image in ``logits``.
         caption: int64 [N], column of every pair's caption.
         negated: int64 [N], column of every pair's negated caption; None where nothing asks for it.
-        own_negation_weight: w of (7); 0 is the poster.
+        own_negation_weight: w; 0 is the poster.
         negatives: ``appended`` is (5); ``none`` drops the sum over U, the poster's ablation.
 
     Returns:
@@ -72,23 +49,59 @@ def negated_contrastive(
         raise ValueError(f"negatives is {negatives!r}; one of {', '.join(NEGATIVES)}")
     if negated is None and (negatives == "appended" or own_negation_weight):
         raise ValueError("the negated captions are needed for negatives 'appended' and for an own_negation_weight")
-    images, captions = logits.shape
-    true = true_pairs(image, caption, images, captions)
-    positive = logits[image, caption]  # [N]
-
-    columns = caption if negatives == "none" or negated is None else torch.cat([caption, negated])
-    column_count = torch.bincount(columns, minlength=captions).to(logits.dtype)
-    rows = torch.bincount(image, minlength=images).to(logits.dtype)
-
-    # -log(e^p / (e^p + sum of the negatives)) = softplus(log of that sum - p)
-    against_captions = _weighted(logits, column_count, true).logsumexp(1)  # [M]
-    against_images = _weighted(logits, rows[:, None], true).logsumexp(0)  # [K]
-    loss_image = F.softplus(against_captions[image] - positive).mean()  # (5)
-    loss_text = F.softplus(against_images[caption] - positive).mean()  # (6)
-    loss = (loss_image + loss_text) / 2  # (7)
+    appended = negated if negatives == "appended" else None
+    loss = (image_to_text(logits, image, caption, appended) + text_to_image(logits, image, caption)) / 2  # (7)
     if own_negation_weight and negated is not None:
-        loss = loss + own_negation_weight * F.softplus(logits[image, negated] - positive).mean()
+        loss = loss + own_negation_weight * own_negation(logits, image, caption, negated)
     return loss
+
+
+def image_to_text(logits: Tensor, image: Tensor, caption: Tensor, negated: Tensor | None) -> Tensor:
+    r"""The image finds its caption among all captions and, where given, all negated captions.
+
+    .. math:: L_I = -\frac1N \sum_i \log \frac{e^{s(I_i, T_i)/\tau}}
+        {\sum_k e^{s(I_i, T_k)/\tau} + \sum_k e^{s(I_i, U_k)/\tau}} \qquad (5)
+
+    Left out of row i, beside its own term: every column, of T or of U, whose caption is T_i or another caption that the
+    batch holds as true of the same image. Arguments as in ``negated_contrastive``.
+    """
+    columns = caption if negated is None else torch.cat([caption, negated])
+    count = torch.bincount(columns, minlength=logits.shape[1])  # [K]
+    against = _weighted(logits, count, _known_true(logits, image, caption)).logsumexp(1)  # [M]
+    return F.softplus(against[image] - logits[image, caption]).mean()  # (5)
+
+
+def text_to_image(logits: Tensor, image: Tensor, caption: Tensor) -> Tensor:
+    r"""The caption finds its image among all images.
+
+    .. math:: L_T = -\frac1N \sum_i \log \frac{e^{s(T_i, I_i)/\tau}}{\sum_k e^{s(T_i, I_k)/\tau}} \qquad (6)
+
+    Left out of row i, beside its own term: every k that shows the same image, or an image of which the batch holds
+    T_i as true. Arguments as in ``negated_contrastive``.
+    """
+    count = torch.bincount(image, minlength=logits.shape[0])  # [M]
+    against = _weighted(logits, count[:, None], _known_true(logits, image, caption)).logsumexp(0)  # [K]
+    return F.softplus(against[caption] - logits[image, caption]).mean()  # (6)
+
+
+def own_negation(logits: Tensor, image: Tensor, caption: Tensor, negated: Tensor) -> Tensor:
+    r"""The image tells its caption from that caption's own negation; not in the poster.
+
+    .. math:: L_{own} = -\frac1N \sum_i \log \frac{e^{s(I_i, T_i)/\tau}}{e^{s(I_i, T_i)/\tau} + e^{s(I_i, U_i)/\tau}}
+
+    Arguments as in ``negated_contrastive``.
+    """
+    return F.softplus(logits[image, negated] - logits[image, caption]).mean()
+
+
+# softplus(log of the sum of the negatives - p) = -log(e^p / (e^p + that sum)): one logsumexp serves all pairs of an image
+
+
+def _known_true(logits: Tensor, image: Tensor, caption: Tensor) -> Tensor:
+    """bool [M, K]: the captions that stand in a pair with the image somewhere in the batch."""
+    true = torch.zeros_like(logits, dtype=torch.bool)
+    true[image, caption] = True
+    return true
 
 
 def _weighted(logits: Tensor, count: Tensor, masked: Tensor) -> Tensor:
@@ -97,4 +110,4 @@ def _weighted(logits: Tensor, count: Tensor, masked: Tensor) -> Tensor:
     The floor is finite: where everything is masked, a logsumexp of -inf would send NaN gradients.
     """
     floor = torch.finfo(logits.dtype).min / 2
-    return torch.where(masked | (count == 0), floor, logits + count.clamp(min=1).log())
+    return torch.where(masked | (count == 0), floor, logits + count.clamp(min=1).to(logits.dtype).log())

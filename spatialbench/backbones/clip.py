@@ -11,6 +11,7 @@ from typing import Any
 
 import open_clip
 import torch
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from spatialbench.errors import SpatialbenchError
@@ -138,19 +139,17 @@ def _without_warning(text: str) -> Iterator[None]:
 
 def _check_architecture(model: Any, spec: str) -> None:
     """The towers of towers.py are written for open_clip's plain ViT and causal transformer, which is what CLIP is."""
-    visual: Any = getattr(model, "visual", None)
-    blocks = [*getattr(getattr(visual, "transformer", None), "resblocks", [])]
-    blocks += [*getattr(getattr(model, "transformer", None), "resblocks", [])]
-    plain = (
-        bool(blocks)
-        and hasattr(visual, "conv1")
-        and all(isinstance(block.attn, nn.MultiheadAttention) for block in blocks)
-        and isinstance(visual.patch_dropout, nn.Identity)
-        and visual.attn_pool is None
-        and visual.pool_type in ("tok", "avg")
-        and model.attn_mask is not None
-        and model.text_pool_type in ("argmax", "eos")
-    )
+    plain = isinstance(model, open_clip.CLIP) and isinstance(model.visual, VisionTransformer)
+    if plain:
+        visual, blocks = model.visual, [*model.visual.transformer.resblocks, *model.transformer.resblocks]
+        plain = (
+            all(isinstance(block, ResidualAttentionBlock) for block in blocks)
+            and isinstance(visual.patch_dropout, nn.Identity)
+            and visual.attn_pool is None
+            and visual.pool_type in ("tok", "avg")
+            and model.attn_mask is not None
+            and model.text_pool_type in ("argmax", "eos")
+        )
     if not plain:
         raise SpatialbenchError(
             f"student {spec!r} is not a plain CLIP (a ViT of open_clip's own and a causal text transformer); take one "

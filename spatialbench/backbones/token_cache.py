@@ -93,7 +93,7 @@ class TokenCache:
         try:
             keys = (self.folder / f"{name}.keys").read_bytes()
             shard = np.load(self.folder / f"{name}.npy", mmap_mode="r")
-        except (OSError, ValueError):
+        except (OSError, ValueError, EOFError):
             return
         if shard.dtype == np.int16 and shard.shape == (len(keys) // KEY_BYTES, *self.shape):
             for row in range(len(shard)):

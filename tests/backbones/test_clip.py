@@ -1,0 +1,98 @@
+"""Loading the student: every mistake is one line that says what and where."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from spatialbench.backbones.clip import load_clip, normalisation, text_tokenizer
+from spatialbench.errors import SpatialbenchError
+from tests.models import student
+
+
+def test_the_shipped_config_is_known_to_open_clip() -> None:
+    model = load_clip("rooms-student:random")
+    assert "rooms-student" in open_clip.list_models()
+    assert not model.training
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    assert text_tokenizer("rooms-student")(["The sofa is left of the bed."]).shape == (1, model.context_length)
+    vocabulary = open_clip.get_model_config("rooms-student")["text_cfg"]["vocab_size"]
+    assert text_tokenizer("rooms-student")(["The sofa."]).max() == vocabulary - 1, "the end token is the last"
+
+
+def test_random_weights_that_were_asked_for_are_no_warning(caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING):
+        load_clip(student())
+    assert not caplog.records
+
+
+def test_weights_from_a_file(tmp_path: Path) -> None:
+    spec = student().removesuffix(":random")
+    first = load_clip(spec)
+    save_file(first.state_dict(), tmp_path / "a.safetensors")
+    torch.save({"state_dict": {f"student.{k}": v for k, v in first.state_dict().items()}}, tmp_path / "b.ckpt")
+    for name in ("a.safetensors", "b.ckpt"):
+        again = load_clip(f"{spec}:{tmp_path / name}")
+        assert all(value.equal(first.state_dict()[key]) for key, value in again.state_dict().items())
+
+
+def test_normalisation_is_clips() -> None:
+    mean, std = normalisation(load_clip(student()))
+    assert mean == open_clip.OPENAI_DATASET_MEAN
+    assert std == open_clip.OPENAI_DATASET_STD
+
+
+@pytest.mark.parametrize(
+    ("spec", "message"),
+    [
+        ("ViT-Z-99", "open_clip knows no model 'ViT-Z-99'"),
+        ("nowhere/config.json", "there is no config file nowhere/config.json"),
+        ("ViT-B-32:nothing.pt", "there is no weights file nothing.pt, nor a pretrained tag"),
+        ("rooms-student:missing.safetensors", "there is no weights file missing.safetensors"),
+    ],
+)
+def test_a_spec_that_names_nothing(spec: str, message: str) -> None:
+    with pytest.raises(SpatialbenchError, match=message) as error:
+        load_clip(spec)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["wrong.safetensors", "broken.safetensors", "wrong.ckpt", "broken.ckpt"])
+def test_weights_that_do_not_fit(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    if name.startswith("broken"):
+        path.write_bytes(b"not weights")
+    elif path.suffix == ".ckpt":
+        torch.save({"state_dict": {"student.logit_scale": torch.zeros(())}}, path)
+    else:
+        save_file({"visual.conv1.weight": torch.zeros(2, 3, 8, 8)}, path)
+    with pytest.raises(SpatialbenchError, match=name) as error:
+        load_clip(f"{student().removesuffix(':random')}:{path}")
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "vision", "text"),
+    [
+        ("resnet", '{"layers": [1, 1, 1, 1], "width": 8, "head_width": 64}', "{}"),
+        ("dropout", '{"patch_dropout": 0.5}', "{}"),
+        ("own_blocks", '{"qk_norm": true}', "{}"),
+        ("both_directions", "{}", '{"no_causal_mask": true}'),
+    ],
+)
+def test_a_model_that_is_no_plain_clip(name: str, vision: str, text: str) -> None:
+    with pytest.raises(SpatialbenchError, match="not a plain CLIP"):
+        load_clip(student(name, vision=vision, text=text))
+
+
+def test_a_caption_that_is_too_long() -> None:
+    tokenize = text_tokenizer(student())
+    fits = "the " * 18
+    assert tokenize([fits, "the"]).shape == (2, 20)
+    with pytest.raises(SpatialbenchError, match="longer than the 20 tokens"):
+        tokenize(["the", fits + "the"])
