@@ -20,7 +20,7 @@ from spatialbench.relations import CONVERSE, DEPTH_RELATIONS, RELATIONS
 AXES: dict[str, str] = {"depth": "close", "horizontal": "left", "vertical": "above"}
 """Axis -> the relation that a fact of this axis states of its first object."""
 
-MIN_AREA = 0.005
+MIN_AREA = 0.01
 """Smallest visible share of the picture for an object to be spoken of."""
 
 DEPTH_RATIO, DEPTH_GAP = 1.12, 0.30

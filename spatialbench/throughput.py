@@ -1,0 +1,134 @@
+"""How fast each stage is on this machine: ``python -m spatialbench.throughput`` writes results/throughput.json.
+
+A benchmark, not a test: nothing asserts a time. Every stage is run once to warm up and then for some seconds; the rate
+is the median over repetitions.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from spatialbench import provenance
+from spatialbench.backbones.vfm import load_vfm
+from spatialbench.build import build
+from spatialbench.connection import ConnectedMethod
+from spatialbench.data.datamodule import PairDataModule
+from spatialbench.data.rooms import load
+from spatialbench.data.rooms.render import render
+from spatialbench.data.rooms.scene import generate
+from spatialbench.errors import write_atomic
+from spatialbench.method import Method
+from spatialbench.pages import discover, resolve
+
+IMAGES = 512
+"""Pictures that the stages after rendering work on."""
+
+
+def rate(work: Callable[[], int], seconds: float) -> float:
+    """Items a second of ``work``, which returns how many items it has done."""
+    work()
+    rates: list[float] = []
+    end = time.perf_counter() + seconds
+    while time.perf_counter() < end or len(rates) < 3:
+        start = time.perf_counter()
+        rates.append(work() / (time.perf_counter() - start))
+    return round(statistics.median(rates), 1)
+
+
+def rendering(size: int, seconds: float) -> float:
+    """Pictures a second of one process, layout included."""
+    indices = iter(range(10**9))
+
+    def work() -> int:
+        for _ in range(16):
+            render(generate("train", next(indices)), size)
+        return 16
+
+    return rate(work, seconds)
+
+
+def training(page: Path, seconds: float) -> dict[str, float]:
+    """Pictures and pairs a second of a page's training step (forward, backward, optimiser) and of its test.
+
+    The VFM's tokens are in the cache, as they are after the first epoch.
+    """
+    shrunk = {"data": {"train_images": IMAGES, "val_images": 1, "test_images": IMAGES}}
+    built = build(resolve(page, overrides=shrunk))
+    model, data = built.model, built.data
+    assert isinstance(model, Method)
+    assert isinstance(data, PairDataModule)
+    data.setup("fit")
+    batches = list(data.train_dataloader())
+    if isinstance(model, ConnectedMethod):
+        model.vfm.prepare(data.train_set.images)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True)
+    model.log = lambda *_, **__: None  # type: ignore[method-assign]  # there is no trainer
+    steps = iter(range(10**9))
+
+    def step() -> int:
+        batch = batches[next(steps) % len(batches)]
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model.training_step(batch, 0)
+        assert isinstance(loss, torch.Tensor)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return len(batch["pixels"])
+
+    def test() -> int:
+        batch = batches[next(steps) % len(batches)]
+        with torch.no_grad():
+            model.predict_step(batch)
+        return len(batch["pixels"])
+
+    pairs = sum(len(batch["captions"]) for batch in batches) / sum(len(batch["pixels"]) for batch in batches)
+    found = {"train_images": rate(step, seconds), "test_images": rate(test, seconds)}
+    return {**found, "train_pairs": round(found["train_images"] * pairs, 1)}
+
+
+def tokens(size: int, seconds: float) -> float:
+    """Pictures a second through the frozen VFM, without its cache."""
+    vfm = load_vfm("rooms-vfm", size, cache=False)
+    pixels = torch.from_numpy(load("train", 128, size).images[:]).permute(0, 3, 1, 2)
+
+    def work() -> int:
+        vfm.tokens(pixels)
+        return len(pixels)
+
+    return rate(work, seconds)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--out", type=Path, default=Path("results/throughput.json"))
+    parser.add_argument("--seconds", type=float, default=10.0, help="of every stage")
+    parser.add_argument("--benchmarks", type=Path, default=Path("benchmarks"))
+    arguments = parser.parse_args()
+    torch.manual_seed(0)
+    size = 96
+    found: dict[str, Any] = {
+        "made_by": "python -m spatialbench.throughput",
+        "unit": "per second",
+        "versions": provenance.versions(),
+        "hardware": provenance.hardware(),
+        "render_images_one_process": rendering(size, arguments.seconds),
+        "vfm_token_images": tokens(size, arguments.seconds),
+        "pages": {},
+    }
+    for page in discover(arguments.benchmarks):
+        found["pages"][page.name] = training(page.path, arguments.seconds)
+        print(page.name, found["pages"][page.name], flush=True)
+    write_atomic(arguments.out, json.dumps(found, indent=2) + "\n")
+    print(f"wrote {arguments.out}")
+
+
+if __name__ == "__main__":
+    main()
