@@ -1,0 +1,277 @@
+"""The check of stored results: green when nothing changed, red for every way in which something did.
+
+The proof that it sees an exchange of "left" and "right" in the grammar is at the end, with a real model and images.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from spatialbench import relations
+from spatialbench.evaluation.outcomes import RunOutcomes
+from spatialbench.evaluation.statistics import paired_difference
+from spatialbench.pages import Resolved
+from spatialbench.relations import RELATIONS, Statement
+from spatialbench.report.check import (
+    FLIP_MARGIN,
+    OTHER_DRIFT,
+    SAME_DRIFT,
+    check_results,
+    check_smoke,
+    check_stored,
+    compare,
+)
+from spatialbench.report.readme import write_readme
+from spatialbench.results import Result, ResultOutcomes
+from spatialbench.runner import run
+from spatialbench.runs import RunRecord
+from spatialbench.stale import Today
+from tests import fakes
+
+NAMES = ("sofa", "bed", "floor lamp", "plant", "chair", "table", "book", "clock")
+
+
+def fit_by_captions(resolved: Resolved, force: bool) -> RunRecord:
+    """A scorer near chance that reads the captions: random words and places, random images, all from fixed seeds."""
+    rng = np.random.default_rng(3)
+    words = {word: rng.normal(size=16) for word in sorted({*" ".join(NAMES).split(), *_grammar_words()})}
+    n, relation = 240, np.tile(RELATIONS, 40)
+    images, names = rng.normal(size=(n, 16)), [rng.choice(NAMES, 2, replace=False) for _ in range(n)]
+
+    def text(caption: str) -> np.ndarray:
+        return sum(np.roll(words[word], place) for place, word in enumerate(caption.lower().strip(".").split()))
+
+    statements = [Statement(a, r, b) for (a, b), r in zip(names, relation.tolist(), strict=True)]
+    scores = [[images[i] @ text(s.caption), images[i] @ text(s.negated.caption)] for i, s in enumerate(statements)]
+    positive, negative = np.array(scores, dtype=np.float32).T
+    ids = np.array([f"r{index}" for index in range(n)])
+    return fakes.write_run(resolved, RunOutcomes(ids, relation, ids, positive, negative))
+
+
+def _grammar_words() -> set[str]:
+    return set(" ".join(Statement("x", relation, "y").caption.lower().strip(".") for relation in RELATIONS).split())
+
+
+def exchange_left_and_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    left, right = relations.PHRASE["left"], relations.PHRASE["right"]
+    monkeypatch.setitem(relations.PHRASE, "left", right)
+    monkeypatch.setitem(relations.PHRASE, "right", left)
+
+
+@pytest.fixture
+def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """Stored rows and smoke results of the pages a and b, all current."""
+    monkeypatch.chdir(tmp_path)
+    benchmarks = fakes.benchmarks(Path("benchmarks"), "a", "b")
+    pages = ["benchmarks/a.yaml", "benchmarks/b.yaml"]
+    assert run(pages, budget="smoke", seeds=[0], fit=fit_by_captions) == 0
+    for name in "ab":
+        fakes.store(Path("results"), name, benchmarks)
+    write_readme("results", "benchmarks")
+    return tmp_path / "results", tmp_path / "benchmarks"
+
+
+def test_green_when_nothing_changed(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+    assert check_results(*folders, fit=fit_by_captions) == []
+    assert "same machine and versions, 0 records answered differently, drift at most 0.00" in capsys.readouterr().err
+
+
+def test_red_when_left_and_right_are_exchanged(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the hash of the captions, and by the margins alone (what a renamed word inside a method would do)."""
+    exchange_left_and_right(monkeypatch)
+    today = Today.read(folders[1])
+    assert any("the captions changed" in problem for problem in check_stored(folders[0], today))
+    problems = "\n".join(check_smoke(folders[0], today, fit_by_captions))
+    for page in "ab":
+        for relation in ("left", "right"):
+            assert f"smoke run of {page} on rooms: the margins of '{relation}' drifted" in problems
+    assert "'far'" not in problems
+
+
+# ------------------------------------------------------------------------------------------ what is stored
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda r, b: (b / "a.yaml").write_text(fakes.page_text("  init_args: {width: 2}\n")), "page a changed"),
+        (lambda r, b: (b / "a.yaml").unlink(), "page a is gone"),
+        (lambda r, b: _sub(b / "tracks/rooms.yaml", "image_size: 96", "image_size: 64"), "track rooms changed"),
+        (lambda r, b: _sub(r / "rooms/a.json", '"ties": 0', '"ties": 1'), "the outcomes give"),
+        (lambda r, b: _sub(r / "rooms/smoke/a.json", '"ties": 0', '"ties": 1'), "the outcomes give"),
+        (lambda r, b: (r / "rooms/a.json").write_text("{"), "not valid JSON"),
+        (lambda r, b: shutil.copy(r / "rooms/b.outcomes.npz", r / "rooms/a.outcomes.npz"), "another result"),
+        (lambda r, b: (r / "rooms/a.json").unlink(), "no result file names it"),
+        (lambda r, b: (r / "rooms/smoke/b.json").unlink(), "b.json: no stored smoke result"),
+        (lambda r, b: shutil.rmtree(r / "rooms/smoke"), "no stored smoke results; spatialbench run"),
+        (lambda r, b: (r / "README.md").write_text("x"), "README.md is not what the result files give; make table"),
+        (lambda r, b: (r / "README.md").unlink(), "README.md is not what the result files give"),
+        (lambda r, b: shutil.copytree(r / "rooms", r / "old"), "results of a track that is gone"),
+        (lambda r, b: _sub(r / "rooms/a.json", "f" * 16, "e" * 16), "rows of different data"),
+        (lambda r, b: (b / "a.yaml").write_text("model: ["), "not valid YAML"),
+    ],
+)
+def test_red_for_everything_that_does_not_hold(
+    folders: tuple[Path, Path], break_it: Callable[[Path, Path], object], message: str
+) -> None:
+    break_it(*folders)
+    problems = check_results(*folders, fit=fit_by_captions)
+    assert any(message in problem for problem in problems), problems
+    assert all("\n" not in problem for problem in problems)
+
+
+def _sub(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+
+
+def test_an_interval_edited_by_hand_is_found(folders: tuple[Path, Path]) -> None:
+    path = folders[0] / "rooms/a.json"
+    low = path.read_text().split('"interval"')[1].split('"all": [')[1].split(",")[0].strip()
+    _sub(path, low, "1.0")
+    assert any("field 'interval.all'" in problem for problem in check_results(*folders, smoke=False))
+
+
+def test_a_smoke_run_that_fails_is_a_problem_not_an_end(folders: tuple[Path, Path]) -> None:
+    def fit(resolved: Resolved, force: bool) -> RunRecord:
+        if resolved.page.name == "a":
+            from spatialbench.errors import SpatialbenchError
+
+            raise SpatialbenchError("no weights")
+        return fit_by_captions(resolved, force)
+
+    assert check_smoke(folders[0], Today.read(folders[1]), fit) == ["smoke run of a on rooms: no weights"]
+
+
+# ------------------------------------------------------------------------------------------ the rule
+
+
+@pytest.fixture
+def row(tmp_path: Path) -> tuple[Result, ResultOutcomes]:
+    benchmarks = fakes.benchmarks(tmp_path / "benchmarks", "a")
+    return fakes.row("a", benchmarks, seeds=(0,), budget="smoke")
+
+
+def moved(outcomes: ResultOutcomes, change: Callable[[np.ndarray], np.ndarray]) -> ResultOutcomes:
+    return replace(outcomes, margins=change(outcomes.margins.astype(np.float32)).astype(np.float16))
+
+
+def elsewhere(result: Result) -> Result:
+    return replace(result, runs=[replace(run, hardware={**run.hardware, "threads": 1}) for run in result.runs])
+
+
+def test_the_same_machine_repeats_every_sign(row: tuple[Result, ResultOutcomes]) -> None:
+    result, outcomes = row
+    assert compare(result, outcomes, result, outcomes).problems == []
+    small = np.abs(outcomes.margins).argmin()
+
+    def flip_smallest(margins: np.ndarray) -> np.ndarray:
+        margins[0, small] *= -1
+        return margins
+
+    found = compare(result, outcomes, result, moved(outcomes, flip_smallest))
+    assert found.same
+    assert found.flips == 1
+    assert f"1 records are answered differently (first: rooms-test-{small:05d}" in found.problems[0]
+    drifted = compare(result, outcomes, result, moved(outcomes, lambda m: m * (1 + 3 * SAME_DRIFT)))
+    assert (drifted.flips, len(drifted.problems)) == (0, 6)
+
+
+def test_another_version_of_this_package_is_the_same_machine(row: tuple[Result, ResultOutcomes]) -> None:
+    result, outcomes = row
+    newer = replace(result, runs=[replace(run, versions={**run.versions, "spatialbench": "9"}) for run in result.runs])
+    other = replace(result, runs=[replace(run, versions={**run.versions, "torch": "9"}) for run in result.runs])
+    assert compare(result, outcomes, newer, outcomes).same
+    assert not compare(result, outcomes, other, outcomes).same
+
+
+def test_another_machine_may_flip_what_is_near_zero(row: tuple[Result, ResultOutcomes]) -> None:
+    result, outcomes = row
+    scale = {r: np.sqrt(np.mean(outcomes.margins[0, outcomes.relation == r].astype(float) ** 2)) for r in RELATIONS}
+    near = np.abs(outcomes.margins[0]) < [FLIP_MARGIN / 2 * scale[r] for r in outcomes.relation.tolist()]
+    assert near.any()
+    found = compare(result, outcomes, elsewhere(result), moved(outcomes, lambda m: np.where(near, -m, m)))
+    assert not found.same
+    assert found.flips == near.sum()
+    assert found.problems == []
+
+
+def test_another_machine_may_not_drift_far(row: tuple[Result, ResultOutcomes]) -> None:
+    result, outcomes = row
+    fine = compare(result, outcomes, elsewhere(result), moved(outcomes, lambda m: m * (1 + OTHER_DRIFT / 2)))
+    assert fine.problems == []
+    far = compare(result, outcomes, elsewhere(result), moved(outcomes, lambda m: m * (1 + 2 * OTHER_DRIFT)))
+    assert len(far.problems) == 6
+    assert "the margins of 'close' drifted by 0.500, more than 0.25" in far.problems[0]
+
+
+def test_large_flips_count_only_outside_of_the_paired_interval(row: tuple[Result, ResultOutcomes]) -> None:
+    """Few large flips both ways are chance; as many in one direction, with margins that barely drift, are not."""
+    result, outcomes = row
+    place = np.arange(120) // 6  # of each relation: ten large margins, ten small ones, five of these negative
+    margins = np.where(place % 2, np.where(place % 4 == 1, -0.15, 0.15), 1.0)[None].astype(np.float16)
+    before = replace(outcomes, margins=margins)
+    balanced, onesided = margins.copy(), np.abs(margins)
+    balanced[0, [6, 18]] *= -1
+    assert compare(result, before, elsewhere(result), replace(before, margins=balanced)).problems == []
+    found = compare(result, before, elsewhere(result), replace(before, margins=onesided))
+    assert max(found.drift.values()) < OTHER_DRIFT
+    assert any("all moved by +25.0 points, outside of chance" in problem for problem in found.problems)
+    difference = paired_difference(onesided, margins, before.relation, before.cluster)
+    assert difference.gain["all"] == pytest.approx(25.0)
+
+
+def test_other_data_are_told(row: tuple[Result, ResultOutcomes]) -> None:
+    result, outcomes = row
+    found = compare(result, outcomes, replace(result, data_fingerprint="e" * 16), outcomes)
+    assert found.problems[0].startswith("other data: eeeeeeeeeeeeeeee, stored ffffffffffffffff")
+
+
+def test_a_scorer_that_was_constant_and_is_not_any_more(row: tuple[Result, ResultOutcomes]) -> None:
+    result, outcomes = row
+    constant = moved(outcomes, np.zeros_like)
+    assert compare(result, constant, result, constant).problems == []
+    assert "drifted by inf" in compare(result, constant, elsewhere(result), outcomes).problems[0]
+
+
+# ------------------------------------------------------------------------------------------ the real thing
+
+PAGE = """\
+# The student with random weights: near chance, as every smoke run is.
+model:
+  class_path: spatialbench.methods.clip.Clip
+  init_args: {student: "rooms-student:random"}
+"""
+TRACK = """\
+name: rooms
+trainer: {accelerator: cpu, max_epochs: -1, enable_progress_bar: false}
+data: {image_size: 96, train_images: 64, val_images: 8, test_images: 64, batch_images: 8}
+budgets: {smoke: {trainer: {max_steps: 2, limit_val_batches: 0}}}
+"""
+
+
+def test_a_real_run_repeats_and_sees_the_exchange(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Rendered images, the real student, two steps of training: green again and again, red with the words exchanged."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "benchmarks/tracks").mkdir(parents=True)
+    Path("benchmarks/clip.yaml").write_text(PAGE)
+    Path("benchmarks/tracks/rooms.yaml").write_text(TRACK)
+    assert run(["benchmarks/clip.yaml"], budget="smoke", seeds=[0]) == 0
+    results, today = Path("results"), Today.read(Path("benchmarks"))
+    assert check_smoke(results, today) == []
+    said = capsys.readouterr().err
+    assert "same machine and versions, 0 records answered differently, drift at most 0.000" in said
+    exchange_left_and_right(monkeypatch)
+    problems = "\n".join(check_smoke(results, today))
+    for relation in ("left", "right"):
+        assert f"the margins of '{relation}' drifted by 0." in problems
+    assert "records are answered differently" in problems
