@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -45,6 +46,21 @@ def _table(argv: list[str]) -> int:
 
     print(table(o.results, o.benchmarks, o.track, o.format, o.reported, o.budget), end="")
     return 0
+
+
+def _check_results(argv: list[str]) -> int:
+    parser = Parser("check-results", "are the stored rows current and sound, and do their smoke runs repeat?")
+    parser.add_argument("--no-smoke", action="store_true", help="look at the files only: seconds instead of minutes")
+    parser.add_argument("--results", default="results", metavar="FOLDER", help="default: results")
+    parser.add_argument("--benchmarks", default="benchmarks", metavar="FOLDER", help="default: benchmarks")
+    o = parser.parse_args(argv)
+    from spatialbench.report.check import check_results
+
+    problems = check_results(o.results, o.benchmarks, smoke=not o.no_smoke)
+    for problem in problems:
+        print(f"spatialbench: {problem}", file=sys.stderr)
+    print(f"{len(problems)} problems" if problems else "the stored results hold")
+    return 1 if problems else 0
 
 
 def _seeds(text: str) -> list[int]:
@@ -116,6 +132,7 @@ def _data_export(argv: list[str]) -> int:
 RUN: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
     "table": _table,
+    "check-results": _check_results,
     "list": _list,
     "data": _data,
 }

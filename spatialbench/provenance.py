@@ -7,6 +7,7 @@ import platform
 import resource
 import subprocess
 import sys
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -55,14 +56,28 @@ def hardware() -> dict[str, Any]:
     }
 
 
+def reset_peak_memory() -> None:
+    """Begins a new measurement, so that each run of a long process has a peak of its own (where the system can)."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
 def peak_memory_mb() -> float:
-    """Largest resident memory of this process so far, in MB (10^6 bytes)."""
+    """Largest resident memory of this process since the last reset, in MB (10^6 bytes)."""
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) * 1024 / 1e6, 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)
 
 
 def peak_gpu_memory_mb() -> float:
-    """Largest memory that torch held on the current GPU, in MB; 0 without a GPU."""
+    """Largest memory that torch held on the current GPU since the last reset, in MB; 0 without a GPU."""
     import torch
 
     return round(torch.cuda.max_memory_allocated() / 1e6, 1) if torch.cuda.is_available() else 0.0

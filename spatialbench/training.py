@@ -53,6 +53,7 @@ def fit(resolved: Resolved, force: bool = False, started: float | None = None, s
         SpatialbenchError: something the user gave is wrong; one line.
         Interrupted: Ctrl-C or SIGTERM; the folder can be resumed.
     """
+    provenance.reset_peak_memory()
     clock = StageClock()
     if started is not None:
         clock.seconds["start"] = time.perf_counter() - started
