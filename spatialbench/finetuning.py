@@ -52,7 +52,7 @@ class FineTuning:
     freeze_logit_scale: bool = True
 
     def __post_init__(self) -> None:
-        self.betas = tuple(self.betas)  # a list, where they come from JSON
+        self.betas = tuple(self.betas)  # type: ignore[assignment]  # a list, where they come from JSON
         for name in ("lr", "connection_lr", "eps", "weight_decay", "warmup_steps", "own_negation_weight"):
             if not getattr(self, name) >= 0:
                 raise SpatialbenchError(f"finetuning.{name} is {getattr(self, name)}; it must be 0 or more")

@@ -20,6 +20,7 @@ from torch import Tensor
 from spatialbench.backbones.clip import load_clip, normalisation, text_tokenizer
 from spatialbench.backbones.towers import Mix, Model, encode_dense, encode_image, encode_text
 from spatialbench.data.batches import Batch
+from spatialbench.distributed import Encoded, gather
 from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.relations import Outcomes, PairOutcomes, Scores, score
 from spatialbench.finetuning import FineTuning, adamw
@@ -120,18 +121,17 @@ class Method(LightningModule):
 
     # ---------------------------------------------------------------------------------------- training
     def finetuning_loss(self, batch: Batch) -> Tensor:
-        """The protocol's step: every distinct image and caption of the batch once, then equations (5)-(7)."""
+        """The protocol's step: every distinct image and caption once, then equations (5)-(7) over all ranks' pairs."""
         captions, negated = batch["captions"], batch["negated"] if self.finetuning.needs_negated else []
-        column = {caption: number for number, caption in enumerate(dict.fromkeys([*captions, *negated]))}
-        columns = torch.tensor([column[caption] for caption in [*captions, *negated]], device=self.device)
-        images = self.image(batch["pixels"])  # [M, D]
-        texts = self.text(self.tokenize(list(column)))  # [K, D]
+        names = list(dict.fromkeys([*captions, *negated]))
+        images, texts = self.image(batch["pixels"]), self.text(self.tokenize(names))  # [M, D], [K, D]
+        whole = gather(Encoded(images, texts, names, batch["image"], captions, negated))
         with torch.autocast(self.device.type, enabled=False):
             loss = negated_contrastive(
-                self.student.logit_scale.exp() * images @ texts.T,
-                batch["image"],
-                columns[: len(captions)],
-                columns[len(captions) :] if negated else None,
+                self.student.logit_scale.exp() * whole.images @ whole.texts.T,
+                whole.image,
+                whole.columns(whole.captions),
+                whole.columns(whole.negated) if negated else None,
                 self.finetuning.own_negation_weight,
                 self.finetuning.negatives,
             )

@@ -64,7 +64,7 @@ def trainer(folder: Path, **arguments: Any) -> L.Trainer:
 
 
 def silent(method: Method) -> Method:
-    method.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    method.log = lambda *_, **__: None
     return method
 
 
@@ -229,7 +229,7 @@ def test_predictions(tmp_path: Path) -> None:
     method = Clip(student())
     parts = trainer(tmp_path).predict(method, Data().test_dataloader())
     assert parts is not None
-    record = torch.cat([part["record"] for part in parts])  # type: ignore[index]
+    record = torch.cat([part["record"] for part in parts])
     assert record.tolist() == list(range(48))
 
 

@@ -13,7 +13,7 @@ from tests.models import OTHER, SAME, TWO_HEADS, batch, images, student
 
 
 def method(vfm: str = SAME, **arguments: object) -> ResidualLinear:
-    return ResidualLinear(student(), vfm, cache=False, **arguments)  # type: ignore[arg-type]
+    return ResidualLinear(student(), vfm, cache=False, **arguments)
 
 
 @pytest.mark.parametrize("vfm", [SAME, OTHER, TWO_HEADS])
@@ -61,7 +61,7 @@ def test_only_what_is_connected_has_parameters() -> None:
 def test_who_gets_a_gradient() -> None:
     """The connections and the student from the first step on; never the VFM."""
     connected = method()
-    connected.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
+    connected.log = lambda *_, **__: None
     connected.training_step(batch(), 0).backward()
     without = [n for n, p in connected.named_parameters() if p.grad is None or not p.grad.any()]
     allowed = ("vfm.", "student.logit_scale", "student.token_embedding", "student.positional_embedding")
