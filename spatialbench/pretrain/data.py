@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple, TypedDict
 
 import lightning as L
@@ -19,13 +19,29 @@ from spatialbench.data.rooms.shapes import PALETTE
 
 KIND_ID = {kind.name: k for k, kind in enumerate(KINDS)}
 COLOUR_ID = {colour: k for k, colour in enumerate(PALETTE)}
-THINGS = len(KINDS) * len(PALETTE)
-"""(kind, colour) combinations: what a caption's truth is decided by."""
+THINGS = len(KINDS) * (len(PALETTE) + 1)
+"""(kind, colour) combinations, and kinds of any colour: what a caption's truth is decided by."""
+
+TEMPLATES = {
+    1: ("a {}", "a photo of a {}.", "there is a {} in the room.", "The {} is in the room.", "the {}"),
+    2: (
+        "a {} and a {}",
+        "a photo of a {} and a {}.",
+        "there is a {} and a {}.",
+        "a {} with a {}",
+        "the {} and the {}",
+        "The {} is in the room with the {}.",
+        "The {} is in a picture with the {}.",
+    ),
+}
+"""Wordings for one object and for two; none says where anything is."""
+PLAIN = 0.6
+"""Share of the varied captions that leave the colours out."""
 
 
-def thing(name: str, colour: str) -> int:
-    """Number of a (kind, colour) combination in [0, THINGS)."""
-    return KIND_ID[name] * len(PALETTE) + COLOUR_ID[colour]
+def thing(name: str, colour: str | None) -> int:
+    """Number of a kind in a colour, or in any colour (None), in [0, THINGS)."""
+    return KIND_ID[name] * (len(PALETTE) + 1) + (len(PALETTE) if colour is None else COLOUR_ID[colour])
 
 
 class CaptionBatch(TypedDict):
@@ -50,17 +66,6 @@ class DenseBatch(TypedDict):
     masks: Tensor
 
 
-@dataclass(frozen=True)
-class _Phrase:
-    text: str
-    claim: int
-
-
-def _phrase(view: View, colour: str, pattern: bool) -> _Phrase:
-    words = f"{view.pattern if pattern else ''} {colour} {view.name}".strip()
-    return _Phrase(f"{'an' if words[0] in 'aeiou' else 'a'} {words}", thing(view.name, colour))
-
-
 class Caption(NamedTuple):
     """A caption, its foil, and the things that either names (the same one twice when it is one)."""
 
@@ -70,39 +75,55 @@ class Caption(NamedTuple):
     foil_claims: tuple[int, int]
 
 
-def write_captions(scene: SceneView, names: int, pairs: int, rng: np.random.Generator) -> list[Caption]:
+def write_captions(
+    scene: SceneView, names: int, pairs: int, rng: np.random.Generator, varied: bool = False
+) -> list[Caption]:
     """Up to ``names`` captions of one object and ``pairs`` captions of two, objects and order drawn by ``rng``.
 
-    No caption says where anything is. The foil of "a red sofa and a blue lamp" is "a blue sofa and a red lamp", given
-    only where both kinds come in both colours, so that the words alone do not tell which is true; a caption without a
-    foil has itself in its place, which the loss masks as it masks every caption that is true of the picture.
+    "a red sofa and a striped blue lamp" is the one wording; ``varied`` draws it from ``TEMPLATES`` and leaves the
+    colours out of a share of ``PLAIN``. No caption says where anything is.
+
+    The foil of "a red sofa and a blue lamp" is "a blue sofa and a red lamp", given only where both kinds come in both
+    colours, so that the words alone do not tell which is true; a caption without a foil has itself in its place, which
+    the loss masks as it masks every caption that is true of the picture.
     """
     views = list(scene.named.values())
-    captions = []
-    for k in rng.permutation(len(views))[:names]:
-        one = _phrase(views[k], views[k].colour, pattern=False)
-        captions.append(Caption(one.text, one.text, (one.claim, one.claim), (one.claim, one.claim)))
-    for _ in range(pairs if len(views) > 1 else 0):
-        a, b = (views[k] for k in rng.permutation(len(views))[:2])
-        with_pattern = [v.pattern != "plain" and rng.random() < 0.3 for v in (a, b)]
-        first, second = _phrase(a, a.colour, with_pattern[0]), _phrase(b, b.colour, with_pattern[1])
-        text, claims = f"{first.text} and {second.text}", (first.claim, second.claim)
-        if a.colour == b.colour or b.colour not in KIND[a.name].colours or a.colour not in KIND[b.name].colours:
-            captions.append(Caption(text, text, claims, claims))
-            continue
-        first, second = _phrase(a, b.colour, with_pattern[0]), _phrase(b, a.colour, with_pattern[1])
-        captions.append(Caption(text, f"{first.text} and {second.text}", claims, (first.claim, second.claim)))
-    return captions
+    groups = [[views[k]] for k in rng.permutation(len(views))[:names]]
+    groups += [[views[k] for k in rng.permutation(len(views))[:2]] for _ in range(pairs if len(views) > 1 else 0)]
+    return [_caption(group, rng, varied) for group in groups]
+
+
+def _caption(views: list[View], rng: np.random.Generator, varied: bool) -> Caption:
+    templates = TEMPLATES[len(views)]
+    template = templates[int(rng.integers(len(templates)))] if varied else templates[0]
+    plain = varied and rng.random() < PLAIN
+    two = len(views) == 2 and not varied
+    patterns = [f"{v.pattern} " if two and v.pattern != "plain" and rng.random() < 0.3 else "" for v in views]
+    colours = [None if plain else view.colour for view in views]
+
+    def write(colours: list[str | None]) -> tuple[str, tuple[int, int]]:
+        parts = [
+            f"{pattern}{f'{colour} ' if colour else ''}{view.name}"
+            for view, colour, pattern in zip(views, colours, patterns, strict=True)
+        ]
+        claims = [thing(view.name, colour) for view, colour in zip(views, colours, strict=True)]
+        return re.sub(r"\ba (?=[aeiou])", "an ", template.format(*parts)), (claims[0], claims[-1])
+
+    text, claims = write(colours)
+    swapped = colours[::-1]
+    apart = swapped != colours and all(c in KIND[v.name].colours for v, c in zip(views, swapped, strict=True))
+    foil, foil_claims = write(swapped) if apart else (text, claims)
+    return Caption(text, foil, claims, foil_claims)
 
 
 class _Scenes(Dataset):
     """Items are whole batches: the index is the list of pictures together with the generator's seed."""
 
-    def __init__(self, rooms: RoomsSet, names: int, pairs: int) -> None:
-        self.rooms, self.names, self.pairs = rooms, names, pairs
+    def __init__(self, rooms: RoomsSet, names: int, pairs: int, varied: bool) -> None:
+        self.rooms, self.names, self.pairs, self.varied = rooms, names, pairs, varied
         self.seen = torch.zeros(len(rooms.scenes), THINGS, dtype=torch.bool)
         for row, scene in enumerate(rooms.scenes):
-            self.seen[row, [thing(v.name, v.colour) for v in scene.views]] = True
+            self.seen[row, [thing(v.name, c) for v in scene.views for c in (v.colour, None)]] = True
 
     def pixels(self, rows: np.ndarray) -> Tensor:
         return torch.from_numpy(self.rooms.images[rows]).permute(0, 3, 1, 2).contiguous()
@@ -116,7 +137,7 @@ class _Scenes(Dataset):
         written = [
             (k, caption)
             for k, row in enumerate(rows)
-            for caption in write_captions(self.rooms.scenes[row], self.names, self.pairs, rng)
+            for caption in write_captions(self.rooms.scenes[row], self.names, self.pairs, rng, self.varied)
         ]
         return CaptionBatch(
             pixels=self.pixels(rows),
@@ -159,6 +180,7 @@ class PretrainData(L.LightningDataModule):
         image_size: pixels a side.
         batch_images: pictures a batch.
         names, pairs: captions of one object and of two, a picture and batch; none of either gives depth and masks.
+        varied: captions in several wordings, many without colours, instead of the one.
         seed: of order and captions.
     """
 
@@ -170,14 +192,16 @@ class PretrainData(L.LightningDataModule):
         batch_images: int = 128,
         names: int = 3,
         pairs: int = 2,
+        varied: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.images, self.val_images, self.image_size = images, val_images, image_size
-        self.batch_images, self.names, self.pairs, self.seed = batch_images, names, pairs, seed
+        self.batch_images, self.names, self.pairs = batch_images, names, pairs
+        self.varied, self.seed = varied, seed
 
     def _loader(self, split: str, count: int, shuffle: bool) -> DataLoader:
-        scenes = _Scenes(load(split, count, self.image_size), self.names, self.pairs)
+        scenes = _Scenes(load(split, count, self.image_size), self.names, self.pairs, self.varied)
         return DataLoader(scenes, sampler=_Batches(count, self.batch_images, self.seed, shuffle), batch_size=None)
 
     def train_dataloader(self) -> DataLoader:

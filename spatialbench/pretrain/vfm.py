@@ -1,7 +1,7 @@
 """The small vision foundation model: a timm ViT trained on dense depth and on object grouping.
 
-Depth Anything V2's encoder, which the poster leans on, was trained in two steps: DINOv2's self-supervision, which groups
-the patches of one object, then depth. The miniature learns both at once from the rooms' exact depth and masks:
+Depth Anything V2's encoder, which the poster leans on, was trained in two steps: DINOv2's self-supervision, which
+groups the patches of one object, then depth. The miniature learns both at once from the rooms' exact depth and masks:
 
     (1)  L_depth = mean over cells of | log d' - log d |          cells: 4 x 4 a patch, d their mean depth in metres
     (2)  a_pq = exp(t) <g_p, g_q> + b                             g: unit-norm projection of patch token p
