@@ -15,7 +15,7 @@ from spatialbench.data.records import Box
 from spatialbench.data.rooms.facts import SceneView, View
 from spatialbench.data.rooms.kinds import KIND, KINDS
 from spatialbench.pretrain import vocabulary
-from spatialbench.pretrain.data import THINGS, PretrainData, thing, write_captions
+from spatialbench.pretrain.data import TEMPLATES, THINGS, PretrainData, thing, write_captions
 from spatialbench.pretrain.student import StudentPretraining, caption_loss, retrieval_scores, true_of
 from spatialbench.relations import PHRASE
 
@@ -39,6 +39,22 @@ def test_captions_name_what_is_there_and_never_where() -> None:
         names = {("sofa", "red"), ("lamp", "white"), ("ball", "blue")}
         assert set(caption.claims) <= {thing(*name) for name in names}
     assert {"a red sofa", "a red sofa and a blue ball", "a blue ball and a red sofa"} <= seen
+
+
+def test_varied_captions_say_no_more_and_their_claims_are_what_they_name() -> None:
+    scene = _scene(("armchair", "red"), ("lamp", "white"))
+    rng = np.random.default_rng(0)
+    captions = [c for _ in range(200) for c in write_captions(scene, 1, 1, rng, varied=True)]
+    texts = {c.text for c in captions}
+    assert {"an armchair", "The lamp is in the room with the armchair.", "a red armchair with a white lamp"} <= texts
+    for caption in captions:
+        words = set(caption.text.strip(".").split())
+        assert not words & {"left", "right", "above", "under", "closer", "farther", "than"}
+        assert "of" not in words or caption.text.startswith("a photo of")
+        wanted = {
+            thing(n, c if c in words else None) for n, c in (("armchair", "red"), ("lamp", "white")) if n in words
+        }
+        assert set(caption.claims) == wanted
 
 
 def test_foils_exchange_colours_only_where_both_kinds_come_in_both() -> None:
@@ -102,7 +118,10 @@ def test_the_longest_caption_fits_the_context() -> None:
     tokenize = text_tokenizer(f"{OWN}:random")
     longest = max((kind.name for kind in KINDS), key=lambda name: len(name.split()))
     text = f"a checkered orange {longest} and a checkered orange {longest}"
-    tokenize([text, f"The {longest} is farther than the {longest}."])
+    varied = [
+        template.format(*[f"orange {longest}"] * count) for count, texts in TEMPLATES.items() for template in texts
+    ]
+    tokenize([text, f"The {longest} is farther than the {longest}.", *varied])
 
 
 def test_training_is_the_same_twice(tmp_path) -> None:  # type: ignore[no-untyped-def]
@@ -127,7 +146,7 @@ def test_the_shipped_weights_have_their_stored_scores() -> None:
     stored = json.loads((WEIGHTS / f"{OWN}.json").read_text())
     module = StudentPretraining(student=OWN)
     trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
-    trainer.validate(module, PretrainData(), verbose=False)
+    trainer.validate(module, PretrainData(varied=True), verbose=False)
     for name, value in stored.items():
         assert module.scores[name] == pytest.approx(value, abs=1.0), name
     assert stored["text_r1"] > 10 * stored["chance"]
