@@ -22,19 +22,17 @@ COLOUR_ID = {colour: k for k, colour in enumerate(PALETTE)}
 THINGS = len(KINDS) * (len(PALETTE) + 1)
 """(kind, colour) combinations, and kinds of any colour: what a caption's truth is decided by."""
 
-TEMPLATES = {
-    1: ("a {}", "a photo of a {}.", "there is a {} in the room.", "The {} is in the room.", "the {}"),
-    2: (
-        "a {} and a {}",
-        "a photo of a {} and a {}.",
-        "there is a {} and a {}.",
-        "a {} with a {}",
-        "the {} and the {}",
-        "The {} is in the room with the {}.",
-        "The {} is in a picture with the {}.",
-    ),
-}
-"""Wordings for one object and for two; none says where anything is."""
+TEMPLATES = (
+    "a {} and a {}",
+    "a photo of a {} and a {}.",
+    "there is a {} and a {}.",
+    "a {} with a {}",
+    "the {} and the {}",
+    "The {} is in the room with the {}.",
+    "The {} is in a picture with the {}.",
+)
+"""Wordings for two objects; none says where anything is. One object is always "a sofa": few distinct captions, so that
+the text tower has little to do."""
 PLAIN = 0.6
 """Share of the varied captions that leave the colours out."""
 
@@ -94,11 +92,11 @@ def write_captions(
 
 
 def _caption(views: list[View], rng: np.random.Generator, varied: bool) -> Caption:
-    templates = TEMPLATES[len(views)]
-    template = templates[int(rng.integers(len(templates)))] if varied else templates[0]
+    two = len(views) == 2
+    template = TEMPLATES[int(rng.integers(len(TEMPLATES))) if varied else 0] if two else "a {}"
     plain = varied and rng.random() < PLAIN
-    two = len(views) == 2 and not varied
-    patterns = [f"{v.pattern} " if two and v.pattern != "plain" and rng.random() < 0.3 else "" for v in views]
+    patterned = two and not varied
+    patterns = [f"{v.pattern} " if patterned and v.pattern != "plain" and rng.random() < 0.3 else "" for v in views]
     colours = [None if plain else view.colour for view in views]
 
     def write(colours: list[str | None]) -> tuple[str, tuple[int, int]]:
