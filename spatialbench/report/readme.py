@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -34,11 +35,33 @@ captions that have changed since.
 """
 
 
+_MARKED = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+"""Where another page takes a track's table."""
+
+
 def write_readme(results: str | Path = "results", benchmarks: str | Path = "benchmarks") -> Path:
-    """Writes results/README.md; returns its path."""
+    """Writes results/README.md, and the tables marked in the README.md beside the folder; returns the former's path."""
     path = Path(results) / "README.md"
     write_atomic(path, readme(Path(results), Path(benchmarks)))
+    front = Path(results).absolute().parent / "README.md"
+    if front.is_file():
+        before = front.read_text(encoding="utf-8")
+        after = with_tables(before, Path(results), Path(benchmarks))
+        if after != before:
+            write_atomic(front, after)
     return path
+
+
+def with_tables(text: str, results: Path, benchmarks: Path) -> str:
+    """``text`` with today's table of TRACK between every ``<!-- table: TRACK -->`` and ``<!-- end of table -->``."""
+
+    def block(match: re.Match[str]) -> str:
+        papers = read_papers(results)
+        rows = read_rows(results, benchmarks, match[2], STORED_BUDGET, [paper.name for paper in papers])
+        lines = [*markdown(rows), "", *notes(rows)] if rows else ["No rows yet."]
+        return f"{match[1]}{chr(10).join(lines)}\n{match[3]}"
+
+    return _MARKED.sub(block, text)
 
 
 def readme(results: Path, benchmarks: Path) -> str:

@@ -241,3 +241,15 @@ def test_a_wrong_reported_file_is_one_line(folders: tuple[Path, Path], text: str
         table(*folders, reported=True)
     assert "reported.yaml" in str(error.value)
     assert "\n" not in str(error.value)
+
+
+def test_the_front_page_takes_the_table_of_its_marked_track(folders: tuple[Path, Path]) -> None:
+    front = folders[0].absolute().parent / "README.md"
+    front.write_text("# Title\n<!-- table: rooms -->\nold\n<!-- end of table -->\nrest\n")
+    write_readme(*folders)
+    text = front.read_text()
+    assert text.startswith("# Title\n<!-- table: rooms -->\n|")
+    assert "old" not in text
+    assert text.endswith("<!-- end of table -->\nrest\n")
+    write_readme(*folders)
+    assert front.read_text() == text
