@@ -13,7 +13,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +27,9 @@ TRACK_KEYS = ("name", "seeds", "trainer", "model", "data", "budgets")
 LAYER_KEYS = ("trainer", "model", "data")
 DATAMODULE = "spatialbench.data.datamodule.PairDataModule"
 """The datamodule of every page that names no other."""
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""The weights that the package ships, by name."""
 
 Config = dict[str, Any]
 
@@ -372,9 +375,32 @@ def resolve(
     return Resolved(page, track, budget, seed, config, config_hash, folder, start)
 
 
+def weights_digests(model: Mapping[str, Any]) -> dict[str, str]:
+    """Parameter -> hash of the weights file that it names, for the ``student`` and ``vfm`` of a model block.
+
+    Part of the hashes of runs and rows: other weights under the same name are another experiment. Weights that are no
+    file here (a tag of the Hub, ``random``) are told apart by their name alone.
+    """
+    found = {}
+    for key in ("student", "vfm"):
+        name, _, weights = str(model.get(key) or "").partition(":")
+        path = Path(weights) if weights else WEIGHTS / f"{name}.safetensors"
+        if name and path.is_file():
+            stat = path.stat()
+            found[key] = _file_digest(path.absolute(), stat.st_size, stat.st_mtime_ns)
+    return found
+
+
+@cache
+def _file_digest(path: Path, size: int, modified: int) -> str:
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()[:16]
+
+
 def _config_hash(config: Config, start: Resolved | None) -> str:
     rest = {key: copy.deepcopy(value) for key, value in config.items() if key != "seed_everything"}
     data = rest["data"].get("init_args", rest["data"])
     if data.get("seed") == config["seed_everything"]:
         del data["seed"]
+    rest["weights"] = weights_digests(rest["model"].get("init_args") or {})
     return content_hash(rest if start is None else {**rest, "init_from": start.config_hash})

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spatialbench.errors import SpatialbenchError
-from spatialbench.pages import Page, Track, content_hash, discover, load_page, load_track
+from spatialbench.pages import Page, Track, content_hash, discover, load_page, load_track, weights_digests
 from spatialbench.relations import RELATIONS, Statement
 from spatialbench.results import Result
 
@@ -34,8 +34,12 @@ def ancestors(page: Page, budget: str) -> dict[str, str]:
 
 
 def track_hash(track: Track, budget: str) -> str:
-    """Hash of the controlled variables of a track at a budget; the list of seeds is the row's own matter."""
-    return content_hash({"name": track.name, **track.config, "budget": track.budgets.get(budget)})
+    """Hash of the controlled variables of a track at a budget, the shipped weights among them.
+
+    The list of seeds is the row's own matter.
+    """
+    weights = weights_digests(track.config["model"])
+    return content_hash({"name": track.name, **track.config, "budget": track.budgets.get(budget), "weights": weights})
 
 
 def grammar_hash() -> str:

@@ -11,8 +11,18 @@ import yaml
 from spatialbench.arguments import did_you_mean
 from spatialbench.build import dump_config
 from spatialbench.errors import SpatialbenchError
-from spatialbench.pages import compose, deep_merge, discover, load_page, load_track, parse_yaml, resolve
+from spatialbench.pages import (
+    compose,
+    deep_merge,
+    discover,
+    load_page,
+    load_track,
+    parse_yaml,
+    resolve,
+    weights_digests,
+)
 from spatialbench.signatures import import_class, parameters, prune, unknown_key
+from spatialbench.stale import track_hash
 
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 PAGES = sorted([*BENCHMARKS.glob("*.yaml"), *BENCHMARKS.glob("pretrain/*.yaml")])
@@ -282,3 +292,25 @@ def test_the_printed_configuration_keeps_nulls() -> None:
     """A null that is not the default would come back as the default if it were left out."""
     config = yaml.safe_load(dump_config(resolve(BENCHMARKS / "clip_finetune.yaml", "rooms", "smoke", 0)))
     assert config["trainer"]["check_val_every_n_epoch"] is None
+
+
+def test_other_weights_under_the_same_name_are_another_run(tmp_path: Path) -> None:
+    weights = tmp_path / "student.safetensors"
+    hashes = []
+    for content in (b"one", b"two"):
+        weights.write_bytes(content)
+        student = {"model": {"init_args": {"student": f"rooms-student:{weights}"}}}
+        hashes.append(resolve(BENCHMARKS / "clip_finetune.yaml", overrides=student).config_hash)
+    assert hashes[0] != hashes[1]
+
+
+def test_other_weights_make_a_track_another_one(tmp_path: Path) -> None:
+    weights = tmp_path / "vfm.safetensors"
+    hashes = []
+    for content in (b"one", b"two"):
+        weights.write_bytes(content)
+        track = load_track(BENCHMARKS / "tracks" / "rooms.yaml")
+        track.config["model"]["vfm"] = f"rooms-vfm:{weights}"
+        hashes.append(track_hash(track, "full"))
+    assert hashes[0] != hashes[1]
+    assert set(weights_digests({"student": "rooms-student", "vfm": "rooms-vfm:random"})) == {"student"}
