@@ -72,7 +72,7 @@ def check_results(
 def check_stored(results: Path, today: Today) -> list[str]:
     """Every row of every budget: valid, recounted, current; rows of a table on the same data; no file without row."""
     problems = []
-    for folder in sorted(path for path in results.glob("*") if path.is_dir() and list(path.rglob("*.json"))):
+    for folder in sorted(path for path in results.glob("*") if any(path.rglob("*.outcomes.npz"))):
         if folder.name not in today.tracks:
             problems.append(f"{folder}: results of a track that is gone; delete them, or restore the track")
             continue

@@ -18,7 +18,7 @@ from spatialbench.report.table import (
     number,
     read_papers,
 )
-from spatialbench.results import STORED_BUDGET, SeedRun, list_results
+from spatialbench.results import STORED_BUDGET, SeedRun
 
 BASELINES = 2
 """Every row is compared with so many first rows: zero-shot and fine-tuned CLIP."""
@@ -72,7 +72,7 @@ def readme(results: Path, benchmarks: Path) -> str:
     """
     papers = read_papers(results)
     sections = [INTRODUCTION]
-    for folder in sorted(path for path in results.iterdir() if path.is_dir() and list_results(results, path.name)):
+    for folder in sorted(path for path in results.glob("*") if any(path.glob("*.outcomes.npz"))):
         rows = read_rows(results, benchmarks, folder.name, STORED_BUDGET, [paper.name for paper in papers])
         sections.append("\n".join(_section(folder.name, rows, papers)) + "\n")
     if len(sections) == 1:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,8 @@ def table(
         )
     shown = papers if reported else []
     if format == "json":
+        for note in stale_notes(rows):  # the form has no place for it
+            print(note, file=sys.stderr)
         return json.dumps(as_json(rows, shown), indent=2) + "\n"
     if format == "csv":
         return as_csv(rows, shown)

@@ -122,7 +122,7 @@ def test_the_papers_numbers_stand_below_ours(folders: tuple[Path, Path]) -> None
     assert "Someone" not in table(*folders, format="md")
 
 
-def test_stale_rows_are_marked_with_the_reason(folders: tuple[Path, Path]) -> None:
+def test_stale_rows_are_marked_with_the_reason(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
     benchmarks = folders[1]
     (benchmarks / "a.yaml").write_text(fakes.page_text("  init_args: {width: 2}\n"))
     (benchmarks / "cc.yaml").unlink()
@@ -135,6 +135,8 @@ def test_stale_rows_are_marked_with_the_reason(folders: tuple[Path, Path]) -> No
     track.write_text(track.read_text().replace("image_size: 96", "image_size: 64"))
     assert "b is stale: track rooms changed" in table(*folders, format="md")
     assert "track rooms changed" in table(*folders, format="csv")
+    assert len(json.loads(table(*folders, format="json"))) == 3
+    assert "b is stale: track rooms changed" in capsys.readouterr().err
 
 
 def test_other_captions_make_every_row_stale(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
