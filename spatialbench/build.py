@@ -89,6 +89,7 @@ def build(resolved: Resolved, callbacks: Sequence[Callback] = ()) -> Built:
     trainer["default_root_dir"] = trainer.get("default_root_dir") or str(resolved.run_dir)
     config = {**resolved.config, "trainer": trainer}
     cli = _parse(config, f"page {resolved.page.path}", callbacks=callbacks, instantiate=True)
+    cli.datamodule.allow_zero_length_dataloader_with_multiple_devices = True  # few evaluation batches, many ranks
     return Built(cli.trainer, cli.model, cli.datamodule)
 
 

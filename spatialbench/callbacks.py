@@ -254,7 +254,7 @@ class MetricsFile(Logger):
     def __init__(self, path: Path, step: int = 0) -> None:
         super().__init__()
         self.path = path
-        if path.is_file():
+        if path.is_file() and getattr(rank_zero_only, "rank", 0) == 0:
             lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _step(line) < step]
             path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 

@@ -133,6 +133,8 @@ def _verb(name: str, argv: list[str]) -> int:
     if not options.config:
         _check_words(name, flags)
         raise SpatialbenchError(f"spatialbench {name} needs --config PAGE.yaml; 'spatialbench list' shows the pages")
+    if name == "fit" and options.ckpt_path:
+        raise SpatialbenchError("fit goes on by itself from its run folder; --ckpt_path is for validate, test, predict")
     resolved = _resolve(name, options, flags)
     if options.help:
         from spatialbench.build import describe
@@ -168,6 +170,7 @@ def _verb_parser(name: str) -> Parser:
     add("--seed", "--seed_everything", type=int, metavar="N", help="default: the track's first seed")
     add("--runs", default="runs", metavar="FOLDER", help="where the run folders are (default: runs)")
     if name == "fit":
+        add("--ckpt_path", help=argparse.SUPPRESS)
         add("--force", action="store_true", help="begin from nothing, whatever the run folder holds")
     else:
         text = (

@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from spatialbench import provenance
 from spatialbench.build import Built, build, dump_config
@@ -188,6 +189,7 @@ def scores_json(scores: Scores) -> dict[str, Any]:
     return {"relations": counts, "accuracy": accuracy}
 
 
+@rank_zero_only
 def show_record(resolved: Resolved, record: RunRecord) -> None:
     """The table of a finished run, and where its time went."""
     if record.outcomes.is_file():
@@ -200,6 +202,7 @@ def show_record(resolved: Resolved, record: RunRecord) -> None:
     say(f"{record.run_dir}: {parts}; neither model nor rendering: {100 * record.info.get('overhead_share', 0):.0f} %")
 
 
+@rank_zero_only
 def say(line: str) -> None:
     """A line for the person at the terminal; the standard output is for results."""
     print(line, file=sys.stderr, flush=True)
@@ -212,8 +215,10 @@ def readable_errors(resolved: Resolved) -> Iterator[None]:
         yield
     except torch.cuda.OutOfMemoryError as error:
         raise SpatialbenchError("the GPU's memory is full: lower --data.batch_images") from error
-    except PermissionError as error:
-        raise SpatialbenchError(f"cannot write {error.filename}: {error.strerror}") from error
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        raise SpatialbenchError(f"{error.filename or resolved.run_dir}: {error.strerror}") from error
     except RuntimeError as error:
         if "loading state_dict" in str(error):
             raise SpatialbenchError(

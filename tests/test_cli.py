@@ -187,6 +187,7 @@ def test_mistakes_in_words(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("fit",): "spatialbench fit needs --config PAGE.yaml",
         ("fit", page): f"did you mean 'spatialbench fit --config {page}'?",
         ("fit", *base(folder), "--buget", "full"): "unknown option '--buget': did you mean '--budget'?",
+        ("fit", *base(folder), "--ckpt_path", "LAST"): "fit goes on by itself from its run folder",
         ("fit", *base(folder), "--seed", "true"): "--seed/--seed_everything: needs an integer, got 'true'",
         ("fit", *base(folder), "--trainer.max_step", 3): "unknown key 'max_step' for trainer",
         ("fit", *base(folder), "--trainer.max_steps", "x"): "trainer.max_steps: expected int, got x",
