@@ -13,9 +13,13 @@ from spatialbench.results import Result
 
 
 def page_hash(page: Page, budget: str) -> str:
-    """Hash of what a page says for a budget: the blocks of other budgets do not make a row stale."""
+    """Hash of what a page says for a budget, weights files that it names among it.
+
+    The blocks of other budgets do not make a row stale.
+    """
     own = {key: value for key, value in page.config.items() if key != "budgets"}
-    return content_hash({**own, "budget": (page.config.get("budgets") or {}).get(budget, {})})
+    weights = weights_digests(page.config["model"].get("init_args") or {})
+    return content_hash({**own, "budget": (page.config.get("budgets") or {}).get(budget, {}), "weights": weights})
 
 
 def ancestors(page: Page, budget: str) -> dict[str, str]:

@@ -1,0 +1,78 @@
+"""What makes a row stale, and what does not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from spatialbench import relations
+from spatialbench.errors import SpatialbenchError
+from spatialbench.pages import load_page, load_track
+from spatialbench.stale import Today, ancestors, grammar_hash, page_hash, track_hash
+from tests import fakes
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return fakes.benchmarks(tmp_path, "a", "b")
+
+
+def test_a_row_of_today_is_not_stale(folder: Path) -> None:
+    result, _ = fakes.row("a", folder)
+    assert Today.read(folder).stale(result) == []
+
+
+def test_every_reason_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    result, _ = fakes.row("a", folder)
+    (folder / "a.yaml").write_text(fakes.page_text("  init_args: {width: 2}\ninit_from: b\n"))
+    (folder / "tracks/rooms.yaml").unlink()
+    monkeypatch.setitem(relations.PHRASE, "under", "below")
+    assert Today.read(folder).stale(result) == [
+        "page a changed",
+        "a page it starts from changed",
+        "track rooms is gone",
+        "the captions changed",
+    ]
+    (folder / "a.yaml").unlink()
+    assert Today.read(folder).stale(result)[0] == "page a is gone"
+
+
+def test_only_the_budget_of_the_row_counts(folder: Path) -> None:
+    page, track = load_page(folder / "a.yaml"), load_track(folder / "tracks/rooms.yaml")
+    other = replace(page, config={**page.config, "budgets": {"smoke": {"trainer": {"max_steps": 1}}}})
+    assert page_hash(other, "full") == page_hash(page, "full")
+    assert page_hash(other, "smoke") != page_hash(page, "smoke")
+    more = replace(track, budgets={**track.budgets, "quick": {}}, seeds=(7,))
+    assert track_hash(more, "full") == track_hash(track, "full")
+    assert track_hash(more, "quick") != track_hash(track, "quick")
+    assert track_hash(replace(track, config={**track.config, "data": {}}), "full") != track_hash(track, "full")
+
+
+def test_a_page_s_own_weights_count(folder: Path) -> None:
+    weights, hashes = folder / "w.safetensors", []
+    (folder / "a.yaml").write_text(fakes.page_text(f'  init_args: {{student: "rooms-student:{weights}"}}\n'))
+    for content in (b"one", b"other"):
+        weights.write_bytes(content)
+        hashes.append(page_hash(load_page(folder / "a.yaml"), "full"))
+    assert hashes[0] != hashes[1]
+
+
+def test_starts_all_the_way_back(folder: Path) -> None:
+    (folder / "b.yaml").write_text(fakes.page_text("init_from: a\n"))
+    (folder / "c.yaml").write_text(fakes.page_text("init_from: b\n"))
+    page = load_page(folder / "c.yaml")
+    assert list(ancestors(page, "full")) == ["b", "a"]
+    (folder / "a.yaml").write_text(fakes.page_text("init_from: c\n"))
+    with pytest.raises(SpatialbenchError, match="circle"):
+        ancestors(page, "full")
+
+
+def test_every_relation_is_in_the_hash_of_the_captions(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = grammar_hash()
+    for relation in relations.RELATIONS:
+        with monkeypatch.context() as patch:
+            patch.setitem(relations.PHRASE, relation, "beside")
+            assert grammar_hash() != before
+    assert grammar_hash() == before
