@@ -23,11 +23,12 @@ class ConnectedMethod(Method):
     """A student and a frozen VFM that sees the same images.
 
     Args:
-        student: see ``Method``.
-        vfm: ``<timm model>[:<weights>]``, see ``spatialbench.backbones.vfm.load_vfm``.
+        student: ``<open_clip model>[:<weights>]``, for instance ``rooms-student``, ``ViT-L-14-336:openai``, a config
+            file ``my.json:my.safetensors``; ``:random`` for random weights.
+        vfm: ``<timm model>[:<weights>]``, for instance ``rooms-vfm``, ``vit_large_patch14_dinov2:file.pth``.
         cache: keep the VFM's tokens of every image on disk; false computes them in every step, for sets that are too
             large for the disk.
-        finetuning: see ``Method``.
+        finetuning: the protocol of training, the same for every row of a table.
 
     Raises:
         SpatialbenchError: student or VFM cannot be loaded.

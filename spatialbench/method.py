@@ -37,8 +37,9 @@ class Method(LightningModule):
     """A student and its protocol. A subclass owes ``training_step``; most also override ``connect``.
 
     Args:
-        student: ``<open_clip model>[:<weights>]``, see ``spatialbench.backbones.clip.load_clip``.
-        finetuning: the protocol of training.
+        student: ``<open_clip model>[:<weights>]``, for instance ``rooms-student``, ``ViT-L-14-336:openai``, a config
+            file ``my.json:my.safetensors``; ``:random`` for random weights.
+        finetuning: the protocol of training, the same for every row of a table.
 
     Attributes:
         student: the open_clip model, float32.

@@ -15,7 +15,13 @@ from spatialbench.method import Batch, Method
 
 
 class Clip(Method):
-    """CLIP, fine-tuned in both towers."""
+    """CLIP, fine-tuned in both towers.
+
+    Args:
+        student: ``<open_clip model>[:<weights>]``, for instance ``rooms-student``, ``ViT-L-14-336:openai``, a config
+            file ``my.json:my.safetensors``; ``:random`` for random weights.
+        finetuning: the protocol of training, the same for every row of a table.
+    """
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self.finetuning_loss(batch)

@@ -38,11 +38,13 @@ class ResidualLinear(ConnectedMethod):
     """Zero-initialised linear maps from the VFM's queries, keys, values to CLIP's.
 
     Args:
-        student: see ``Method``.
-        vfm: see ``ConnectedMethod``; its heads may differ from the student's.
-        cache: see ``ConnectedMethod``.
+        student: ``<open_clip model>[:<weights>]``, for instance ``rooms-student``, ``ViT-L-14-336:openai``, a config
+            file ``my.json:my.safetensors``; ``:random`` for random weights.
+        vfm: ``<timm model>[:<weights>]``, for instance ``rooms-vfm``, ``vit_large_patch14_dinov2:file.pth``.
+        cache: keep the VFM's tokens of every image on disk; false computes them in every step, for sets that are too
+            large for the disk.
         connect: which of query, key, value are connected.
-        finetuning: see ``Method``.
+        finetuning: the protocol of training, the same for every row of a table.
 
     Raises:
         SpatialbenchError: nothing is connected, or something that is none of the three.

@@ -38,11 +38,14 @@ class SpatialAttention(ConnectedMethod):
     """CLIP whose attention logits are the sum of its own and the VFM's.
 
     Args:
-        student: see ``Method``.
-        vfm: see ``ConnectedMethod``; as many heads as the student.
-        cache: see ``ConnectedMethod``.
+        student: ``<open_clip model>[:<weights>]``, for instance ``rooms-student``, ``ViT-L-14-336:openai``, a config
+            file ``my.json:my.safetensors``; ``:random`` for random weights.
+        vfm: ``<timm model>[:<weights>]``, for instance ``rooms-vfm``, ``vit_large_patch14_dinov2:file.pth``;
+            as many heads as the student.
+        cache: keep the VFM's tokens of every image on disk; false computes them in every step, for sets that are too
+            large for the disk.
         value_connection: add (5), a zero-initialised linear map from the VFM's values to CLIP's in every block.
-        finetuning: see ``Method``.
+        finetuning: the protocol of training, the same for every row of a table.
 
     Raises:
         SpatialbenchError: the VFM's number of heads is not the student's.
