@@ -6,6 +6,7 @@ import fcntl
 import hashlib
 import json
 import os
+import signal
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
@@ -107,6 +108,10 @@ def _code_hash() -> str:
     return digest.hexdigest()[:10]
 
 
+def _leave_interrupts_to_the_parent() -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
 def _render_shard(split: str, start: int, stop: int, size: int) -> tuple[int, bytes, bytes, bytes, list[str]]:
     pictures, lines = [], []
     for index in range(start, stop):
@@ -171,14 +176,13 @@ class _Store:
                     for start, stop in spans:
                         advance(self._append(_render_shard(self.split, start, stop, self.size)))
                     return
-                with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+                with ProcessPoolExecutor(workers, get_context("spawn"), _leave_interrupts_to_the_parent) as pool:
                     jobs = [pool.submit(_render_shard, self.split, a, b, self.size) for a, b in spans]
                     try:
                         for job in jobs:
                             advance(self._append(job.result()))
-                    except BaseException:
-                        pool.shutdown(wait=False, cancel_futures=True)
-                        raise
+                    finally:  # after Ctrl-C only the shards under way are waited for
+                        pool.shutdown(wait=True, cancel_futures=True)
 
     def _append(self, shard: tuple[int, bytes, bytes, bytes, list[str]]) -> int:
         count, *arrays, lines = shard
