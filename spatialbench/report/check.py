@@ -1,7 +1,7 @@
 """Do the stored results still hold? Hashes, recounts, the table file; and whether a smoke run repeats.
 
 Training a few steps leaves a model near chance, where counts tell little: exchanging "left" and "right" in the captions
-moves six answers of a hundred and the accuracy not at all. So the check compares the margins record by record.
+leaves the accuracy of every relation inside its interval. So the check compares the margins record by record.
 
 **The rule.** Let m be the stored margins of one seed and m' those of today's run, r(m) the root mean square of a
 relation. The drift of a relation is r(m' - m) / r(m).
@@ -39,7 +39,10 @@ from spatialbench.stale import Today
 
 SMOKE = "smoke"
 SAME_DRIFT = 0.01
-OTHER_DRIFT = 0.25
+"""A run on the same machine and versions repeats bit for bit; this is the rounding to float16, and room for threads."""
+OTHER_DRIFT = 0.05
+"""Measured on clip_finetune, smoke budget: another number of threads or AVX2 in place of AVX-512 drifts by 0.0005 to
+0.004; left and right exchanged by 0.16 on these two relations (0.6 with a random student), 0.01 on the others."""
 FLIP_MARGIN = 0.1
 INTERVAL_TOLERANCE = 0.2
 """Percentage points by which a stored interval may differ from the recomputed one."""
