@@ -211,7 +211,7 @@ def _row(row: Row, todo: list[Resolved], clock: Clock, fit: Fit, force: bool, ou
             else:
                 say(f"{one.label} is finished: {one.run_dir}")
                 records.append(RunRecord.read(one.run_dir))
-        if row.wanted:
+        if row.wanted and _is_first_rank():
             _write(row, records, out)
     except SpatialbenchError as error:
         row.failure = str(error)
@@ -235,6 +235,13 @@ def _write(row: Row, records: Sequence[RunRecord], out: Path) -> None:
     if len(commits) > 1:
         say(f"note: the seeds of {row.page.name} come from {', '.join(sorted(commits))}; --force makes them alike")
     say(f"{row.page.name}: All {result.accuracy['all']:.1f} %, written to {path}")
+
+
+def _is_first_rank() -> bool:
+    """Under DDP every rank goes through the plan together; one of them writes."""
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def _duration(seconds: float) -> str:

@@ -215,6 +215,17 @@ def test_an_interruption_keeps_what_is_done(here: Path, fit: FakeFit, capsys: py
     assert fit.calls == [("b", 1, False)]
 
 
+def test_one_rank_writes_the_row(here: Path, fit: FakeFit, monkeypatch: pytest.MonkeyPatch) -> None:
+    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+
+    monkeypatch.setattr(rank_zero_only, "rank", 1, raising=False)
+    assert run(pages("a"), seeds=[0], fit=fit) == 0
+    assert not (here / "results/rooms/a.json").exists()
+    monkeypatch.setattr(rank_zero_only, "rank", 0)
+    assert run(pages("a"), seeds=[0], fit=fit) == 0
+    assert (here / "results/rooms/a.json").exists()
+
+
 def test_seeds_of_different_data_are_refused(here: Path, fit: FakeFit, capsys: pytest.CaptureFixture[str]) -> None:
     fit.info[1] = {"data_fingerprint": "e" * 16}
     assert run(pages("a"), seeds=[0, 1], fit=fit) == 1
