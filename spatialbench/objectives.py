@@ -94,7 +94,8 @@ def own_negation(logits: Tensor, image: Tensor, caption: Tensor, negated: Tensor
     return F.softplus(logits[image, negated] - logits[image, caption]).mean()
 
 
-# softplus(log of the sum of the negatives - p) = -log(e^p / (e^p + that sum)): one logsumexp serves all pairs of an image
+# softplus(log of the sum of the negatives - p) is -log(e^p / (e^p + that sum)): one logsumexp serves all pairs of an
+# image, or of a caption
 
 
 def _known_true(logits: Tensor, image: Tensor, caption: Tensor) -> Tensor:
