@@ -132,7 +132,7 @@ def _cost_table(rows: Sequence[Row]) -> list[str]:
         lines.append(
             [
                 row.result.name,
-                number(parameters.trainable / 1e6, 2),
+                number(parameters.trainable / 1e6 if runs[0].train_steps else 0.0, 2),
                 number(parameters.total / 1e6, 2),
                 str(runs[0].train_steps),
                 "–" if runs[0].train_pairs is None else str(runs[0].train_pairs),
