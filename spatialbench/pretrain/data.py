@@ -33,8 +33,12 @@ TEMPLATES = (
 )
 """Wordings for two objects; none says where anything is. One object is always "a sofa": few distinct captions, so that
 the text tower has little to do."""
+FILLED = 0.5
+"""Share of the captions of two objects that have words of ``FILLERS`` between the names instead, "The sofa is like this
+the lamp.": names are then understood in sentences that were never read."""
+FILLERS = ("is", "with", "in", "of", "there", "this", "that", "as", "than", "like", "seen", "shown", "for", "to", "more")
 PLAIN = 0.6
-"""Share of the varied captions that leave the colours out."""
+"""Share of the captions that leave the colours out."""
 
 
 def thing(name: str, colour: str | None) -> int:
@@ -73,39 +77,39 @@ class Caption(NamedTuple):
     foil_claims: tuple[int, int]
 
 
-def write_captions(
-    scene: SceneView, names: int, pairs: int, rng: np.random.Generator, varied: bool = False
-) -> list[Caption]:
-    """Up to ``names`` captions of one object and ``pairs`` captions of two, objects and order drawn by ``rng``.
+def write_captions(scene: SceneView, names: int, pairs: int, rng: np.random.Generator) -> list[Caption]:
+    """Up to ``names`` captions of one object, then up to ``2 pairs`` captions of two, objects and wording by ``rng``.
 
-    "a red sofa and a striped blue lamp" is the one wording; ``varied`` draws it from ``TEMPLATES`` and leaves the
-    colours out of a share of ``PLAIN``. No caption says where anything is.
+    "a red sofa", "a sofa and a lamp", "The blue lamp is in the room with the red sofa.": with colours or without
+    (``PLAIN``), and never where anything is. Two objects are named in both orders, one caption after the other in the
+    same words: both are true, so the student has no reason to prefer the order that names the larger first.
 
     The foil of "a red sofa and a blue lamp" is "a blue sofa and a red lamp", given only where both kinds come in both
     colours, so that the words alone do not tell which is true; a caption without a foil has itself in its place, which
     the loss masks as it masks every caption that is true of the picture.
     """
     views = list(scene.named.values())
-    groups = [[views[k]] for k in rng.permutation(len(views))[:names]]
-    groups += [[views[k] for k in rng.permutation(len(views))[:2]] for _ in range(pairs if len(views) > 1 else 0)]
-    return [_caption(group, rng, varied) for group in groups]
+    captions = [_caption("a {}", (views[k],), rng.random() < PLAIN) for k in rng.permutation(len(views))[:names]]
+    for _ in range(pairs if len(views) > 1 else 0):
+        first, second = (views[k] for k in rng.permutation(len(views))[:2])
+        wording, plain = _wording(rng), rng.random() < PLAIN
+        captions += [_caption(wording, pair, plain) for pair in ((first, second), (second, first))]
+    return captions
 
 
-def _caption(views: list[View], rng: np.random.Generator, varied: bool) -> Caption:
-    two = len(views) == 2
-    template = TEMPLATES[int(rng.integers(len(TEMPLATES))) if varied else 0] if two else "a {}"
-    plain = varied and rng.random() < PLAIN
-    patterned = two and not varied
-    patterns = [f"{v.pattern} " if patterned and v.pattern != "plain" and rng.random() < 0.3 else "" for v in views]
-    colours = [None if plain else view.colour for view in views]
+def _wording(rng: np.random.Generator) -> str:
+    if rng.random() < FILLED:
+        return f"The {{}} {' '.join(rng.choice(FILLERS, int(rng.integers(1, 4))))} the {{}}."
+    return TEMPLATES[int(rng.integers(len(TEMPLATES)))]
 
-    def write(colours: list[str | None]) -> tuple[str, tuple[int, int]]:
-        parts = [
-            f"{pattern}{f'{colour} ' if colour else ''}{view.name}"
-            for view, colour, pattern in zip(views, colours, patterns, strict=True)
-        ]
+
+def _caption(wording: str, views: tuple[View, ...], plain: bool) -> Caption:
+    colours = tuple(None if plain else view.colour for view in views)
+
+    def write(colours: tuple[str | None, ...]) -> tuple[str, tuple[int, int]]:
+        parts = [f"{colour} {view.name}" if colour else view.name for view, colour in zip(views, colours, strict=True)]
         claims = [thing(view.name, colour) for view, colour in zip(views, colours, strict=True)]
-        return re.sub(r"\ba (?=[aeiou])", "an ", template.format(*parts)), (claims[0], claims[-1])
+        return re.sub(r"\ba (?=[aeiou])", "an ", wording.format(*parts)), (claims[0], claims[-1])
 
     text, claims = write(colours)
     swapped = colours[::-1]
@@ -117,8 +121,8 @@ def _caption(views: list[View], rng: np.random.Generator, varied: bool) -> Capti
 class _Scenes(Dataset):
     """Items are whole batches: the index is the list of pictures together with the generator's seed."""
 
-    def __init__(self, rooms: RoomsSet, names: int, pairs: int, varied: bool) -> None:
-        self.rooms, self.names, self.pairs, self.varied = rooms, names, pairs, varied
+    def __init__(self, rooms: RoomsSet, names: int, pairs: int) -> None:
+        self.rooms, self.names, self.pairs = rooms, names, pairs
         self.seen = torch.zeros(len(rooms.scenes), THINGS, dtype=torch.bool)
         for row, scene in enumerate(rooms.scenes):
             self.seen[row, [thing(v.name, c) for v in scene.views for c in (v.colour, None)]] = True
@@ -135,7 +139,7 @@ class _Scenes(Dataset):
         written = [
             (k, caption)
             for k, row in enumerate(rows)
-            for caption in write_captions(self.rooms.scenes[row], self.names, self.pairs, rng, self.varied)
+            for caption in write_captions(self.rooms.scenes[row], self.names, self.pairs, rng)
         ]
         return CaptionBatch(
             pixels=self.pixels(rows),
@@ -177,8 +181,8 @@ class PretrainData(L.LightningDataModule):
         val_images: pictures to validate on.
         image_size: pixels a side.
         batch_images: pictures a batch.
-        names, pairs: captions of one object and of two, a picture and batch; none of either gives depth and masks.
-        varied: captions in several wordings, many without colours, instead of the one.
+        names, pairs: objects named alone and couples named together (in both orders), a picture and batch; none of
+            either gives depth and masks.
         seed: of order and captions.
     """
 
@@ -188,18 +192,17 @@ class PretrainData(L.LightningDataModule):
         val_images: int = 1_000,
         image_size: int = 96,
         batch_images: int = 128,
-        names: int = 3,
+        names: int = 8,
         pairs: int = 2,
-        varied: bool = False,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.images, self.val_images, self.image_size = images, val_images, image_size
         self.batch_images, self.names, self.pairs = batch_images, names, pairs
-        self.varied, self.seed = varied, seed
+        self.seed = seed
 
     def _loader(self, split: str, count: int, shuffle: bool) -> DataLoader:
-        scenes = _Scenes(load(split, count, self.image_size), self.names, self.pairs, self.varied)
+        scenes = _Scenes(load(split, count, self.image_size), self.names, self.pairs)
         return DataLoader(scenes, sampler=_Batches(count, self.batch_images, self.seed, shuffle), batch_size=None)
 
     def train_dataloader(self) -> DataLoader:

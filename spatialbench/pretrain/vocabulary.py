@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +17,7 @@ from pathlib import Path
 from spatialbench.data.rooms.kinds import KINDS
 from spatialbench.data.rooms.shapes import PALETTE, PATTERNS
 from spatialbench.errors import write_atomic
+from spatialbench.pretrain.data import FILLERS, TEMPLATES
 from spatialbench.relations import PHRASE
 
 PATH = Path(__file__).parents[1] / "backbones" / "configs" / "rooms-bpe.txt.gz"
@@ -24,10 +26,10 @@ BYTES = 256
 
 
 def words() -> list[str]:
-    """The words that are one token each: names, colours, patterns, the grammar's words, and a few of CLIP's prompts."""
-    found = {"the", "is", "a", "an", "and", "photo", "of", "picture", "in", "room", "with", "there"}
-    for text in (*(k.name for k in KINDS), *PALETTE, *PATTERNS, *PHRASE.values()):
-        found.update(text.split())
+    """The words that are one token each: names, colours, patterns, the grammar's words, the words of the captions."""
+    found = {"the", "is", "a", "an"}
+    for text in (*(k.name for k in KINDS), *PALETTE, *PATTERNS, *PHRASE.values(), *TEMPLATES, *FILLERS):
+        found.update(re.findall("[a-z]+", text.lower()))
     return sorted(found)
 
 
