@@ -20,6 +20,7 @@ from spatialbench.relations import RELATIONS, Statement
 SIZE = 32
 """Side of the images."""
 NAMES = ("sofa", "lamp", "bed", "floor lamp")
+_FOLDER = tempfile.TemporaryDirectory(prefix="spatialbench-test-")  # gone at exit
 
 
 @lru_cache
@@ -38,7 +39,7 @@ def student(name: str = "tiny", vision: str = "{}", text: str = "{}", quick_gelu
         | {"tokenizer_kwargs": {"bpe_path": str(CONFIGS / "rooms-bpe.txt.gz")}}
         | json.loads(text),
     }
-    path = Path(tempfile.mkdtemp(prefix="spatialbench-test-")) / f"spatialbench-{name}.json"
+    path = Path(tempfile.mkdtemp(dir=_FOLDER.name)) / f"spatialbench-{name}.json"
     path.write_text(json.dumps(config))
     return f"{path}:random"
 
