@@ -28,6 +28,7 @@ TEST_IMAGES, TEST_PER_RELATION, MAX_PER_IMAGE = 2400, 600, 6
 """The test split: 600 records of each relation, drawn from this many scenes, at most so many from one."""
 
 _SHARD = 32  # scenes a process renders before it hands them over
+_RENDERING = "SPATIALBENCH_RENDERING"  # the folder that this process or the one that started it fills
 
 
 def view(scene: Scene, picture: Picture) -> SceneView:
@@ -148,6 +149,11 @@ class _Store:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
+        if os.environ.get(_RENDERING) == str(self.folder):  # a worker reads the main module again, and comes here
+            raise SpatialbenchError(
+                "the rooms are rendered by processes that import your script again: put what it does under "
+                '`if __name__ == "__main__":`'
+            )
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             stream = (self.folder / ".lock").open("w")
@@ -171,7 +177,7 @@ class _Store:
             self._cut(done)
             spans = [(k, min(k + _SHARD, count)) for k in range(done, count, _SHARD)]
             workers = max(1, min(len(os.sched_getaffinity(0)), len(spans)))
-            with progress(f"rendering rooms/{self.split}", count - done, unit="images") as advance:
+            with progress(f"rendering rooms/{self.split}", count - done, unit="images") as advance, self._rendering():
                 if workers == 1:
                     for start, stop in spans:
                         advance(self._append(_render_shard(self.split, start, stop, self.size)))
@@ -183,6 +189,15 @@ class _Store:
                             advance(self._append(job.result()))
                     finally:  # after Ctrl-C only the shards under way are waited for
                         pool.shutdown(wait=True, cancel_futures=True)
+
+    @contextmanager
+    def _rendering(self) -> Iterator[None]:
+        """Marks this process and those it starts: see ``_locked``."""
+        os.environ[_RENDERING] = str(self.folder)
+        try:
+            yield
+        finally:
+            del os.environ[_RENDERING]
 
     def _append(self, shard: tuple[int, bytes, bytes, bytes, list[str]]) -> int:
         count, *arrays, lines = shard
