@@ -1,14 +1,19 @@
 """How fast each stage is on this machine: ``python -m spatialbench.throughput`` writes results/throughput.json.
 
 A benchmark, not a test: nothing asserts a time. Every stage is run once to warm up and then for some seconds; the rate
-is the median over repetitions.
+is the median over repetitions. Last comes one whole ``spatialbench fit`` with an empty cache: its seconds by stage, and
+the share of them that is neither model nor rendering.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
+import subprocess
+import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,13 +25,15 @@ from spatialbench import provenance
 from spatialbench.backbones.vfm import load_vfm
 from spatialbench.build import build
 from spatialbench.connection import ConnectedMethod
+from spatialbench.data.cache import CACHE_VARIABLE
 from spatialbench.data.datamodule import PairDataModule
 from spatialbench.data.rooms import load
 from spatialbench.data.rooms.render import render
 from spatialbench.data.rooms.scene import generate
-from spatialbench.errors import write_atomic
+from spatialbench.errors import SpatialbenchError, write_atomic
 from spatialbench.method import Method
 from spatialbench.pages import discover, resolve
+from spatialbench.runs import RunRecord
 
 IMAGES = 512
 """Pictures that the stages after rendering work on."""
@@ -70,7 +77,6 @@ def training(page: Path, seconds: float) -> dict[str, float]:
     if isinstance(model, ConnectedMethod):
         model.vfm.prepare(data.train_set.images)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True)
-    model.log = lambda *_, **__: None  # type: ignore[method-assign]  # there is no trainer
     steps = iter(range(10**9))
 
     def step() -> int:
@@ -106,11 +112,33 @@ def tokens(size: int, seconds: float) -> float:
     return rate(work, seconds)
 
 
+def whole_fit(page: Path, budget: str) -> dict[str, Any]:
+    """Seconds by stage of ``spatialbench fit`` in a process of its own, which finds nothing rendered.
+
+    Raises:
+        SpatialbenchError: it did not end well.
+    """
+    with tempfile.TemporaryDirectory(prefix="spatialbench-throughput-") as folder:
+        arguments = ["fit", "--config", str(page), "--budget", budget, "--runs", folder]
+        program = "import sys; from spatialbench.cli import main; sys.exit(main())"
+        environment = {**os.environ, CACHE_VARIABLE: f"{folder}/cache"}
+        if subprocess.run([sys.executable, "-c", program, *arguments], env=environment, check=False).returncode:
+            raise SpatialbenchError(f"spatialbench {' '.join(arguments)} failed; see above")
+        info = RunRecord.read(resolve(page, budget=budget, runs=Path(folder)).run_dir).info
+    return {
+        "command": f"spatialbench fit --config {page} --budget {budget}",
+        "seconds": info["wall_seconds"],
+        "neither_model_nor_rendering": info["overhead_share"],
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("results/throughput.json"))
     parser.add_argument("--seconds", type=float, default=10.0, help="of every stage")
     parser.add_argument("--benchmarks", type=Path, default=Path("benchmarks"))
+    parser.add_argument("--fit", default="spatial_attn", help="the page of the whole fit")
+    parser.add_argument("--budget", default="quick", help="the budget of the whole fit")
     arguments = parser.parse_args()
     torch.manual_seed(0)
     size = 96
@@ -126,6 +154,7 @@ def main() -> None:
     for page in discover(arguments.benchmarks):
         found["pages"][page.name] = training(page.path, arguments.seconds)
         print(page.name, found["pages"][page.name], flush=True)
+    found["fit"] = whole_fit(arguments.benchmarks / f"{arguments.fit}.yaml", arguments.budget)
     write_atomic(arguments.out, json.dumps(found, indent=2) + "\n")
     print(f"wrote {arguments.out}")
 
