@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from lightning import LightningModule
 from torch import Tensor
 
-from spatialbench.backbones.clip import load_clip, normalisation, text_tokenizer
+from spatialbench.backbones.clip import TextTokenizer, load_clip, normalisation
 from spatialbench.backbones.towers import Mix, Model, encode_dense, encode_image, encode_text
 from spatialbench.data.batches import Batch
 from spatialbench.distributed import Encoded, gather
@@ -30,7 +30,6 @@ __all__ = ["DEFAULTS", "Batch", "FineTuning", "Method"]
 
 DEFAULTS = FineTuning()
 _CAPTIONS_AT_ONCE = 1024
-_TOKEN_ROWS_KEPT = 2**18
 
 
 class Method(LightningModule):
@@ -69,8 +68,7 @@ class Method(LightningModule):
         self.outcomes = PairOutcomes()
         self.test_outcomes: Outcomes | None = None
         self.test_scores: Scores | None = None
-        self._tokenizer = text_tokenizer(student)
-        self._token_rows: dict[str, Tensor] = {}  # caption -> int64 [context]
+        self._tokenizer = TextTokenizer(student)
         self._text_rows: dict[str, Tensor] = {}  # caption -> float32 [D], of the evaluation under way
 
     # ---------------------------------------------------------------------------------------- what a method is
@@ -113,12 +111,7 @@ class Method(LightningModule):
         Raises:
             SpatialbenchError: a caption is longer than the student reads.
         """
-        if len(self._token_rows) > _TOKEN_ROWS_KEPT:
-            self._token_rows.clear()
-        new = [caption for caption in dict.fromkeys(captions) if caption not in self._token_rows]
-        if new:
-            self._token_rows.update(zip(new, self._tokenizer(new), strict=True))
-        return torch.stack([self._token_rows[caption] for caption in captions]).to(self.device)
+        return self._tokenizer(captions).to(self.device)
 
     # ---------------------------------------------------------------------------------------- training
     def finetuning_loss(self, batch: Batch) -> Tensor:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -55,36 +54,55 @@ def load_clip(spec: str) -> open_clip.CLIP:
     return model.eval()
 
 
-def text_tokenizer(spec: str) -> Callable[[Sequence[str]], Tensor]:
-    """captions -> int64 [C, context_length], zero after the end token.
+class TextTokenizer:
+    """The student's tokenizer; a caption that comes again is not encoded again.
 
-    Raises:
-        SpatialbenchError: (when called) a caption is longer than the student reads.
+    Args:
+        spec: as in :func:`load_clip`.
     """
-    name, _ = _split(spec)
-    options: dict[str, Any] = {}
-    if name == OWN:
-        vocabulary = CONFIGS / "rooms-bpe.txt.gz"
-        if not vocabulary.is_file():
-            raise SpatialbenchError(f"the vocabulary {vocabulary} is missing; reinstall spatialbench")
-        options["bpe_path"] = str(vocabulary)
-    tokenizer = open_clip.get_tokenizer(name, **options)
-    return partial(_tokenize, tokenizer, tokenizer.context_length)
+
+    KEPT = 2**18
+    """Captions whose tokens are remembered."""
+
+    def __init__(self, spec: str) -> None:
+        name, _ = _split(spec)
+        options: dict[str, Any] = {}
+        if name == OWN:
+            vocabulary = CONFIGS / "rooms-bpe.txt.gz"
+            if not vocabulary.is_file():
+                raise SpatialbenchError(f"the vocabulary {vocabulary} is missing; reinstall spatialbench")
+            options["bpe_path"] = str(vocabulary)
+        self._tokenizer = open_clip.get_tokenizer(name, **options)
+        self._rows: dict[str, Tensor] = {}  # caption -> int64 [context_length]
+
+    def __call__(self, captions: Sequence[str]) -> Tensor:
+        """captions -> int64 [C, context_length], zero after the end token.
+
+        Raises:
+            SpatialbenchError: a caption is longer than the student reads.
+        """
+        if len(self._rows) > self.KEPT:
+            self._rows.clear()
+        if new := [caption for caption in dict.fromkeys(captions) if caption not in self._rows]:
+            self._rows.update(zip(new, self._encode(new), strict=True))
+        return torch.stack([self._rows[caption] for caption in captions])
+
+    def _encode(self, captions: list[str]) -> Tensor:
+        context = self._tokenizer.context_length
+        tokens = self._tokenizer(captions, context_length=context + 1)
+        too_long = tokens[:, context].nonzero()
+        if len(too_long):
+            caption = captions[int(too_long[0])]
+            raise SpatialbenchError(
+                f"caption {caption!r} is longer than the {context} tokens of the student; shorten it"
+            )
+        return tokens[:, :context]
 
 
 def normalisation(model: open_clip.CLIP) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and standard deviation per RGB channel, in units of the range [0, 1], that the image tower expects."""
     config = model.visual.preprocess_cfg
     return tuple(config["mean"]), tuple(config["std"])
-
-
-def _tokenize(tokenizer: Any, context: int, captions: Sequence[str]) -> Tensor:
-    tokens = tokenizer(list(captions), context_length=context + 1)
-    too_long = tokens[:, context].nonzero()
-    if len(too_long):
-        caption = captions[int(too_long[0])]
-        raise SpatialbenchError(f"caption {caption!r} is longer than the {context} tokens of the student; shorten it")
-    return tokens[:, :context]
 
 
 def _split(spec: str) -> tuple[str, str | None]:

@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from spatialbench.backbones.clip import load_clip, normalisation, text_tokenizer
+from spatialbench.backbones.clip import TextTokenizer, load_clip, normalisation
 from spatialbench.backbones.towers import encode_image, encode_text
 from spatialbench.errors import atomic_path, write_atomic
 from spatialbench.pretrain.data import CaptionBatch
@@ -83,11 +83,10 @@ class StudentPretraining(L.LightningModule):
         super().__init__()
         self.save_hyperparameters()
         self.student = load_clip(student)
-        self.tokenizer = text_tokenizer(student)
+        self.tokenizer = TextTokenizer(student)
         mean, std = normalisation(self.student)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
-        self._tokens: dict[str, Tensor] = {}
         self.scores: dict[str, float] = {}
 
     def image(self, pixels: Tensor) -> Tensor:
@@ -97,10 +96,8 @@ class StudentPretraining(L.LightningModule):
     def text(self, captions: list[str]) -> Tensor:
         """C captions -> unit-norm [C, D]; equal captions are encoded once."""
         distinct = list(dict.fromkeys(captions))
-        if new := [caption for caption in distinct if caption not in self._tokens]:
-            self._tokens.update(zip(new, self.tokenizer(new), strict=True))
-        tokens = torch.stack([self._tokens[caption] for caption in distinct]).to(self.device)
         row = {caption: k for k, caption in enumerate(distinct)}
+        tokens = self.tokenizer(distinct).to(self.device)
         embeddings = F.normalize(encode_text(self.student, tokens).float(), dim=-1)
         return embeddings[torch.tensor([row[caption] for caption in captions], device=self.device)]
 

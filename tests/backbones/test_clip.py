@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from spatialbench.backbones.clip import load_clip, normalisation, text_tokenizer
+from spatialbench.backbones.clip import TextTokenizer, load_clip, normalisation
 from spatialbench.errors import SpatialbenchError
 from tests.models import student
 
@@ -20,9 +20,9 @@ def test_the_shipped_config_is_known_to_open_clip() -> None:
     assert "rooms-student" in open_clip.list_models()
     assert not model.training
     assert {p.dtype for p in model.parameters()} == {torch.float32}
-    assert text_tokenizer("rooms-student")(["The sofa is left of the bed."]).shape == (1, model.context_length)
+    assert TextTokenizer("rooms-student")(["The sofa is left of the bed."]).shape == (1, model.context_length)
     vocabulary = open_clip.get_model_config("rooms-student")["text_cfg"]["vocab_size"]
-    assert text_tokenizer("rooms-student")(["The sofa."]).max() == vocabulary - 1, "the end token is the last"
+    assert TextTokenizer("rooms-student")(["The sofa."]).max() == vocabulary - 1, "the end token is the last"
 
 
 def test_random_weights_that_were_asked_for_are_no_warning(caplog: pytest.LogCaptureFixture) -> None:
@@ -91,8 +91,18 @@ def test_a_model_that_is_no_plain_clip(name: str, vision: str, text: str) -> Non
 
 
 def test_a_caption_that_is_too_long() -> None:
-    tokenize = text_tokenizer(student())
+    tokenize = TextTokenizer(student())
     fits = "the " * 18
     assert tokenize([fits, "the"]).shape == (2, 20)
     with pytest.raises(SpatialbenchError, match="longer than the 20 tokens"):
         tokenize(["the", fits + "the"])
+
+
+def test_captions_keep_their_tokens_when_what_was_remembered_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    captions = ["The sofa.", "The bed.", "The sofa."]
+    wanted = TextTokenizer(student())(captions)
+    monkeypatch.setattr(TextTokenizer, "KEPT", 1)
+    tokenize = TextTokenizer(student())
+    for _ in range(3):
+        assert torch.equal(tokenize(captions), wanted)
+        assert torch.equal(tokenize(captions[1:]), wanted[1:])

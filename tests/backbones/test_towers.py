@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spatialbench.backbones import towers
-from spatialbench.backbones.clip import load_clip, text_tokenizer
+from spatialbench.backbones.clip import TextTokenizer, load_clip
 from tests.models import SIZE, student
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -46,7 +46,7 @@ def test_the_image_tower_is_open_clips(spec: str) -> None:
 def test_the_text_tower_is_open_clips_whole_context(spec: str) -> None:
     """Exact in double: what lies behind the longest caption has no effect."""
     model = load_clip(spec).double()
-    tokens = text_tokenizer(spec)(CAPTIONS)
+    tokens = TextTokenizer(spec)(CAPTIONS)
     torch.testing.assert_close(towers.encode_text(model, tokens), model.encode_text(tokens), rtol=1e-12, atol=1e-12)
     garbage = tokens.clone()
     garbage[:, -1] = 1
@@ -63,7 +63,7 @@ def test_a_text_tower_that_reads_at_its_end_token() -> None:
 def test_gradients_are_open_clips(spec: str) -> None:
     """Every parameter of both towers, in double."""
     model = load_clip(spec).double()
-    tokens = text_tokenizer(spec)(CAPTIONS)
+    tokens = TextTokenizer(spec)(CAPTIONS)
     gradients = []
     for image, text in ((towers.encode_image, towers.encode_text), (type(model).encode_image, type(model).encode_text)):
         model.zero_grad()

@@ -10,7 +10,7 @@ import pytest
 import torch
 from lightning import Trainer
 
-from spatialbench.backbones.clip import OWN, WEIGHTS, text_tokenizer
+from spatialbench.backbones.clip import OWN, WEIGHTS, TextTokenizer
 from spatialbench.data.records import Box
 from spatialbench.data.rooms.facts import SceneView, View
 from spatialbench.data.rooms.kinds import KIND, KINDS
@@ -114,14 +114,14 @@ def test_every_word_is_one_token_and_the_stored_vocabulary_is_the_learned_one() 
     before = vocabulary.PATH.read_bytes()
     vocabulary.main()
     assert vocabulary.PATH.read_bytes() == before
-    tokenize = text_tokenizer(f"{OWN}:random")
+    tokenize = TextTokenizer(f"{OWN}:random")
     for word in vocabulary.words():
         assert int((tokenize([word]) > 0).sum()) == 3, word  # start, word, end
     assert int((tokenize(["refrigerator"]) > 0).sum()) > 3  # an unknown word still encodes
 
 
 def test_the_longest_caption_fits_the_context() -> None:
-    tokenize = text_tokenizer(f"{OWN}:random")
+    tokenize = TextTokenizer(f"{OWN}:random")
     longest = max((kind.name for kind in KINDS), key=lambda name: len(name.split()))
     tokenize([f"The {longest} is farther than the {longest}."])
     tokenize([template.format(*[f"orange {longest}"] * 2) for template in TEMPLATES])
