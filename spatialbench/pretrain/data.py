@@ -34,25 +34,9 @@ TEMPLATES = (
 """Wordings for two objects; none says where anything is. One object is always "a sofa": few distinct captions, so that
 the text tower has little to do."""
 FILLED = 0.5
-"""Share of the captions of two objects that have words of ``FILLERS`` between the names instead, "The sofa is like this
+"""Share of the captions of two objects that have words of ``FILLERS`` between the names instead, "The sofa is of there
 the lamp.": names are then understood in sentences that were never read."""
-FILLERS = (
-    "is",
-    "with",
-    "in",
-    "of",
-    "there",
-    "this",
-    "that",
-    "as",
-    "than",
-    "like",
-    "seen",
-    "shown",
-    "for",
-    "to",
-    "more",
-)
+FILLERS = ("is", "with", "in", "of", "there", "than", "and", "photo", "picture", "room")
 PLAIN = 0.6
 """Share of the captions that leave the colours out."""
 
