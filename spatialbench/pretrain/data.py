@@ -69,9 +69,11 @@ class DenseBatch(TypedDict):
 
 
 class Caption(NamedTuple):
-    """A caption, its foil, and the things that either names (the same one twice when it is one)."""
+    """A caption, its foil, and the things that either names (the same one twice when it is one); ``twin`` is how many
+    captions further on the one with the two objects in the other order stands."""
 
     text: str
+    twin: int
     foil: str
     claims: tuple[int, int]
     foil_claims: tuple[int, int]
@@ -89,11 +91,11 @@ def write_captions(scene: SceneView, names: int, pairs: int, rng: np.random.Gene
     the loss masks as it masks every caption that is true of the picture.
     """
     views = list(scene.named.values())
-    captions = [_caption("a {}", (views[k],), rng.random() < PLAIN) for k in rng.permutation(len(views))[:names]]
+    captions = [_caption("a {}", (views[k],), 0, rng.random() < PLAIN) for k in rng.permutation(len(views))[:names]]
     for _ in range(pairs if len(views) > 1 else 0):
         first, second = (views[k] for k in rng.permutation(len(views))[:2])
         wording, plain = _wording(rng), rng.random() < PLAIN
-        captions += [_caption(wording, pair, plain) for pair in ((first, second), (second, first))]
+        captions += [_caption(wording, (first, second), 1, plain), _caption(wording, (second, first), -1, plain)]
     return captions
 
 
@@ -103,7 +105,7 @@ def _wording(rng: np.random.Generator) -> str:
     return TEMPLATES[int(rng.integers(len(TEMPLATES)))]
 
 
-def _caption(wording: str, views: tuple[View, ...], plain: bool) -> Caption:
+def _caption(wording: str, views: tuple[View, ...], twin: int, plain: bool) -> Caption:
     colours = tuple(None if plain else view.colour for view in views)
 
     def write(colours: tuple[str | None, ...]) -> tuple[str, tuple[int, int]]:
@@ -115,7 +117,7 @@ def _caption(wording: str, views: tuple[View, ...], plain: bool) -> Caption:
     swapped = colours[::-1]
     apart = swapped != colours and all(c in KIND[v.name].colours for v, c in zip(views, swapped, strict=True))
     foil, foil_claims = write(swapped) if apart else (text, claims)
-    return Caption(text, foil, claims, foil_claims)
+    return Caption(text, twin, foil, claims, foil_claims)
 
 
 class _Scenes(Dataset):
@@ -145,6 +147,7 @@ class _Scenes(Dataset):
             pixels=self.pixels(rows),
             image=torch.tensor([k for k, _ in written]),
             captions=[caption.text for _, caption in written],
+            twin=torch.tensor([c + caption.twin for c, (_, caption) in enumerate(written)]),
             foils=[caption.foil for _, caption in written],
             seen=self.seen[rows],
             claims=torch.tensor([caption.claims for _, caption in written]),

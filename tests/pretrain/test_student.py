@@ -58,6 +58,7 @@ def test_two_objects_are_named_in_both_orders_in_the_same_words() -> None:
         exchanged = exchanged.replace("red", "?").replace("white", "red").replace("?", "white")
         assert other.text == exchanged != one.text
         assert one.claims == other.claims[::-1]
+        assert (one.twin, other.twin) == (1, -1)
 
 
 def test_foils_exchange_colours_only_where_both_kinds_come_in_both() -> None:
@@ -96,7 +97,10 @@ def test_loss_is_the_printed_equation() -> None:
         image_side -= math.log(own / (own + others)) / captions
         others = sum(math.exp(scores[j, c]) for j in range(pictures) if not truth[j, c])
         text_side -= math.log(own / (own + others)) / captions
-    assert caption_loss(scores, image, truth).item() == pytest.approx((image_side + text_side) / 2, rel=1e-12)
+    twin = torch.tensor([1, 0, 2, 3, 4, 6, 5])
+    symmetric = sum(float(scores[image[c], c] - scores[image[c], twin[c]]) ** 2 for c in range(captions)) / captions
+    wanted = (image_side + text_side) / 2 + 3 * symmetric
+    assert caption_loss(scores, image, twin, truth, 3.0).item() == pytest.approx(wanted, rel=1e-12)
 
 
 def test_retrieval_scores_by_hand() -> None:
