@@ -113,7 +113,7 @@ def tokens(size: int, seconds: float) -> float:
 
 
 def whole_fit(page: Path, budget: str) -> dict[str, Any]:
-    """Seconds by stage of ``spatialbench fit`` in a process of its own, which finds nothing rendered.
+    """Seconds by stage and scores of ``spatialbench fit`` in a process of its own, which finds nothing rendered.
 
     Raises:
         SpatialbenchError: it did not end well.
@@ -129,6 +129,7 @@ def whole_fit(page: Path, budget: str) -> dict[str, Any]:
         "command": f"spatialbench fit --config {page} --budget {budget}",
         "seconds": info["wall_seconds"],
         "neither_model_nor_rendering": info["overhead_share"],
+        "accuracy": info["scores"]["accuracy"],
     }
 
 
