@@ -184,7 +184,7 @@ class PretrainData(L.LightningDataModule):
         images: pictures to train on.
         val_images: pictures to validate on.
         image_size: pixels a side.
-        batch_images: pictures a batch.
+        batch_images: pictures a batch; the captions of the validation are drawn a batch at a time, and differ with it.
         names, pairs: objects named alone and couples named together (in both orders), a picture and batch; none of
             either gives depth and masks.
         seed: of order and captions.
@@ -195,7 +195,7 @@ class PretrainData(L.LightningDataModule):
         images: int = 24_000,
         val_images: int = 1_000,
         image_size: int = 96,
-        batch_images: int = 128,
+        batch_images: int = 64,
         names: int = 8,
         pairs: int = 2,
         seed: int = 0,
