@@ -21,7 +21,8 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from spatialbench.arguments import did_you_mean
 from spatialbench.errors import SpatialbenchError
-from spatialbench.pages import DATAMODULE, Config, Resolved
+from spatialbench.experiment import DATAMODULE, Resolved
+from spatialbench.pages import Config
 from spatialbench.signatures import import_class, unknown_key
 
 TRAINER_DEFAULTS = {"logger": False, "num_sanity_val_steps": 0, "enable_model_summary": False}
@@ -104,7 +105,7 @@ def dump_config(resolved: Resolved) -> str:
 
 
 def flag_overrides(resolved: Resolved, flags: Sequence[str]) -> Config:
-    """What LightningCLI flags change, as a partial configuration for :func:`spatialbench.pages.resolve`.
+    """What LightningCLI flags change, as a partial configuration for :func:`spatialbench.experiment.resolve`.
 
     Args:
         flags: for instance ``["--trainer.max_steps", "3", "--data.path=x.json"]``.

@@ -20,7 +20,8 @@ from spatialbench.errors import SpatialbenchError
 
 if TYPE_CHECKING:
     from spatialbench.build import Built
-    from spatialbench.pages import Config, Resolved
+    from spatialbench.experiment import Resolved
+    from spatialbench.pages import Config
 
 _STARTED = time.perf_counter()
 
@@ -187,7 +188,7 @@ def _verb_parser(name: str) -> Parser:
 
 
 def _resolve(name: str, options: argparse.Namespace, flags: list[str]) -> Resolved:
-    from spatialbench.pages import deep_merge, resolve
+    from spatialbench.experiment import deep_merge, resolve
 
     page, *layers = options.config
     overrides: Config = deep_merge(*(_layer(path) for path in layers))

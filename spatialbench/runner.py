@@ -18,7 +18,8 @@ from pathlib import Path
 from spatialbench.collect import collect
 from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.outcomes import RunOutcomes
-from spatialbench.pages import Page, Resolved, Track, load_page, load_track, resolve
+from spatialbench.experiment import Resolved, resolve
+from spatialbench.pages import Page, Track, load_page, load_track
 from spatialbench.results import (
     STORED_BUDGET,
     ResultOutcomes,

@@ -16,7 +16,8 @@ from typing import Any
 
 from spatialbench.arguments import did_you_mean
 from spatialbench.errors import SpatialbenchError, write_atomic
-from spatialbench.pages import Config, Resolved
+from spatialbench.experiment import Resolved
+from spatialbench.pages import Config
 
 SCHEMA = 1
 STAMP = "spatialbench"

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spatialbench.errors import SpatialbenchError
-from spatialbench.pages import Page, Track, content_hash, discover, load_page, load_track, weights_digests
+from spatialbench.experiment import weights_digests
+from spatialbench.pages import Page, Track, content_hash, discover, load_page, load_track
 from spatialbench.relations import RELATIONS, Statement
 from spatialbench.results import Result
 

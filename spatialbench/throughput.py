@@ -31,8 +31,9 @@ from spatialbench.data.rooms import load
 from spatialbench.data.rooms.render import render
 from spatialbench.data.rooms.scene import generate
 from spatialbench.errors import SpatialbenchError, write_atomic
+from spatialbench.experiment import resolve
 from spatialbench.method import Method
-from spatialbench.pages import discover, resolve
+from spatialbench.pages import discover
 from spatialbench.runs import RunRecord
 
 IMAGES = 512

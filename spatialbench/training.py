@@ -32,8 +32,8 @@ from spatialbench.callbacks import (
 from spatialbench.errors import SpatialbenchError, write_atomic
 from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.evaluation.relations import Scores
+from spatialbench.experiment import Resolved
 from spatialbench.method import Method
-from spatialbench.pages import Resolved
 from spatialbench.report.table import print_run
 from spatialbench.runs import RunRecord, check_checkpoint, clear, read_checkpoint, stamp
 
@@ -45,7 +45,7 @@ def fit(resolved: Resolved, force: bool = False, started: float | None = None, s
     """Trains, tests the last checkpoint and writes the run folder; goes on where an earlier start was stopped.
 
     Args:
-        resolved: see :func:`spatialbench.pages.resolve`.
+        resolved: see :func:`spatialbench.experiment.resolve`.
         force: begin from nothing even when the folder holds a finished or a stopped run.
         started: ``time.perf_counter()`` when the process began, so that the imports count too.
         show: print the table of a finished run.

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from spatialbench.evaluation.outcomes import RunOutcomes
-from spatialbench.pages import Resolved
+from spatialbench.experiment import Resolved
 from spatialbench.relations import RELATIONS
 from spatialbench.results import Parameters, Result, ResultOutcomes, SeedRun, make_result, result_path, write_result
 from spatialbench.runs import RunRecord

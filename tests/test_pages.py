@@ -11,16 +11,8 @@ import yaml
 from spatialbench.arguments import did_you_mean
 from spatialbench.build import dump_config
 from spatialbench.errors import SpatialbenchError
-from spatialbench.pages import (
-    compose,
-    deep_merge,
-    discover,
-    load_page,
-    load_track,
-    parse_yaml,
-    resolve,
-    weights_digests,
-)
+from spatialbench.experiment import compose, deep_merge, resolve, weights_digests
+from spatialbench.pages import discover, load_page, load_track, parse_yaml
 from spatialbench.signatures import import_class, parameters, prune, unknown_key
 from spatialbench.stale import track_hash
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from spatialbench.errors import SpatialbenchError
-from spatialbench.pages import Resolved
+from spatialbench.experiment import Resolved
 from spatialbench.results import read_outcomes, read_result
 from spatialbench.runner import Clock, run
 from spatialbench.runs import RunRecord
@@ -260,7 +260,7 @@ def test_wrong_calls(here: Path, fit: FakeFit) -> None:
 
 
 def test_time_left_is_that_of_the_same_page_where_known(here: Path) -> None:
-    from spatialbench.pages import resolve
+    from spatialbench.experiment import resolve
 
     a, b = (resolve(page, "rooms", "full", 0) for page in pages("a", "b"))
     clock = Clock(total=4)

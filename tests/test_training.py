@@ -13,7 +13,7 @@ import yaml
 from spatialbench.callbacks import Interrupted, MetricsFile, StageClock
 from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.outcomes import RunOutcomes
-from spatialbench.pages import Resolved, resolve
+from spatialbench.experiment import Resolved, resolve
 from spatialbench.runs import RunRecord, newest, read_checkpoint
 from spatialbench.training import fit
 from tests import tiny

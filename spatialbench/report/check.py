@@ -29,7 +29,8 @@ from spatialbench.collect import collect
 from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.evaluation.statistics import COLUMNS, bootstrap, paired_difference
-from spatialbench.pages import Page, Resolved, Track, resolve
+from spatialbench.experiment import Resolved, resolve
+from spatialbench.pages import Page, Track
 from spatialbench.relations import RELATIONS
 from spatialbench.report.readme import readme
 from spatialbench.report.rows import check_mergeable

@@ -16,7 +16,7 @@ import pytest
 
 from spatialbench import relations
 from spatialbench.evaluation.outcomes import RunOutcomes
-from spatialbench.pages import Resolved
+from spatialbench.experiment import Resolved
 from spatialbench.relations import RELATIONS, Statement
 from spatialbench.report.check import (
     FLIP_MARGIN,
