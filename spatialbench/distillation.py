@@ -1,0 +1,165 @@
+"""Regions of a dense map, and what is distilled into them: pure functions, each an equation of its paper.
+
+    CLIPSelf              (1)  1 - mean_i <f_i, t_i>                     f_i the region of the map, t_i of its crop
+    region and text       (2)  mean_i sum_{c in C} BCE(e^scale <f_i, T_c>, [c = y_i])
+    spatial correlation   (3)  A = Z Z^T, Z the L tokens of a region, unit norm
+                          (4)  P = softmax_row(g(A) / tau)
+                          (5)  - 1/(N L) sum_i sum_j sum_k Pt_i[j,k] log Ps_i[j,k]
+    refiner               (6)  mean_j ( - <g_j, t_j> / tau + u log sum_k e^{<g_j, t_k> / tau} )
+
+Letters: B images, N regions, h w tokens of a map, L = r r tokens of a region, D joint width, K classes.
+
+Source: (1), (2) CLIPSelf and its RegionCLIP setting, wusize/CLIPSelf @ 1c7fe9c; (3)-(5) Qiu et al., "Refining CLIP's
+Spatial Awareness", ICLR 2025, arXiv 2504.02328, which released no code: g, tau and the stop-gradient are those of the
+same authors' CongpeiQiu/UniRefiner @ 38f4e71, as is (6). specs/r_sc_rla.md 2-4 says what is quoted, what inferred.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from spatialbench.errors import SpatialbenchError
+
+Normaliser = Literal["minmax", "none"]
+
+
+def region_tokens(dense: Tensor, boxes: Tensor, image: Tensor, size: int) -> Tensor:
+    """The tokens of regions, RoIAlign of a dense map.
+
+    Args:
+        dense: [B, h, w, D].
+        boxes: [N, 4], x0 y0 x1 y1 in [0, 1] of the image.
+        image: int64 [N], the row of ``dense`` of every box.
+        size: r; 1 gives one vector a region.
+
+    Returns:
+        [N, r r, D] in the type of ``dense``, unit norm.
+
+    Raises:
+        SpatialbenchError: there is no box, or one that is not finite, empty, or outside of the image.
+    """
+    check_boxes(boxes)
+    height, width = dense.shape[1:3]
+    scale = torch.tensor([width, height, width, height], dtype=dense.dtype, device=dense.device)
+    rois = torch.cat([image[:, None].to(dense.dtype), boxes.to(dense.dtype) * scale], dim=1)
+    tokens = roi_align(dense.permute(0, 3, 1, 2), rois, output_size=size, aligned=True)  # [N, D, r, r]
+    return F.normalize(tokens.flatten(2).transpose(1, 2), dim=-1)
+
+
+def check_boxes(boxes: Tensor) -> None:
+    """Raises:
+    SpatialbenchError: there is no box, or one that is not finite, empty, or outside of the image [0, 1].
+    """
+    if not len(boxes):
+        raise SpatialbenchError("there is no region in the batch: give more regions an image, or smaller ones")
+    corners = boxes.detach().double()
+    wrong = {
+        "is not finite": ~corners.isfinite().all(1),
+        "is empty": (corners[:, 2:] <= corners[:, :2]).any(1),
+        "reaches out of the image": ((corners < -1e-6) | (corners > 1 + 1e-6)).any(1),
+    }
+    for what, found in wrong.items():
+        if found.any():
+            number = int(found.nonzero()[0])
+            raise SpatialbenchError(f"region {number}, {[round(v, 4) for v in corners[number].tolist()]}, {what}")
+
+
+def crop_cosine(regions: Tensor, crops: Tensor) -> Tensor:
+    """(1), CLIPSelf: a region of the map is to be what the teacher says of the region cut out.
+
+    Args:
+        regions, crops: [N, D], unit norm.
+    """
+    return 1 - (regions * crops).sum(-1).mean()
+
+
+def region_text(regions: Tensor, texts: Tensor, label: Tensor, scale: Tensor | float) -> Tensor:
+    """(2): every region against every class, as in a multi-label problem.
+
+    Args:
+        regions: [N, D], unit norm.
+        texts: [K, D], unit norm, the classes C.
+        label: int64 [N], in [0, K).
+        scale: inverse temperature.
+    """
+    logits = scale * regions @ texts.T
+    target = F.one_hot(label, len(texts)).to(logits.dtype)
+    return F.binary_cross_entropy_with_logits(logits, target, reduction="sum") / len(regions)
+
+
+class Correlation(NamedTuple):
+    """loss: (5), a scalar. divergence: (5) less the teacher's entropy, that is KL(Pt || Ps), for the log."""
+
+    loss: Tensor
+    divergence: Tensor
+
+
+def spatial_correlation(
+    student: Tensor,
+    teacher: Tensor,
+    temperature: float = 0.2,
+    normaliser: Normaliser = "minmax",
+    stop_gradient: bool = True,
+    diagonal: bool = True,
+) -> Correlation:
+    """(3)-(5): the tokens of a region are to be as alike one another as the teacher's are.
+
+    Only correlations are compared: the two need not live in one space, nor have one width.
+
+    Args:
+        student: [N, L, D], unit norm.
+        teacher: [N, L, D'], unit norm; no gradient goes there.
+        temperature: tau, of both.
+        normaliser: g; ``minmax`` stretches every row of A to [0, 1], since the cosines of CLIP's tokens lie in a narrow
+            band; ``none`` leaves them.
+        stop_gradient: of the second factor of the student's A.
+        diagonal: keep a token's correlation with itself, which is 1 whatever the token.
+
+    Raises:
+        ValueError: other than L >= 2 tokens on both sides, or a temperature of 0 or less.
+    """
+    if student.shape[:2] != teacher.shape[:2] or student.shape[1] < 2:
+        raise ValueError(f"tokens {list(student.shape)} and {list(teacher.shape)}: [N, L, ...] with the same L >= 2")
+    if temperature <= 0:
+        raise ValueError(f"the temperature is {temperature}; it must be more than 0")
+    student, teacher = student.float() if student.dtype != torch.float64 else student, teacher.detach().to(student)
+    own = student @ (student.detach() if stop_gradient else student).mT  # (3)
+    wanted = teacher @ teacher.mT
+    log_student = _rows(own, temperature, normaliser, diagonal)  # (4)
+    log_teacher = _rows(wanted, temperature, normaliser, diagonal)
+    target = log_teacher.exp()
+    rows = student.shape[0] * student.shape[1]
+    return Correlation(
+        loss=-(target * log_student).sum() / rows,  # (5)
+        divergence=(target * (log_teacher - log_student.detach())).sum() / rows,
+    )
+
+
+def _rows(correlations: Tensor, temperature: float, normaliser: Normaliser, diagonal: bool) -> Tensor:
+    """log P of (4). Where the diagonal is left out, a row has L - 1 entries."""
+    if not diagonal:
+        count = correlations.shape[-1]
+        others = ~torch.eye(count, dtype=torch.bool, device=correlations.device)
+        correlations = correlations[:, others].unflatten(1, (count, count - 1))
+    if normaliser == "minmax":
+        low, high = correlations.amin(-1, keepdim=True), correlations.amax(-1, keepdim=True)
+        correlations = (correlations - low) / (high - low).clamp(min=1e-6)  # a region of one colour: all alike
+    return (correlations / temperature).log_softmax(-1)
+
+
+def token_contrast(refined: Tensor, local: Tensor, temperature: float = 0.2, uniformity: float = 1.0) -> Tensor:
+    """(6): a token of the whole image is to be the token of the same place in a crop, and no other of that crop.
+
+    Args:
+        refined: [N, L, D], unit norm, g.
+        local: [N, L, D], unit norm, t; no gradient goes there.
+        temperature: tau.
+        uniformity: u; 1 is InfoNCE.
+    """
+    logits = refined @ local.detach().mT / temperature
+    return (uniformity * logits.logsumexp(-1) - logits.diagonal(dim1=-2, dim2=-1)).mean()
