@@ -64,12 +64,14 @@ def rendering(size: int, seconds: float) -> float:
 
 
 def training(page: Path, seconds: float) -> dict[str, float]:
-    """Pictures and pairs a second of a page's training step (forward, backward, optimiser) and of its test.
+    """Pictures and pairs a second of a page's training step (forward, backward, optimiser), where it has one, and of
+    its test.
 
     The VFM's tokens are in the cache, as they are after the first epoch.
     """
     shrunk = {"data": {"train_images": IMAGES, "val_images": 1, "test_images": IMAGES}}
-    built = build(resolve(page, overrides=shrunk))
+    resolved = resolve(page, overrides=shrunk)
+    built = build(resolved)
     model, data = built.model, built.data
     assert isinstance(model, Method)
     assert isinstance(data, PairDataModule)
@@ -96,9 +98,12 @@ def training(page: Path, seconds: float) -> dict[str, float]:
             model.predict_step(batch)
         return len(batch["pixels"])
 
-    pairs = sum(len(batch["captions"]) for batch in batches) / sum(len(batch["pixels"]) for batch in batches)
-    found = {"train_images": rate(step, seconds), "test_images": rate(test, seconds)}
-    return {**found, "train_pairs": round(found["train_images"] * pairs, 1)}
+    found = {"test_images": rate(test, seconds)}
+    if resolved.needs_training:
+        pairs = sum(len(batch["captions"]) for batch in batches) / sum(len(batch["pixels"]) for batch in batches)
+        found["train_images"] = rate(step, seconds)
+        found["train_pairs"] = round(found["train_images"] * pairs, 1)
+    return found
 
 
 def tokens(size: int, seconds: float) -> float:
