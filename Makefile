@@ -31,7 +31,7 @@ rows:  ## fit, test and store every page (BUDGET=full SEEDS=0,1,2); what is done
 smoke:  ## store the smoke results that check-results repeats
 	spatialbench run $(PAGES) --budget smoke --seeds 0 --force
 
-throughput:  ## images a second of every stage, written to results/throughput.json
+throughput:  ## images a second of every stage and one whole quick fit, to results/throughput.json (15 minutes)
 	$(PYTHON) -m spatialbench.throughput
 
 figures:  ## the README's pictures

@@ -1,3 +1,8 @@
 """spatialbench: one protocol and one table for every published way of giving CLIP a sense of space."""
 
+from pathlib import Path
+
 __version__ = "0.1.0"
+
+WEIGHTS = Path(__file__).parent / "weights"
+"""The weights that the package ships, by name."""

@@ -1,11 +1,13 @@
 """Regions of a dense map, and what is distilled into them: pure functions, each an equation of its paper.
 
     CLIPSelf              (1)  1 - mean_i <f_i, t_i>                     f_i the region of the map, t_i of its crop
-    region and text       (2)  mean_i sum_{c in C} BCE(e^scale <f_i, T_c>, [c = y_i])
+    region and text       (2)  mean_i sum_{c in C} BCE(s <f_i, T_c>, [c = y_i])      s the inverse temperature
     spatial correlation   (3)  A = Z Z^T, Z the L tokens of a region, unit norm
                           (4)  P = softmax_row(g(A) / tau)
                           (5)  - 1/(N L) sum_i sum_j sum_k Pt_i[j,k] log Ps_i[j,k]
     refiner               (6)  mean_j ( - <g_j, t_j> / tau + u log sum_k e^{<g_j, t_k> / tau} )
+
+All in float32 (float64 where that comes in), also under autocast: what is compared is finer than bfloat16.
 
 Letters: B images, N regions, h w tokens of a map, L = r r tokens of a region, D joint width, K classes.
 
@@ -26,6 +28,7 @@ from torchvision.ops import roi_align
 from spatialbench.errors import SpatialbenchError
 
 Normaliser = Literal["minmax", "none"]
+_NARROWEST = 1e-3  # a row of cosines closer than this is not stretched to [0, 1]: a region of one colour
 
 
 def region_tokens(dense: Tensor, boxes: Tensor, image: Tensor, size: int) -> Tensor:
@@ -38,17 +41,27 @@ def region_tokens(dense: Tensor, boxes: Tensor, image: Tensor, size: int) -> Ten
         size: r; 1 gives one vector a region.
 
     Returns:
-        [N, r r, D] in the type of ``dense``, unit norm.
+        [N, r r, D], unit norm.
 
     Raises:
         SpatialbenchError: there is no box, or one that is not finite, empty, or outside of the image.
     """
     check_boxes(boxes)
     height, width = dense.shape[1:3]
-    scale = torch.tensor([width, height, width, height], dtype=dense.dtype, device=dense.device)
-    rois = torch.cat([image[:, None].to(dense.dtype), boxes.to(dense.dtype) * scale], dim=1)
-    tokens = roi_align(dense.permute(0, 3, 1, 2), rois, output_size=size, aligned=True)  # [N, D, r, r]
-    return F.normalize(tokens.flatten(2).transpose(1, 2), dim=-1)
+    with _exact(dense):
+        dense = _single(dense)
+        scale = dense.new_tensor([width, height, width, height])
+        rois = torch.cat([image[:, None].to(dense), boxes.to(dense) * scale], dim=1)
+        tokens = roi_align(dense.permute(0, 3, 1, 2), rois, output_size=size, aligned=True)  # [N, D, r, r]
+        return F.normalize(tokens.flatten(2).transpose(1, 2), dim=-1)
+
+
+def _exact(x: Tensor) -> torch.autocast:
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def _single(x: Tensor) -> Tensor:
+    return x if x.dtype == torch.float64 else x.float()
 
 
 def check_boxes(boxes: Tensor) -> None:
@@ -87,9 +100,10 @@ def region_text(regions: Tensor, texts: Tensor, label: Tensor, scale: Tensor | f
         label: int64 [N], in [0, K).
         scale: inverse temperature.
     """
-    logits = scale * regions @ texts.T
-    target = F.one_hot(label, len(texts)).to(logits.dtype)
-    return F.binary_cross_entropy_with_logits(logits, target, reduction="sum") / len(regions)
+    with _exact(regions):
+        logits = scale * _single(regions) @ _single(texts).T
+        target = F.one_hot(label, len(texts)).to(logits)
+        return F.binary_cross_entropy_with_logits(logits, target, reduction="sum") / len(regions)
 
 
 class Correlation(NamedTuple):
@@ -127,11 +141,11 @@ def spatial_correlation(
         raise ValueError(f"tokens {list(student.shape)} and {list(teacher.shape)}: [N, L, ...] with the same L >= 2")
     if temperature <= 0:
         raise ValueError(f"the temperature is {temperature}; it must be more than 0")
-    student, teacher = student.float() if student.dtype != torch.float64 else student, teacher.detach().to(student)
-    own = student @ (student.detach() if stop_gradient else student).mT  # (3)
-    wanted = teacher @ teacher.mT
-    log_student = _rows(own, temperature, normaliser, diagonal)  # (4)
-    log_teacher = _rows(wanted, temperature, normaliser, diagonal)
+    with _exact(student):
+        student, teacher = _single(student), _single(teacher.detach())
+        own = student @ (student.detach() if stop_gradient else student).mT  # (3)
+        log_student = _rows(own, temperature, normaliser, diagonal)  # (4)
+        log_teacher = _rows(teacher @ teacher.mT, temperature, normaliser, diagonal)
     target = log_teacher.exp()
     rows = student.shape[0] * student.shape[1]
     return Correlation(
@@ -148,7 +162,7 @@ def _rows(correlations: Tensor, temperature: float, normaliser: Normaliser, diag
         correlations = correlations[:, others].unflatten(1, (count, count - 1))
     if normaliser == "minmax":
         low, high = correlations.amin(-1, keepdim=True), correlations.amax(-1, keepdim=True)
-        correlations = (correlations - low) / (high - low).clamp(min=1e-6)  # a region of one colour: all alike
+        correlations = (correlations - low) / (high - low).clamp(min=_NARROWEST)
     return (correlations / temperature).log_softmax(-1)
 
 
@@ -161,5 +175,6 @@ def token_contrast(refined: Tensor, local: Tensor, temperature: float = 0.2, uni
         temperature: tau.
         uniformity: u; 1 is InfoNCE.
     """
-    logits = refined @ local.detach().mT / temperature
-    return (uniformity * logits.logsumexp(-1) - logits.diagonal(dim1=-2, dim2=-1)).mean()
+    with _exact(refined):
+        logits = _single(refined) @ _single(local.detach()).mT / temperature
+        return (uniformity * logits.logsumexp(-1) - logits.diagonal(dim1=-2, dim2=-1)).mean()

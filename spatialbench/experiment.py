@@ -14,15 +14,13 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
+from spatialbench import WEIGHTS
 from spatialbench.arguments import did_you_mean
 from spatialbench.errors import SpatialbenchError
 from spatialbench.pages import LAYER_KEYS, Config, Page, Track, check_seed, content_hash, load_page, load_track
 
 DATAMODULE = "spatialbench.data.datamodule.PairDataModule"
 """The datamodule of every page that names no other."""
-
-WEIGHTS = Path(__file__).parent / "weights"
-"""The weights that the package ships, by name."""
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ import torch
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
+from spatialbench import WEIGHTS
 from spatialbench.errors import SpatialbenchError
 
 CONFIGS = Path(__file__).parent / "configs"
-WEIGHTS = Path(__file__).parents[1] / "weights"
 OWN = "rooms-student"
 """The student shipped with the package: configs/rooms-student.json, weights/rooms-student.safetensors."""
 

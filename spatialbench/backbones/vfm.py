@@ -23,12 +23,12 @@ from timm.layers import Attention
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
+from spatialbench import WEIGHTS
 from spatialbench.backbones.token_cache import TokenCache, content_key
 from spatialbench.data.cache import cache_root, progress
 from spatialbench.errors import SpatialbenchError
 
 CONFIGS = Path(__file__).parent / "configs"
-WEIGHTS = Path(__file__).parents[1] / "weights"
 OWN = "rooms-vfm"
 """The VFM shipped with the package: configs/rooms-vfm.json, weights/rooms-vfm.safetensors."""
 

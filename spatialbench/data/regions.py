@@ -15,6 +15,7 @@ from torch import Tensor
 
 GRID = 6
 """A grid has at most so many rows and columns."""
+_SLACK = 1e-3  # pixels: a corner in float32 is rounded by more than 1e-6 of them
 
 
 def grids(most: int = GRID) -> list[tuple[int, int]]:
@@ -80,8 +81,8 @@ def crops(pixels: Tensor, boxes: Tensor, image: Tensor, size: int) -> Tensor:
     whole = torch.tensor([width, height, width, height], dtype=torch.float64)
     found = pixels.new_zeros(len(boxes), 3, size, size)
     for number, (row, corners) in enumerate(zip(image.tolist(), (boxes.cpu().double() * whole).tolist(), strict=True)):
-        x0, y0 = min(math.floor(corners[0] + 1e-6), width - 1), min(math.floor(corners[1] + 1e-6), height - 1)
-        x1, y1 = max(math.ceil(corners[2] - 1e-6), x0 + 1), max(math.ceil(corners[3] - 1e-6), y0 + 1)
+        x0, y0 = min(math.floor(corners[0] + _SLACK), width - 1), min(math.floor(corners[1] + _SLACK), height - 1)
+        x1, y1 = max(math.ceil(corners[2] - _SLACK), x0 + 1), max(math.ceil(corners[3] - _SLACK), y0 + 1)
         part = pixels[row : row + 1, :, y0:y1, x0:x1].float()
         scale = size / max(part.shape[-2:])
         shape = [max(1, round(side * scale)) for side in part.shape[-2:]]

@@ -42,7 +42,7 @@ def same_segment_area(tokens: Tensor, segment: Tensor) -> float:
     same = segment[first] == segment[second]
     if same.all() or not same.any():
         return float("nan")
-    return 100 * float(binary_auroc((tokens[first] * tokens[second]).sum(-1), same.long()))
+    return 100 * float(binary_auroc((tokens @ tokens.T)[first, second], same.long()))
 
 
 def cluster_overlap(tokens: Tensor, label: Tensor, clusters: int, seed: int = 0) -> float:
@@ -52,7 +52,7 @@ def cluster_overlap(tokens: Tensor, label: Tensor, clusters: int, seed: int = 0)
         tokens: [T, D] of all images, unit norm.
         label: int64 [T], the class of each token.
         clusters: k; at least the number of classes, so that each can have one.
-        seed: of k-means++.
+        seed: of k-means++, which 50 rounds follow.
 
     Raises:
         ValueError: fewer clusters than classes, or fewer tokens than clusters.
@@ -61,7 +61,7 @@ def cluster_overlap(tokens: Tensor, label: Tensor, clusters: int, seed: int = 0)
     if not len(classes) <= clusters <= len(tokens):
         raise ValueError(f"{clusters} clusters for {len(classes)} classes and {len(tokens)} tokens")
     points = tokens.detach().double().cpu().numpy()
-    _, found = kmeans2(points, clusters, minit="++", rng=np.random.default_rng(seed))
+    _, found = kmeans2(points, clusters, iter=50, minit="++", rng=np.random.default_rng(seed))
     both = np.zeros((clusters, len(classes)))
     np.add.at(both, (found, label_index.cpu().numpy()), 1)
     union = both.sum(1, keepdims=True) + both.sum(0, keepdims=True) - both

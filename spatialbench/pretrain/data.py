@@ -31,8 +31,8 @@ TEMPLATES = (
     "The {} is in the room with the {}.",
     "The {} is in a picture with the {}.",
 )
-"""Wordings for two objects; none says where anything is. One object is always "a sofa": few distinct captions, so that
-the text tower has little to do."""
+"""Wordings for two objects; none says how they stand to one another. One object is always "a sofa": few distinct
+captions, so that the text tower has little to do."""
 FILLED = 0.5
 """Share of the captions of two objects that have words of ``FILLERS`` between the names instead, "The sofa is of there
 the lamp.": names are then understood in sentences that were never read."""
@@ -84,8 +84,8 @@ def write_captions(scene: SceneView, names: int, pairs: int, rng: np.random.Gene
     """Up to ``names`` captions of one object, then up to ``2 pairs`` captions of two, objects and wording by ``rng``.
 
     "a red sofa", "a sofa and a lamp", "The blue lamp is in the room with the red sofa.": with colours or without
-    (``PLAIN``), and never where anything is. Two objects are named in both orders, one caption after the other in the
-    same words: both are true, so the student has no reason to prefer the order that names the larger first.
+    (``PLAIN``), and never one of the six relations. Two objects are named in both orders, one caption after the other
+    in the same words: equation (4) of ``student.py`` has them scored alike.
 
     The foil of "a red sofa and a blue lamp" is "a blue sofa and a red lamp", given only where both kinds come in both
     colours, so that the words alone do not tell which is true; a caption without a foil has itself in its place, which

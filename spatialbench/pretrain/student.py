@@ -113,9 +113,10 @@ class StudentPretraining(L.LightningModule):
         images = self.image(batch["pixels"])
         texts = self.text(batch["captions"] + batch["foils"])
         claims = torch.cat([batch["claims"], batch["foil_claims"]])
-        scores = self.student.logit_scale.exp().clamp(max=100) * images @ texts.T  # (1)
         truth = true_of(batch["seen"], claims)
-        loss = caption_loss(scores, batch["image"], batch["twin"], truth, self.hparams["symmetry"])
+        with torch.autocast(self.device.type, enabled=False):  # (4) is about less than bfloat16 tells apart
+            scores = self.student.logit_scale.exp().clamp(max=100) * images @ texts.T  # (1)
+            loss = caption_loss(scores, batch["image"], batch["twin"], truth, self.hparams["symmetry"])
         self.log("loss", loss, prog_bar=True)
         return loss
 

@@ -23,7 +23,7 @@ def test_same_segment_area_by_hand() -> None:
     tokens = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]), dim=-1)
     assert same_segment_area(tokens, torch.tensor([0, 0, 1, 1])) == pytest.approx(100)
     # the pairs by cosine: 01 and 23 (alike), 13, 03 and 12 (alike), 02; with one other token's segment exchanged the
-    # two pairs of one segment are 02 and 13: 13 beats 3 of 4 others, 02 none
+    # two pairs of one segment are 02 and 13: 13 beats 2 of 4 others, 02 none
     assert same_segment_area(tokens, torch.tensor([0, 1, 0, 1])) == pytest.approx(100 * (2 + 0) / 8)
     assert math.isnan(same_segment_area(tokens, torch.zeros(4, dtype=torch.long)))
     assert math.isnan(same_segment_area(tokens, torch.arange(4)))

@@ -9,7 +9,8 @@ import pytest
 import torch
 from lightning import Trainer
 
-from spatialbench.backbones.vfm import OWN, WEIGHTS
+from spatialbench import WEIGHTS
+from spatialbench.backbones.vfm import OWN
 from spatialbench.pretrain.data import PretrainData
 from spatialbench.pretrain.vfm import CELLS, VfmPretraining, depth_cells, group_loss, group_targets, patch_objects
 

@@ -29,6 +29,7 @@ TEST_IMAGES, TEST_PER_RELATION, MAX_PER_IMAGE = 2400, 600, 6
 
 _SHARD = 32  # scenes a process renders before it hands them over
 _RENDERING = "SPATIALBENCH_RENDERING"  # the folder that this process or the one that started it fills
+_here: str | None = None  # the folder that this process fills
 
 
 def view(scene: Scene, picture: Picture) -> SceneView:
@@ -149,7 +150,7 @@ class _Store:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        if os.environ.get(_RENDERING) == str(self.folder):  # a worker reads the main module again, and comes here
+        if os.environ.get(_RENDERING) == str(self.folder) != _here:  # a worker that reads the main module again
             raise SpatialbenchError(
                 "the rooms are rendered by processes that import your script again: put what it does under "
                 '`if __name__ == "__main__":`'
@@ -193,11 +194,13 @@ class _Store:
     @contextmanager
     def _rendering(self) -> Iterator[None]:
         """Marks this process and those it starts: see ``_locked``."""
-        os.environ[_RENDERING] = str(self.folder)
+        global _here
+        os.environ[_RENDERING] = _here = str(self.folder)
         try:
             yield
         finally:
-            del os.environ[_RENDERING]
+            os.environ.pop(_RENDERING, None)
+            _here = None
 
     def _append(self, shard: tuple[int, bytes, bytes, bytes, list[str]]) -> int:
         count, *arrays, lines = shard
