@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from spatialbench.data.cache import progress
+from spatialbench.distributed import is_first_rank
 from spatialbench.runs import STAMP
 
 
@@ -254,7 +255,7 @@ class MetricsFile(Logger):
     def __init__(self, path: Path, step: int = 0) -> None:
         super().__init__()
         self.path = path
-        if path.is_file() and getattr(rank_zero_only, "rank", 0) == 0:
+        if path.is_file() and is_first_rank():
             lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _step(line) < step]
             path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
 

@@ -10,7 +10,13 @@ from typing import Any, NamedTuple
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch import Tensor
+
+
+def is_first_rank() -> bool:
+    """Whether this process is the one that writes, before the process group stands as well."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 class Encoded(NamedTuple):

@@ -240,9 +240,9 @@ def _write(row: Row, records: Sequence[RunRecord], out: Path) -> None:
 
 def _is_first_rank() -> bool:
     """Under DDP every rank goes through the plan together; one of them writes."""
-    from lightning.pytorch.utilities.rank_zero import rank_zero_only
+    from spatialbench.distributed import is_first_rank  # here, so that what trains nothing does not wait for torch
 
-    return getattr(rank_zero_only, "rank", 0) == 0
+    return is_first_rank()
 
 
 def _duration(seconds: float) -> str:

@@ -134,6 +134,22 @@ def test_the_longest_caption_has_16_tokens_at_most() -> None:
     assert int((tokenize([f"The {longest} is farther than the {longest}."]) > 0).sum()) <= 16
 
 
+def test_a_batch_knows_each_caption_s_twin_and_is_scored_in_single_precision() -> None:
+    batch = next(iter(PretrainData(images=32, val_images=16, batch_images=16).train_dataloader()))
+    count, twin = len(batch["captions"]), batch["twin"]
+    assert torch.equal(twin[twin], torch.arange(count))
+    assert torch.equal(batch["claims"][twin], batch["claims"].flip(1))
+    assert torch.equal(batch["image"][twin], batch["image"])
+    assert (twin != torch.arange(count)).any()
+    module = StudentPretraining()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        images, texts = module.image(batch["pixels"]), module.text(batch["captions"] + batch["foils"])
+        found = module.training_step(batch, 0)
+    scores = module.student.logit_scale.exp() * images @ texts.T
+    truth = true_of(batch["seen"], torch.cat([batch["claims"], batch["foil_claims"]]))
+    assert torch.equal(found, caption_loss(scores, batch["image"], twin, truth, module.hparams["symmetry"]))
+
+
 def test_training_is_the_same_twice(tmp_path) -> None:  # type: ignore[no-untyped-def]
     weights = []
     for _ in range(2):
