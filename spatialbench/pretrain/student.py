@@ -59,7 +59,7 @@ def caption_loss(scores: Tensor, image: Tensor, twin: Tensor, truth: Tensor, sym
     captions = torch.arange(len(image), device=scores.device)
     own = scores[image, captions]  # [C]
     negatives = scores.masked_fill(truth, -torch.inf)
-    image_side = torch.logaddexp(own, negatives.logsumexp(1)[image]) - own  # (2)
+    image_side = torch.logaddexp(own, negatives.logsumexp(1).index_select(0, image)) - own  # (2)
     text_side = torch.logaddexp(own, negatives[:, : len(image)].logsumexp(0)) - own  # (3)
     symmetric = (own - scores[image, twin]).square()  # (4)
     return (image_side.mean() + text_side.mean()) / 2 + symmetry * symmetric.mean()  # (5)
@@ -107,7 +107,8 @@ class StudentPretraining(L.LightningModule):
         row = {caption: k for k, caption in enumerate(distinct)}
         tokens = self.tokenizer(distinct).to(self.device)
         embeddings = F.normalize(encode_text(self.student, tokens).float(), dim=-1)
-        return embeddings[torch.tensor([row[caption] for caption in captions], device=self.device)]
+        # not embeddings[...]: its gradient adds up in the order of the threads, and no two trainings are the same
+        return embeddings.index_select(0, torch.tensor([row[caption] for caption in captions], device=self.device))
 
     def training_step(self, batch: CaptionBatch, _: int) -> Tensor:
         images = self.image(batch["pixels"])
