@@ -38,7 +38,7 @@ FILLED = 0.5
 the lamp.": names are then understood in sentences that were never read."""
 FILLERS = ("is", "with", "in", "of", "there", "than", "and", "photo", "picture", "room")
 PLAIN = 0.6
-"""Share of the captions that leave the colours out."""
+"""Share of the captions that leave the colours out, in the validation and where nothing else is said."""
 
 
 def thing(name: str, colour: str | None) -> int:
@@ -80,23 +80,25 @@ class Caption(NamedTuple):
     foil_claims: tuple[int, int]
 
 
-def write_captions(scene: SceneView, names: int, pairs: int, rng: np.random.Generator) -> list[Caption]:
+def write_captions(
+    scene: SceneView, names: int, pairs: int, rng: np.random.Generator, plain: float = PLAIN
+) -> list[Caption]:
     """Up to ``names`` captions of one object, then up to ``2 pairs`` captions of two, objects and wording by ``rng``.
 
     "a red sofa", "a sofa and a lamp", "The blue lamp is in the room with the red sofa.": with colours or without
-    (``PLAIN``), and never one of the six relations. Two objects are named in both orders, one caption after the other
-    in the same words: equation (4) of ``student.py`` has them scored alike.
+    (a share ``plain``), and never one of the six relations. Two objects are named in both orders, one caption after
+    the other in the same words: equation (4) of ``student.py`` has them scored alike.
 
     The foil of "a red sofa and a blue lamp" is "a blue sofa and a red lamp", given only where both kinds come in both
     colours, so that the words alone do not tell which is true; a caption without a foil has itself in its place, which
     the loss masks as it masks every caption that is true of the picture.
     """
     views = list(scene.named.values())
-    captions = [_caption("a {}", (views[k],), 0, rng.random() < PLAIN) for k in rng.permutation(len(views))[:names]]
+    captions = [_caption("a {}", (views[k],), 0, rng.random() < plain) for k in rng.permutation(len(views))[:names]]
     for _ in range(pairs if len(views) > 1 else 0):
         first, second = (views[k] for k in rng.permutation(len(views))[:2])
-        wording, plain = _wording(rng), rng.random() < PLAIN
-        captions += [_caption(wording, (first, second), 1, plain), _caption(wording, (second, first), -1, plain)]
+        wording, bare = _wording(rng), rng.random() < plain
+        captions += [_caption(wording, (first, second), 1, bare), _caption(wording, (second, first), -1, bare)]
     return captions
 
 
@@ -124,8 +126,8 @@ def _caption(wording: str, views: tuple[View, ...], twin: int, plain: bool) -> C
 class _Scenes(Dataset):
     """Items are whole batches: the index is the list of pictures together with the generator's seed."""
 
-    def __init__(self, rooms: RoomsSet, names: int, pairs: int) -> None:
-        self.rooms, self.names, self.pairs = rooms, names, pairs
+    def __init__(self, rooms: RoomsSet, names: int, pairs: int, plain: float) -> None:
+        self.rooms, self.names, self.pairs, self.plain = rooms, names, pairs, plain
         self.seen = torch.zeros(len(rooms.scenes), THINGS, dtype=torch.bool)
         for row, scene in enumerate(rooms.scenes):
             self.seen[row, [thing(v.name, c) for v in scene.views for c in (v.colour, None)]] = True
@@ -142,7 +144,7 @@ class _Scenes(Dataset):
         written = [
             (k, caption)
             for k, row in enumerate(rows)
-            for caption in write_captions(self.rooms.scenes[row], self.names, self.pairs, rng)
+            for caption in write_captions(self.rooms.scenes[row], self.names, self.pairs, rng, self.plain)
         ]
         return CaptionBatch(
             pixels=self.pixels(rows),
@@ -187,6 +189,7 @@ class PretrainData(L.LightningDataModule):
         batch_images: pictures a batch; the captions of the validation are drawn a batch at a time, and differ with it.
         names, pairs: objects named alone and couples named together (in both orders), a picture and batch; none of
             either gives depth and masks.
+        plain: share of the training's captions that leave the colours out; the validation's is ``PLAIN``.
         seed: of order and captions.
     """
 
@@ -198,15 +201,16 @@ class PretrainData(L.LightningDataModule):
         batch_images: int = 64,
         names: int = 8,
         pairs: int = 2,
+        plain: float = PLAIN,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.images, self.val_images, self.image_size = images, val_images, image_size
         self.batch_images, self.names, self.pairs = batch_images, names, pairs
-        self.seed = seed
+        self.plain, self.seed = plain, seed
 
     def _loader(self, split: str, count: int, shuffle: bool) -> DataLoader:
-        scenes = _Scenes(load(split, count, self.image_size), self.names, self.pairs)
+        scenes = _Scenes(load(split, count, self.image_size), self.names, self.pairs, self.plain if shuffle else PLAIN)
         return DataLoader(scenes, sampler=_Batches(count, self.batch_images, self.seed, shuffle), batch_size=None)
 
     def train_dataloader(self) -> DataLoader:

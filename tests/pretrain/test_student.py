@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from lightning import Trainer
+from lightning import Callback, Trainer
 
 from spatialbench import WEIGHTS
 from spatialbench.backbones.clip import OWN, TextTokenizer
@@ -141,13 +141,34 @@ def test_a_batch_knows_each_caption_s_twin_and_is_scored_in_single_precision() -
     assert torch.equal(batch["claims"][twin], batch["claims"].flip(1))
     assert torch.equal(batch["image"][twin], batch["image"])
     assert (twin != torch.arange(count)).any()
-    module = StudentPretraining()
+    module = StudentPretraining(symmetry_from=0.0)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         images, texts = module.image(batch["pixels"]), module.text(batch["captions"] + batch["foils"])
         found = module.training_step(batch, 0)
     scores = module.student.logit_scale.exp() * images @ texts.T
     truth = true_of(batch["seen"], torch.cat([batch["claims"], batch["foil_claims"]]))
     assert torch.equal(found, caption_loss(scores, batch["image"], twin, truth, module.hparams["symmetry"]))
+
+
+def test_both_orders_are_made_alike_only_after_the_first_steps() -> None:
+    found = []
+
+    class Watch(Callback):
+        def on_train_batch_start(self, trainer: Trainer, module: StudentPretraining, *_: object) -> None:
+            found.append(module.symmetry)
+
+    module = StudentPretraining(symmetry=7.0, symmetry_from=0.6, warmup=1)
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
+    trainer = Trainer(max_steps=5, accelerator="cpu", callbacks=[Watch()], enable_model_summary=False, **quiet)
+    trainer.fit(module, PretrainData(images=32, val_images=16, batch_images=8))
+    assert found == [0.0, 0.0, 0.0, 7.0, 7.0]
+
+
+def test_the_share_of_captions_without_colours() -> None:
+    scene = _scene(("sofa", "red"), ("lamp", "white"))
+    for plain, texts in ((0.0, {"a red sofa", "a white lamp"}), (1.0, {"a sofa", "a lamp"})):
+        rng = np.random.default_rng(0)
+        assert {c.text for _ in range(20) for c in write_captions(scene, 2, 0, rng, plain)} == texts
 
 
 def test_training_is_the_same_twice(tmp_path) -> None:  # type: ignore[no-untyped-def]
