@@ -8,8 +8,8 @@
 
 i is the picture that c was written for; t in (2) are false of i, and c in (3) is false of j; c' in (4) is c with its
 two objects in the other order. Without (4) the student comes to prefer, by a hair, the order that names the larger
-object first, and is not at chance on close and far. With (4) from the first step, and with few
-colours in the captions, it does not learn which colour belongs to which object (weights/README.md), so w waits.
+object first, and is not at chance on close and far. With (4) from the first step, and with few colours in the captions,
+it does not learn which colour belongs to which object (weights/README.md), so w waits.
 
 Source: CLIP (Radford et al., arXiv 2103.00020, figure 3), with four changes: (4), several captions a picture, no false
 negatives (the scenes say which caption is true of which picture), and foils with exchanged colours ("a red sofa and a
