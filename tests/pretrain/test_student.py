@@ -11,7 +11,7 @@ import torch
 from lightning import Callback, Trainer
 
 from spatialbench import WEIGHTS
-from spatialbench.backbones.clip import OWN, TextTokenizer
+from spatialbench.backbones.clip import OWN, TextTokenizer, load_clip
 from spatialbench.data.records import Box
 from spatialbench.data.rooms.facts import SceneView, View
 from spatialbench.data.rooms.kinds import KIND, KINDS
@@ -192,6 +192,13 @@ def test_the_gradient_of_equal_captions_adds_up_the_same_every_time() -> None:
         (module.text(captions) * weights).sum().backward()
         found.append(module.student.text_projection.grad.clone())
     assert all(torch.equal(found[0], other) for other in found[1:])
+
+
+def test_the_shipped_student_s_positions_are_fixed_ones() -> None:
+    """Nothing moved them, and fine-tuning does not either; float16 is what the file holds."""
+    shipped, drawn = (load_clip(name).visual.positional_embedding for name in (OWN, f"{OWN}:random"))
+    assert not shipped.requires_grad
+    assert torch.equal(shipped, drawn.half().float())
 
 
 def test_training_is_the_same_twice(tmp_path) -> None:  # type: ignore[no-untyped-def]
