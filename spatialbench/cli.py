@@ -37,6 +37,8 @@ COMMANDS = {
     "check-results": "are the stored rows current, and do smoke runs repeat?",
     "list": "the pages, their paper, command, cost, and the state of the stored row",
     "data": "data check FILE.json | data export --split test --out FILE.json",
+    "maps": "a figure: what the token under a point of a picture is alike to, page beside page",
+    "contexts": "is a page's dense map better when it is averaged over contexts (no training)?",
 }
 VERB_OPTIONS = (
     *("--config", "--track", "--budget", "--seed", "--runs", "--ckpt_path", "--force"),
@@ -238,8 +240,11 @@ def _evaluate(name: str, resolved: Resolved, options: argparse.Namespace) -> int
     from spatialbench.callbacks import Interruptions, StepProgress
     from spatialbench.method import Method
     from spatialbench.report.table import print_run
+    from spatialbench.runs import checkpoint_of
 
-    checkpoint = _checkpoint(resolved, options)
+    checkpoint, notes = checkpoint_of(resolved, options.ckpt_path, Path(options.runs), options.seed)
+    for note in notes:
+        training.say(note)
     with Interruptions(), training.readable_errors(resolved):
         built = build(resolved, [StepProgress(resolved.page.name)])
         if name == "validate":
@@ -276,23 +281,6 @@ def _predict(built: Built, checkpoint: Path | None, options: argparse.Namespace)
     else:
         predict.show(verdicts)
     return 0
-
-
-def _checkpoint(resolved: Resolved, options: argparse.Namespace) -> Path | None:
-    """The checkpoint to score, checked; None for a page that scores what it starts from."""
-    from spatialbench.runs import check_checkpoint, newest, read_checkpoint
-    from spatialbench.training import say
-
-    if options.ckpt_path in (None, "LAST"):
-        if not resolved.needs_training and options.ckpt_path is None:
-            return None
-        path = newest(resolved, Path(options.runs), options.seed)
-        say(f"checkpoint: {path}")
-    else:
-        path = Path(options.ckpt_path)
-    for note in check_checkpoint(path, read_checkpoint(path), resolved):
-        say(note)
-    return path
 
 
 def _lines(metrics: dict[str, float]) -> str:

@@ -7,22 +7,49 @@ from pathlib import Path
 from typing import Any
 
 from spatialbench.errors import SpatialbenchError
+from spatialbench.evaluation.measures import Measures
 from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.pages import Page, Track
-from spatialbench.results import Parameters, Result, ResultOutcomes, SeedRun, make_result
+from spatialbench.result_schema import Parameters, Result, SeedRun
+from spatialbench.results import ResultOutcomes, make_result
 from spatialbench.runs import RunRecord
 from spatialbench.schema import parse
 from spatialbench.stale import ancestors, grammar_hash, page_hash, track_hash
 
 
+def load_measures(page: Page, records: Sequence[RunRecord]) -> list[Measures] | None:
+    """What the runs of one page measured beside the pairs, one for each of ``records``; None where none did.
+
+    Raises:
+        SpatialbenchError: some did and some did not, or a file is damaged.
+    """
+    seeds: dict[bool, list[str]] = {True: [], False: []}
+    for record in records:
+        seeds[record.measures.exists()].append(str(record.info.get("seed", record.run_dir.name)))
+    if not seeds[True]:
+        return None
+    if seeds[False]:
+        raise SpatialbenchError(
+            f"page {page.name}: measures.npz is there for seed {', '.join(seeds[True])} but not for seed "
+            f"{', '.join(seeds[False])}; run them again with --force"
+        )
+    return [Measures.load(record.measures) for record in records]
+
+
 def collect(
-    page: Page, track: Track, budget: str, records: Sequence[RunRecord], outcomes: Sequence[RunOutcomes]
+    page: Page,
+    track: Track,
+    budget: str,
+    records: Sequence[RunRecord],
+    outcomes: Sequence[RunOutcomes],
+    measures: Sequence[Measures] | None = None,
 ) -> Result:
     """The row of finished runs of one page.
 
     Args:
         records: one for each seed.
         outcomes: of each of ``records``.
+        measures: of each of ``records``, one seed each; None: not measured.
 
     Raises:
         SpatialbenchError: the runs do not belong together, or a run.json lacks something.
@@ -38,6 +65,7 @@ def collect(
     return make_result(
         [_seed_run(record, one) for record, one in zip(records, outcomes, strict=True)],
         ResultOutcomes.join(outcomes),
+        None if measures is None else Measures.join(measures),
         name=page.name,
         page=_shown(page.path),
         page_hash=page_hash(page, budget),

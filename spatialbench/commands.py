@@ -1,9 +1,12 @@
-"""The commands around the table: run, table, check-results, list, data."""
+"""The commands around the table: run, table, check-results, list, data, maps, contexts."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
+import re
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -31,6 +34,7 @@ def _table(argv: list[str]) -> int:
     parser = Parser("table", "the table of the stored rows")
     parser.add_argument("--format", default="text", choices=("text", "md", "json", "csv"))
     parser.add_argument("--reported", action="store_true", help="set the papers' own numbers beside ours")
+    parser.add_argument("--measures", action="store_true", help="regions, dense quality and retrieval instead")
     parser.add_argument("--track", default="rooms", help="default: rooms")
     parser.add_argument("--budget", default="full", help="default: full, the stored rows")
     parser.add_argument("--results", default="results", metavar="FOLDER", help="default: results")
@@ -41,6 +45,13 @@ def _table(argv: list[str]) -> int:
         from spatialbench.report.readme import write_readme
 
         print(write_readme(o.results, o.benchmarks))
+        return 0
+    if o.measures:
+        if o.reported:
+            parser.error("--reported has no numbers to set beside --measures: leave one out")
+        from spatialbench.report.measures import measures_table
+
+        print(measures_table(o.results, o.benchmarks, o.track, o.format, o.budget), end="")
         return 0
     from spatialbench.report.table import table
 
@@ -90,7 +101,8 @@ def _list(argv: list[str]) -> int:
 def _data(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(
-            "usage: spatialbench data check FILE [--strict]\n       spatialbench data export --out FILE [--split test]"
+            "usage: spatialbench data check FILE [--strict] [--images FOLDER]\n"
+            "       spatialbench data export --out FILE [--split test] [--form embspatial|coco]"
         )
         return 0
     if argv[0] not in ("check", "export"):
@@ -99,24 +111,36 @@ def _data(argv: list[str]) -> int:
 
 
 def _data_check(argv: list[str]) -> int:
-    parser = Parser("data check", "look through a file in EmbSpatial's schema: counts, filters, the first bad record")
+    parser = Parser("data check", "look through a file in EmbSpatial's schema or COCO's: counts, what is left out, why")
     parser.add_argument("file", help="a JSON or parquet file")
+    parser.add_argument("--images", metavar="FOLDER", help="of a COCO file: where its pictures are")
+    parser.add_argument("--masks", metavar="FOLDER", help="of a panoptic COCO file: its PNGs (default: beside it)")
+    parser.add_argument("--size", type=int, default=224, metavar="PIXELS", help="of a COCO file (default: 224)")
     parser.add_argument("--strict", action="store_true", help="the first damaged record is an error")
     options = parser.parse_args(argv)
     from spatialbench.data.check import check_file, print_report
+    from spatialbench.data.coco_check import check_coco, is_coco, print_coco
 
+    if is_coco(options.file):
+        if options.images is None:
+            raise SpatialbenchError(f"{options.file} is a COCO file; say where its pictures are with --images FOLDER")
+        print_coco(check_coco(options.file, options.images, options.size, options.masks, options.strict))
+        return 0
+    if options.images is not None or options.masks is not None:
+        raise SpatialbenchError(f"{options.file} is no COCO file; --images and --masks are for those")
     print_report(check_file(options.file, options.strict))
     return 0
 
 
 def _data_export(argv: list[str]) -> int:
-    parser = Parser("data export", "write rendered records in EmbSpatial's own schema")
+    parser = Parser("data export", "write rendered records in EmbSpatial's own schema, or rendered objects in COCO's")
     parser.add_argument("--out", required=True, metavar="FILE.json", help="the file to write")
     parser.add_argument("--split", default="test", choices=("pretrain", "train", "val", "test"), help="default: test")
     parser.add_argument(
         "--limit", type=int, metavar="N", help="the first N images (default: all of test, 1000 of others)"
     )
     parser.add_argument("--size", type=int, default=96, metavar="PIXELS", help="side of the images (default: 96)")
+    parser.add_argument("--form", default="embspatial", choices=("embspatial", "coco"), help="default: embspatial")
     options = parser.parse_args(argv)
     if options.limit is not None and options.limit < 1:
         raise SpatialbenchError(f"--limit must be 1 or more, got {options.limit}")
@@ -124,9 +148,81 @@ def _data_export(argv: list[str]) -> int:
     from spatialbench.data.rooms import load
 
     images = options.limit or (None if options.split == "test" else 1000)
-    count = export(load(options.split, images, options.size).record_set(), options.out)
-    print(f"{options.out}: {count} records")
+    rooms = load(options.split, images, options.size)
+    if options.form == "coco":
+        from spatialbench.data.coco_export import export_coco
+
+        print(f"{options.out}: {export_coco(rooms, options.out, options.size)} regions in {len(rooms.scenes)} pictures")
+        return 0
+    print(f"{options.out}: {export(rooms.record_set(), options.out)} records")
     return 0
+
+
+def _maps(argv: list[str]) -> int:
+    parser = Parser("maps", "what the token under a point is alike to, for several pages side by side, as one figure")
+    parser._negative_number_matcher = re.compile(r"-\d")  # or "--point -5,3" would be an option without a value
+    add = parser.add_argument
+    add("--config", action="append", required=True, metavar="PAGE.yaml", help="a page; may be repeated")
+    add("--image", required=True, metavar="FILE", help="a picture")
+    add("--point", action="append", required=True, type=_point, metavar="X,Y", help="in pixels; may be repeated")
+    _add_page_options(parser)
+    add("--seed", type=int, metavar="N", help="only runs with this seed (default: the newest run of any)")
+    add("--ckpt_path", action="append", metavar="FILE|LAST", help="once for each page, in their order, or not at all")
+    add("--size", type=_positive, metavar="PIXELS", help="side of the encoded picture (default: the track's regions)")
+    add("--out", default="maps.png", metavar="FILE.png", help="default: maps.png")
+    add("--format", choices=("text", "json"), default="text", help="json: the maps themselves (default: text)")
+    options = parser.parse_args(argv)
+    from spatialbench.report import maps
+
+    maps.run(options)
+    return 0
+
+
+def _contexts(argv: list[str]) -> int:
+    parser = Parser("contexts", "is a page's dense map better when it is averaged over contexts? Nothing is trained")
+    add = parser.add_argument
+    add("--config", required=True, metavar="PAGE.yaml", help="the page")
+    _add_page_options(parser)
+    add("--ckpt_path", metavar="FILE|LAST", help="default: the newest run, where the page needs one")
+    add("--pictures", type=_positive, default=100, metavar="N", help="of the rooms' validation split (default: 100)")
+    add("--counts", type=_counts, default=[1, 2, 4, 8, 16, 32], metavar="N,N", help="contexts (default: 1,2,4,8,16,32)")
+    add("--size", type=_positive, metavar="PIXELS", help="side of the pictures (default: the track's regions)")
+    add("--seed", type=int, default=0, metavar="N", help="of the contexts and of k-means (default: 0)")
+    add("--out", metavar="FILE.json", help="write the numbers and where they come from")
+    add("--format", choices=("text", "json"), default="text", help="what is printed (default: text)")
+    options = parser.parse_args(argv)
+    if options.seed < 0:
+        raise SpatialbenchError(f"--seed must be 0 or more, got {options.seed}")
+    from spatialbench.evaluation import contexts
+
+    contexts.run(options, shlex.join(["spatialbench", "contexts", *argv]))
+    return 0
+
+
+def _add_page_options(parser: Parser) -> None:
+    parser.add_argument("--track", default="rooms", help="name or path of the track (default: rooms)")
+    parser.add_argument("--budget", default="quick", help="whose runs: smoke, quick or full (default: quick)")
+    parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where the run folders are (default: runs)")
+
+
+def _point(text: str) -> tuple[float, float]:
+    try:
+        x, y = (float(word) for word in text.split(","))
+    except ValueError:
+        x = y = math.nan
+    if not (math.isfinite(x) and math.isfinite(y)):
+        raise argparse.ArgumentTypeError(f"needs x,y in pixels of the picture, as 120,80; got {text!r}")
+    return x, y
+
+
+def _positive(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"needs a whole number, 1 or more; got {text!r}")
+    return int(text)
+
+
+def _counts(text: str) -> list[int]:
+    return [_positive(word.strip()) for word in text.split(",")]
 
 
 RUN: dict[str, Callable[[list[str]], int]] = {
@@ -135,5 +231,7 @@ RUN: dict[str, Callable[[list[str]], int]] = {
     "check-results": _check_results,
     "list": _list,
     "data": _data,
+    "maps": _maps,
+    "contexts": _contexts,
 }
 """Command -> what runs it."""

@@ -16,8 +16,6 @@ from spatialbench.backbones.vfm import load_vfm
 from spatialbench.errors import SpatialbenchError
 from spatialbench.method import DEFAULTS, FineTuning, Method
 
-_VFM = "vfm."
-
 
 class ConnectedMethod(Method):
     """A student and a frozen VFM that sees the same images.
@@ -34,6 +32,8 @@ class ConnectedMethod(Method):
         SpatialbenchError: student or VFM cannot be loaded.
     """
 
+    frozen = ("vfm.",)
+
     def __init__(
         self,
         student: str = "rooms-student",
@@ -48,7 +48,6 @@ class ConnectedMethod(Method):
         self.depth: int = len(visual.transformer.resblocks)
         self.heads: int = visual.transformer.resblocks[0].attn.num_heads
         self.head_dim: int = visual.transformer.width // self.heads
-        self.grid: tuple[int, int] = tuple(visual.grid_size)
 
     # ---------------------------------------------------------------------------------------- what the VFM gives
     def vfm_block(self, block: int) -> int:
@@ -60,22 +59,28 @@ class ConnectedMethod(Method):
         """
         return max(1, int((block + 1) * self.vfm.depth / self.depth + 0.5)) - 1
 
-    def vfm_qkv(self, block: int, tokens: Tensor, values: bool = True) -> tuple[Tensor, ...]:
+    def vfm_qkv(self, block: int, tokens: Tensor, grid: tuple[int, int], values: bool = True) -> tuple[Tensor, ...]:
         """Q', K' (and V') for the student's block ``block``, on the student's tokens: each [B, H', T, d'].
 
         The class token goes with the class token; the patches are resampled bilinearly where the grids differ.
 
         Args:
             tokens: from ``self.vfm.tokens``.
+            grid: of the student's patches, ``self.grid(x)``.
         """
         number = self.vfm_block(block)
         parts = self.vfm.qkv(number, tokens[:, number], values)
-        return parts if self.vfm.grid == self.grid else tuple(self._resampled(part) for part in parts)
+        return parts if self.vfm.grid == grid else tuple(self._resampled(part, grid) for part in parts)
 
-    def _resampled(self, x: Tensor) -> Tensor:
+    def grid(self, x: Tensor) -> tuple[int, int]:
+        """Rows and columns of the student's patches of images [B, 3, H, W]."""
+        height, width = self.student.visual.patch_size
+        return x.shape[2] // height, x.shape[3] // width
+
+    def _resampled(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         """[B, H', T', d'] on the VFM's grid -> [B, H', T, d'] on the student's."""
         patches = x[:, :, 1:].flatten(0, 1).transpose(1, 2).unflatten(2, self.vfm.grid)  # [B H', d', h', w']
-        patches = F.interpolate(patches, size=self.grid, mode="bilinear", align_corners=False)
+        patches = F.interpolate(patches, size=grid, mode="bilinear", align_corners=False)
         return torch.cat([x[:, :, :1], patches.flatten(2).transpose(1, 2).unflatten(0, x.shape[:2])], dim=2)
 
     # ---------------------------------------------------------------------------------------- cache
@@ -102,20 +107,14 @@ class ConnectedMethod(Method):
 
     # ---------------------------------------------------------------------------------------- checkpoint
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Without the weights of the frozen VFM; their fingerprint goes along."""
+        """With the fingerprint of the frozen VFM."""
         super().on_save_checkpoint(checkpoint)
-        state = checkpoint["state_dict"]
-        checkpoint["state_dict"] = {name: value for name, value in state.items() if not name.startswith(_VFM)}
         checkpoint["vfm"] = self.vfm.fingerprint
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Fills in the VFM of this page.
-
-        Raises:
-            SpatialbenchError: as in ``Method``, or the checkpoint was trained with another VFM.
+        """Raises:
+        SpatialbenchError: as in ``Method``, or the checkpoint was trained with another VFM.
         """
-        own = {name: value for name, value in self.state_dict().items() if name.startswith(_VFM)}
-        checkpoint["state_dict"] = {**checkpoint["state_dict"], **own}
         super().on_load_checkpoint(checkpoint)
         if checkpoint.get("vfm") != self.vfm.fingerprint:
             raise SpatialbenchError(

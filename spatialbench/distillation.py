@@ -5,7 +5,7 @@
     spatial correlation   (3)  A = Z Z^T, Z the L tokens of a region, unit norm
                           (4)  P = softmax_row(g(A) / tau)
                           (5)  - 1/(N L) sum_i sum_j sum_k Pt_i[j,k] log Ps_i[j,k]
-    refiner               (6)  mean_j ( - <g_j, t_j> / tau + u log sum_k e^{<g_j, t_k> / tau} )
+    refiner               (6)  mean_j ( - <g_j, t_{p(j)}> / tau + u log sum_k e^{<g_j, t_k> / tau} ), p(j) j's place
 
 All in float32 (float64 where that comes in), also under autocast: what is compared is finer than bfloat16.
 
@@ -31,17 +31,17 @@ Normaliser = Literal["minmax", "none"]
 _NARROWEST = 1e-3  # a row of cosines closer than this is not stretched to [0, 1]: a region of one colour
 
 
-def region_tokens(dense: Tensor, boxes: Tensor, image: Tensor, size: int) -> Tensor:
+def region_tokens(dense: Tensor, boxes: Tensor, image: Tensor, size: int | tuple[int, int]) -> Tensor:
     """The tokens of regions, RoIAlign of a dense map.
 
     Args:
         dense: [B, h, w, D].
         boxes: [N, 4], x0 y0 x1 y1 in [0, 1] of the image.
         image: int64 [N], the row of ``dense`` of every box.
-        size: r; 1 gives one vector a region.
+        size: r, or rows and columns; 1 gives one vector a region.
 
     Returns:
-        [N, r r, D], unit norm.
+        [N, r r, D], unit norm, row by row.
 
     Raises:
         SpatialbenchError: there is no box, or one that is not finite, empty, or outside of the image.
@@ -166,15 +166,20 @@ def _rows(correlations: Tensor, temperature: float, normaliser: Normaliser, diag
     return (correlations / temperature).log_softmax(-1)
 
 
-def token_contrast(refined: Tensor, local: Tensor, temperature: float = 0.2, uniformity: float = 1.0) -> Tensor:
-    """(6): a token of the whole image is to be the token of the same place in a crop, and no other of that crop.
+def token_contrast(
+    refined: Tensor, local: Tensor, place: Tensor | None = None, temperature: float = 0.2, uniformity: float = 1.0
+) -> Tensor:
+    """(6): a token of the whole image is to be one token of the frozen model, and no other.
 
     Args:
         refined: [N, L, D], unit norm, g.
-        local: [N, L, D], unit norm, t; no gradient goes there.
+        local: [N, M, D], unit norm, t; no gradient goes there.
+        place: p, int64 [N, L] in [0, M); None: j itself, where M = L.
         temperature: tau.
         uniformity: u; 1 is InfoNCE.
     """
     with _exact(refined):
-        logits = _single(refined) @ _single(local.detach()).mT / temperature
-        return (uniformity * logits.logsumexp(-1) - logits.diagonal(dim1=-2, dim2=-1)).mean()
+        logits = _single(refined) @ _single(local.detach()).mT / temperature  # [N, L, M]
+        own = torch.arange(logits.shape[1], device=logits.device) if place is None else place
+        positive = logits.gather(-1, own.expand(logits.shape[:2])[..., None])[..., 0]
+        return (uniformity * logits.logsumexp(-1) - positive).mean()

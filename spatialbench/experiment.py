@@ -12,12 +12,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from spatialbench import WEIGHTS
 from spatialbench.arguments import did_you_mean
 from spatialbench.errors import SpatialbenchError
 from spatialbench.pages import LAYER_KEYS, Config, Page, Track, check_seed, content_hash, load_page, load_track
+
+if TYPE_CHECKING:
+    from spatialbench.data.region_sets import RegionSet
 
 DATAMODULE = "spatialbench.data.datamodule.PairDataModule"
 """The datamodule of every page that names no other."""
@@ -152,6 +155,29 @@ def resolve(
     config_hash = _config_hash(config, start)
     folder = Path(runs) / track.name / budget / page.name / config_hash[:8] / f"seed{seed}"
     return Resolved(page, track, budget, seed, config, config_hash, folder, start)
+
+
+def region_set(track: Track, budget: str) -> RegionSet | None:
+    """The region set that rows of a track are measured on at a budget; None where the track names none.
+
+    Raises:
+        SpatialbenchError: unknown class or argument, or the set cannot be read.
+    """
+    from spatialbench.signatures import import_class, unknown_key
+
+    if track.regions is None:
+        return None
+    where = f"track {track.path}: regions"
+    cls = import_class(track.regions["class_path"], where)
+    arguments = deep_merge(track.regions.get("init_args") or {}, (track.regions.get("budgets") or {}).get(budget) or {})
+    bad = unknown_key(arguments, cls)
+    if bad is not None:
+        key, known = bad
+        raise SpatialbenchError(f"unknown key {key!r} for {cls.__qualname__} ({where}){did_you_mean(key, known)}")
+    try:
+        return cls(**arguments)
+    except TypeError as error:
+        raise SpatialbenchError(f"{where}: {error}") from error
 
 
 def weights_digests(model: Mapping[str, Any]) -> dict[str, str]:

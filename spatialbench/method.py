@@ -10,7 +10,7 @@ Letters: B images, C captions, N pairs, M distinct images of a batch, K its dist
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -30,6 +30,7 @@ __all__ = ["DEFAULTS", "Batch", "FineTuning", "Method"]
 
 DEFAULTS = FineTuning()
 _CAPTIONS_AT_ONCE = 1024
+_STUDENT = "student."
 
 
 class Method(LightningModule):
@@ -42,6 +43,7 @@ class Method(LightningModule):
 
     Attributes:
         student: the open_clip model, float32.
+        frozen: prefixes of the parameters that are never trained and that a checkpoint leaves out.
         test_outcomes, test_scores: what the last ``test`` found, None before.
         hparams: plain JSON types.
 
@@ -49,6 +51,7 @@ class Method(LightningModule):
         SpatialbenchError: the student cannot be loaded.
     """
 
+    frozen: ClassVar[tuple[str, ...]] = ()
     student: Model
     mean: Tensor
     std: Tensor
@@ -98,12 +101,16 @@ class Method(LightningModule):
         """Embeddings of the patches in the joint space: the last block by its value path (specs/r_sc_rla.md 2.1).
 
         Args:
-            x: uint8 [B, 3, S, S].
+            x: uint8 [B, 3, H, W], RGB; H and W multiples of the patch size. Off the native size the position embedding
+                is interpolated.
 
         Returns:
             float32 [B, h, w, D], unit norm at every patch.
+
+        Raises:
+            SpatialbenchError: images that are not whole patches, or of another type.
         """
-        return F.normalize(encode_dense(self.student, self._normalised(x), self.connect(x)).float(), dim=-1)
+        return F.normalize(encode_dense(self.student, self._patches(x), self.connect(x)).float(), dim=-1)
 
     def tokenize(self, captions: Sequence[str]) -> Tensor:
         """Tokens int64 [C, context] of captions, on the method's device.
@@ -131,6 +138,16 @@ class Method(LightningModule):
             )
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(captions))
         return loss
+
+    def on_before_backward(self, loss: Tensor) -> None:
+        """Raises:
+        SpatialbenchError: the loss is not a finite number; nothing is learned from there on.
+        """
+        if not torch.isfinite(loss):
+            raise SpatialbenchError(
+                f"the loss is {float(loss)} at step {self.global_step}: lower model.init_args.finetuning.lr, or look "
+                "for damaged pictures in the training set"
+            )
 
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine over the trainer's steps; see ``FineTuning``."""
@@ -201,15 +218,39 @@ class Method(LightningModule):
         self._text_rows.clear()
 
     # ---------------------------------------------------------------------------------------- checkpoint
+    def start_from(self, weights: Mapping[str, Tensor], label: str) -> None:
+        """Takes the student that an earlier stage (``init_from``) left.
+
+        Args:
+            weights: the state of that stage's module.
+            label: of that stage, for messages.
+
+        Raises:
+            SpatialbenchError: there is no student, or it is of another architecture.
+        """
+        student = {name: value for name, value in weights.items() if name.startswith(_STUDENT)}
+        known = self.state_dict()
+        strange = [name for name, value in student.items() if name not in known or known[name].shape != value.shape]
+        if strange or not student:
+            raise SpatialbenchError(f"init_from: the student of {label} does not fit ({(strange or ['none'])[0]})")
+        self.load_state_dict(student, strict=False)
+
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Without what is frozen."""
         checkpoint["method"] = _class_path(self)
+        if self.frozen:
+            state = checkpoint["state_dict"]
+            checkpoint["state_dict"] = {k: value for k, value in state.items() if not k.startswith(self.frozen)}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Refuses what does not fit, in one line.
+        """Fills in what is frozen; refuses what does not fit, in one line.
 
         Raises:
             SpatialbenchError: a checkpoint of another method or another architecture.
         """
+        if self.frozen:
+            own = {name: value for name, value in self.state_dict().items() if name.startswith(self.frozen)}
+            checkpoint["state_dict"] = {**checkpoint["state_dict"], **own}
         method = checkpoint.get("method", "something other than a spatialbench method")
         if method != _class_path(self):
             raise SpatialbenchError(
@@ -233,6 +274,19 @@ class Method(LightningModule):
                 f"the student reads images uint8 [B, 3, {self.image_size}, {self.image_size}], found "
                 f"{str(x.dtype).removeprefix('torch.')} {list(x.shape)}; set data.image_size to {self.image_size}"
             )
+        return self._whitened(x)
+
+    def _patches(self, x: Tensor) -> Tensor:
+        """Normalised pixels of images of any size that is whole patches."""
+        height, width = self.student.visual.patch_size
+        if x.dtype != torch.uint8 or x.ndim != 4 or x.shape[1] != 3 or x.shape[2] % height or x.shape[3] % width:
+            raise SpatialbenchError(
+                f"a dense map is made of images uint8 [B, 3, H, W] with H and W multiples of {height} and {width}, "
+                f"found {str(x.dtype).removeprefix('torch.')} {list(x.shape)}"
+            )
+        return self._whitened(x)
+
+    def _whitened(self, x: Tensor) -> Tensor:
         return x.to(self.mean.dtype).sub_(self.mean).div_(self.std)
 
 

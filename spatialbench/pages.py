@@ -21,7 +21,7 @@ from spatialbench.arguments import did_you_mean
 from spatialbench.errors import SpatialbenchError
 
 PAGE_KEYS = ("seed_everything", "trainer", "model", "data", "budgets", "init_from")
-TRACK_KEYS = ("name", "seeds", "trainer", "model", "data", "budgets")
+TRACK_KEYS = ("name", "seeds", "trainer", "model", "data", "budgets", "regions")
 LAYER_KEYS = ("trainer", "model", "data")
 Config = dict[str, Any]
 
@@ -57,7 +57,9 @@ class Page:
 @dataclass(frozen=True)
 class Track:
     """The controlled variables of one table: ``config`` holds its trainer, data and model blocks, ``budgets`` the named
-    sizes laid over them, ``seeds`` the seeds of a stored row. ``hash`` is a hash of the whole file."""
+    sizes laid over them, ``seeds`` the seeds of a stored row. ``regions`` names the region set that is measured beside
+    the pairs, ``{class_path, init_args, budgets: {budget: init_args}}`` or None; it is no part of a row's hash, since
+    no pair depends on it (a row's measures carry a hash of their own data). ``hash`` is a hash of the whole file."""
 
     name: str
     path: Path
@@ -65,6 +67,7 @@ class Track:
     budgets: dict[str, Config]
     seeds: tuple[int, ...]
     hash: str
+    regions: Config | None = None
 
 
 class _Loader(yaml.SafeLoader):
@@ -142,7 +145,20 @@ def load_track(name: str | Path, near: Path | None = None) -> Track:
     for seed in seeds:
         check_seed(seed, f"track {path}: seeds")
     layers = {key: config.get(key) or {} for key in LAYER_KEYS}
-    return Track(str(config.get("name", path.stem)), path, layers, budgets, tuple(seeds), content_hash(config))
+    name = str(config.get("name", path.stem))
+    return Track(name, path, layers, budgets, tuple(seeds), content_hash(config), _regions(config.get("regions"), path))
+
+
+def _regions(block: Any, path: Path) -> Config | None:
+    if block is None:
+        return None
+    known = ("class_path", "init_args", "budgets")
+    for key in block if isinstance(block, dict) else [None]:
+        if key not in known:
+            raise SpatialbenchError(f"unknown key {f'regions.{key}'!r} (track {path}){did_you_mean(str(key), known)}")
+    if not isinstance(block.get("class_path"), str):
+        raise SpatialbenchError(f"track {path}: regions needs 'class_path', a RegionSet")
+    return block
 
 
 def discover(folder: str | Path = "benchmarks", pattern: str = "*.yaml") -> list[Page]:

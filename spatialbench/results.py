@@ -1,7 +1,8 @@
-"""The result file: one row of the table, where it comes from, and the outcomes behind it.
+"""The result file: made, written, read, and recounted from what lies beside it.
 
 ``results/<track>/<name>.json`` holds a :class:`Result`; ``<name>.outcomes.npz`` beside it the margin of every record
-and seed, so that any two rows can be compared record by record. A file whose numbers do not follow from its outcomes is
+and seed, so that any two rows can be compared record by record; ``<name>.measures.npz``, where regions, dense quality
+and retrieval were measured, their :class:`Measures` of all seeds. A file whose numbers do not follow from these is
 refused. Rows of another budget than ``full`` live in a folder of their own: ``results/<track>/smoke/<name>.json``.
 
 Letters: S seeds, N records.
@@ -12,139 +13,23 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 
 from spatialbench.errors import SpatialbenchError, write_atomic
+from spatialbench.evaluation.measures import MeasureResampler, Measures
 from spatialbench.evaluation.outcomes import RunOutcomes, check_records, digest, npz_bytes, read_npz
-from spatialbench.evaluation.scores import Count, Scores, count
-from spatialbench.evaluation.statistics import COLUMNS, accuracy, bootstrap, spread
-from spatialbench.relations import RELATIONS
+from spatialbench.evaluation.scores import Scores, count
+from spatialbench.evaluation.statistics import accuracy, bootstrap
+from spatialbench.result_schema import SCHEMA_VERSION, MeasuresFile, OutcomesFile, Result, SeedRun
 from spatialbench.schema import dump_json, load_json, parse
 
-SCHEMA_VERSION = 1
 ADVICE = "restore it from git, or make it again: spatialbench run <page> --force"
 STORED_BUDGET = "full"
 """The budget of the rows of the table."""
-
-
-@dataclass(frozen=True)
-class Parameters:
-    """Numbers of parameters: all of the model, and those that training changes."""
-
-    total: int
-    trainable: int
-
-
-@dataclass(frozen=True)
-class SeedRun:
-    """One run: a page with one seed.
-
-    Attributes:
-        config_hash: hash of the complete configuration without the seed.
-        commit, dirty: of the code that made it; dirty: tracked files differed from the commit.
-        wall_seconds: stage -> seconds, and ``total``.
-        peak_memory_mb: largest resident memory of the process, 10^6 bytes; peak_gpu_memory_mb: likewise on the GPU.
-        train_steps: optimiser steps. train_pairs: records presented in training, repeats counted; None: not counted.
-        relations: relation -> counts, all six.
-        micro, macro: percent, All and the mean of the relations.
-    """
-
-    seed: int
-    config_hash: str
-    commit: str
-    dirty: bool
-    versions: dict[str, str]
-    hardware: dict[str, str | int | float | None]
-    wall_seconds: dict[str, float]
-    peak_memory_mb: float
-    peak_gpu_memory_mb: float
-    train_steps: int
-    train_pairs: int | None
-    relations: dict[str, Count]
-    micro: float
-    macro: float
-
-    def __post_init__(self) -> None:
-        if list(self.relations) != list(RELATIONS):
-            raise ValueError(f"relations must be {', '.join(RELATIONS)} in this order, found {list(self.relations)}")
-        for relation, counts in self.relations.items():
-            if counts.n < 0 or counts.correct < 0 or counts.ties < 0 or counts.correct + counts.ties > counts.n:
-                raise ValueError(f"relations.{relation}: {counts.correct} right and {counts.ties} ties of {counts.n}")
-
-
-@dataclass(frozen=True)
-class OutcomesFile:
-    """The file beside the result, the digest of its content, and its number of records."""
-
-    file: str
-    sha256: str
-    records: int
-
-
-@dataclass(frozen=True)
-class Result:
-    """One row.
-
-    Attributes:
-        schema_version: of this file's form.
-        name: of the row, the stem of the page.
-        page: the page's path. page_hash: of what the page says for this budget.
-        track, track_hash: the controlled variables, likewise for this budget.
-        init_from: page -> hash of the pages whose weights were the start, all the way back.
-        budget: ``full`` for the rows of the table.
-        grammar: hash of the captions of the six relations.
-        data_fingerprint: of the test records and their images.
-        runs: one for each seed, by seed.
-        accuracy: column -> percent, mean over seeds; None for a relation without records.
-        interval: column -> 95 % interval in percent (bootstrap over scenes and seeds).
-    """
-
-    schema_version: int
-    name: str
-    page: str
-    page_hash: str
-    track: str
-    track_hash: str
-    init_from: dict[str, str]
-    budget: str
-    grammar: str
-    data_fingerprint: str
-    parameters: Parameters
-    seeds: list[int]
-    accuracy: dict[str, float | None]
-    interval: dict[str, list[float] | None]
-    outcomes: OutcomesFile
-    runs: list[SeedRun]
-
-    def __post_init__(self) -> None:
-        if not self.runs or self.seeds != [run.seed for run in self.runs] or len(set(self.seeds)) != len(self.seeds):
-            raise ValueError(f"seeds {self.seeds} do not name the runs {[run.seed for run in self.runs]}, each once")
-        for field in ("accuracy", "interval"):
-            if list(getattr(self, field)) != list(COLUMNS):
-                raise ValueError(f"{field} must have the columns {', '.join(COLUMNS)}")
-        if any(bounds is not None and len(bounds) != 2 for bounds in self.interval.values()):
-            raise ValueError("an interval has two bounds")
-        if Path(self.outcomes.file).name != self.outcomes.file:
-            raise ValueError(f"the outcomes file must lie beside the result, found {self.outcomes.file!r}")
-
-    @property
-    def n(self) -> int:
-        """Records of the test."""
-        return self.outcomes.records
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Records by relation."""
-        return {relation: found.n for relation, found in self.runs[0].relations.items()}
-
-    def spread(self) -> dict[str, float | None]:
-        """Column -> standard deviation over seeds in percentage points; None for one seed or no records."""
-        rows = [Scores(run.relations).accuracy() for run in self.runs]
-        spreads = {column: spread([row[column] for row in rows]) for column in COLUMNS}
-        return {column: None if self.accuracy[column] is None else spreads[column] for column in COLUMNS}
 
 
 @dataclass(frozen=True)
@@ -213,11 +98,14 @@ def result_path(results: Path, track: str, budget: str, name: str) -> Path:
     return folder / f"{name}.json"
 
 
-def make_result(runs: Sequence[SeedRun], outcomes: ResultOutcomes, **identity: Any) -> Result:
-    """A row from its runs and outcomes: adds accuracy, intervals and the file beside it.
+def make_result(
+    runs: Sequence[SeedRun], outcomes: ResultOutcomes, measures: Measures | None = None, **identity: Any
+) -> Result:
+    """A row from its runs and outcomes: adds accuracy, measures, intervals and the files beside it.
 
     Args:
         runs: one for each seed, in the order of ``outcomes.margins``.
+        measures: of the same seeds in the same order, where there are any.
         identity: the other fields of ``Result``: name, page, page_hash, track, ...
     """
     margins = outcomes.margins.astype(np.float32)
@@ -231,22 +119,50 @@ def make_result(runs: Sequence[SeedRun], outcomes: ResultOutcomes, **identity: A
         interval={name: None if pair is None else [round(bound, 3) for bound in pair] for name, pair in bounds.items()},
         outcomes=OutcomesFile(f"{identity['name']}.outcomes.npz", digest(outcomes.arrays()), len(outcomes.record_ids)),
         runs=list(runs),
+        measures=None if measures is None else _measures_file(measures_name(identity["name"]), measures),
     )
 
 
-def write_result(path: Path, result: Result, outcomes: ResultOutcomes) -> None:
-    """Writes outcomes and result, each in one step, the result last.
+def _measures_file(file: str, measures: Measures) -> MeasuresFile:
+    draws = MeasureResampler(measures.scenes)
+    return MeasuresFile(
+        file=file,
+        sha256=measures.digest,
+        pictures=measures.pictures,
+        data=measures.data,
+        value={name: round(value, 4) for name, value in measures.values().items()},
+        interval={
+            name: [round(bound, 3) for bound in draws.interval(ratio)] for name, ratio in measures.ratios.items()
+        },
+    )
+
+
+def measures_name(row: str) -> str:
+    """The file of measures beside the result of a row."""
+    return f"{row}.measures.npz"
+
+
+def write_result(path: Path, result: Result, outcomes: ResultOutcomes, measures: Measures | None = None) -> None:
+    """Writes outcomes, measures and result, each in one step, the result last; measures of an earlier row go.
 
     Raises:
-        SpatialbenchError: the two do not belong together, or the folder cannot be written.
+        SpatialbenchError: they do not belong together, or the folder cannot be written.
     """
     _recount(path, result, outcomes)
+    if measures is not None and result.measures is not None:
+        _recount_measures(path, result, result.measures, measures)
+    elif measures is not None or result.measures is not None:
+        raise SpatialbenchError(f"{path}: field 'measures': the result and its measures must be given together")
     write_atomic(path.with_name(result.outcomes.file), npz_bytes(outcomes.arrays()))
+    if measures is not None and result.measures is not None:
+        measures.save(path.with_name(result.measures.file))
     write_atomic(path, dump_json(result))
+    if measures is None:
+        path.with_name(measures_name(result.name)).unlink(missing_ok=True)
 
 
 def read_result(path: Path) -> Result:
-    """Reads and validates a result file (not its outcomes).
+    """Reads and validates a result file (not what lies beside it). Version 1, which knew no measures, becomes 2.
 
     Raises:
         SpatialbenchError: which field is wrong, and what to do.
@@ -258,9 +174,15 @@ def read_result(path: Path) -> Result:
             f"{path}: field 'schema_version': {version} is newer than this spatialbench reads ({SCHEMA_VERSION}); "
             "update spatialbench"
         )
+    if type(version) is int and version == 1:
+        if "measures" in data:
+            raise SpatialbenchError(f"{path}: field 'measures': unknown in schema_version 1; {ADVICE}")
+        data = {**data, "schema_version": SCHEMA_VERSION}
     result = parse(Result, data, str(path), ADVICE)
     if result.schema_version != SCHEMA_VERSION:
-        raise SpatialbenchError(f"{path}: field 'schema_version': expected {SCHEMA_VERSION}, found {version}; {ADVICE}")
+        raise SpatialbenchError(
+            f"{path}: field 'schema_version': expected 1 to {SCHEMA_VERSION}, found {version}; {ADVICE}"
+        )
     if result.name != path.stem:
         raise SpatialbenchError(f"{path}: field 'name': says {result.name!r}; give the file back its name")
     return result
@@ -288,15 +210,30 @@ def read_outcomes(path: Path, result: Result) -> ResultOutcomes:
     return outcomes
 
 
+def read_measures(path: Path, result: Result) -> Measures | None:
+    """Reads the measures beside the result file ``path`` and recounts them; None for a row without.
+
+    Raises:
+        SpatialbenchError: they are missing or damaged, belong to another result, or the result's numbers do not follow
+            from them.
+    """
+    if result.measures is None:
+        return None
+    measures = Measures.load(path.with_name(result.measures.file), ADVICE)
+    _recount_measures(path, result, result.measures, measures)
+    return measures
+
+
+def _refuse(path: Path, what: str, file: str, field: str, stated: object, found: object) -> NoReturn:
+    raise SpatialbenchError(
+        f"{path}: field {field!r}: says {stated} but the {what} give {found}: the file was edited, or {file} belongs "
+        f"to another result; {ADVICE}"
+    )
+
+
 def _recount(path: Path, result: Result, outcomes: ResultOutcomes) -> None:
     """Raises unless digest, counts, averages and accuracies of ``result`` are those of ``outcomes``."""
-
-    def refuse(field: str, stated: object, found: object) -> None:
-        raise SpatialbenchError(
-            f"{path}: field {field!r}: says {stated} but the outcomes give {found}: the file was edited, or "
-            f"{result.outcomes.file} belongs to another result; {ADVICE}"
-        )
-
+    refuse = partial(_refuse, path, "outcomes", result.outcomes.file)
     for index, (run, scores) in enumerate(zip(result.runs, outcomes.scores(), strict=True)):
         for relation, counts in scores.relations.items():
             if run.relations[relation] != counts:
@@ -313,6 +250,24 @@ def _recount(path: Path, result: Result, outcomes: ResultOutcomes) -> None:
         refuse("outcomes.records", result.outcomes.records, len(outcomes.record_ids))
     if not re.fullmatch("[0-9a-f]{64}", result.outcomes.sha256) or result.outcomes.sha256 != content:
         refuse("outcomes.sha256", result.outcomes.sha256, content)
+
+
+def _recount_measures(path: Path, result: Result, stated: MeasuresFile, measures: Measures) -> None:
+    """Raises unless digest, seeds, pictures and values are those of ``measures``."""
+    refuse = partial(_refuse, path, "measures", stated.file)
+    if measures.seeds != len(result.seeds):
+        refuse("seeds", result.seeds, f"{measures.seeds} seeds")
+    for field in ("pictures", "data"):
+        if getattr(stated, field) != getattr(measures, field):
+            refuse(f"measures.{field}", getattr(stated, field), getattr(measures, field))
+    found = measures.values()
+    if list(stated.value) != list(found):
+        refuse("measures.value", ", ".join(stated.value), ", ".join(found))
+    for name, value in found.items():
+        if abs(stated.value[name] - value) > 1e-3:
+            refuse(f"measures.value.{name}", stated.value[name], round(value, 4))
+    if stated.sha256 != measures.digest:
+        refuse("measures.sha256", stated.sha256, measures.digest)
 
 
 def list_results(results: Path, track: str, budget: str = STORED_BUDGET) -> list[Path]:

@@ -15,14 +15,16 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from spatialbench.collect import collect
+from spatialbench.collect import collect, load_measures
 from spatialbench.errors import SpatialbenchError
+from spatialbench.evaluation.measures import Measures
 from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.experiment import Resolved, resolve
 from spatialbench.pages import Page, Track, load_page, load_track
 from spatialbench.results import (
     STORED_BUDGET,
     ResultOutcomes,
+    read_measures,
     read_outcomes,
     read_result,
     result_path,
@@ -184,6 +186,7 @@ def _current(row: Row, out: Path) -> bool:
     try:
         result = read_result(path)
         read_outcomes(path, result)
+        read_measures(path, result)
     except SpatialbenchError as error:
         say(f"{error} -- it is made again now")
         return False
@@ -230,8 +233,9 @@ def _write(row: Row, records: Sequence[RunRecord], out: Path) -> None:
         say(f"{row.page.name} has no pair test: no row is written")
         return
     outcomes = [RunOutcomes.load(record.outcomes) for record in records]
-    result = collect(row.page, row.runs[0].track, row.runs[0].budget, records, outcomes)
-    write_result(path, result, ResultOutcomes.join(outcomes))
+    measures = load_measures(row.page, records)
+    result = collect(row.page, row.runs[0].track, row.runs[0].budget, records, outcomes, measures)
+    write_result(path, result, ResultOutcomes.join(outcomes), None if measures is None else Measures.join(measures))
     commits = {(one.commit[:8] or "no commit") + (" (dirty)" if one.dirty else "") for one in result.runs}
     if len(commits) > 1:
         say(f"note: the seeds of {row.page.name} come from {', '.join(sorted(commits))}; --force makes them alike")

@@ -1,8 +1,9 @@
 """The run folder: what a run writes, how it is found again, and the checks of a checkpoint before it is used.
 
 ``runs/<track>/<budget>/<page>/<config hash>/seed<k>/`` holds config.yaml (the complete configuration), last.ckpt
-(weights, optimizer, position), metrics.jsonl (training and validation), run.json (provenance, times, scores) and
-outcomes.npz (the scores of every test record). run.json says ``finished: true`` only when all else is in place.
+(weights, optimizer, position), metrics.jsonl (training and validation), run.json (provenance, times, scores),
+outcomes.npz (the scores of every test record) and, where they were asked for, measures.npz (regions, dense quality,
+retrieval). run.json says ``finished: true`` only when all else is in place.
 """
 
 from __future__ import annotations
@@ -43,6 +44,11 @@ class RunRecord:
     def outcomes(self) -> Path:
         return self.run_dir / "outcomes.npz"
 
+    @property
+    def measures(self) -> Path:
+        """Regions, dense quality and retrieval; there only where the run measured them."""
+        return self.run_dir / "measures.npz"
+
     @classmethod
     def read(cls, run_dir: Path) -> RunRecord:
         """The record of a folder; an empty one when nothing was written yet.
@@ -76,7 +82,7 @@ def clear(run_dir: Path) -> None:
     Raises:
         SpatialbenchError: a file cannot be removed.
     """
-    for name in ("run.json", "last.ckpt", "outcomes.npz", "metrics.jsonl", "config.yaml"):
+    for name in ("run.json", "last.ckpt", "outcomes.npz", "measures.npz", "metrics.jsonl", "config.yaml"):
         try:
             (run_dir / name).unlink(missing_ok=True)
         except OSError as error:
@@ -124,6 +130,33 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint or STAMP not in checkpoint:
         raise SpatialbenchError(f"checkpoint {path}: not written by 'spatialbench fit'; give its last.ckpt")
     return checkpoint
+
+
+def checkpoint_of(
+    resolved: Resolved, given: str | None, runs: Path, seed: int | None = None
+) -> tuple[Path | None, list[str]]:
+    """The checkpoint to score a page with, checked, and what the user should know about it, a line each.
+
+    Args:
+        given: a file; LAST: the newest run of the page; None: LAST for a page that needs training or goes on from
+            another, else no checkpoint.
+        runs: the folder of all runs.
+        seed: only runs with this seed; None: any.
+
+    Returns:
+        The path, None for a page that is scored as it starts; and the notes.
+
+    Raises:
+        SpatialbenchError: there is no run, or the checkpoint is damaged or of another class.
+    """
+    if given is None and not resolved.needs_training and resolved.init_from is None:
+        return None, []
+    if given is None or given == "LAST":
+        path = newest(resolved, runs, seed)
+        notes = [f"checkpoint: {path}"]
+    else:
+        path, notes = Path(given), []
+    return path, notes + check_checkpoint(path, read_checkpoint(path), resolved)
 
 
 def stamp(resolved: Resolved) -> dict[str, Any]:

@@ -30,12 +30,15 @@ from spatialbench.callbacks import (
     StopAfterStep,
 )
 from spatialbench.errors import SpatialbenchError, write_atomic
+from spatialbench.evaluation.measures import Measures
 from spatialbench.evaluation.outcomes import RunOutcomes
+from spatialbench.evaluation.regions import measure as measure_regions
 from spatialbench.evaluation.relations import Scores
-from spatialbench.experiment import Resolved
+from spatialbench.experiment import Resolved, region_set
 from spatialbench.method import Method
+from spatialbench.report.measures import print_measures
 from spatialbench.report.table import print_run
-from spatialbench.runs import RunRecord, check_checkpoint, clear, read_checkpoint, stamp
+from spatialbench.runs import RunRecord, check_checkpoint, checkpoint_of, clear, read_checkpoint, stamp
 
 CHECKPOINTS = 20
 """How many times a training writes last.ckpt."""
@@ -54,6 +57,11 @@ def fit(resolved: Resolved, force: bool = False, started: float | None = None, s
         SpatialbenchError: something the user gave is wrong; one line.
         Interrupted: Ctrl-C or SIGTERM; the folder can be resumed.
     """
+    start = resolved.init_from
+    if start is not None and not RunRecord.read(start.run_dir).finished:
+        say(f"{resolved.label} starts from {start.label}, which is made first")
+        fit(start, started=started, show=False)
+        started = None
     provenance.reset_peak_memory()
     clock = StageClock()
     if started is not None:
@@ -87,11 +95,11 @@ def _run(resolved: Resolved, before: RunRecord, clock: StageClock, interruptions
     info = {**_origin(resolved), "started_at": before.info.get("started_at", _now())}
     earlier = before.info.get("wall_seconds") if resume else None
     try:
-        if resume is None and resolved.init_from is not None:
+        if resolved.init_from is not None:  # after an interruption too: what is frozen is in no checkpoint
             _start_from(built.model, resolved.init_from)
         if resolved.needs_training:
             _train(built, resolved, last, resume)
-        result = _finish(built, resolved, last if resolved.needs_training else None)
+        result = _finish(built, resolved, last)
     except BaseException:
         clock.lap("other")
         with suppress(SpatialbenchError):  # the error under way is the one to be seen
@@ -125,23 +133,49 @@ def _train(built: Built, resolved: Resolved, last: Path, resume: Mapping[str, An
     built.trainer.save_checkpoint(last)
 
 
-def _finish(built: Built, resolved: Resolved, last: Path | None) -> dict[str, Any]:
-    """The pair test of a method; validation and ``finish(run_dir)`` of a module that has a test of its own."""
+def _finish(built: Built, resolved: Resolved, last: Path) -> dict[str, Any]:
+    """The pair test and the measures of a method; of a module with a test of its own validation and ``finish(run_dir)``.
+
+    Args:
+        last: the checkpoint that training left; a page that trains nothing, but starts from another, leaves one here.
+    """
     result: dict[str, Any] = {"train_steps": 0, "train_pairs": 0}
-    if last is not None:
-        checkpoint = read_checkpoint(last)
+    trained = last if resolved.needs_training else None
+    if trained is not None:
+        checkpoint = read_checkpoint(trained)
         pairs = checkpoint["callbacks"].get("PairCounter", {}).get("pairs", 0)
         result = {"train_steps": checkpoint["global_step"], "train_pairs": pairs or None}
     if isinstance(built.model, Method):
-        outcomes, fingerprint = test(built, last)
+        outcomes, fingerprint = test(built, trained)
+        found = measure(built, resolved)
         if built.trainer.is_global_zero:
             outcomes.save(resolved.run_dir / "outcomes.npz")
+            if found is not None:
+                found.save(resolved.run_dir / "measures.npz")
+        if trained is None and resolved.init_from is not None:
+            built.trainer.save_checkpoint(last)
         return {**result, "data_fingerprint": fingerprint, "scores": scores_json(outcomes.scores())}
     finish = getattr(built.model, "finish", None)
     if callable(finish):
-        validate(built, last)
+        validate(built, trained)
         result["scores"] = finish(resolved.run_dir)
     return result
+
+
+def measure(built: Built, resolved: Resolved) -> Measures | None:
+    """What the weights of the last :func:`test` are worth beside the pairs: regions, dense quality, retrieval.
+
+    None where the track names no region set, and where pairs of one's own (``--data.path``) are scored. One rank does
+    it.
+    """
+    own_pairs = resolved.config["data"].get("path") != resolved.track.config["data"].get("path")
+    if own_pairs or not isinstance(built.model, Method) or not built.trainer.is_global_zero:
+        return None
+    regions = region_set(resolved.track, resolved.budget)
+    if regions is None:
+        return None
+    model = built.model.eval().to(built.trainer.strategy.root_device)
+    return measure_regions(model, regions)
 
 
 def test(built: Built, checkpoint: Path | None) -> tuple[RunOutcomes, str]:
@@ -182,6 +216,29 @@ def load_weights(model: LightningModule, checkpoint: Mapping[str, Any], path: Pa
         raise SpatialbenchError(f"checkpoint {path}: {_misfit(str(error))}") from error
 
 
+def load_method(resolved: Resolved, given: str | None, runs: Path, seed: int | None) -> tuple[Method, Path | None]:
+    """The method of a page with its weights, in eval mode, on the device that the page's trainer would take.
+
+    Args:
+        given, runs, seed: see :func:`spatialbench.runs.checkpoint_of`.
+
+    Returns:
+        The method, and the checkpoint it was read from.
+
+    Raises:
+        SpatialbenchError: no checkpoint where one is needed, one that does not fit, or a page without a method.
+    """
+    path, notes = checkpoint_of(resolved, given, runs, seed)
+    for note in notes:
+        say(note)
+    built = build(resolved)
+    if not isinstance(built.model, Method):
+        raise SpatialbenchError(f"page {resolved.page.path} has no dense map: its model is not a method; give another")
+    if path is not None:
+        load_weights(built.model, read_checkpoint(path), path)
+    return built.model.eval().to(built.trainer.strategy.root_device), path
+
+
 def scores_json(scores: Scores) -> dict[str, Any]:
     """Counts by relation and percent by column, for run.json."""
     counts = {name: {"n": c.n, "correct": c.correct, "ties": c.ties} for name, c in scores.relations.items()}
@@ -194,6 +251,8 @@ def show_record(resolved: Resolved, record: RunRecord) -> None:
     """The table of a finished run, and where its time went."""
     if record.outcomes.is_file():
         print_run(resolved.label, RunOutcomes.load(record.outcomes))
+        if record.measures.is_file():
+            print_measures("Regions, dense quality, retrieval", Measures.load(record.measures))
     else:
         for name, value in (record.info.get("scores") or {}).items():
             print(f"{name:<16} {value:.3f}" if isinstance(value, float) else f"{name:<16} {value}")
@@ -250,20 +309,16 @@ def _resume_point(last: Path, resolved: Resolved) -> dict[str, Any] | None:
 
 
 def _start_from(model: LightningModule, start: Resolved) -> None:
-    """Gives ``model`` the student that an earlier stage finished."""
+    """Gives ``model`` what an earlier stage finished."""
     record = RunRecord.read(start.run_dir)
     if not record.finished:
         raise SpatialbenchError(
             f"init_from: {start.label} is not finished; run it first: spatialbench fit --config {start.page.path} "
             f"--track {start.track.name} --budget {start.budget} --seed {start.seed}"
         )
-    weights = read_checkpoint(record.checkpoint)["state_dict"]
-    student = {key: value for key, value in weights.items() if key.startswith("student.")}
-    known = model.state_dict()
-    strange = [key for key, value in student.items() if key not in known or known[key].shape != value.shape]
-    if strange or not student:
-        raise SpatialbenchError(f"init_from: the student of {start.label} does not fit ({(strange or ['none'])[0]})")
-    model.load_state_dict(student, strict=False)
+    if not isinstance(model, Method):
+        raise SpatialbenchError(f"init_from: {type(model).__qualname__} is no method and has no student to start with")
+    model.start_from(read_checkpoint(record.checkpoint)["state_dict"], start.label)
     say(f"starting from the student of {start.label}")
 
 

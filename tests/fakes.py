@@ -7,10 +7,12 @@ from pathlib import Path
 
 import numpy as np
 
+from spatialbench.evaluation.measures import Measures
 from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.experiment import Resolved
 from spatialbench.relations import RELATIONS
-from spatialbench.results import Parameters, Result, ResultOutcomes, SeedRun, make_result, result_path, write_result
+from spatialbench.result_schema import Parameters, Result, SeedRun
+from spatialbench.results import ResultOutcomes, make_result, result_path, write_result
 from spatialbench.runs import RunRecord
 from spatialbench.stale import Today, ancestors, grammar_hash, page_hash, track_hash
 
@@ -59,6 +61,22 @@ def run_outcomes(seed: int, shift: float = 0.3, per_relation: int = 20) -> RunOu
     )
 
 
+def run_measures(seed: int, level: float = 0.5, pictures: int = 60, data: str = "d" * 16) -> Measures:
+    """Random measures of one seed: hits of four classes, an area by picture, retrieval; scenes of two pictures.
+
+    Args:
+        level: share of the boxes that are right, in [0, 1]; the area follows it.
+    """
+    rng = np.random.default_rng(seed)
+    regions = np.random.default_rng(0).integers(0, 4, (pictures, 4)).astype(float)  # the pictures', whatever the seed
+    ratios = {
+        "same_mask": (np.clip(rng.normal(level, 0.1, pictures), 0, 1), np.ones(pictures)),
+        "box_top1": (rng.binomial(regions.astype(int), level).astype(float), regions),
+        "image_r1": (rng.integers(0, 2, pictures).astype(float), np.ones(pictures)),
+    }
+    return Measures.of([f"room {index // 2}" for index in range(pictures)], ratios, data)
+
+
 def seed_run(seed: int, outcomes: RunOutcomes) -> SeedRun:
     scores = outcomes.scores()
     return SeedRun(
@@ -80,7 +98,12 @@ def seed_run(seed: int, outcomes: RunOutcomes) -> SeedRun:
 
 
 def result_of(
-    name: str, folder: Path, runs: Sequence[RunOutcomes], seeds: Sequence[int] = (0,), budget: str = "full"
+    name: str,
+    folder: Path,
+    runs: Sequence[RunOutcomes],
+    seeds: Sequence[int] = (0,),
+    budget: str = "full",
+    measures: Measures | None = None,
 ) -> Result:
     """The row that the runner would make today of these runs of the page ``name`` in the benchmarks ``folder``."""
     today = Today.read(folder)
@@ -88,6 +111,7 @@ def result_of(
     return make_result(
         [seed_run(seed, run) for seed, run in zip(seeds, runs, strict=True)],
         ResultOutcomes.join(runs),
+        measures,
         name=name,
         page=f"benchmarks/{name}.yaml",
         page_hash=page_hash(page, budget),
@@ -102,28 +126,40 @@ def result_of(
 
 
 def row(
-    name: str, folder: Path, seeds: Sequence[int] = (0, 1, 2), shift: float = 0.3, budget: str = "full"
+    name: str,
+    folder: Path,
+    seeds: Sequence[int] = (0, 1, 2),
+    shift: float = 0.3,
+    budget: str = "full",
+    measures: Measures | None = None,
 ) -> tuple[Result, ResultOutcomes]:
     """A row with random outcomes; ``shift`` moves its accuracy."""
     runs = [run_outcomes(1000 * seed + sum(map(ord, name)), shift) for seed in seeds]
-    return result_of(name, folder, runs, seeds, budget), ResultOutcomes.join(runs)
+    return result_of(name, folder, runs, seeds, budget, measures), ResultOutcomes.join(runs)
 
 
-def store(results: Path, name: str, folder: Path, **kwargs: object) -> Path:
+def measures_of(name: str, seeds: Sequence[int] = (0, 1, 2), **kwargs: object) -> Measures:
+    """Random measures of a row; see ``run_measures``."""
+    return Measures.join([run_measures(1000 * seed + sum(map(ord, name)), **kwargs) for seed in seeds])  # type: ignore[arg-type]
+
+
+def store(results: Path, name: str, folder: Path, measures: Measures | None = None, **kwargs: object) -> Path:
     """Writes a row where the table looks for it; returns its path."""
-    result, outcomes = row(name, folder, **kwargs)  # type: ignore[arg-type]
+    result, outcomes = row(name, folder, measures=measures, **kwargs)  # type: ignore[arg-type]
     path = result_path(results, result.track, result.budget, name)
-    write_result(path, result, outcomes)
+    write_result(path, result, outcomes, measures)
     return path
 
 
-def write_run(resolved: Resolved, outcomes: RunOutcomes, **info: object) -> RunRecord:
+def write_run(resolved: Resolved, outcomes: RunOutcomes, measures: Measures | None = None, **info: object) -> RunRecord:
     """A finished run folder, as ``spatialbench.training.fit`` leaves it."""
     made = seed_run(resolved.seed, outcomes)
     kept = {key: value for key, value in vars(made).items() if key not in ("relations", "micro", "macro")}
     names = {"page": resolved.page.name, "track": resolved.track.name, "budget": resolved.budget}
     numbers = {"total_parameters": 20, "trainable_parameters": 10, "data_fingerprint": "f" * 16}
     outcomes.save(resolved.run_dir / "outcomes.npz")
+    if measures is not None:
+        measures.save(resolved.run_dir / "measures.npz")
     record = RunRecord(resolved.run_dir, {**names, **numbers, **kept, "finished": True, **info})
     record.write()
     return record

@@ -166,7 +166,26 @@ def test_token_contrast_is_the_printed_equation() -> None:
         for j in range(4):
             similar = [float(refined[i, j] @ local[i, k]) / 0.2 for k in range(4)]
             total += -similar[j] + 0.3 * math.log(sum(math.exp(v) for v in similar))
-    assert token_contrast(refined, local, 0.2, 0.3).item() == pytest.approx(total / 8, rel=1e-12)
+    assert token_contrast(refined, local, temperature=0.2, uniformity=0.3).item() == pytest.approx(total / 8, rel=1e-12)
+
+
+def test_token_contrast_with_other_places_is_the_printed_equation() -> None:
+    refined, local = unit(2, 4, 5), unit(2, 7, 5, seed=1)
+    place = torch.tensor([[6, 0, 0, 3], [1, 2, 5, 4]])
+    total = 0.0
+    for i in range(2):
+        for j in range(4):
+            similar = [float(refined[i, j] @ local[i, k]) / 0.2 for k in range(7)]
+            total += -similar[int(place[i, j])] + math.log(sum(math.exp(v) for v in similar))
+    assert token_contrast(refined, local, place).item() == pytest.approx(total / 8, rel=1e-12)
+    own = torch.arange(4).expand(2, 4)
+    assert token_contrast(refined, local[:, :4], own).item() == token_contrast(refined, local[:, :4]).item()
+
+
+def test_regions_of_rows_and_columns_run_row_by_row() -> None:
+    dense = unit(1, 2, 3, 5)
+    tokens = region_tokens(dense, torch.tensor([[0.0, 0.0, 1.0, 1.0]]), torch.tensor([0]), (2, 3))
+    torch.testing.assert_close(tokens[0], dense[0].flatten(0, 1))
 
 
 @pytest.mark.parametrize(("shape", "temperature"), [((2, 6, 5), 0.0), ((2, 1, 5), 0.2), ((2, 5, 5), 0.2)])

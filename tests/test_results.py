@@ -13,11 +13,13 @@ import numpy as np
 import pytest
 
 from spatialbench.errors import SpatialbenchError
+from spatialbench.evaluation.measures import Measures
 from spatialbench.evaluation.relations import Count
 from spatialbench.results import (
     ResultOutcomes,
     compact,
     list_results,
+    read_measures,
     read_outcomes,
     read_result,
     result_path,
@@ -103,7 +105,7 @@ def test_a_truncated_file_is_refused_with_its_place(stored: Path) -> None:
         (lambda d: d.update(note="x"), "field 'note': unknown field"),
         (lambda d: d.update(budget=3), "field 'budget': expected str, found 3"),
         (lambda d: d.update(schema_version=99), "field 'schema_version': 99 is newer .* update spatialbench"),
-        (lambda d: d.update(schema_version=0), "field 'schema_version': expected 1"),
+        (lambda d: d.update(schema_version=0), "field 'schema_version': expected 1 to 2, found 0"),
         (lambda d: d.update(schema_version="1"), "field 'schema_version': expected int"),
         (lambda d: d.update(name="other"), "field 'name': says 'other'"),
         (lambda d: d.update(seeds=[0, 1]), r"seeds \[0, 1\] do not name the runs"),
@@ -229,3 +231,180 @@ def test_a_relation_without_records_has_no_number(tmp_path: Path) -> None:
     write_result(tmp_path / "clip.json", result, ResultOutcomes.join([short]))
     assert read_result(tmp_path / "clip.json") == result
     read_outcomes(tmp_path / "clip.json", result)
+
+
+# --------------------------------------------------------------------------------------------------------- measures
+
+
+@pytest.fixture
+def measured(stored: Path, tmp_path: Path) -> Path:
+    """The same row with measures."""
+    return fakes.store(tmp_path / "results", "clip", tmp_path / "benchmarks", fakes.measures_of("clip"))
+
+
+def test_measures_round_trip(measured: Path) -> None:
+    measures, result = fakes.measures_of("clip"), read_result(measured)
+    assert result.schema_version == 2
+    again = read_measures(measured, result)
+    assert again is not None
+    assert again.digest == measures.digest
+    assert result.measures is not None
+    assert (result.measures.file, result.measures.pictures) == ("clip.measures.npz", 60)
+    assert result.measures.data == measures.data
+    assert result.measures.sha256 == measures.digest
+    assert list(result.measures.value) == ["box_top1", "same_mask", "image_r1"]
+    for name, value in measures.values().items():
+        assert result.measures.value[name] == round(value, 4)
+        low, high = result.measures.interval[name]
+        assert low < value < high
+        assert (round(low, 3), round(high, 3)) == (low, high)
+
+
+def test_files_with_measures_are_the_same_bytes_each_time(measured: Path, tmp_path: Path) -> None:
+    again = fakes.store(tmp_path / "again", "clip", tmp_path / "benchmarks", fakes.measures_of("clip"))
+    for name in ("clip.json", "clip.outcomes.npz", "clip.measures.npz"):
+        assert (measured.parent / name).read_bytes() == (again.parent / name).read_bytes()
+
+
+def test_a_row_without_measures_has_none(stored: Path) -> None:
+    assert read_result(stored).measures is None
+    assert read_measures(stored, read_result(stored)) is None
+    assert not stored.with_name("clip.measures.npz").exists()
+
+
+def test_measures_of_an_earlier_row_go(measured: Path, tmp_path: Path) -> None:
+    fakes.store(tmp_path / "results", "clip", tmp_path / "benchmarks")
+    assert read_result(measured).measures is None
+    assert not measured.with_name("clip.measures.npz").exists()
+
+
+def to_version_1(path: Path) -> None:
+    """The file as version 1 wrote it."""
+    edit(path, lambda d: d.update(schema_version=1))
+    edit(path, lambda d: d.pop("measures"))
+
+
+def test_version_1_is_read_as_a_row_without_measures(stored: Path) -> None:
+    expected = read_result(stored)
+    to_version_1(stored)
+    assert "measures" not in stored.read_text()
+    result = read_result(stored)
+    assert result == expected
+    assert (result.schema_version, result.measures) == (2, None)
+    write_result(stored, result, read_outcomes(stored, result))
+    assert json.loads(stored.read_text())["schema_version"] == 2
+
+
+def test_version_1_knew_no_measures(stored: Path) -> None:
+    to_version_1(stored)
+    edit(stored, lambda d: d.update(measures=None))
+    with pytest.raises(SpatialbenchError, match="field 'measures': unknown in schema_version 1"):
+        read_result(stored)
+    edit(stored, lambda d: (d.pop("measures"), d.update(schema_version=True)))
+    with pytest.raises(SpatialbenchError, match="field 'schema_version': expected int, found True"):
+        read_result(stored)
+
+
+def test_the_repositorys_rows_are_read() -> None:
+    """Version 1 or 2: what is stored stays readable."""
+    results = Path(__file__).resolve().parents[1] / "results"
+    for path in list_results(results, "rooms"):
+        result = read_result(path)
+        assert (read_measures(path, result) is None) == (result.measures is None)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda m: m.pop("data"), r"field 'measures\.data': missing"),
+        (lambda m: m.update(pictures="60"), r"field 'measures\.pictures': expected int"),
+        (lambda m: m.update(file="../clip.measures.npz"), "must lie beside the result"),
+        (lambda m: m.update(file=""), "must lie beside the result"),
+        (lambda m: m["value"].update(speed=1.0), "value must have some of box_top1, .*found .*speed"),
+        (lambda m: m.update(value={}, interval={}), r"value must have some of .*found \[\]"),
+        (lambda m: m["value"].update(box_top1=m["value"].pop("box_top1")), "in this order"),
+        (lambda m: m["value"].update(box_top1=None), r"field 'measures\.value\.box_top1': expected float, found None"),
+        (lambda m: m["interval"].pop("same_mask"), "interval must have the measures of value"),
+        (lambda m: m["interval"].update(same_mask=[1.0]), "two bounds"),
+    ],
+)
+def test_wrong_fields_of_measures_are_refused(
+    measured: Path, change: Callable[[dict[str, Any]], object], message: str
+) -> None:
+    edit(measured, lambda d: change(d["measures"]))
+    with pytest.raises(
+        SpatialbenchError, match=f"field 'measures.*{message}" if "field" not in message else message
+    ) as error:
+        read_result(measured)
+    assert str(error.value).startswith(str(measured))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "field"),
+    [
+        (lambda m: m["value"].update(box_top1=m["value"]["box_top1"] + 0.01), r"measures\.value\.box_top1"),
+        (lambda m: (m["value"].pop("image_r1"), m["interval"].pop("image_r1")), r"measures\.value"),
+        (lambda m: m.update(pictures=61), r"measures\.pictures"),
+        (lambda m: m.update(data="e" * 16), r"measures\.data"),
+        (lambda m: m.update(sha256="0" * 64), r"measures\.sha256"),
+    ],
+)
+def test_measures_edited_by_hand_are_refused(
+    measured: Path, change: Callable[[dict[str, Any]], object], field: str
+) -> None:
+    edit(measured, lambda d: change(d["measures"]))
+    with pytest.raises(SpatialbenchError, match=f"field '{field}': says .* but the measures give .*edited") as error:
+        read_measures(measured, read_result(measured))
+    assert "\n" not in str(error.value)
+
+
+def test_measures_of_another_row_or_other_seeds_are_refused(measured: Path, tmp_path: Path) -> None:
+    other = fakes.store(tmp_path / "results", "other", tmp_path / "benchmarks", fakes.measures_of("other"))
+    file, result = measured.with_name("clip.measures.npz"), read_result(measured)
+    shutil.copy(other.with_name("other.measures.npz"), file)
+    with pytest.raises(SpatialbenchError, match=r"field 'measures\.value.*clip\.measures\.npz belongs to ano"):
+        read_measures(measured, result)
+    fakes.measures_of("clip", seeds=(0, 1)).save(file)
+    with pytest.raises(SpatialbenchError, match=r"field 'seeds': says \[0, 1, 2\] but the measures give 2 seeds"):
+        read_measures(measured, result)
+
+
+def test_the_same_values_in_another_order_are_refused(measured: Path) -> None:
+    """Two pictures of one scene exchanged: every value stays, the digest does not."""
+    measures = fakes.measures_of("clip")
+    order = np.arange(60)
+    order[[0, 1]] = [1, 0]
+    ratios = {name: type(ratio)(*(part[:, order] for part in ratio)) for name, ratio in measures.ratios.items()}
+    Measures(measures.scenes, ratios, measures.data).save(measured.with_name("clip.measures.npz"))
+    with pytest.raises(SpatialbenchError, match=r"field 'measures\.sha256'"):
+        read_measures(measured, read_result(measured))
+
+
+def test_damaged_measures_are_refused(measured: Path) -> None:
+    file, result = measured.with_name("clip.measures.npz"), read_result(measured)
+    content = file.read_bytes()
+    file.write_bytes(content[: len(content) // 2])
+    with pytest.raises(SpatialbenchError, match=r"clip\.measures\.npz: .*restore it from git"):
+        read_measures(measured, result)
+    shutil.copy(measured.with_name("clip.outcomes.npz"), file)
+    with pytest.raises(SpatialbenchError, match="not a readable file of measures"):
+        read_measures(measured, result)
+    file.unlink()
+    with pytest.raises(SpatialbenchError, match="no such file; restore it from git"):
+        read_measures(measured, result)
+
+
+def test_a_result_that_does_not_fit_its_measures_is_not_written(tmp_path: Path) -> None:
+    folder, path = fakes.benchmarks(tmp_path / "benchmarks", "clip"), tmp_path / "clip.json"
+    result, outcomes = fakes.row("clip", folder, measures=fakes.measures_of("clip"))
+    for measures, message in [
+        (fakes.measures_of("other"), r"field 'measures\.value"),
+        (fakes.measures_of("clip", data="e" * 16), r"field 'measures\.data"),
+        (None, "field 'measures': the result and its measures must be given together"),
+    ]:
+        with pytest.raises(SpatialbenchError, match=message):
+            write_result(path, result, outcomes, measures)
+    with pytest.raises(SpatialbenchError, match="must be given together"):
+        write_result(path, replace(result, measures=None), outcomes, fakes.measures_of("clip"))
+    assert [file.name for file in tmp_path.iterdir()] == ["benchmarks"]

@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from spatialbench.errors import SpatialbenchError
+from spatialbench.evaluation.measures import Measures
 from spatialbench.experiment import Resolved
-from spatialbench.results import read_outcomes, read_result
+from spatialbench.results import read_measures, read_outcomes, read_result
 from spatialbench.runner import Clock, run
-from spatialbench.runs import RunRecord
+from spatialbench.runs import RunRecord, clear
 from tests import fakes
 
 
@@ -23,6 +24,7 @@ class FakeFit:
         self.calls: list[tuple[str, int, bool]] = []
         self.fail: dict[tuple[str, int], BaseException] = {}
         self.info: dict[int, dict[str, object]] = {}
+        self.measures: dict[int, Measures] = {}
 
     def __call__(self, resolved: Resolved, force: bool) -> RunRecord:
         key = (resolved.page.name, resolved.seed)
@@ -32,7 +34,8 @@ class FakeFit:
         if key in self.fail:
             raise self.fail[key]
         outcomes = fakes.run_outcomes(10 * resolved.seed + len(resolved.page.name))
-        return fakes.write_run(resolved, outcomes, **self.info.get(resolved.seed, {}))
+        clear(resolved.run_dir)
+        return fakes.write_run(resolved, outcomes, self.measures.get(resolved.seed), **self.info.get(resolved.seed, {}))
 
 
 @pytest.fixture
@@ -230,6 +233,45 @@ def test_seeds_of_different_data_are_refused(here: Path, fit: FakeFit, capsys: p
     fit.info[1] = {"data_fingerprint": "e" * 16}
     assert run(pages("a"), seeds=[0, 1], fit=fit) == 1
     assert "the seeds differ in data_fingerprint" in capsys.readouterr().err
+
+
+def test_measures_of_every_seed_go_into_the_row(here: Path, fit: FakeFit) -> None:
+    fit.measures = {seed: fakes.run_measures(seed) for seed in range(2)}
+    assert run(pages("a"), seeds=[0, 1], fit=fit) == 0
+    path = here / "results/rooms/a.json"
+    result = read_result(path)
+    found = read_measures(path, result)
+    assert found is not None
+    assert found.digest == Measures.join([fakes.run_measures(0), fakes.run_measures(1)]).digest
+    assert result.measures is not None
+    one, two = (fakes.run_measures(seed).values()["box_top1"] for seed in range(2))
+    assert result.measures.value["box_top1"] == pytest.approx((one + two) / 2, abs=1e-4)
+
+
+def test_measures_of_some_seeds_only_are_refused(here: Path, fit: FakeFit, capsys: pytest.CaptureFixture[str]) -> None:
+    fit.measures = {seed: fakes.run_measures(seed) for seed in (0, 2)}
+    assert run(pages("a"), seeds=[0, 1, 2], fit=fit) == 1
+    said = capsys.readouterr().err
+    assert "page a: measures.npz is there for seed 0, 2 but not for seed 1; run them again with --force" in said
+    assert not (here / "results/rooms/a.json").exists()
+    fit.measures = {}
+    assert run(pages("a"), seeds=[0, 1, 2], fit=fit, force=True) == 0  # --force clears what an earlier run measured
+    assert read_result(here / "results/rooms/a.json").measures is None
+
+
+def test_measures_on_different_data_or_damaged_are_refused(
+    here: Path, fit: FakeFit, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fit.measures = {0: fakes.run_measures(0), 1: fakes.run_measures(1, data="e" * 16)}
+    assert run(pages("a"), seeds=[0, 1], fit=fit) == 1
+    assert "the seeds were measured on different data; run them again with --force" in capsys.readouterr().err
+    fit.measures[1] = fakes.run_measures(1)
+    assert run(pages("a"), seeds=[0, 1], fit=fit, force=True) == 0
+    file = next(here.glob("runs/rooms/full/a/*/seed1/measures.npz"))
+    file.write_bytes(file.read_bytes()[:100])
+    (here / "results/rooms/a.json").unlink()
+    assert run(pages("a"), seeds=[0, 1], fit=fit) == 1
+    assert "seed1/measures.npz: damaged" in capsys.readouterr().err
 
 
 def test_seeds_of_different_commits_are_told(here: Path, fit: FakeFit, capsys: pytest.CaptureFixture[str]) -> None:

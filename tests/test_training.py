@@ -15,7 +15,8 @@ from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.experiment import Resolved, resolve
 from spatialbench.runs import RunRecord, newest, read_checkpoint
-from spatialbench.training import fit
+from spatialbench.methods.clip import Clip
+from spatialbench.training import _start_from, fit
 from tests import tiny
 
 
@@ -141,11 +142,24 @@ def test_a_module_with_a_task_of_its_own_finishes_itself(folder: Path, capsys: p
 def test_a_stage_starts_from_the_student_of_the_stage_before(folder: Path) -> None:
     tiny.page(folder, "first")
     second = tiny_run(tiny.page(folder, "second", rest="trainer: {max_steps: 0}\ninit_from: first\n"))
-    with pytest.raises(SpatialbenchError, match=r"first .* is not finished; run it first: spatialbench fit --config"):
-        fit(second)
+    found = fit(second)  # makes the first where it is not there
     assert second.init_from is not None
-    first = fit(second.init_from)
-    assert fit(second).info["scores"] == first.info["scores"], "the same weights give the same scores"
+    first = RunRecord.read(second.init_from.run_dir)
+    assert first.finished
+    assert found.info["scores"] == first.info["scores"], "the same weights give the same scores"
+    weights = [read_checkpoint(run.checkpoint)["state_dict"] for run in (first, found)]  # others may start from it
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_stage_does_not_start_from_one_that_is_gone(folder: Path) -> None:
+    tiny.page(folder, "first")
+    second = tiny_run(tiny.page(folder, "second", rest="trainer: {max_steps: 0}\ninit_from: first\n"))
+    assert second.init_from is not None
+    with pytest.raises(SpatialbenchError, match=r"first .* is not finished; run it first: spatialbench fit --config"):
+        _start_from(Clip(second.config["model"]["init_args"]["student"]), second.init_from)
+    fit(second.init_from)
+    with pytest.raises(SpatialbenchError, match="Other is no method and has no student to start with"):
+        _start_from(tiny.Other(), second.init_from)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 cut short"])

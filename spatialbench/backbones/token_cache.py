@@ -8,7 +8,7 @@ A process that is killed loses the shard under way. Shards are never changed, so
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +23,15 @@ KEY_BYTES = 16
 def content_key(pixels: np.ndarray) -> bytes:
     """blake2b of the bytes of one image, uint8 [3, S, S]."""
     return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=KEY_BYTES).digest()
+
+
+def tensors_digest(tensors: Mapping[str, Tensor], extra: str = "") -> str:
+    """24 hex digits: a hash of names and contents of tensors, and of ``extra``."""
+    digest = hashlib.blake2b(extra.encode(), digest_size=12)
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 class TokenCache:

@@ -11,7 +11,7 @@ Letters: B images, C captions, T tokens, H heads, d channels of a head, D width 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -145,12 +145,14 @@ def encode_image(model: Model, pixels: Tensor, mix: Mix | None = None) -> Tensor
     return x if visual.proj is None else x @ visual.proj
 
 
-def encode_dense(model: Model, pixels: Tensor, mix: Mix | None = None) -> Tensor:
+def encode_dense(model: Model, pixels: Tensor, mix: Mix | None = None, blocks: Sequence[Block] | None = None) -> Tensor:
     """The image tower's tokens in the joint space: the last block by its value path, then norm and projection.
 
     Args:
         pixels: normalised images, float [B, 3, H, W]; H and W multiples of the patch size. Off the native size the
             position embedding is interpolated.
+        mix: called with the number of every block and its q, k, v.
+        blocks: in the place of the tower's own.
 
     Returns:
         [B, h, w, D], not normalised.
@@ -159,10 +161,10 @@ def encode_dense(model: Model, pixels: Tensor, mix: Mix | None = None) -> Tensor
     """
     visual = model.visual
     x = _embed(visual, pixels)
-    *blocks, last = visual.transformer.resblocks
-    for number, block in enumerate(blocks):
+    *before, last = visual.transformer.resblocks if blocks is None else blocks
+    for number, block in enumerate(before):
         x = attention_block(block, x, mix and partial(mix, number))
-    x = visual.ln_post(value_block(last, x, mix and partial(mix, len(blocks)))[:, 1:])
+    x = visual.ln_post(value_block(last, x, mix and partial(mix, len(before)))[:, 1:])
     x = x if visual.proj is None else x @ visual.proj
     return x.unflatten(1, (pixels.shape[-2] // visual.patch_size[0], pixels.shape[-1] // visual.patch_size[1]))
 

@@ -7,7 +7,6 @@ of a head.
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from functools import cached_property
@@ -24,7 +23,7 @@ from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_
 from torch import Tensor, nn
 
 from spatialbench import WEIGHTS
-from spatialbench.backbones.token_cache import TokenCache, content_key
+from spatialbench.backbones.token_cache import TokenCache, content_key, tensors_digest
 from spatialbench.data.cache import cache_root, progress
 from spatialbench.errors import SpatialbenchError
 
@@ -156,13 +155,8 @@ class VFM(nn.Module):
     @cached_property
     def fingerprint(self) -> str:
         """Hash of the weights and of the preprocessing: of everything the tokens depend on beside the image."""
-        digest = hashlib.blake2b(digest_size=12)
-        digest.update(repr([self.token_shape, self.heads, self.image_size, self.model.patch_embed.img_size]).encode())
-        tensors = {**self.model.state_dict(), "mean": self.mean, "std": self.std}
-        for name in sorted(tensors):
-            digest.update(name.encode())
-            digest.update(tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-        return digest.hexdigest()
+        extra = repr([self.token_shape, self.heads, self.image_size, self.model.patch_embed.img_size])
+        return tensors_digest({**self.model.state_dict(), "mean": self.mean, "std": self.std}, extra)
 
     @cached_property
     def _cache(self) -> TokenCache:

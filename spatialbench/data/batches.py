@@ -65,16 +65,51 @@ class PairDataset(Dataset[Batch]):
         )
 
 
-class TrainingPlans(DistributedSampler[Plan]):
+class ResumablePlans(DistributedSampler[Any]):
     """The batches of an epoch, the same for the same (seed, epoch) wherever and however often they are asked for.
 
-    Images are shuffled and cut into batches of ``batch_images`` distinct ones (what does not fill a batch is left for
-    another epoch). Up to ``records_per_image`` records of each are drawn without replacement, a record of a rare
-    relation with more weight: in rooms left and right are six times as many as above and under. A DistributedSampler,
-    so that Lightning leaves the ranks to it: rank r of R takes the batches r, r + R, ..., equally many on all ranks.
+    A DistributedSampler, so that Lightning leaves the ranks to it: rank r of R takes the batches r, r + R, ..., equally
+    many on all ranks.
+
+    Args:
+        items: M, what is shuffled and cut into batches (what does not fill a batch is left for another epoch).
+        batch: of so many items.
 
     Attributes:
         resume: (epoch, batches of it that were seen before an interruption).
+    """
+
+    def __init__(self, dataset: Dataset[Any], items: int, batch: int, seed: int, world: int = 1, rank: int = 0) -> None:
+        super().__init__(dataset, num_replicas=world, rank=rank, seed=seed)
+        self.items, self.batch = items, batch
+        self.resume = (0, 0)
+
+    @property
+    def start(self) -> int:
+        """The batch of this epoch to begin with."""
+        epoch, seen = self.resume
+        return seen if epoch == self.epoch else 0
+
+    def __len__(self) -> int:
+        return self.items // self.batch // self.num_replicas
+
+    def __iter__(self) -> Iterator[Any]:
+        order = np.random.default_rng((self.seed, self.epoch)).permutation(self.items)
+        for step in range(self.start, len(self)):
+            batch = step * self.num_replicas + self.rank
+            yield self.plan(order[batch * self.batch : (batch + 1) * self.batch], (self.seed, self.epoch, batch))
+
+    def plan(self, items: np.ndarray, key: tuple[int, int, int]) -> Any:
+        """What the dataset is asked for: a batch of items and the key of its random numbers."""
+        return items, key
+
+
+class TrainingPlans(ResumablePlans):
+    """Batches of pairs.
+
+    A batch has ``batch_images`` distinct images. Up to ``records_per_image`` records of each are drawn without
+    replacement, a record of a rare relation with more weight: in rooms left and right are six times as many as above
+    and under.
     """
 
     def __init__(
@@ -87,28 +122,14 @@ class TrainingPlans(DistributedSampler[Plan]):
         rank: int = 0,
     ) -> None:
         self.groups = records_by_image(record_set.records)
-        super().__init__(PairDataset(record_set), num_replicas=world, rank=rank, seed=seed)
-        self.batch_images, self.records_per_image = batch_images, records_per_image
+        super().__init__(PairDataset(record_set), len(self.groups), batch_images, seed, world, rank)
+        self.records_per_image = records_per_image
         counts = record_set.counts
         self.weights = np.array([1 / counts[record.relation] for record in record_set.records])
-        self.resume = (0, 0)
 
-    @property
-    def start(self) -> int:
-        """The batch of this epoch to begin with."""
-        epoch, seen = self.resume
-        return seen if epoch == self.epoch else 0
-
-    def __len__(self) -> int:
-        return len(self.groups) // self.batch_images // self.num_replicas
-
-    def __iter__(self) -> Iterator[Plan]:
-        order = np.random.default_rng((self.seed, self.epoch)).permutation(len(self.groups))
-        for step in range(self.start, len(self)):
-            batch = step * self.num_replicas + self.rank
-            draw = np.random.default_rng((self.seed, self.epoch, batch))
-            images = order[batch * self.batch_images : (batch + 1) * self.batch_images]
-            yield [self._some(self.groups[image], draw) for image in images]
+    def plan(self, items: np.ndarray, key: tuple[int, int, int]) -> Plan:
+        draw = np.random.default_rng(key)
+        return [self._some(self.groups[image], draw) for image in items]
 
     def _some(self, rows: np.ndarray, draw: np.random.Generator) -> np.ndarray:
         if len(rows) <= self.records_per_image:
@@ -137,17 +158,17 @@ class EvaluationPlans(DistributedSampler[Plan]):
             yield self.groups[start : start + self.batch_images]
 
 
-class TrainingLoader(DataLoader[Batch]):
+class TrainingLoader(DataLoader[Any]):
     """A loader that goes on in the middle of an epoch: Lightning keeps its state in the checkpoint."""
 
     seen = 0
 
     @property
-    def plans(self) -> TrainingPlans:
-        assert isinstance(self.sampler, TrainingPlans)
+    def plans(self) -> ResumablePlans:
+        assert isinstance(self.sampler, ResumablePlans)
         return self.sampler
 
-    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         self.seen = self.plans.start
         for batch in super().__iter__():
             self.seen += 1
@@ -161,7 +182,7 @@ class TrainingLoader(DataLoader[Batch]):
         self.plans.resume = (state["epoch"], self.seen)
 
 
-def training_loader(plans: TrainingPlans, workers: int = 0) -> TrainingLoader:
+def training_loader(plans: ResumablePlans, workers: int = 0) -> TrainingLoader:
     return TrainingLoader(
         plans.dataset,
         batch_size=None,

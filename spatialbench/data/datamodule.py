@@ -108,17 +108,22 @@ class PairDataModule(LightningDataModule):
     def setup(self, stage: str | None = None) -> None:
         """Loads the sets of a stage: ``fit``, ``validate``, ``test``, ``predict``, or all of them (None)."""
         if stage in ("fit", None):
-            self.train_set, self.val_set = self._training_set(), self._validation_set()
-            usable = len({record.image for record in self.train_set.records})
-            if usable < self.batch_images:
-                raise SpatialbenchError(
-                    f"the training set {self.train_set.name} has {usable} images with records, fewer than one batch "
-                    f"of {self.batch_images}; lower data.batch_images or give more images (data.train_images)"
-                )
+            self.setup_training()
+            self.val_set = self._validation_set()
         if stage == "validate":
             self.val_set = self._test_set() if self.path else self._validation_set()
         if stage in ("test", "predict", None):
             self.test_set = self._test_set()
+
+    def setup_training(self) -> None:
+        """Loads what is trained on."""
+        self.train_set = self._training_set()
+        usable = len({record.image for record in self.train_set.records})
+        if usable < self.batch_images:
+            raise SpatialbenchError(
+                f"the training set {self.train_set.name} has {usable} images with records, fewer than one batch "
+                f"of {self.batch_images}; lower data.batch_images or give more images (data.train_images)"
+            )
 
     def _training_set(self) -> RecordSet:
         if self.source == "rooms":
@@ -174,7 +179,7 @@ class PairDataModule(LightningDataModule):
         return self._files[path].record_set
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        plans = TrainingPlans(self.train_set, self.batch_images, self.records_per_image, self.seed, *self._ranks())
+        plans = TrainingPlans(self.train_set, self.batch_images, self.records_per_image, self.seed, *self.ranks())
         return training_loader(plans, self.workers)
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -187,9 +192,10 @@ class PairDataModule(LightningDataModule):
         return self._evaluation(self.test_set)
 
     def _evaluation(self, record_set: RecordSet) -> DataLoader[Batch]:
-        return evaluation_loader(record_set, self.eval_batch_images, self.workers, *self._ranks())
+        return evaluation_loader(record_set, self.eval_batch_images, self.workers, *self.ranks())
 
-    def _ranks(self) -> tuple[int, int]:
+    def ranks(self) -> tuple[int, int]:
+        """World size and rank."""
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
 
 

@@ -93,7 +93,7 @@ def _columns(sums: _Sums, weights: np.ndarray, seeds: np.ndarray | None = None) 
     return np.column_stack([single, micro, macro])
 
 
-def _draws(seed: tuple[int, ...], size: int, resamples: int) -> np.ndarray:
+def draws(seed: tuple[int, ...], size: int, resamples: int) -> np.ndarray:
     """float64 [resamples, size]: how often each of ``size`` things came in ``size`` draws with replacement.
 
     From raw PCG64 words, whose stream numpy never changes (NEP 19); a table comes out the same with every version.
@@ -138,7 +138,7 @@ class Resampler:
     ) -> None:
         names, self.codes = np.unique(cluster, return_inverse=True)
         self.relation, self.clusters, self.seed = relation, len(names), seed
-        self.weights = _draws((seed, 0), len(names), resamples)
+        self.weights = draws((seed, 0), len(names), resamples)
 
     def columns(self, margins: np.ndarray, row: int = 0) -> np.ndarray:
         """Percent [B, len(COLUMNS)] of every resample.
@@ -149,7 +149,7 @@ class Resampler:
         """
         margins = np.atleast_2d(margins)
         sums = _sums(margins, self.relation, self.codes, self.clusters)
-        seeds = _draws((self.seed, 1, row), len(margins), len(self.weights)) if len(margins) > 1 else None
+        seeds = draws((self.seed, 1, row), len(margins), len(self.weights)) if len(margins) > 1 else None
         return _columns(sums, self.weights, seeds)
 
     def difference(

@@ -74,11 +74,11 @@ class ResidualLinear(ConnectedMethod):
             nn.init.zeros_(parameter)
 
     def connect(self, x: Tensor) -> Mix:
-        tokens = self.vfm.tokens(x)
+        tokens, grid = self.vfm.tokens(x), self.grid(x)
 
         def mix(block: int, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             own: dict[str, Tensor] = dict(zip(PARTS, (q, k, v), strict=True))  # (1)
-            parts = self.vfm_qkv(block, tokens, values="value" in self.connections)  # (2)
+            parts = self.vfm_qkv(block, tokens, grid, values="value" in self.connections)  # (2)
             vfm: dict[str, Tensor] = dict(zip(PARTS, parts, strict=False))
             layers: Any
             for name, layers in self.connections.items():

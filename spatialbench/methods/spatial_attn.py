@@ -74,10 +74,10 @@ class SpatialAttention(ConnectedMethod):
                 nn.init.zeros_(parameter)
 
     def connect(self, x: Tensor) -> Mix:
-        tokens = self.vfm.tokens(x)
+        tokens, grid = self.vfm.tokens(x), self.grid(x)
 
         def mix(block: int, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (1)
-            vfm_q, vfm_k, *vfm_v = self.vfm_qkv(block, tokens, values=self.value_connection is not None)  # (2)
+            vfm_q, vfm_k, *vfm_v = self.vfm_qkv(block, tokens, grid, values=self.value_connection is not None)  # (2)
             if self.value_connection is not None:
                 v = v + split_heads(self.value_connection[block](merge_heads(vfm_v[0])), self.heads)  # (5)
             return torch.cat([q, vfm_q], -1), torch.cat([k, vfm_k], -1), v  # (3), (4): the tower's own, from here on

@@ -31,20 +31,9 @@ from torch import Tensor
 
 from spatialbench.backbones.clip import TextTokenizer, load_clip, normalisation
 from spatialbench.backbones.towers import encode_image, encode_text
+from spatialbench.data.rooms.captions import true_of
 from spatialbench.errors import atomic_path, write_atomic
 from spatialbench.pretrain.data import CaptionBatch
-
-
-def true_of(seen: Tensor, claims: Tensor) -> Tensor:
-    """Which caption is true of which picture.
-
-    Args:
-        seen: bool [B, THINGS]. claims: int64 [C, 2].
-
-    Returns:
-        bool [B, C].
-    """
-    return seen[:, claims[:, 0]] & seen[:, claims[:, 1]]
 
 
 def caption_loss(scores: Tensor, image: Tensor, twin: Tensor, truth: Tensor, symmetry: float) -> Tensor:

@@ -14,10 +14,10 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
+from spatialbench.data.rooms.captions import FILLERS, TEMPLATES
 from spatialbench.data.rooms.kinds import KINDS
 from spatialbench.data.rooms.shapes import PALETTE, PATTERNS
 from spatialbench.errors import write_atomic
-from spatialbench.pretrain.data import FILLERS, TEMPLATES
 from spatialbench.relations import PHRASE
 
 PATH = Path(__file__).parents[1] / "backbones" / "configs" / "rooms-bpe.txt.gz"

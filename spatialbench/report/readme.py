@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from spatialbench.errors import write_atomic
-from spatialbench.evaluation.statistics import COLUMNS, Difference, Resampler
+from spatialbench.evaluation.measures import Measures
+from spatialbench.evaluation.statistics import COLUMNS
+from spatialbench.report import claims as claims_report
+from spatialbench.report import measures as measures_report
+from spatialbench.report.claims import Claim, read_claims
+from spatialbench.report.differences import Differences
 from spatialbench.report.rows import Reported, Row, read_rows
 from spatialbench.report.table import (
     TITLES,
@@ -18,7 +23,9 @@ from spatialbench.report.table import (
     number,
     read_papers,
 )
-from spatialbench.results import STORED_BUDGET, SeedRun
+from spatialbench.result_schema import SeedRun
+from spatialbench.results import STORED_BUDGET
+from spatialbench.stale import Today
 
 BASELINES = 2
 """Every row is compared with so many first rows: zero-shot and fine-tuned CLIP."""
@@ -68,23 +75,39 @@ def readme(results: Path, benchmarks: Path) -> str:
     """The text of results/README.md.
 
     Raises:
-        SpatialbenchError: a damaged row, or rows of different data.
+        SpatialbenchError: a damaged row, rows of different data, or a wrong file of papers or claims.
     """
     papers = read_papers(results)
+    claims = read_claims(results / "claims.yaml", Today.read(benchmarks).tracks)
     sections = [INTRODUCTION]
     for folder in sorted(path for path in results.glob("*") if any(path.glob("*.outcomes.npz"))):
         rows = read_rows(results, benchmarks, folder.name, STORED_BUDGET, [paper.name for paper in papers])
-        sections.append("\n".join(_section(folder.name, rows, papers)) + "\n")
+        if not rows:  # outcomes without their result files, which check-results tells
+            continue
+        measures = measures_report.measures_of(results, rows)
+        own = [claim for claim in claims if claim.track == folder.name]
+        sections.append("\n".join(_section(folder.name, rows, papers, measures, own)) + "\n")
     if len(sections) == 1:
         sections.append("No rows yet: `spatialbench run benchmarks/*.yaml --budget full`.\n")
     return "\n".join(sections)
 
 
-def _section(track: str, rows: Sequence[Row], papers: Sequence[Reported]) -> list[str]:
+def _section(
+    track: str,
+    rows: Sequence[Row],
+    papers: Sequence[Reported],
+    measures: Mapping[str, Measures],
+    claims: Sequence[Claim],
+) -> list[str]:
+    differences = Differences(rows, measures)
     lines = [f"## {track}", "", *markdown(rows), "", *notes(rows), ""]
     lines += ["### 95 % intervals", "", *_interval_table(rows), ""]
     if len(rows) > 1:
-        lines += ["### Paired differences on All", "", *_difference_table(rows), ""]
+        lines += ["### Paired differences on All", "", *_difference_table(rows, differences), ""]
+    if measures:
+        lines += [*measures_report.section(rows, measures, differences), ""]
+    if claims:
+        lines += [*claims_report.section(claims, rows, differences), ""]
     lines += ["### Cost", "", *_cost_table(rows), "", "### Origin", "", *_origin_table(rows)]
     if papers:
         text = "As printed there (other data, other models); their macro is the mean of the printed relations."
@@ -99,27 +122,15 @@ def _interval_table(rows: Sequence[Row]) -> list[str]:
     )
 
 
-def _difference_table(rows: Sequence[Row]) -> list[str]:
+def _difference_table(rows: Sequence[Row], differences: Differences) -> list[str]:
     """Row minus each of the first rows on All, in points, with its paired 95 % interval; bold when that excludes 0."""
-    first = rows[0].outcomes
-    draws = Resampler(first.relation, first.cluster)
-    margins = [row.outcomes.aligned(first) for row in rows]
+    names = [row.result.name for row in rows]
     lines = []
-    for place, row in enumerate(rows):
-        cells = [row.result.name]
-        for base in range(min(BASELINES, len(rows))):
-            cells.append(
-                _difference_cell(draws.difference(margins[place], margins[base], (place, base))) if base < place else ""
-            )
-        lines.append(cells)
-    return markdown_table(["", *(f"minus {row.result.name}" for row in rows[:BASELINES])], lines[1:])
-
-
-def _difference_cell(found: Difference) -> str:
-    interval = found.interval["all"]
-    assert interval is not None, "a row has records"
-    text = f"{found.gain['all']:+.1f} ({interval.low:+.1f} to {interval.high:+.1f})"
-    return text if found.verdict() == "not distinguishable" else f"**{text}**"
+    for place, name in enumerate(names[1:], start=1):
+        gains = [differences.between(name, base, "all") for base in names[: min(BASELINES, place)]]
+        cells = ["–" if gain is None else gain.cell for gain in gains]
+        lines.append([name, *cells, *[""] * (min(BASELINES, len(names)) - len(cells))])
+    return markdown_table(["", *(f"minus {name}" for name in names[:BASELINES])], lines)
 
 
 def _cost_table(rows: Sequence[Row]) -> list[str]:

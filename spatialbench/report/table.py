@@ -49,16 +49,9 @@ def table(
     Raises:
         SpatialbenchError: no rows, a damaged row, rows of different data, an unknown format.
     """
-    if format not in FORMATS:
-        raise SpatialbenchError(f"unknown format {format!r}: one of {', '.join(FORMATS)}")
-    papers = read_papers(Path(results))
-    rows = read_rows(Path(results), Path(benchmarks), track, budget, [paper.name for paper in papers])
-    if not rows:
-        raise SpatialbenchError(
-            f"no rows of track {track} at budget {budget} in {results}: spatialbench run benchmarks/*.yaml "
-            f"--track {track} --budget {budget}"
-        )
-    shown = papers if reported else []
+    check_format(format)
+    rows = stored_rows(Path(results), Path(benchmarks), track, budget)
+    shown = read_papers(Path(results)) if reported else []
     if format == "json":
         for note in stale_notes(rows):  # the form has no place for it
             print(note, file=sys.stderr)
@@ -68,6 +61,27 @@ def table(
     if format == "md":
         return "\n".join([*markdown(rows, shown), "", *notes(rows)]) + "\n"
     return as_text(rows, shown)
+
+
+def check_format(format: str) -> None:
+    """Raises SpatialbenchError unless it is one of ``FORMATS``."""
+    if format not in FORMATS:
+        raise SpatialbenchError(f"unknown format {format!r}: one of {', '.join(FORMATS)}")
+
+
+def stored_rows(results: Path, benchmarks: Path, track: str, budget: str) -> list[Row]:
+    """The rows of a track in the order of the table, at least one.
+
+    Raises:
+        SpatialbenchError: no rows, a damaged row, rows of different data.
+    """
+    rows = read_rows(results, benchmarks, track, budget, [paper.name for paper in read_papers(results)])
+    if not rows:
+        raise SpatialbenchError(
+            f"no rows of track {track} at budget {budget} in {results}: spatialbench run benchmarks/*.yaml "
+            f"--track {track} --budget {budget}"
+        )
+    return rows
 
 
 def read_papers(results: Path) -> list[Reported]:
@@ -144,8 +158,9 @@ def markdown(rows: Sequence[Row], papers: Sequence[Reported] = ()) -> list[str]:
     return markdown_table(HEADER, lines)
 
 
-def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> list[str]:
-    rule = ["---", *["---:"] * (len(header) - 1)]
+def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]], left: int = 1) -> list[str]:
+    """The lines of a markdown table; the first ``left`` columns stand to the left, the others to the right."""
+    rule = [*["---"] * left, *["---:"] * (len(header) - left)]
     return [f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in (header, rule, *lines)]
 
 
@@ -218,8 +233,9 @@ def as_text(rows: Sequence[Row], papers: Sequence[Reported] = ()) -> str:
 
 
 def render(drawn: Table) -> str:
-    """A rich table as text; colours only where the terminal has them."""
-    console = Console(width=max(170, Console().width))
+    """A rich table as text, as wide as it needs; colours only where the terminal has them."""
+    needed = Console(width=1000).measure(drawn).maximum
+    console = Console(width=max(needed, Console().width))
     with console.capture() as capture:
         console.print(drawn)
     return capture.get()

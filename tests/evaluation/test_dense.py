@@ -1,4 +1,4 @@
-"""Region classification and dense quality, against counts by hand."""
+"""Dense quality and its parts, against counts by hand."""
 
 from __future__ import annotations
 
@@ -8,15 +8,43 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from spatialbench.evaluation.dense import class_mean_accuracy, cluster_overlap, same_segment_area
+from spatialbench.evaluation.dense import (
+    cell_shares,
+    cluster_classes,
+    cluster_overlap,
+    hits,
+    inside,
+    mask_tokens,
+    overlap,
+    same_segment_area,
+    token_segments,
+)
 
 
-def test_class_mean_accuracy_is_the_mean_over_the_classes_that_occur() -> None:
-    scores = torch.tensor([[3.0, 2.0, 1.0, 0.0]] * 4)
-    label = torch.tensor([0, 0, 0, 1])  # class 0 always right, class 1 never; 2 and 3 do not occur
-    assert class_mean_accuracy(scores, label) == pytest.approx(50)
-    assert class_mean_accuracy(scores, label, top=2) == pytest.approx(100)
-    assert class_mean_accuracy(scores, label, top=9) == pytest.approx(100)
+def test_a_hit_is_a_class_among_the_first() -> None:
+    scores = torch.tensor([[3.0, 2.0, 1.0, 0.0]] * 3)
+    label = torch.tensor([0, 1, 3])
+    assert hits(scores, label, 1).tolist() == [True, False, False]
+    assert hits(scores, label, 2).tolist() == [True, True, False]
+    assert hits(scores, label, 9).tolist() == [True, True, True]
+
+
+def test_cells_masks_and_tokens_by_hand() -> None:
+    masks = torch.zeros(2, 4, 4, dtype=torch.bool)
+    masks[0, :2, :3] = True  # all of the first cell, half of the second
+    masks[1, 3, 3] = True  # a quarter of the last cell
+    assert cell_shares(masks, (2, 2)).tolist() == [[[1, 0.5], [0, 0]], [[0, 0], [0, 0.25]]]
+    assert token_segments(masks, (2, 2)).tolist() == [[1, 1], [0, 0]]  # half is enough, a quarter is not
+    dense = F.normalize(torch.randn(2, 2, 5, generator=torch.Generator().manual_seed(0)), dim=-1)
+    found = mask_tokens(dense, masks)
+    torch.testing.assert_close(found[0], F.normalize(dense[0, 0] + dense[0, 1] / 2, dim=0))
+    torch.testing.assert_close(found[1], dense[1, 1])  # small, and yet there
+    assert token_segments(masks[:0], (2, 3)).tolist() == [[0, 0, 0]] * 2
+
+
+def test_padding_is_not_inside() -> None:
+    assert inside((1.0, 0.5), (4, 2)).tolist() == [[True, True], [True, True], [False, False], [False, False]]
+    assert inside((0.75, 1.0), (1, 4)).tolist() == [[True, True, True, False]]
 
 
 def test_same_segment_area_by_hand() -> None:
@@ -32,9 +60,22 @@ def test_same_segment_area_by_hand() -> None:
 def test_cluster_overlap_by_hand() -> None:
     tokens = torch.tensor([[0.0, 1.0]] * 6 + [[1.0, 0.0]] * 4)
     assert cluster_overlap(tokens, torch.tensor([7] * 6 + [3] * 4), 2) == pytest.approx(100)
-    assert cluster_overlap(tokens, torch.tensor([7] * 5 + [3] * 5), 2) == pytest.approx(100 * (5 / 6 + 4 / 5) / 2)
+    label = torch.tensor([7] * 5 + [3] * 5)
+    assert cluster_classes(tokens, label, 2).tolist() == [7] * 6 + [3] * 4
+    assert cluster_overlap(tokens, label, 2) == pytest.approx(100 * (5 / 6 + 4 / 5) / 2)
     with pytest.raises(ValueError, match="1 clusters for 2 classes"):
         cluster_overlap(tokens, torch.tensor([7] * 5 + [3] * 5), 1)
+
+
+def test_overlap_of_parts_adds_up_to_the_whole() -> None:
+    generator = torch.Generator().manual_seed(0)
+    found, label = (torch.randint(low, 4, (50,), generator=generator).numpy() for low in (-1, 0))
+    both, either = overlap(found, label, 4)
+    parts = [overlap(found[part], label[part], 4) for part in (slice(0, 20), slice(20, 50))]
+    assert (both == sum(part[0] for part in parts)).all()
+    assert (either == sum(part[1] for part in parts)).all()
+    assert both[2] == sum((a == 2) & (b == 2) for a, b in zip(found, label, strict=True))
+    assert either[2] == sum((a == 2) | (b == 2) for a, b in zip(found, label, strict=True))
 
 
 def test_cluster_overlap_is_the_same_twice() -> None:

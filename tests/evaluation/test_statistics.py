@@ -121,7 +121,7 @@ def test_the_seed_decides() -> None:
 
 def test_the_draws_are_the_same_with_every_numpy() -> None:
     """Raw PCG64 words, which numpy never changes (NEP 19): values noted with numpy 2.4."""
-    assert statistics._draws((20240, 0), 5, 2).tolist() == [[1, 0, 2, 2, 0], [2, 0, 0, 1, 2]]
+    assert statistics.draws((20240, 0), 5, 2).tolist() == [[1, 0, 2, 2, 0], [2, 0, 0, 1, 2]]
 
 
 def test_paired_difference_agrees_with_scipy_and_is_narrower_than_unpaired() -> None:

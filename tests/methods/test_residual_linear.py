@@ -83,4 +83,4 @@ def test_grids_and_depths_may_differ() -> None:
     def shapes(parts: tuple[Tensor, ...]) -> set[tuple[int, ...]]:
         return {tuple(part.shape) for part in parts}
 
-    assert shapes(connected.vfm_qkv(0, tokens)) == {(2, 3, 17, 8)}
+    assert shapes(connected.vfm_qkv(0, tokens, (4, 4))) == {(2, 3, 17, 8)}

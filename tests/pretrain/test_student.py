@@ -13,12 +13,13 @@ from lightning import Callback, Trainer
 from spatialbench import WEIGHTS
 from spatialbench.backbones.clip import OWN, TextTokenizer, load_clip
 from spatialbench.data.records import Box
+from spatialbench.data.rooms.captions import FILLERS, TEMPLATES, THINGS, thing, true_of, write_captions
 from spatialbench.data.rooms.facts import SceneView, View
 from spatialbench.data.rooms.kinds import KIND, KINDS
 from spatialbench.data.rooms.shapes import PALETTE
 from spatialbench.pretrain import vocabulary
-from spatialbench.pretrain.data import FILLERS, TEMPLATES, THINGS, PretrainData, thing, write_captions
-from spatialbench.pretrain.student import StudentPretraining, caption_loss, retrieval_scores, true_of
+from spatialbench.pretrain.data import PretrainData
+from spatialbench.pretrain.student import StudentPretraining, caption_loss, retrieval_scores
 from spatialbench.relations import PHRASE
 
 

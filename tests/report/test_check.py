@@ -5,6 +5,7 @@ The proof that it sees an exchange of "left" and "right" in the grammar is at th
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 from collections.abc import Callable
@@ -18,17 +19,11 @@ from spatialbench import relations
 from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.experiment import Resolved
 from spatialbench.relations import RELATIONS, Statement
-from spatialbench.report.check import (
-    FLIP_MARGIN,
-    OTHER_DRIFT,
-    SAME_DRIFT,
-    check_results,
-    check_smoke,
-    check_stored,
-    compare,
-)
+from spatialbench.report.check import check_results, check_smoke, check_stored
 from spatialbench.report.readme import write_readme
-from spatialbench.results import Result, ResultOutcomes
+from spatialbench.report.repeat import FLIP_MARGIN, OTHER_DRIFT, OTHER_POINTS, SAME_DRIFT, SAME_POINTS, compare
+from spatialbench.result_schema import MeasuresFile, Result
+from spatialbench.results import ResultOutcomes
 from spatialbench.runner import run
 from spatialbench.runs import RunRecord
 from spatialbench.stale import Today
@@ -118,6 +113,16 @@ def test_red_when_left_and_right_are_exchanged(folders: tuple[Path, Path], monke
         (lambda r, b: shutil.copytree(r / "rooms", r / "old"), "results of a track that is gone"),
         (lambda r, b: _sub(r / "rooms/a.json", "f" * 16, "e" * 16), "rows of different data"),
         (lambda r, b: (b / "a.yaml").write_text("model: ["), "not valid YAML"),
+        (
+            lambda r, b: fakes.run_measures(0).save(r / "rooms/a.measures.npz"),
+            "a.measures.npz: no result file names it",
+        ),
+        (
+            lambda r, b: fakes.run_measures(0).save(r / "rooms/smoke/x.measures.npz"),
+            "x.measures.npz: no result file na",
+        ),
+        (lambda r, b: fakes.run_measures(0).save(r / "old/x.measures.npz"), "results of a track that is gone"),
+        (lambda r, b: (r / "claims.yaml").write_text("- {claim: x}"), "README.md: cannot be made: "),
     ],
 )
 def test_red_for_everything_that_does_not_hold(
@@ -140,6 +145,66 @@ def test_an_interval_edited_by_hand_is_found(folders: tuple[Path, Path]) -> None
     low = path.read_text().split('"interval"')[1].split('"all": [')[1].split(",")[0].strip()
     _sub(path, low, "1.0")
     assert any("field 'interval.all'" in problem for problem in check_results(*folders, smoke=False))
+
+
+@pytest.fixture
+def measured(folders: tuple[Path, Path]) -> tuple[Path, Path]:
+    """The same rows, a and b of the table with measures."""
+    for name in "ab":
+        fakes.store(folders[0], name, folders[1], fakes.measures_of(name))
+    write_readme(*folders)
+    return folders
+
+
+def test_green_with_measures(measured: tuple[Path, Path]) -> None:
+    assert check_results(*measured, smoke=False) == []
+
+
+@pytest.mark.parametrize(
+    ("break_it", "message"),
+    [
+        (lambda r: (r / "a.measures.npz").unlink(), "a.measures.npz: no such file; restore it from git"),
+        (lambda r: (r / "a.measures.npz").write_bytes(b"PK"), "a.measures.npz: not a readable file of measures"),
+        (lambda r: shutil.copy(r / "b.measures.npz", r / "a.measures.npz"), "belongs to another result"),
+        (lambda r: _sub(r / "a.json", '"pictures": 60', '"pictures": 61'), "field 'measures.pictures': says 61"),
+        (lambda r: (r / "a.json").unlink(), "a.measures.npz: no result file names it; delete it"),
+    ],
+)
+def test_red_for_measures_that_do_not_hold(
+    measured: tuple[Path, Path], break_it: Callable[[Path], object], message: str
+) -> None:
+    break_it(measured[0] / "rooms")
+    problems = check_results(*measured, smoke=False)
+    assert any(message in problem for problem in problems), problems
+    assert all("\n" not in problem for problem in problems)
+
+
+def test_nothing_beside_a_damaged_result_is_called_stray(measured: tuple[Path, Path]) -> None:
+    (measured[0] / "rooms/a.json").write_text("{")
+    problems = check_stored(measured[0], Today.read(measured[1]))
+    assert len(problems) == 1
+    assert "not valid JSON" in problems[0]
+
+
+def test_an_interval_of_measures_edited_by_hand_is_found(measured: tuple[Path, Path]) -> None:
+    path = measured[0] / "rooms/a.json"
+    data = json.loads(path.read_text())
+    data["measures"]["interval"]["same_mask"][1] += 0.1  # within the tolerance
+    path.write_text(json.dumps(data))
+    assert check_stored(measured[0], Today.read(measured[1])) == []
+    data["measures"]["interval"]["same_mask"][1] += 0.2
+    path.write_text(json.dumps(data))
+    (problem,) = check_stored(measured[0], Today.read(measured[1]))
+    assert re.search(r"a\.json: field 'measures\.interval\.same_mask': says .* but the measures give", problem)
+
+
+def test_rows_measured_on_other_pictures_are_found(measured: tuple[Path, Path]) -> None:
+    fakes.store(measured[0], "b", measured[1], fakes.measures_of("b", data="e" * 16))
+    problems = check_results(*measured, smoke=False)
+    found = f"b measured on other data ({'e' * 16}) than a ({'d' * 16}) cannot share a table"
+    assert found in problems[0]
+    assert found in problems[1]  # the README cannot be made
+    assert "cannot be made" in problems[1]
 
 
 def test_a_smoke_run_that_fails_is_a_problem_not_an_end(folders: tuple[Path, Path]) -> None:
@@ -244,6 +309,56 @@ def test_a_scorer_that_was_constant_and_is_not_any_more(row: tuple[Result, Resul
     constant = moved(outcomes, np.zeros_like)
     assert compare(result, constant, result, constant).problems == []
     assert "close inf, far inf" in compare(result, constant, elsewhere(result), outcomes).problems[0]
+
+
+def measured_as(result: Result, **values: float) -> Result:
+    """A row with these measures."""
+    interval = {name: [value - 1, value + 1] for name, value in values.items()}
+    return replace(result, measures=MeasuresFile("a.measures.npz", "0" * 64, 60, "d" * 16, values, interval))
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_measures_may_move_by_the_limit(row: tuple[Result, ResultOutcomes], same: bool) -> None:
+    result, outcomes = row
+    limit = SAME_POINTS if same else OTHER_POINTS
+    stored = measured_as(result, box_top1=40.0, same_mask=70.0)
+    for factor, problems in ((-0.9, []), (0.9, []), (-1.1, ["box_top1"]), (1.1, ["box_top1"])):
+        fresh = measured_as(result, box_top1=40.0 + factor * limit, same_mask=70.0)
+        found = compare(stored, outcomes, fresh if same else elsewhere(fresh), outcomes)
+        assert found.same is same
+        assert [re.sub(r".*\((\w+) .*", r"\1", problem) for problem in found.problems] == problems
+    assert "the measures moved by more than" in found.problems[0]
+    assert f"(box_top1 {1.1 * limit:+.2f})" in found.problems[0]
+
+
+def test_measures_that_the_repeated_run_lacks(row: tuple[Result, ResultOutcomes]) -> None:
+    result, outcomes = row
+    stored = measured_as(result, box_top1=40.0, same_mask=70.0)
+    assert compare(stored, outcomes, stored, outcomes).problems == []
+    assert compare(result, outcomes, stored, outcomes).problems == []  # more than is stored is no problem
+    assert compare(stored, outcomes, result, outcomes).problems == ["no measures, stored box_top1, same_mask"]
+    fewer = measured_as(result, same_mask=70.0)
+    assert compare(stored, outcomes, fewer, outcomes).problems == ["the measures box_top1 are missing"]
+    assert stored.measures is not None
+    other = replace(stored, measures=replace(stored.measures, data="e" * 16))
+    assert compare(stored, outcomes, other, outcomes).problems[0].startswith("measured on other data: eeeeeeeeeeeeeeee")
+
+
+def test_a_smoke_run_is_compared_in_its_measures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    benchmarks = fakes.benchmarks(Path("benchmarks"), "a")
+
+    def fit(level: float | None) -> Callable[[Resolved, bool], RunRecord]:
+        measures = None if level is None else fakes.run_measures(0, level)
+        return lambda resolved, force: fakes.write_run(resolved, fakes.run_outcomes(0), measures)
+
+    assert run(["benchmarks/a.yaml"], budget="smoke", seeds=[0], fit=fit(0.5)) == 0
+    today = Today.read(benchmarks)
+    assert check_smoke(Path("results"), today, fit(0.5)) == []
+    (moved_away,) = check_smoke(Path("results"), today, fit(0.6))
+    assert re.match(r"smoke run of a on rooms: the measures moved by more than 0\.01 points \(box_top1 \+", moved_away)
+    (none,) = check_smoke(Path("results"), today, fit(None))
+    assert none == "smoke run of a on rooms: no measures, stored box_top1, same_mask, image_r1"
 
 
 # ------------------------------------------------------------------------------------------ the real thing

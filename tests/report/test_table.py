@@ -204,6 +204,12 @@ def test_readme_without_rows(tmp_path: Path) -> None:
     assert "No rows yet" in text
 
 
+def test_readme_of_outcomes_without_result_files(folders: tuple[Path, Path]) -> None:
+    for path in (folders[0] / "rooms").glob("*.json"):
+        path.unlink()
+    assert "No rows yet" in readme(*folders)
+
+
 def test_print_run(capsys: pytest.CaptureFixture[str]) -> None:
     run = fakes.run_outcomes(0)
     tied = replace(run, positive=np.where(np.arange(120) == 3, 0, run.positive).astype(np.float32))

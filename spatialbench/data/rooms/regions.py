@@ -1,0 +1,78 @@
+"""The rooms as a source of regions: every object large enough to be spoken of, with its exact box and mask."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+
+import numpy as np
+import torch
+
+from spatialbench.data.region_sets import CaptionSet, Regions, RegionSet
+from spatialbench.data.rooms.captions import KIND_ID, seen_things, true_of, write_captions
+from spatialbench.data.rooms.facts import MIN_AREA
+from spatialbench.data.rooms.kinds import KINDS
+from spatialbench.data.rooms.scene import VERSION
+from spatialbench.data.rooms.store import load
+
+CAPTIONS_SEED = 20250
+TOO_SMALL = f"smaller than {100 * MIN_AREA:g} % of the picture"
+
+
+class RoomsRegions(RegionSet):
+    """The first pictures of a split, rendered where they are not in the cache yet.
+
+    Args:
+        split: ``pretrain``, ``train``, ``val`` or ``test``.
+        images: M.
+        size: S, pixels a side. The scenes are those of every other size.
+
+    Raises:
+        SpatialbenchError: unknown split, or the cache cannot be written.
+    """
+
+    def __init__(self, split: str, images: int, size: int) -> None:
+        self.rooms = load(split, images, size)
+        self.name, self.size, self.split = f"rooms/{split}", size, split
+        self.classes = tuple(kind.name for kind in KINDS)
+        self.things = (True,) * len(KINDS)
+        self.templates = ("a {}",)
+        whole = f"rooms-v{VERSION}-{split}-{images}-{size}-{MIN_AREA}-{self.classes}"
+        self.fingerprint = hashlib.sha256(whole.encode()).hexdigest()[:16]
+        views = [view for scene in self.rooms.scenes for view in scene.views]
+        self.skipped = Counter({TOO_SMALL: sum(view.area < MIN_AREA * size**2 for view in views)})
+
+    def __len__(self) -> int:
+        return len(self.rooms.scenes)
+
+    def __getitem__(self, row: int) -> Regions:
+        views = [view for view in self.rooms.scenes[row].views if view.area >= MIN_AREA * self.size**2]
+        boxes = [(v.box.x, v.box.y, v.box.x + v.box.w, v.box.y + v.box.h) for v in views]
+        codes = torch.tensor([view.code for view in views], dtype=torch.uint8)
+        return Regions(
+            pixels=torch.from_numpy(self.rooms.images[row].transpose(2, 0, 1).copy()),
+            extent=(1.0, 1.0),
+            boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4) / self.size,
+            label=torch.tensor([KIND_ID[view.name] for view in views], dtype=torch.int64),
+            masks=torch.from_numpy(self.rooms.masks[row].copy())[None] == codes[:, None, None],
+        )
+
+    def scene(self, row: int) -> str:
+        return self.rooms.scenes[row].scene_id
+
+    def captions(self, size: int) -> CaptionSet:
+        """An object and a couple of every picture, with their colours: "a red sofa", "a red sofa and a blue lamp"."""
+        rooms = load(self.split, len(self), size)
+        written = [
+            (row, caption)
+            for row, scene in enumerate(rooms.scenes)
+            for caption in write_captions(scene, 1, 1, np.random.default_rng([CAPTIONS_SEED, row]), plain=0.0)
+            if caption.twin >= 0  # of the two orders of a couple the first
+        ]
+        claims = torch.tensor([caption.claims for _, caption in written]).reshape(-1, 2)
+        return CaptionSet(
+            images=rooms.images,
+            captions=[caption.text for _, caption in written],
+            image=np.array([row for row, _ in written], dtype=np.int64),
+            truth=true_of(seen_things(rooms.scenes), claims).numpy(),
+        )

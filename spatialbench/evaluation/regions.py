@@ -1,0 +1,184 @@
+"""What a model knows beside relations: region classification, dense quality, retrieval, on the pictures of one set.
+
+One pass over the pictures gives a dense map each, and of every map
+
+    boxes        (1)  argmax_k <f_i, T_k>, f_i the RoIAlign of box i to one vector, things only
+    masks        (2)  argmax_k <m_i, T_k>, m_i the mean token of mask i, things and stuff apart
+    same mask    (3)  area under the ROC curve of <t_a, t_b> for "a and b lie in one mask", a mean over pictures
+    k-means      (4)  intersection over union of clusters and classes, over the tokens that lie on a region
+    retrieval    (5)  rank of a caption's picture among all pictures, and of a true caption among all captions
+
+T_k is the mean over prompts of the text tower's embedding of class k. A model is three functions here.
+
+Letters: B images, h w tokens of a map, D joint width, K classes, C captions, M pictures, N regions of one.
+
+Source: (1), (2) wusize/CLIPSelf @ 1c7fe9c, src/training/zero_shot.py; specs/r_sc_rla.md 7.1 and 7.3.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spatialbench.data.cache import progress
+from spatialbench.data.region_sets import CaptionSet, Regions, RegionSet
+from spatialbench.distillation import region_tokens
+from spatialbench.evaluation.dense import (
+    cluster_classes,
+    hits,
+    inside,
+    mask_tokens,
+    overlap,
+    same_segment_area,
+    token_segments,
+)
+from spatialbench.evaluation.measures import Measures
+from spatialbench.prompts import TextEncoder, caption_embeddings, class_embeddings
+
+TOPS = (1, 5)
+_BATCH = 16
+Parts = dict[str, tuple[np.ndarray, np.ndarray]]
+"""Measure -> numerator and denominator, [M, G]."""
+
+
+class Encoder(TextEncoder, Protocol):
+    """What is measured; a ``spatialbench.method.Method`` is one."""
+
+    image_size: int
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def image(self, x: Tensor) -> Tensor:
+        """uint8 [B, 3, s, s], s the ``image_size`` -> unit norm [B, D]."""
+
+    def dense(self, x: Tensor) -> Tensor:
+        """uint8 [B, 3, S, S] -> unit norm [B, h, w, D]."""
+
+
+@torch.no_grad()
+def measure(model: Encoder, regions: RegionSet) -> Measures:
+    """Everything above, picture by picture. Always in float32.
+
+    Args:
+        model: in eval mode.
+        regions: at the size at which dense maps are to be judged.
+
+    Raises:
+        SpatialbenchError: a picture, box or mask that cannot be used.
+    """
+    with torch.autocast(model.device.type, enabled=False):
+        parts = _dense_parts(model, regions)
+        captions = regions.captions(model.image_size)
+        if captions is not None:
+            parts |= retrieval(model, captions)
+    return Measures.of([regions.scene(row) for row in range(len(regions))], parts, data_fingerprint(regions, captions))
+
+
+def data_fingerprint(regions: RegionSet, captions: CaptionSet | None) -> str:
+    """Hash of pictures, regions, prompts and captions: rows that share it can be compared."""
+    texts = [] if captions is None else list(captions.captions)
+    whole = repr((regions.fingerprint, regions.size, regions.classes, regions.templates, texts))
+    return hashlib.sha256(whole.encode()).hexdigest()[:16]
+
+
+# ------------------------------------------------------------------------------------------------------- dense maps
+def _dense_parts(model: Encoder, regions: RegionSet) -> Parts:
+    """(1) to (4)."""
+    count, classes = len(regions), len(regions.classes)
+    texts = class_embeddings(model, regions.classes, regions.templates)
+    things = torch.tensor(regions.things, device=texts.device)
+    counts = {name: np.zeros((2, count, classes)) for name in _classified(regions)}
+    area, kept = np.full(count, np.nan), []
+    with progress(f"regions of {regions.name}", count, "images") as advance:
+        for rows, batch in _batches(regions):
+            maps = model.dense(torch.stack([item.pixels for item in batch]).to(model.device))
+            for row, item, dense in zip(rows, batch, maps, strict=True):
+                segment = token_segments(item.masks.to(dense.device), dense.shape[:2])
+                visible = inside(item.extent, dense.shape[:2]).to(dense.device)
+                area[row] = same_segment_area(dense[visible], segment[visible])
+                _count(counts, row, _scores(item, dense, texts, things), item.label, classes)
+                on_region = segment > 0
+                tokens, labels = dense[on_region].cpu(), item.label[segment[on_region].cpu() - 1]
+                kept.append((tokens, labels))
+            advance(len(rows))
+    parts: Parts = {name: (found[0], found[1]) for name, found in counts.items()}
+    there = np.isfinite(area)
+    parts["same_mask"] = np.where(there, area / 100, 0), there.astype(np.float64)
+    parts["cluster"] = _clusters(kept, classes)
+    return parts
+
+
+def _classified(regions: RegionSet) -> list[str]:
+    kinds = ["box", "mask"] if any(regions.things) else []
+    kinds += [] if all(regions.things) else ["stuff"]
+    return [f"{kind}_top{top}" for kind in kinds for top in TOPS]
+
+
+def _batches(regions: RegionSet) -> Iterable[tuple[range, list[Regions]]]:
+    for start in range(0, len(regions), _BATCH):
+        rows = range(start, min(start + _BATCH, len(regions)))
+        yield rows, [regions[row] for row in rows]
+
+
+def _scores(item: Regions, dense: Tensor, texts: Tensor, things: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Kind -> which regions of the picture it is about (bool [N]) and their scores [n, K]: (1) and (2)."""
+    if not len(item.label):
+        return {}
+    thing = things[item.label.to(things.device)]
+    by_mask = mask_tokens(dense, item.masks.to(dense.device)) @ texts.T
+    found = {"mask": (thing, by_mask[thing]), "stuff": (~thing, by_mask[~thing])}
+    if thing.any():
+        boxes = item.boxes.to(dense.device)[thing]
+        image = torch.zeros(len(boxes), dtype=torch.int64, device=dense.device)
+        found["box"] = thing, region_tokens(dense[None], boxes, image, 1)[:, 0] @ texts.T
+    return found
+
+
+def _count(
+    counts: dict[str, np.ndarray], row: int, scores: dict[str, tuple[Tensor, Tensor]], label: Tensor, classes: int
+) -> None:
+    """Adds the hits and the regions of one picture by class."""
+    for kind, (chosen, found) in scores.items():
+        own = label.to(found.device)[chosen]
+        for top in TOPS:
+            if f"{kind}_top{top}" in counts:
+                right = own[hits(found, own, top)]
+                counts[f"{kind}_top{top}"][:, row] = [
+                    np.bincount(part.cpu().numpy(), minlength=classes) for part in (right, own)
+                ]
+
+
+def _clusters(kept: Sequence[tuple[Tensor, Tensor]], classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """(4): k-means of all tokens with as many clusters as classes, counted picture by picture."""
+    tokens, labels = (torch.cat(part) for part in zip(*kept, strict=True))
+    above, below = np.zeros((len(kept), classes)), np.zeros((len(kept), classes))
+    if len(tokens) < classes:
+        return above, below
+    found = np.split(cluster_classes(tokens, labels, classes), np.cumsum([len(own) for _, own in kept])[:-1])
+    for row, (one, (_, own)) in enumerate(zip(found, kept, strict=True)):
+        above[row], below[row] = overlap(one, own.numpy(), classes)
+    return above, below
+
+
+# -------------------------------------------------------------------------------------------------------- retrieval
+def retrieval(model: Encoder, captions: CaptionSet) -> Parts:
+    """(5), picture by picture: captions of a picture that find a true picture, and whether it finds a true caption."""
+    pixels = torch.from_numpy(np.array(captions.images)).permute(0, 3, 1, 2)
+    images = torch.cat([model.image(part.to(model.device)) for part in pixels.split(256)])
+    scores = (images @ caption_embeddings(model, captions.captions).T).cpu()  # [M, C]
+    truth = torch.from_numpy(captions.truth)
+    count, written = len(images), np.bincount(captions.image, minlength=len(images)).astype(np.float64)
+    parts: Parts = {}
+    for top in TOPS:
+        pictures = truth.gather(0, scores.topk(min(top, count), dim=0).indices).any(0)  # [C]
+        found = np.bincount(captions.image, pictures.double().numpy(), minlength=count)
+        parts[f"image_r{top}"] = found, written
+        sentences = truth.gather(1, scores.topk(min(top, len(captions.captions)), dim=1).indices).any(1)  # [M]
+        parts[f"text_r{top}"] = sentences.double().numpy(), np.ones(count)
+    return parts

@@ -1,0 +1,252 @@
+r"""R-SC-RLA: region-language alignment that keeps, and refines, how the tokens of a picture are alike.
+
+Paper  Qiu, Wu, Ke, Bai, Zhang, "Refining CLIP's Spatial Awareness: A Visual-Centric Perspective", ICLR 2025, arXiv
+       2504.02328. RLA: CLIPSelf (Wu et al., ICLR 2024, arXiv 2310.01403), RegionCLIP (Zhong et al., CVPR 2022).
+Code   The authors released none. wusize/CLIPSelf @ 1c7fe9c (S-Lab licence: nothing is copied) for RLA;
+       CongpeiQiu/UniRefiner @ 38f4e71, later code of the same first author, for the correlation and the Refiner.
+       specs/r_sc_rla.md tags every choice as quoted, from that code, or inferred; each is a field here.
+
+With F = dense(X) of the student, a map in the joint space (last block by its value path), boxes b_i, and t(c) the
+frozen CLIP's embedding of a crop c, one forward of the student serves both losses:
+
+    (1)  f_i = RoIAlign_{1x1}(F, b_i)                                              the regions
+    (2)  L_RLA = 1 - mean_i <f_i, t(crop_i)>                                       language of the image encoder, or
+    (3)  L_RLA = mean_i sum_{c in C} BCE(s <f_i, T_c>, [c = y_i])                  of the text encoder, C federated
+    (4)  Z = RoIAlign_{r x r}(F, b),  Z^t = RoIAlign_{r x r}(F^t, b)               larger boxes b
+    (5)  L_SCD = CE( softmax_row g(Z^t Z^tT) / tau, softmax_row g(Z Z^T) / tau )   how tokens are alike
+    (6)  L = L_RLA + lambda L_SCD
+
+F^t is the frozen CLIP's map (SC-RLA), or the Refiner's (R-SC-RLA; refiner.py).
+
+Differences  lambda, tau, r, the boxes and g of (5) are not known of the paper (its text after the introduction was not
+             to be had); the defaults are the follow-up code's where it has them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spatialbench.data.region_batches import RegionBatch, generator
+from spatialbench.data.regions import crops as cut_out
+from spatialbench.distillation import (
+    Normaliser,
+    crop_cosine,
+    region_text,
+    region_tokens,
+    spatial_correlation,
+)
+from spatialbench.errors import SpatialbenchError
+from spatialbench.method import DEFAULTS, FineTuning, Method
+from spatialbench.prompts import class_embeddings
+from spatialbench.teacher import Teacher, refiner_blocks
+
+Language = Literal["image", "text", "none"]
+CorrelationTeacher = Literal["none", "clip", "refiner"]
+Boxes = Literal["wide", "regions", "both"]
+
+
+@dataclass
+class Correlation:
+    """Spatial correlation distillation, (4) and (5).
+
+    Args:
+        teacher: whose correlations: ``none``, the frozen ``clip`` (SC-RLA), or the ``refiner`` (R-SC-RLA), which comes
+            from the page that ``init_from`` names.
+        weight: lambda. 0.4 is the follow-up code's; sweep 0.1 to 2.
+        size: r, tokens a side of a box. Inferred: the native grid of a ViT-B/16; sweep 7 to 20.
+        boxes: ``wide`` boxes at random (the teaser's separate box), the ``regions`` themselves (the notation {b_i}), or
+            ``both``. Inferred.
+        temperature: tau, of both sides; the follow-up code's 0.2.
+        normaliser: g; the follow-up code's ``minmax``, or ``none`` (then with a temperature of 0.05 to 0.1).
+        stop_gradient: of the second factor of the student's correlation, as the follow-up code.
+        diagonal: keep a token's correlation with itself.
+
+    Raises:
+        SpatialbenchError: a value out of its range.
+    """
+
+    teacher: CorrelationTeacher = "none"
+    weight: float = 0.4
+    size: int = 14
+    boxes: Boxes = "wide"
+    temperature: float = 0.2
+    normaliser: Normaliser = "minmax"
+    stop_gradient: bool = True
+    diagonal: bool = True
+
+    def __post_init__(self) -> None:
+        for name, known in (("teacher", CorrelationTeacher), ("boxes", Boxes), ("normaliser", Normaliser)):
+            if getattr(self, name) not in get_args(known):
+                raise SpatialbenchError(f"scd.{name} is {getattr(self, name)!r}; one of {', '.join(get_args(known))}")
+        if not self.weight >= 0 or not self.temperature > 0 or self.size < 2:
+            raise SpatialbenchError(
+                f"scd.weight {self.weight} must be 0 or more, scd.temperature {self.temperature} more than 0, "
+                f"scd.size {self.size} 2 or more"
+            )
+
+
+class RegionDistillation(Method):
+    """RLA, SCD, R-SCD and their sums: the image tower's blocks learn, all else is frozen.
+
+    Args:
+        student: ``<open_clip model>[:<weights>]``, for instance ``rooms-student``, ``ViT-B-16:openai``, a config
+            file ``my.json:my.safetensors``; ``:random`` for random weights.
+        language: of which encoder the regions learn: ``image``, (2), CLIPSelf; ``text``, (3), as RegionCLIP, which
+            needs regions with classes (``data.kind: boxes``); ``none``, the correlation alone.
+        scd: the correlation.
+        classes: (3) compares with so many classes a step, those of the batch among them. CLIPSelf's 100.
+        last_blocks: so many of the image tower's blocks learn; none: all, as CLIPSelf.
+        finetuning: optimiser and schedule; what it says of captions is of no use here.
+
+    Raises:
+        SpatialbenchError: there is nothing to learn, or a value is out of its range.
+    """
+
+    frozen = ("teacher.",)
+
+    def __init__(
+        self,
+        student: str = "rooms-student",
+        language: Language = "image",
+        scd: Correlation | None = None,
+        classes: int = 100,
+        last_blocks: int | None = None,
+        finetuning: FineTuning = DEFAULTS,
+    ) -> None:
+        super().__init__(student, finetuning)
+        if isinstance(scd, Mapping):  # out of the hyper-parameters of a checkpoint
+            scd = Correlation(**scd)
+        self.scd = scd or Correlation()
+        self.save_hyperparameters({"language": language, "scd": asdict(self.scd)})
+        self.save_hyperparameters({"classes": classes, "last_blocks": last_blocks})
+        if language not in get_args(Language):
+            raise SpatialbenchError(f"language is {language!r}; one of {', '.join(get_args(Language))}")
+        if language == "none" and (self.scd.teacher == "none" or self.scd.weight == 0):
+            raise SpatialbenchError("language none and scd.teacher none leave nothing to learn; set one of them")
+        if classes < 1:
+            raise SpatialbenchError(f"classes is {classes}; it must be 1 or more")
+        self.language, self.classes = language, classes
+        blocks = self.student.visual.transformer.resblocks
+        if last_blocks is not None and not 1 <= last_blocks <= len(blocks):
+            raise SpatialbenchError(f"last_blocks is {last_blocks}; the image tower has {len(blocks)}")
+        self.student.requires_grad_(False)
+        blocks[-(last_blocks or len(blocks)) :].requires_grad_(True)
+        self.teacher: Teacher | None = None  # there while training only
+        self._refiner: nn.ModuleList | None = None
+        self._texts: Tensor
+
+    # ---------------------------------------------------------------------------------------- the frozen side
+    def start_from(self, weights: Mapping[str, Tensor], label: str) -> None:
+        """Takes the student, and the Refiner where it is the teacher.
+
+        Raises:
+            SpatialbenchError: they do not fit, or there is no Refiner.
+        """
+        super().start_from(weights, label)
+        if self.scd.teacher != "refiner":
+            return
+        found = {name.removeprefix("refiner."): value for name, value in weights.items() if name.startswith("refiner.")}
+        if not found:
+            raise SpatialbenchError(
+                f"scd.teacher is refiner, but {label} has no Refiner: init_from a page that makes one"
+            )
+        self._refiner = refiner_blocks(self.student, len({name.split(".")[0] for name in found}))
+        self._refiner.load_state_dict(found)
+
+    def setup(self, stage: str) -> None:
+        """Makes the teacher, of the weights that training starts from."""
+        if stage != "fit":
+            return
+        if self.scd.teacher == "refiner" and self._refiner is None:
+            raise SpatialbenchError("scd.teacher is refiner: the page needs init_from, a page that makes a Refiner")
+        refiner = self._refiner if self.scd.teacher == "refiner" else None
+        self.teacher = Teacher(self.student, self.mean, self.std, refiner)
+
+    def on_fit_start(self) -> None:
+        data: Any = getattr(self.trainer, "datamodule", None)
+        if self.language == "text":
+            regions = data.region_set.regions
+            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+                self._texts = class_embeddings(self, regions.classes, regions.templates)  # frozen, so once
+        if self.language == "image" and data.sampling.fixed:
+            assert self.teacher is not None
+            if self.trainer.is_global_zero:
+                self.teacher.prepare(data.region_set)
+            self.trainer.strategy.barrier()
+            self._cache = self.teacher.cache(data.sampling.crop_size)
+
+    def on_fit_end(self) -> None:
+        """The teacher and the Refiner are gone: what is left is a CLIP."""
+        self.teacher, self._refiner = None, None
+
+    # ---------------------------------------------------------------------------------------- training
+    def training_step(self, batch: RegionBatch, batch_idx: int) -> Tensor:
+        dense = self.dense(batch["pixels"])  # one forward for both losses
+        loss = dense.new_zeros(())
+        if self.language != "none":
+            regions = region_tokens(dense, batch["boxes"], batch["image"], 1)[:, 0]  # (1)
+            aligned = self._aligned(regions, batch)  # (2) or (3)
+            self.log("train/rla", aligned.detach(), batch_size=len(regions))
+            loss = loss + aligned
+        if self.scd.teacher != "none":
+            assert self.teacher is not None, "setup makes the teacher"
+            boxes, image = self._correlated(batch)
+            tokens = region_tokens(dense, boxes, image, self.scd.size)  # (4)
+            wanted = region_tokens(self.teacher.dense(batch["pixels"]), boxes, image, self.scd.size)
+            options = (self.scd.temperature, self.scd.normaliser, self.scd.stop_gradient, self.scd.diagonal)
+            found = spatial_correlation(tokens, wanted, *options)  # (5)
+            self.log("train/scd", found.loss.detach(), batch_size=len(boxes))
+            self.log("train/scd_kl", found.divergence, batch_size=len(boxes))
+            loss = loss + self.scd.weight * found.loss  # (6)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["pixels"]))
+        return loss
+
+    def _aligned(self, regions: Tensor, batch: RegionBatch) -> Tensor:
+        if self.language == "image":
+            return crop_cosine(regions, self._crops(batch))  # (2)
+        labelled = batch["label"] >= 0
+        if not labelled.any():
+            raise SpatialbenchError(
+                "no region of a whole batch has a class, which language text needs: set data.kind to boxes, or look at "
+                "the region set with 'spatialbench data check'"
+            )
+        chosen = self._federated(batch["label"][labelled], batch["key"])
+        label = (batch["label"][labelled][:, None] == chosen[None]).int().argmax(1)
+        scale = self.student.logit_scale.exp().detach()
+        return region_text(regions[labelled], self._texts[chosen], label, scale)  # (3)
+
+    def _crops(self, batch: RegionBatch) -> Tensor:
+        """t(crop_i), float32 [N, D]; those that recur come from the cache."""
+        assert self.teacher is not None, "setup makes the teacher"
+        if not batch["keys"]:
+            return self.teacher.crops(batch["crops"])
+        found, missing = self._cache.get(batch["keys"])
+        found = found.float().to(self.device)
+        if missing:  # pictures that changed on the disk since the cache was filled
+            rows = torch.tensor(missing)
+            boxes, image = batch["crop_boxes"].cpu()[rows], batch["image"].cpu()[rows]
+            cut = cut_out(batch["pixels"].cpu(), boxes, image, self.image_size)
+            found[missing] = self.teacher.crops(cut.to(self.device)).bfloat16().float()
+        return F.normalize(found, dim=-1)
+
+    def _federated(self, label: Tensor, key: tuple[int, int, int]) -> Tensor:
+        """C of (3): the batch's classes, and others at random up to ``classes``."""
+        present = label.unique()
+        absent = torch.ones(len(self._texts), dtype=torch.bool, device=label.device)
+        absent[present] = False
+        others = absent.nonzero()[:, 0]
+        draw = torch.randperm(len(others), generator=generator(key))[: max(0, self.classes - len(present))]
+        return torch.cat([present, others[draw.to(others.device)]])
+
+    def _correlated(self, batch: RegionBatch) -> tuple[Tensor, Tensor]:
+        """The boxes of (4) and the picture of each."""
+        sets = {"wide": (batch["wide"], batch["wide_image"]), "regions": (batch["boxes"], batch["image"])}
+        chosen = list(sets.values()) if self.scd.boxes == "both" else [sets[self.scd.boxes]]
+        boxes, image = (torch.cat(part) for part in zip(*chosen, strict=True))
+        return boxes, image

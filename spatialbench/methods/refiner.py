@@ -1,0 +1,127 @@
+r"""The Refiner: a copy of CLIP's last blocks that makes each token of a picture what CLIP sees there in a crop.
+
+Paper  Qiu, Wu, Ke, Bai, Zhang, "Refining CLIP's Spatial Awareness: A Visual-Centric Perspective", ICLR 2025, arXiv
+       2504.02328, figure 4.
+Code   The authors released none; CongpeiQiu/UniRefiner @ 38f4e71 is later code of the same first author.
+       specs/r_sc_rla.md 4 tags every choice as quoted, from that code, or inferred; each is a field here.
+
+The trunk, all blocks but the last K, is frozen and shared; R is a copy of the last K, the only thing that learns. For
+boxes c_p of a picture X:
+
+    (1)  G = R(trunk(X)),   g_p = RoIAlign(G, c_p)              a token of the whole picture
+    (2)  t_p = dense(crop of X at c_p)                          the frozen CLIP's token of the same place, less context
+    (3)  L = mean_j ( - <g_j, t_j> / tau + u log sum_k e^{<g_j, t_k> / tau} )
+
+Over many crops (3) asks for the mean over contexts, which ``spatialbench contexts`` takes without any training.
+
+Differences  K, the crops and u are not known of the paper. R has no layer beside the copied blocks.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import roi_align
+
+from spatialbench.backbones.towers import encode_dense
+from spatialbench.data.region_batches import RegionBatch, generator
+from spatialbench.distillation import region_tokens, token_contrast
+from spatialbench.errors import SpatialbenchError
+from spatialbench.method import DEFAULTS, FineTuning, Method
+from spatialbench.teacher import refiner_blocks, with_refiner
+
+
+class Refiner(Method):
+    """The Refiner on a frozen CLIP: images and captions are CLIP's, the dense map is refined.
+
+    Args:
+        student: ``<open_clip model>[:<weights>]``, for instance ``rooms-student``, ``ViT-B-16:openai``, a config
+            file ``my.json:my.safetensors``; ``:random`` for random weights. Frozen.
+        blocks: K. Inferred: 4 of 12, 8 of 24; sweep 2 to 6.
+        temperature: tau of (3); the follow-up code's.
+        uniformity: u of (3): 1 for EVA-CLIP, 0.3 for others in the follow-up code.
+        match_to_full: the positive of a token is not its own place in the crop but the most alike token of the frozen
+            CLIP's map of the whole picture, and its tokens are the negatives, as the follow-up code.
+        background: share of a crop's side that a strip of another picture takes, on a side drawn at random, so that
+            the context of a token changes more; 0 for none, 0.35 in the follow-up code.
+        finetuning: optimiser and schedule.
+
+    Raises:
+        SpatialbenchError: more blocks than the tower has, or a value out of its range.
+    """
+
+    def __init__(
+        self,
+        student: str = "rooms-student",
+        blocks: int = 4,
+        temperature: float = 0.2,
+        uniformity: float = 1.0,
+        match_to_full: bool = False,
+        background: float = 0.0,
+        finetuning: FineTuning = DEFAULTS,
+    ) -> None:
+        super().__init__(student, finetuning)
+        self.save_hyperparameters({"blocks": blocks, "temperature": temperature, "uniformity": uniformity})
+        self.save_hyperparameters({"match_to_full": match_to_full, "background": background})
+        if not temperature > 0 or not uniformity >= 0 or not 0 <= background < 1:
+            raise SpatialbenchError(
+                f"temperature {temperature} must be more than 0, uniformity {uniformity} 0 or more, background "
+                f"{background} in [0, 1)"
+            )
+        self.student.requires_grad_(False)
+        self.refiner = refiner_blocks(self.student, blocks)
+        self.temperature, self.uniformity = temperature, uniformity
+        self.match_to_full, self.background = match_to_full, background
+
+    def dense(self, x: Tensor) -> Tensor:
+        """The refined map; see ``Method.dense``."""
+        blocks = with_refiner(self.student, self.refiner)
+        return F.normalize(encode_dense(self.student, self._patches(x), blocks=blocks).float(), dim=-1)  # (1)
+
+    def plain(self, x: Tensor) -> Tensor:
+        """The frozen CLIP's own map, without gradient."""
+        with torch.no_grad():
+            return super().dense(x)
+
+    def training_step(self, batch: RegionBatch, batch_idx: int) -> Tensor:
+        boxes, image = batch["wide"], batch["wide_image"]
+        crops, (top, left, rows, columns) = self.contexts(batch)
+        local = self.plain(crops)[:, top : top + rows, left : left + columns].flatten(1, 2)  # (2) [P, n, D]
+        global_ = region_tokens(self.dense(batch["pixels"]), boxes, image, (rows, columns))  # (1) [P, n, D]
+        place = None
+        if self.match_to_full:
+            whole = self.plain(batch["pixels"]).flatten(1, 2)[image]  # [P, h w, D]
+            place, local = (local @ whole.mT).argmax(-1), whole
+        loss = token_contrast(global_, local, place, self.temperature, self.uniformity)  # (3)
+        self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(boxes))
+        return loss
+
+    def contexts(self, batch: RegionBatch) -> tuple[Tensor, tuple[int, int, int, int]]:
+        """What the wide boxes show, at the native size, beside a strip of another picture or without.
+
+        Returns:
+            crops uint8 [P, 3, s, s]; and the tokens of the box itself: first row, first column, rows, columns.
+        """
+        side, patch = self.image_size, self.student.visual.patch_size[0]
+        grid, strip = side // patch, round(self.background * (side // patch))
+        pixels = batch["pixels"].float()
+        top, left, rows, columns = 0, 0, grid, grid
+        where = int(torch.randint(4, (1,), generator=generator(batch["key"])))
+        if strip and where < 2:
+            rows, top = grid - strip, strip * where
+        elif strip:
+            columns, left = grid - strip, strip * (where - 2)
+        rois = torch.cat([batch["wide_image"][:, None].to(pixels), batch["wide"] * self._sides(pixels)], dim=1)
+        found = roi_align(pixels, rois, output_size=(rows * patch, columns * patch), aligned=True)
+        if strip:
+            whole = F.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
+            whole = whole[(batch["wide_image"] + 1) % len(pixels)]  # of the next picture of the batch
+            whole[:, :, top * patch : (top + rows) * patch, left * patch : (left + columns) * patch] = found
+            found = whole
+        return found.round().clamp(0, 255).to(torch.uint8), (top, left, rows, columns)
+
+    @staticmethod
+    def _sides(pixels: Tensor) -> Tensor:
+        height, width = pixels.shape[-2:]
+        return pixels.new_tensor([width, height, width, height])

@@ -1,0 +1,53 @@
+r"""The mean of two CLIPs' weights: of one that an earlier stage trained, and of the one that it began with.
+
+Paper  Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, arXiv 2109.01903 (WiSE-FT); CLIPSelf (Wu et
+       al., ICLR 2024) saves and evaluates such a mean.
+Code   wusize/CLIPSelf @ 1c7fe9c, ``student_teacher_ensemble`` (nothing is copied); alpha 0.7 for ViT-B, 0.95 for ViT-L.
+
+    (1)  w = alpha w_trained + (1 - alpha) w_begun
+
+A page of its own, which trains nothing and begins with ``init_from``: the row of that page is the one without (1). It
+gives spatial structure back by itself, and would hide what a distillation of correlations does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from spatialbench.errors import SpatialbenchError
+from spatialbench.method import DEFAULTS, FineTuning, Method
+
+
+class WeightEnsemble(Method):
+    """Trains nothing: ``trainer.max_steps`` is 0.
+
+    Args:
+        student: the CLIP that the earlier stage began with, as in ``Clip``.
+        alpha: weight of the trained student, in [0, 1]; 1 is the trained one, 0 the one that it began with.
+        finetuning: of no use here.
+
+    Raises:
+        SpatialbenchError: alpha is out of range.
+    """
+
+    def __init__(self, student: str = "rooms-student", alpha: float = 0.7, finetuning: FineTuning = DEFAULTS) -> None:
+        super().__init__(student, finetuning)
+        self.save_hyperparameters({"alpha": alpha})
+        if not 0 <= alpha <= 1:
+            raise SpatialbenchError(f"alpha is {alpha}; it must be in [0, 1]")
+        self.alpha = alpha
+
+    def start_from(self, weights: Mapping[str, Tensor], label: str) -> None:
+        """(1), where ``weights`` are of a trained student."""
+        begun = {name: value.clone() for name, value in self.student.state_dict().items()}
+        super().start_from(weights, label)
+        with torch.no_grad():
+            for name, value in self.student.state_dict().items():
+                if value.is_floating_point():
+                    value.copy_(self.alpha * value + (1 - self.alpha) * begun[name])  # (1)
+
+    def training_step(self, batch: object, batch_idx: int) -> Tensor:
+        raise SpatialbenchError("a weight ensemble trains nothing: set trainer.max_steps to 0")

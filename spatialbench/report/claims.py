@@ -1,0 +1,156 @@
+"""Do the papers' claims hold here? results/claims.yaml, judged by the paired differences of the stored rows.
+
+A claim compares two rows in one column. With the 95 % interval [low, high] of their paired difference it is held
+
+    higher       iff low > 0
+    lower        iff high < 0
+    not lower    iff low > -margin
+
+and otherwise not held: what cannot be told apart is no evidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from spatialbench.arguments import did_you_mean
+from spatialbench.errors import SpatialbenchError
+from spatialbench.evaluation.measures import TITLES as MEASURES
+from spatialbench.evaluation.statistics import COLUMNS
+from spatialbench.report.differences import Differences, Gain
+from spatialbench.report.rows import Row
+from spatialbench.report.table import TITLES, markdown_table
+from spatialbench.schema import parse
+
+EXPECT = ("higher", "lower", "not lower")
+MARGIN = 1.0
+"""Points that ``not lower`` allows where the claim gives no margin of its own."""
+ADVICE = "see the head of results/claims.yaml for its form"
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One claim; see the head of results/claims.yaml.
+
+    Attributes:
+        claim: one sentence. paper: who says so.
+        track: whose rows. row, than: the two rows, by page.
+        column: one of ``COLUMNS``, or a measure.
+        expect: one of ``EXPECT``: what ``row`` is, beside ``than``.
+        margin: points, of ``not lower`` only; None: ``MARGIN``.
+    """
+
+    claim: str
+    paper: str
+    track: str
+    row: str
+    than: str
+    column: str
+    expect: str
+    margin: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.column not in (*COLUMNS, *MEASURES):
+            raise ValueError(f"unknown column {self.column!r}{did_you_mean(self.column, [*COLUMNS, *MEASURES])}")
+        if self.expect not in EXPECT:
+            raise ValueError(f"unknown expect {self.expect!r}: one of {', '.join(EXPECT)}")
+        if self.margin is not None and (self.expect != "not lower" or self.margin < 0):
+            raise ValueError(f"margin {self.margin:g} of {self.expect!r}: only 'not lower' has one, 0 or more")
+        if self.row == self.than:
+            raise ValueError(f"row and than are both {self.row}")
+
+    @property
+    def allowed(self) -> float:
+        """Points that ``row`` may lie below ``than``, for ``not lower``."""
+        return MARGIN if self.margin is None else self.margin
+
+    @property
+    def expected(self) -> str:
+        """Where the difference should lie."""
+        return {"higher": "above 0", "lower": "below 0", "not lower": f"above {-self.allowed:g}"}[self.expect]
+
+    def held(self, gain: Gain) -> bool:
+        """Whether a paired difference bears the claim out."""
+        if self.expect == "lower":
+            return gain.interval.high < 0
+        return gain.interval.low > (0 if self.expect == "higher" else -self.allowed)
+
+
+@dataclass(frozen=True)
+class _ClaimsFile:
+    claims: list[Claim]
+
+
+def read_claims(path: Path, tracks: Collection[str]) -> list[Claim]:
+    """Reads the claims, in the order of the file; none when there is no such file.
+
+    Args:
+        tracks: the known ones.
+
+    Raises:
+        SpatialbenchError: bad YAML, a wrong field, an unknown track.
+    """
+    try:
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return []
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise SpatialbenchError(f"{path}: cannot be read ({' '.join(str(error).split())}); {ADVICE}") from error
+    claims = parse(_ClaimsFile, {"claims": data or []}, str(path), ADVICE).claims
+    for number, claim in enumerate(claims):
+        if claim.track not in tracks:
+            nearest = did_you_mean(claim.track, tracks)
+            raise SpatialbenchError(f"{path}: field 'claims[{number}].track': unknown track {claim.track!r}{nearest}")
+    return claims
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the stored rows say about a claim.
+
+    Attributes:
+        gain: None where a number is missing.
+        state: ``held``, ``not held``, ``no row yet`` or, where a row lacks that column, ``not measured yet``.
+    """
+
+    claim: Claim
+    gain: Gain | None
+    state: str
+
+
+def judge(claim: Claim, rows: Sequence[Row], differences: Differences) -> Verdict:
+    """Compares the two rows; a verdict on a stale row says so.
+
+    Args:
+        rows: of the claim's track. differences: of these rows.
+    """
+    known = {row.result.name: row for row in rows}
+    if claim.row not in known or claim.than not in known:
+        return Verdict(claim, None, "no row yet")
+    gain = differences.between(claim.row, claim.than, claim.column)
+    if gain is None:
+        return Verdict(claim, None, "not measured yet")
+    stale = " (stale)" if known[claim.row].stale or known[claim.than].stale else ""
+    return Verdict(claim, gain, ("held" if claim.held(gain) else "not held") + stale)
+
+
+def section(claims: Sequence[Claim], rows: Sequence[Row], differences: Differences) -> list[str]:
+    """The lines of results/README.md about the claims of one track."""
+    lines = []
+    for claim in claims:
+        verdict = judge(claim, rows, differences)
+        comparison = f"{claim.row} - {claim.than}, {({**TITLES, **MEASURES})[claim.column]}"
+        difference = "–" if verdict.gain is None else verdict.gain.cell
+        lines.append([_plain(claim.claim), _plain(claim.paper), comparison, claim.expected, difference, verdict.state])
+    text = "Held when the whole 95 % interval of the paired difference, in points, lies where the claim expects it."
+    header = ["claim", "paper", "comparison", "expected", "difference", "verdict"]
+    return ["### Claims", "", text, "", *markdown_table(header, lines, left=len(header))]
+
+
+def _plain(text: str) -> str:
+    """One line that does not end a cell."""
+    return " ".join(text.split()).replace("|", "\\|")

@@ -1,0 +1,148 @@
+"""Does a repeated smoke run give what is stored?
+
+Training a few steps leaves a model near chance, where counts tell little: exchanging "left" and "right" in the captions
+leaves the accuracy of every relation inside its interval. So the check compares the margins record by record.
+
+**The rule.** Let m be the stored margins of one seed and m' those of today's run, r(m) the root mean square of a
+relation. The drift of a relation is r(m' - m) / r(m).
+
+- Same hardware and versions: every record has the sign that it had, and no relation drifts by more than
+  ``SAME_DRIFT``.
+- Otherwise: no relation drifts by more than ``OTHER_DRIFT``; and every record whose sign changed had a margin of at
+  most ``FLIP_MARGIN`` r(m), or else the change of the accuracy lies inside its paired 95 % interval.
+- Measures (regions, dense quality, retrieval): no value moves by more than ``SAME_POINTS``, elsewhere ``OTHER_POINTS``.
+
+Letters: S seeds, N records.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from spatialbench.evaluation.statistics import COLUMNS, paired_difference
+from spatialbench.relations import RELATIONS
+from spatialbench.result_schema import MeasuresFile, Result
+from spatialbench.results import ResultOutcomes
+
+SAME_DRIFT = 0.01
+"""A run on the same machine and versions repeats bit for bit; this is the rounding to float16, and room for threads."""
+OTHER_DRIFT = 0.05
+"""Measured on the six pages of rooms, smoke budget: another number of threads drifts by 0.002 at most, AVX2 in place of
+AVX-512 by 0.004; left and right exchanged in the grammar by 0.31 to 0.42 on these two relations."""
+FLIP_MARGIN = 0.1
+SAME_POINTS, OTHER_POINTS = 0.01, 2.0
+"""Percentage points by which a measure may move, on the same machine and versions and elsewhere."""
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A repeated smoke run against the stored one.
+
+    Attributes:
+        same: whether hardware and versions are the same, hence the stricter rule.
+        drift: relation -> r(m' - m) / r(m), the largest of the seeds.
+        flips: records whose sign changed, over all seeds.
+        problems: what breaks the rule, one line each.
+    """
+
+    same: bool
+    drift: dict[str, float]
+    flips: int
+    problems: list[str]
+
+    @property
+    def summary(self) -> str:
+        where = "same machine and versions" if self.same else "another machine or other versions"
+        worst = max(self.drift, key=lambda relation: self.drift[relation], default="")
+        largest = f", drift at most {self.drift[worst]:.3f} ({worst})" if worst else ""
+        return f"{where}, {self.flips} records answered differently{largest}: {'red' if self.problems else 'green'}"
+
+
+def compare(stored: Result, before: ResultOutcomes, fresh: Result, after: ResultOutcomes) -> Comparison:
+    """Applies the rule of this module.
+
+    Args:
+        stored, before: the stored row and its outcomes.
+        fresh, after: the repeated run, the same seeds.
+    """
+    if stored.data_fingerprint != fresh.data_fingerprint or not np.array_equal(before.record_ids, after.record_ids):
+        text = (
+            f"other data: {fresh.data_fingerprint}, stored {stored.data_fingerprint}; if that is wanted, run it again"
+        )
+        return Comparison(False, {}, 0, [text])
+    same = environment(stored) == environment(fresh)
+    old, new = before.margins.astype(np.float64), after.margins.astype(np.float64)
+    drift = {
+        relation: max(_drift(*pair) for pair in zip(old[:, chosen], new[:, chosen], strict=True))
+        for relation in RELATIONS
+        if (chosen := before.relation == relation).any()
+    }
+    flipped = np.sign(old) != np.sign(new)
+    limit = SAME_DRIFT if same else OTHER_DRIFT
+    problems = []
+    over = sorted((relation for relation in drift if not drift[relation] <= limit), key=lambda name: -drift[name])
+    if over:
+        found = ", ".join(f"{relation} {drift[relation]:.3f}" for relation in over)
+        problems.append(
+            f"the margins drifted by more than {limit} ({found}): captions, data, weights or method changed"
+        )
+    if same and flipped.any():
+        problems.append(f"{int(flipped.sum())} records are answered differently{_first(before, flipped)}")
+    if not same:
+        problems += _large_flips(before, old, new, flipped)
+    problems += _moved_measures(stored.measures, fresh.measures, SAME_POINTS if same else OTHER_POINTS)
+    return Comparison(same, drift, int(flipped.sum()), problems)
+
+
+def _moved_measures(stored: MeasuresFile | None, fresh: MeasuresFile | None, limit: float) -> list[str]:
+    """Measures that the repeated run lacks, or that moved by more than ``limit`` points."""
+    if stored is None:
+        return []
+    if fresh is None:
+        return [f"no measures, stored {', '.join(stored.value)}"]
+    if fresh.data != stored.data:
+        return [f"measured on other data: {fresh.data}, stored {stored.data}; if that is wanted, run it again"]
+    moves = {name: fresh.value[name] - value for name, value in stored.value.items() if name in fresh.value}
+    over = [f"{name} {move:+.2f}" for name, move in moves.items() if abs(move) > limit]
+    lacking = [name for name in stored.value if name not in fresh.value]
+    problems = [f"the measures moved by more than {limit} points ({', '.join(over)})"] if over else []
+    return problems + ([f"the measures {', '.join(lacking)} are missing"] if lacking else [])
+
+
+def environment(result: Result) -> list[object]:
+    """What has to be equal for runs to repeat exactly: hardware, threads, versions of everything but this package."""
+    return [
+        [run.hardware, {name: version for name, version in run.versions.items() if name != "spatialbench"}]
+        for run in result.runs
+    ]
+
+
+def _drift(old: np.ndarray, new: np.ndarray) -> float:
+    """r(new - old) / r(old); infinite when a scorer without any margin got one."""
+    scale, change = np.sqrt(np.mean(old**2)), np.sqrt(np.mean((new - old) ** 2))
+    return float(change / scale) if scale else (0.0 if change == 0 else float("inf"))
+
+
+def _large_flips(before: ResultOutcomes, old: np.ndarray, new: np.ndarray, flipped: np.ndarray) -> list[str]:
+    """Sign changes of large margins, where they also move an accuracy out of its paired interval."""
+    large = np.zeros_like(flipped)
+    for relation in RELATIONS:
+        chosen = before.relation == relation
+        scale = np.sqrt(np.mean(old[:, chosen] ** 2, axis=1, keepdims=True)) if chosen.any() else 0.0
+        large[:, chosen] = flipped[:, chosen] & (np.abs(old[:, chosen]) > FLIP_MARGIN * scale)
+    if not large.any():
+        return []
+    difference = paired_difference(new, old, before.relation, before.cluster)
+    return [
+        f"{int(large.sum())} records with large margins are answered differently{_first(before, large)}, and "
+        f"{column} moved by {difference.gain[column]:+.1f} points, outside of chance"
+        for column in COLUMNS
+        if difference.verdict(column) != "not distinguishable"
+    ]
+
+
+def _first(outcomes: ResultOutcomes, chosen: np.ndarray) -> str:
+    place = int(np.flatnonzero(chosen.any(axis=0))[0])
+    return f" (first: {outcomes.record_ids[place]}, {outcomes.relation[place]})"

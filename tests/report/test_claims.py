@@ -1,0 +1,236 @@
+"""Claims: the rule at its bounds, the verdicts of stored rows, and wrong files refused in one line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from spatialbench.errors import SpatialbenchError
+from spatialbench.evaluation.measures import MeasureResampler
+from spatialbench.evaluation.statistics import Interval, Resampler
+from spatialbench.report.claims import Claim, Verdict, judge, read_claims
+from spatialbench.report.differences import Differences, Gain
+from spatialbench.report.measures import measures_of
+from spatialbench.report.readme import readme
+from spatialbench.report.rows import read_rows
+from spatialbench.results import read_outcomes, read_result
+from tests import fakes
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+CLAIM = {"claim": "B is better.", "paper": "Someone 2024", "track": "rooms", "row": "b", "than": "a"}
+
+
+def claim(expect: str, column: str = "all", **fields: object) -> Claim:
+    return Claim(**{**CLAIM, "expect": expect, "column": column, **fields})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Rows a and b, b better in pairs and measures; same, a in other seeds; plain without measures."""
+    benchmarks = fakes.benchmarks(tmp_path / "benchmarks", "a", "b", "same", "plain")
+    results = tmp_path / "results"
+    fakes.store(results, "a", benchmarks, fakes.measures_of("a"), shift=0.0)
+    fakes.store(results, "b", benchmarks, fakes.measures_of("b", level=0.8), shift=2.0)
+    fakes.store(results, "same", benchmarks, fakes.measures_of("same"), shift=0.0)
+    fakes.store(results, "plain", benchmarks)
+    return results, benchmarks
+
+
+def verdicts(folders: tuple[Path, Path], *claims: Claim) -> list[Verdict]:
+    rows = read_rows(*folders, "rooms")
+    differences = Differences(rows, measures_of(folders[0], rows))
+    return [judge(one, rows, differences) for one in claims]
+
+
+# --------------------------------------------------------------------------------------------------------- the rule
+
+
+@pytest.mark.parametrize(
+    ("expect", "margin", "interval", "held"),
+    [
+        ("higher", None, (0.1, 3.0), True),
+        ("higher", None, (0.0, 3.0), False),
+        ("higher", None, (-0.1, 3.0), False),
+        ("lower", None, (-3.0, -0.1), True),
+        ("lower", None, (-3.0, 0.0), False),
+        ("lower", None, (-3.0, 0.1), False),
+        ("not lower", None, (-0.9, 3.0), True),
+        ("not lower", None, (-1.0, 3.0), False),
+        ("not lower", None, (-1.1, 3.0), False),
+        ("not lower", 2.0, (-1.9, -0.5), True),  # surely lower, but by less than is allowed
+        ("not lower", 0.0, (-0.1, 3.0), False),
+    ],
+)
+def test_the_rule(expect: str, margin: float | None, interval: tuple[float, float], held: bool) -> None:
+    assert claim(expect, margin=margin).held(Gain(sum(interval) / 2, Interval(*interval))) is held
+
+
+def test_verdicts_on_the_pair_table(folders: tuple[Path, Path]) -> None:
+    """The numbers are those of the paired bootstrap of the stored margins."""
+    higher, lower, other_way = verdicts(folders, claim("higher"), claim("lower"), claim("lower", row="a", than="b"))
+    assert [one.state for one in (higher, lower, other_way)] == ["held", "not held", "held"]
+    paths = [folders[0] / f"rooms/{name}.json" for name in "ab"]
+    a, b = (read_outcomes(path, read_result(path)) for path in paths)
+    expected = Resampler(a.relation, a.cluster).difference(b.margins, a.margins, (1, 0))  # by their places in the table
+    assert higher.gain == Gain(expected.gain["all"], expected.interval["all"])  # type: ignore[arg-type]
+
+
+def test_a_column_is_that_column(folders: tuple[Path, Path]) -> None:
+    found = verdicts(folders, *(claim("higher", column) for column in ("left", "macro", "box_top1")))
+    rows = {name: read_result(folders[0] / f"rooms/{name}.json") for name in "ab"}
+    for verdict, column in zip(found[:2], ("left", "macro"), strict=True):
+        expected = (rows["b"].accuracy[column] or 0) - (rows["a"].accuracy[column] or 0)
+        assert verdict.gain is not None
+        assert verdict.gain.points == pytest.approx(expected, abs=1e-3)
+
+
+def test_verdicts_on_a_measure(folders: tuple[Path, Path]) -> None:
+    a, b = fakes.measures_of("a"), fakes.measures_of("b", level=0.8)
+    (found,) = verdicts(folders, claim("higher", "box_top1"))
+    assert found.state == "held"
+    expected = MeasureResampler(a.scenes).difference(b.ratios["box_top1"], a.ratios["box_top1"], (1, 0))
+    assert found.gain == Gain(*expected)
+    states = [
+        one.state
+        for one in verdicts(
+            folders,
+            claim("higher", "box_top1", row="same"),
+            claim("lower", "box_top1", row="same"),
+            claim("not lower", "box_top1", row="same", margin=50.0),
+            claim("not lower", "box_top1", row="a", than="b", margin=10.0),
+        )
+    ]
+    assert states == ["not held", "not held", "held", "not held"]
+
+
+def test_what_is_not_there_yet(folders: tuple[Path, Path]) -> None:
+    found = verdicts(
+        folders,
+        claim("higher", row="clipself"),
+        claim("higher", than="clipself"),
+        claim("higher", "same_mask", row="plain"),
+        claim("higher", "cluster"),
+        claim("higher", row="plain"),
+    )
+    assert [one.state for one in found[:4]] == [*["no row yet"] * 2, *["not measured yet"] * 2]
+    assert all(one.gain is None for one in found[:4])
+    assert found[4].gain is not None  # its pairs are there
+
+
+def test_a_verdict_on_a_stale_row_says_so(folders: tuple[Path, Path]) -> None:
+    (folders[1] / "a.yaml").write_text(fakes.page_text("  init_args: {width: 2}\n"))
+    found = verdicts(folders, claim("higher"), claim("lower", row="same", than="b"))
+    assert [one.state for one in found] == ["held (stale)", "held"]
+
+
+# --------------------------------------------------------------------------------------------------------- the file
+
+
+def write(path: Path, *claims: dict[str, object]) -> Path:
+    path.write_text(yaml.safe_dump(list(claims)))
+    return path
+
+
+def test_reading(tmp_path: Path) -> None:
+    full = {**CLAIM, "column": "same_mask", "expect": "not lower"}
+    path = write(tmp_path / "claims.yaml", full, {**full, "margin": 0.5}, {**full, "margin": 2})
+    found = read_claims(path, ["rooms"])
+    assert [(one.allowed, one.expected) for one in found] == [(1.0, "above -1"), (0.5, "above -0.5"), (2.0, "above -2")]
+    assert (found[0].row, found[0].than, found[0].column) == ("b", "a", "same_mask")
+    assert read_claims(tmp_path / "none.yaml", ["rooms"]) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"column": "same_maks"}, r"field 'claims\[1\]': unknown column 'same_maks': did you mean 'same_mask'\?"),
+        ({"column": "accuracy of pairs"}, "unknown column"),
+        ({"expect": "better"}, r"field 'claims\[1\]': unknown expect 'better': one of higher, lower, not lower"),
+        ({"expected": "higher"}, r"field 'claims\[1\]\.expected': unknown field"),
+        ({"paper": None}, r"field 'claims\[1\]\.paper': expected str, found None"),
+        ({"margin": 1.0}, "only 'not lower' has one"),
+        ({"margin": "one", "expect": "not lower"}, r"field 'claims\[1\]\.margin': expected"),
+        ({"margin": -1.0, "expect": "not lower"}, "0 or more"),
+        ({"than": "b"}, "row and than are both b"),
+        ({"track": "room"}, r"field 'claims\[1\]\.track': unknown track 'room': did you mean 'rooms'\?"),
+    ],
+)
+def test_a_wrong_claim_is_one_line(folders: tuple[Path, Path], change: dict[str, object], message: str) -> None:
+    good: dict[str, object] = {**CLAIM, "column": "all", "expect": "higher"}
+    write(folders[0] / "claims.yaml", good, {**good, **change})
+    with pytest.raises(SpatialbenchError, match=message) as error:
+        readme(*folders)
+    assert str(error.value).startswith(str(folders[0] / "claims.yaml"))
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["- claim: [", "claim: 1", "- 3", "- {claim: x}"])
+def test_a_wrong_file_is_one_line(folders: tuple[Path, Path], text: str) -> None:
+    (folders[0] / "claims.yaml").write_text(text)
+    with pytest.raises(SpatialbenchError, match=r"claims\.yaml: .*see the head of results/claims\.yaml") as error:
+        readme(*folders)
+    assert "\n" not in str(error.value)
+
+
+# -------------------------------------------------------------------------------------------------------- README.md
+
+
+def test_the_section(folders: tuple[Path, Path]) -> None:
+    write(
+        folders[0] / "claims.yaml",
+        {**CLAIM, "column": "same_mask", "expect": "higher", "claim": "B is | better,\nthey say."},
+        {**CLAIM, "column": "all", "expect": "lower"},
+        {**CLAIM, "column": "all", "expect": "not lower", "row": "r_sc_rla", "margin": 0.5},
+    )
+    text = readme(*folders)
+    titles = [line for line in text.splitlines() if line.startswith("### ")]
+    assert titles.index("### Claims") == titles.index("### Regions, dense quality, retrieval") + 1
+    lines = text[text.index("### Claims") :].splitlines()
+    start = lines.index("| claim | paper | comparison | expected | difference | verdict |")
+    first, second, third = (line.strip("|").replace("\\|", "/").split("|") for line in lines[start + 2 : start + 5])
+    assert [cell.strip() for cell in first[:4]] == [
+        "B is / better, they say.",
+        "Someone 2024",
+        "b - a, Same-mask AUC",
+        "above 0",
+    ]
+    assert first[4].strip().startswith("**+")
+    assert (first[5].strip(), second[5].strip()) == ("held", "not held")
+    assert [cell.strip() for cell in third[2:]] == ["r_sc_rla - a, All", "above -0.5", "–", "no row yet"]
+
+
+def test_a_difference_is_printed_as_in_the_other_tables(folders: tuple[Path, Path]) -> None:
+    """The same pair and column have the same interval in the tables of differences and under the claims."""
+    write(
+        folders[0] / "claims.yaml",
+        *({**CLAIM, "column": column, "expect": "higher"} for column in ("all", "box_top1")),
+    )
+    lines = readme(*folders).splitlines()
+    claims = [line.split("|")[5].strip() for line in lines if line.startswith("| B is better.")]
+    tables = [line.split("|")[2].strip() for line in lines if line.startswith("| b | **+")]
+    assert claims == tables
+    assert len(claims) == 2
+
+
+def test_no_section_without_claims(folders: tuple[Path, Path]) -> None:
+    assert "### Claims" not in readme(*folders)
+    write(folders[0] / "claims.yaml")
+    assert "### Claims" not in readme(*folders)
+
+
+def test_the_repositorys_claims() -> None:
+    """They are read, and name pages of the papers' methods; each comparison stands there once."""
+    claims = read_claims(REPOSITORY / "results/claims.yaml", ["rooms"])
+    assert {one.paper for one in claims} == {"Qiu et al. 2025", "Yang and Jeon 2024"}
+    keys = [(one.row, one.than, one.column) for one in claims]
+    assert len(set(keys)) == len(keys) == 19
+    assert ("clipself", "clip_zeroshot", "cluster") in keys
+    poster = [(one.row, one.than, one.column, one.expect) for one in claims if one.paper == "Yang and Jeon 2024"]
+    assert poster == [
+        ("clip_finetune", "clip_zeroshot", "all", "higher"),
+        ("residual_linear", "clip_finetune", "all", "higher"),
+        ("spatial_attn", "residual_linear", "all", "higher"),
+        ("spatial_attn_no_negatives", "spatial_attn", "all", "lower"),
+    ]
