@@ -134,7 +134,7 @@ def _train(built: Built, resolved: Resolved, last: Path, resume: Mapping[str, An
 
 
 def _finish(built: Built, resolved: Resolved, last: Path) -> dict[str, Any]:
-    """The pair test and the measures of a method; of a module with a test of its own validation and ``finish(run_dir)``.
+    """The pair test and the measures of a method; of a module with a task of its own validation and its ``finish``.
 
     Args:
         last: the checkpoint that training left; a page that trains nothing, but starts from another, leaves one here.
@@ -168,7 +168,8 @@ def measure(built: Built, resolved: Resolved) -> Measures | None:
     None where the track names no region set, and where pairs of one's own (``--data.path``) are scored. One rank does
     it.
     """
-    own_pairs = resolved.config["data"].get("path") != resolved.track.config["data"].get("path")
+    data = resolved.config["data"].get("init_args", resolved.config["data"])
+    own_pairs = data.get("path") != resolved.track.config["data"].get("path")
     if own_pairs or not isinstance(built.model, Method) or not built.trainer.is_global_zero:
         return None
     regions = region_set(resolved.track, resolved.budget)

@@ -14,8 +14,8 @@ from spatialbench.callbacks import Interrupted, MetricsFile, StageClock
 from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.experiment import Resolved, resolve
-from spatialbench.runs import RunRecord, newest, read_checkpoint
 from spatialbench.methods.clip import Clip
+from spatialbench.runs import RunRecord, newest, read_checkpoint
 from spatialbench.training import _start_from, fit
 from tests import tiny
 

@@ -115,7 +115,7 @@ def test_the_teacher_is_the_refiner_where_it_is_asked_for() -> None:
     with torch.no_grad():
         for parameter in refiner.refiner.parameters():
             parameter.add_(0.05)
-    refiner.load_state_dict({k: v for k, v in made.state_dict().items()}, strict=False)
+    refiner.load_state_dict(dict(made.state_dict().items()), strict=False)
     made.start_from(refiner.state_dict(), "refiner")
     made.setup("fit")
     torch.testing.assert_close(made.teacher.dense(images(2)), refiner.dense(images(2)))

@@ -1,0 +1,71 @@
+"""The rooms as regions: boxes, masks, names and captions of one picture belong together."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from spatialbench.data.rooms.captions import THINGS, seen_things, with_articles
+from spatialbench.data.rooms.facts import MIN_AREA
+from spatialbench.data.rooms.regions import TOO_SMALL, RoomsRegions
+from spatialbench.distillation import check_boxes
+
+SIZE, IMAGES = 48, 6
+
+
+@pytest.fixture(scope="module")
+def regions(tmp_path_factory: pytest.TempPathFactory) -> RoomsRegions:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SPATIALBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        made = RoomsRegions("val", IMAGES, SIZE)
+        made.captions(32)
+        yield made
+
+
+def test_boxes_are_those_of_the_masks(regions: RoomsRegions) -> None:
+    assert len(regions) == IMAGES
+    seen = 0
+    for row in range(IMAGES):
+        item = regions[row]
+        assert item.pixels.shape == (3, SIZE, SIZE)
+        assert item.extent == (1, 1)
+        assert len(item.boxes) == len(item.label) == len(item.masks)
+        check_boxes(item.boxes)
+        assert not (item.masks.sum(0) > 1).any()
+        for box, mask in zip(item.boxes, item.masks, strict=True):
+            y, x = mask.nonzero().T
+            assert (box * SIZE).tolist() == pytest.approx(
+                [int(x.min()), int(y.min()), int(x.max()) + 1, int(y.max()) + 1]
+            )
+            assert mask.sum() >= MIN_AREA * SIZE**2
+        names = [regions.classes[k] for k in item.label]
+        assert set(names) <= {view.name for view in regions.rooms.scenes[row].views}
+        seen += len(names)
+    small = sum(view.area < MIN_AREA * SIZE**2 for scene in regions.rooms.scenes for view in scene.views)
+    assert regions.skipped[TOO_SMALL] == small
+    assert seen + small == sum(len(scene.views) for scene in regions.rooms.scenes)
+
+
+def test_captions_are_true_of_their_pictures_and_name_colours(regions: RoomsRegions) -> None:
+    found = regions.captions(32)
+    assert found.images.shape == (IMAGES, 32, 32, 3)
+    assert found.truth.shape == (IMAGES, len(found.captions))
+    assert found.truth[found.image, np.arange(len(found.captions))].all()
+    assert not found.truth.all()
+    for caption, row in zip(found.captions, found.image, strict=True):
+        named = [v for v in regions.rooms.scenes[row].views if v.name in caption]
+        assert any(v.colour in caption for v in named), caption
+    assert regions.captions(32).captions == found.captions
+
+
+def test_what_is_seen_and_articles(regions: RoomsRegions) -> None:
+    seen = seen_things(regions.rooms.scenes)
+    assert seen.shape == (IMAGES, THINGS)
+    assert torch.equal(seen.any(1), torch.tensor([bool(scene.views) for scene in regions.rooms.scenes]))
+    assert with_articles("a orange sofa and a lamp") == "an orange sofa and a lamp"
+
+
+def test_another_set_has_another_fingerprint(regions: RoomsRegions) -> None:
+    assert regions.fingerprint != RoomsRegions("val", IMAGES - 1, SIZE).fingerprint
+    assert regions.scene(0) != regions.scene(1)
