@@ -70,7 +70,7 @@ def collect(
         page=_shown(page.path),
         page_hash=page_hash(page, budget),
         track=track.name,
-        track_hash=track_hash(track, budget),
+        track_hash=track_hash(track, budget, page),
         init_from=ancestors(page, budget),
         budget=budget,
         grammar=grammar_hash(),

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 DATAMODULE = "spatialbench.data.datamodule.PairDataModule"
 """The datamodule of every page that names no other."""
+REGION = "region_"
+"""Keys of a track's data block that begin so concern pages with a datamodule of their own only."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +107,7 @@ def compose(page: Page, track: Track, budget: str, seed: int, overrides: Mapping
         own_data = {key: value for key, value in own_data.items() if key != "seed"}
     data = deep_merge(
         prune({"seed": seed}, data_class),
-        prune(shared["data"], data_class) if data_path else shared["data"],
+        _prune_data(shared["data"], data_class, track) if data_path else data_of(shared["data"], page),
         own_data,
     )
     config["data"] = {"class_path": data_path, "init_args": data} if data_path else data
@@ -119,6 +121,29 @@ def compose(page: Page, track: Track, budget: str, seed: int, overrides: Mapping
             name = "trainer" if cls is Trainer else f"{cls.__module__}.{cls.__qualname__}"
             raise SpatialbenchError(f"unknown key {key!r} for {name} ({where}){did_you_mean(key, known)}")
     return config
+
+
+def data_of(block: Mapping[str, Any], page: Page) -> Config:
+    """What of a track's data block concerns a page."""
+    own = bool((page.config.get("data") or {}).get("class_path"))
+    return {key: value for key, value in block.items() if own or not key.startswith(REGION)}
+
+
+def _prune_data(block: Config, cls: type, track: Track) -> Config:
+    """The part of a track's data block that a datamodule of a page's own takes.
+
+    Raises:
+        SpatialbenchError: a key ``region_...`` that it does not take, though it takes others.
+    """
+    from spatialbench.signatures import parameters, prune
+
+    known = [key for key in parameters(cls) if key.startswith(REGION)]
+    strange = [key for key in block if key.startswith(REGION) and key not in known] if known else []
+    if strange:
+        raise SpatialbenchError(
+            f"unknown key 'data.{strange[0]}' (track {track.path}){did_you_mean(strange[0], known)}"
+        )
+    return prune(block, cls)
 
 
 def resolve(

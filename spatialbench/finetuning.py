@@ -72,16 +72,18 @@ class FineTuning:
         return {**asdict(self), "betas": list(self.betas)}
 
 
-def parameter_groups(named: Iterable[tuple[str, nn.Parameter]], settings: FineTuning) -> list[dict[str, Any]]:
-    """The student (``student.*``) and what a method adds have a learning rate each; only matrices decay."""
+def parameter_groups(
+    named: Iterable[tuple[str, nn.Parameter]], settings: FineTuning, pretrained: tuple[str, ...] = ("student.",)
+) -> list[dict[str, Any]]:
+    """What is pre-trained (by its prefix) and what a method adds have a learning rate each; only matrices decay."""
     trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
     groups = []
-    for lr, of_student in ((settings.lr, True), (settings.connection_lr, False)):
+    for lr, begun in ((settings.lr, True), (settings.connection_lr, False)):
         for weight_decay, is_matrix in ((settings.weight_decay, True), (0.0, False)):
             parameters = [
                 parameter
                 for name, parameter in trained
-                if name.startswith("student.") == of_student and (parameter.ndim > 1) == is_matrix
+                if name.startswith(pretrained) == begun and (parameter.ndim > 1) == is_matrix
             ]
             if parameters:
                 groups.append({"params": parameters, "lr": lr, "weight_decay": weight_decay})
@@ -115,9 +117,14 @@ def learning_rate_factor(settings: FineTuning, total_steps: float) -> Callable[[
     return factor
 
 
-def adamw(named: Iterable[tuple[str, nn.Parameter]], settings: FineTuning, total_steps: float) -> dict[str, Any]:
+def adamw(
+    named: Iterable[tuple[str, nn.Parameter]],
+    settings: FineTuning,
+    total_steps: float,
+    pretrained: tuple[str, ...] = ("student.",),
+) -> dict[str, Any]:
     """AdamW and its schedule, in the form that Lightning's ``configure_optimizers`` returns."""
-    groups = parameter_groups(named, settings)
+    groups = parameter_groups(named, settings, pretrained)
     optimizer = torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps)
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(settings, total_steps))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

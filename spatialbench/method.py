@@ -44,6 +44,7 @@ class Method(LightningModule):
     Attributes:
         student: the open_clip model, float32.
         frozen: prefixes of the parameters that are never trained and that a checkpoint leaves out.
+        pretrained: prefixes of those that learn at ``finetuning.lr``; all others learn at ``connection_lr``.
         test_outcomes, test_scores: what the last ``test`` found, None before.
         hparams: plain JSON types.
 
@@ -52,6 +53,7 @@ class Method(LightningModule):
     """
 
     frozen: ClassVar[tuple[str, ...]] = ()
+    pretrained: ClassVar[tuple[str, ...]] = ("student.",)
     student: Model
     mean: Tensor
     std: Tensor
@@ -152,7 +154,7 @@ class Method(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine over the trainer's steps; see ``FineTuning``."""
         total = self.trainer.estimated_stepping_batches if self.finetuning.schedule == "cosine" else 0
-        return adamw(self.named_parameters(), self.finetuning, total)
+        return adamw(self.named_parameters(), self.finetuning, total, self.pretrained)
 
     # ---------------------------------------------------------------------------------------- evaluation
     def scores(self, x: Tensor, image: Tensor, captions: Sequence[str]) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spatialbench.errors import SpatialbenchError
-from spatialbench.experiment import weights_digests
+from spatialbench.experiment import data_of, weights_digests
 from spatialbench.pages import Page, Track, content_hash, discover, load_page, load_track
 from spatialbench.relations import RELATIONS, Statement
 from spatialbench.results import Result
@@ -38,13 +38,16 @@ def ancestors(page: Page, budget: str) -> dict[str, str]:
     return found
 
 
-def track_hash(track: Track, budget: str) -> str:
+def track_hash(track: Track, budget: str, page: Page) -> str:
     """Hash of the controlled variables of a track at a budget, the shipped weights among them.
 
-    The list of seeds is the row's own matter.
+    Of the data block those keys count that concern the page. The list of seeds is the row's own matter.
     """
-    weights = weights_digests(track.config["model"])
-    return content_hash({"name": track.name, **track.config, "budget": track.budgets.get(budget), "weights": weights})
+    layer = track.budgets.get(budget)
+    config = {**track.config, "data": data_of(track.config["data"], page)}
+    if layer and "data" in layer:
+        layer = {**layer, "data": data_of(layer["data"], page)}
+    return content_hash({"name": track.name, **config, "budget": layer, "weights": weights_digests(config["model"])})
 
 
 def grammar_hash() -> str:
@@ -65,7 +68,7 @@ def stale_reasons(result: Result, page: Page | None, track: Track | None) -> lis
             reasons.append("a page it starts from changed")
     if track is None:
         reasons.append(f"track {result.track} is gone")
-    elif track_hash(track, result.budget) != result.track_hash:
+    elif page is not None and track_hash(track, result.budget, page) != result.track_hash:
         reasons.append(f"track {result.track} changed")
     if result.grammar != grammar_hash():
         reasons.append("the captions changed")

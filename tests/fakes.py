@@ -116,7 +116,7 @@ def result_of(
         page=f"benchmarks/{name}.yaml",
         page_hash=page_hash(page, budget),
         track=track.name,
-        track_hash=track_hash(track, budget),
+        track_hash=track_hash(track, budget, page),
         init_from=ancestors(page, budget),
         budget=budget,
         grammar=grammar_hash(),

@@ -303,6 +303,6 @@ def test_other_weights_make_a_track_another_one(tmp_path: Path) -> None:
         weights.write_bytes(content)
         track = load_track(BENCHMARKS / "tracks" / "rooms.yaml")
         track.config["model"]["vfm"] = f"rooms-vfm:{weights}"
-        hashes.append(track_hash(track, "full"))
+        hashes.append(track_hash(track, "full", load_page(BENCHMARKS / "spatial_attn.yaml")))
     assert hashes[0] != hashes[1]
     assert set(weights_digests({"student": "rooms-student", "vfm": "rooms-vfm:random"})) == {"student"}

@@ -45,9 +45,24 @@ def test_only_the_budget_of_the_row_counts(folder: Path) -> None:
     assert page_hash(other, "full") == page_hash(page, "full")
     assert page_hash(other, "smoke") != page_hash(page, "smoke")
     more = replace(track, budgets={**track.budgets, "quick": {}}, seeds=(7,))
-    assert track_hash(more, "full") == track_hash(track, "full")
-    assert track_hash(more, "quick") != track_hash(track, "quick")
-    assert track_hash(replace(track, config={**track.config, "data": {}}), "full") != track_hash(track, "full")
+    assert track_hash(more, "full", page) == track_hash(track, "full", page)
+    assert track_hash(more, "quick", page) != track_hash(track, "quick", page)
+    assert track_hash(replace(track, config={**track.config, "data": {}}), "full", page) != track_hash(
+        track, "full", page
+    )
+
+
+def test_what_a_track_says_of_regions_counts_for_pages_of_regions(folder: Path) -> None:
+    page, track = load_page(folder / "a.yaml"), load_track(folder / "tracks/rooms.yaml")
+    other = replace(page, config={**page.config, "data": {"class_path": "somewhere.RegionDataModule"}})
+    more = replace(
+        track,
+        config={**track.config, "data": {**track.config["data"], "region_size": 64}},
+        budgets={**track.budgets, "full": {**track.budgets["full"], "data": {"region_images": 3}}},
+    )
+    assert track_hash(more, "smoke", page) == track_hash(track, "smoke", page)
+    for budget in ("smoke", "full"):
+        assert track_hash(more, budget, other) != track_hash(track, budget, other)
 
 
 def test_a_page_s_own_weights_count(folder: Path) -> None:

@@ -226,7 +226,9 @@ class RegionDistillation(Method):
         assert self.teacher is not None, "setup makes the teacher"
         if not batch["keys"]:
             if not len(batch["crops"]):
-                raise SpatialbenchError("language image learns from crops of the regions: set data.init_args.crops true")
+                raise SpatialbenchError(
+                    "language image learns from crops of the regions: set data.init_args.crops true"
+                )
             return self.teacher.crops(batch["crops"])
         found, missing = self._cache.get(batch["keys"])
         found = found.float().to(self.device)

@@ -51,6 +51,8 @@ class Refiner(Method):
         SpatialbenchError: more blocks than the tower has, or a value out of its range.
     """
 
+    pretrained = ("student.", "refiner.")  # a copy of the student's
+
     def __init__(
         self,
         student: str = "rooms-student",

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning import Trainer
 from torch import Tensor
 
 from spatialbench.data.region_batches import RegionBatch, RegionDataset, Sampling
 from spatialbench.distillation import region_tokens
 from spatialbench.errors import SpatialbenchError
+from spatialbench.finetuning import FineTuning
 from spatialbench.methods.refiner import Refiner
 from tests.data.test_region_batches import Made
 from tests.models import images, student
@@ -105,6 +107,14 @@ def test_only_the_refiner_learns() -> None:
     made.training_step(big(batch()), 0).backward()
     assert all(p.grad is None for p in made.student.parameters())
     assert {n.split(".")[0] for n, p in made.refiner.named_parameters() if p.grad is not None} == {"0", "1"}
+
+
+def test_the_refiner_learns_at_the_student_s_rate() -> None:
+    made = method(finetuning=FineTuning(lr=0.1, connection_lr=0.5, schedule="constant"))
+    made.trainer = Trainer(max_steps=1, logger=False, enable_checkpointing=False)
+    groups = made.configure_optimizers()["optimizer"].param_groups
+    assert {group["lr"] for group in groups} == {0.1}
+    assert sum(len(group["params"]) for group in groups) == len(list(made.refiner.parameters()))
 
 
 def test_images_and_captions_are_clip_s() -> None:
