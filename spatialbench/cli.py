@@ -36,7 +36,7 @@ COMMANDS = {
     "table": "the table of the stored rows",
     "check-results": "are the stored rows current, and do smoke runs repeat?",
     "list": "the pages, their paper, command, cost, and the state of the stored row",
-    "data": "data check FILE.json | data export --split test --out FILE.json",
+    "data": "data check FILE.json | data export --split test --out FILE.json, in EmbSpatial's schema or COCO's",
     "maps": "a figure: what the token under a point of a picture is alike to, page beside page",
     "contexts": "is a page's dense map better when it is averaged over contexts (no training)?",
 }

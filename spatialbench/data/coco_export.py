@@ -27,7 +27,7 @@ CATEGORY: dict[str, int] = {kind.name: rank + 1 for rank, kind in enumerate(KIND
 
 
 def export_coco(rooms: RoomsSet, path: str | os.PathLike[str], size: int) -> int:
-    """Writes the named objects (``SceneView.named``) of rendered scenes, and returns the number of regions.
+    """Writes the objects of rendered scenes that are regions of ``RoomsRegions``, and returns their number.
 
     The pictures go into the folder ``<stem>_images`` beside the JSON, which is written last. The id of a picture is
     the index of its scene.
@@ -52,7 +52,7 @@ def export_coco(rooms: RoomsSet, path: str | os.PathLike[str], size: int) -> int
             name = f"{scene.index:06d}.png"
             write_atomic(folder / name, _png(rooms.images[row]))
             images.append({"id": scene.index, "file_name": name, "width": size, "height": size})
-            for view in scene.named.values():
+            for view in scene.large:
                 annotations.append(_annotation(len(annotations) + 1, scene.index, view, rooms.masks[row]))
             advance(1)
     categories = [{"id": id_, "name": name, "supercategory": "object"} for name, id_ in CATEGORY.items()]

@@ -38,9 +38,9 @@ class Refiner(Method):
     Args:
         student: ``<open_clip model>[:<weights>]``, for instance ``rooms-student``, ``ViT-B-16:openai``, a config
             file ``my.json:my.safetensors``; ``:random`` for random weights. Frozen.
-        blocks: K. Inferred: 4 of 12, 8 of 24; sweep 2 to 6.
+        blocks: K; none: a third of the image tower's. Inferred: 4 of 12, 8 of 24; sweep 2 to 6.
         temperature: tau of (3); the follow-up code's.
-        uniformity: u of (3): 1 for EVA-CLIP, 0.3 for others in the follow-up code.
+        uniformity: u of (3): 1 for EVA-CLIP, 0.3 for most others in the follow-up code.
         match_to_full: the positive of a token is not its own place in the crop but the most alike token of the frozen
             CLIP's map of the whole picture, and its tokens are the negatives, as the follow-up code.
         background: share of a crop's side that a strip of another picture takes, on a side drawn at random, so that
@@ -56,7 +56,7 @@ class Refiner(Method):
     def __init__(
         self,
         student: str = "rooms-student",
-        blocks: int = 4,
+        blocks: int | None = None,
         temperature: float = 0.2,
         uniformity: float = 1.0,
         match_to_full: bool = False,
@@ -72,7 +72,9 @@ class Refiner(Method):
                 f"{background} in [0, 1)"
             )
         self.student.requires_grad_(False)
-        self.refiner = refiner_blocks(self.student, blocks)
+        self.refiner = refiner_blocks(
+            self.student, blocks or max(1, len(self.student.visual.transformer.resblocks) // 3)
+        )
         self.temperature, self.uniformity = temperature, uniformity
         self.match_to_full, self.background = match_to_full, background
 

@@ -653,12 +653,12 @@ def test_the_command_checks_a_coco_file(tmp_path: Path, capsys: pytest.CaptureFi
 
 # ------------------------------------------------------------------------------------------------------- data export
 def tiny_rooms(size: int = 20) -> RoomsSet:
-    """Two scenes: a sofa before a lamp and two mugs, and an empty one."""
+    """Two scenes: a sofa before a lamp and two mugs, one of them too small, and an empty one."""
     rng = np.random.default_rng(0)
     masks = np.zeros((2, size, size), dtype=np.uint8)
     masks[0, 2:12, 3:9] = 1
     masks[0, 8:16, 7:15] = 2
-    masks[0, 0:3, 15:19], masks[0, 17:20, 15:19] = 3, 4
+    masks[0, 0:3, 15:19], masks[0, 17:18, 15:18] = 3, 4
     views = []
     for code, name in enumerate(("lamp", "sofa", "mug", "mug"), 1):
         rows, columns = np.nonzero(masks[0] == code)
@@ -677,7 +677,7 @@ def same(rooms: RoomsSet, regions: CocoRegions) -> int:
     assert len(regions) == len(rooms.scenes)
     assert not regions.skipped
     for row, scene in enumerate(rooms.scenes):
-        found, views = regions[row], list(scene.named.values())
+        found, views = regions[row], scene.large
         assert regions.scene(row) == str(scene.index)
         assert np.array_equal(found.pixels.permute(1, 2, 0).numpy(), rooms.images[row])
         assert [regions.classes[label] for label in found.label] == [view.name for view in views]
@@ -691,13 +691,13 @@ def same(rooms: RoomsSet, regions: CocoRegions) -> int:
 
 def test_exported_and_read_back_it_is_the_same(tmp_path: Path) -> None:
     rooms = tiny_rooms()
-    assert export_coco(rooms, tmp_path / "out.json", 20) == 2  # two mugs are not named
+    assert export_coco(rooms, tmp_path / "out.json", 20) == 3
     regions = CocoRegions(tmp_path / "out.json", tmp_path / "out_images", 20, strict=True, smallest=1.0)
-    assert same(rooms, regions) == 2
+    assert same(rooms, regions) == 3
     raw = json.loads((tmp_path / "out.json").read_text())
     assert [item["id"] for item in raw["categories"]] == list(range(1, len(KINDS) + 1))
     assert [item["name"] for item in raw["categories"]] == [kind.name for kind in KINDS]
-    lamp, sofa = raw["annotations"]
+    lamp, sofa, _ = raw["annotations"]
     assert (lamp["id"], lamp["image_id"], lamp["category_id"]) == (1, 7, CATEGORY["lamp"])
     assert (lamp["bbox"], lamp["area"], lamp["iscrowd"]) == ([3, 2, 6, 10], 52, 0)  # 60 less what the sofa hides
     assert coco_mask.area(sofa["segmentation"]) == sofa["area"] == 64

@@ -51,11 +51,15 @@ class SceneView:
     views: tuple[View, ...]
 
     @cached_property
+    def large(self) -> list[View]:
+        """The objects large enough to be spoken of."""
+        return [v for v in self.views if v.area >= MIN_AREA * self.size**2]
+
+    @cached_property
     def named(self) -> dict[str, View]:
-        """The objects large enough to be spoken of whose name is unique in the view, by name."""
+        """Those of them whose name is unique in the view, by name."""
         names = [v.name for v in self.views]
-        large = MIN_AREA * self.size**2
-        return {v.name: v for v in self.views if v.area >= large and names.count(v.name) == 1}
+        return {v.name: v for v in self.large if names.count(v.name) == 1}
 
     @cached_property
     def boxes(self) -> dict[str, Box]:

@@ -39,14 +39,13 @@ class RoomsRegions(RegionSet):
         self.templates = ("a {}",)
         whole = f"rooms-v{VERSION}-{split}-{images}-{size}-{MIN_AREA}-{self.classes}"
         self.fingerprint = hashlib.sha256(whole.encode()).hexdigest()[:16]
-        views = [view for scene in self.rooms.scenes for view in scene.views]
-        self.skipped = Counter({TOO_SMALL: sum(view.area < MIN_AREA * size**2 for view in views)})
+        self.skipped = Counter({TOO_SMALL: sum(len(scene.views) - len(scene.large) for scene in self.rooms.scenes)})
 
     def __len__(self) -> int:
         return len(self.rooms.scenes)
 
     def __getitem__(self, row: int) -> Regions:
-        views = [view for view in self.rooms.scenes[row].views if view.area >= MIN_AREA * self.size**2]
+        views = self.rooms.scenes[row].large
         boxes = [(v.box.x, v.box.y, v.box.x + v.box.w, v.box.y + v.box.h) for v in views]
         codes = torch.tensor([view.code for view in views], dtype=torch.uint8)
         return Regions(
