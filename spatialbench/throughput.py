@@ -27,12 +27,15 @@ from spatialbench.build import build
 from spatialbench.connection import ConnectedMethod
 from spatialbench.data.cache import CACHE_VARIABLE
 from spatialbench.data.datamodule import PairDataModule
+from spatialbench.data.region_batches import RegionBatch, RegionDataModule
 from spatialbench.data.rooms import load
 from spatialbench.data.rooms.render import render
 from spatialbench.data.rooms.scene import generate
 from spatialbench.errors import SpatialbenchError, write_atomic
 from spatialbench.experiment import resolve
 from spatialbench.method import Method
+from spatialbench.methods.r_sc_rla import RegionDistillation
+from spatialbench.methods.refiner import Refiner
 from spatialbench.pages import discover, load_page
 from spatialbench.runs import RunRecord
 
@@ -109,6 +112,59 @@ def training(page: Path, seconds: float) -> dict[str, float]:
     return found
 
 
+def distillation(page: Path, seconds: float) -> dict[str, float]:
+    """Pictures a second of the training step of a page of regions and of what makes its batches, and milliseconds of
+    the parts of a step; the crops of fixed regions are in the cache, as they are in training."""
+    resolved = resolve(page, overrides={"data": {"init_args": {"region_images": IMAGES // 4, "val_images": 1}}})
+    built = build(resolved)
+    model, data = built.model, built.data
+    assert isinstance(data, RegionDataModule)
+    assert isinstance(model, RegionDistillation | Refiner)
+    data.setup("fit")
+    if isinstance(model, RegionDistillation):
+        model.start_from(Refiner(resolved.config["model"]["init_args"]["student"]).state_dict(), "a new Refiner")
+        model.setup("fit")
+        model.prepare(data.region_set)
+    found = {"batch_images": float(data.region_batch)}
+    batches: list[RegionBatch] = []
+
+    def load() -> int:
+        batches[:] = list(data.train_dataloader())
+        return len(batches) * data.region_batch
+
+    found["loader_images"] = rate(load, 0)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True)
+    steps = iter(range(10**9))
+
+    def part(work: Callable[[RegionBatch], object]) -> float:
+        """Milliseconds a batch."""
+
+        def one() -> int:
+            with torch.autocast("cpu", torch.bfloat16):
+                work(batches[next(steps) % len(batches)])
+            return 1000
+
+        return round(1e6 / rate(one, seconds / 3), 1)
+
+    def step(batch: RegionBatch) -> None:
+        model.training_step(batch, 0).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    found["step_ms"] = part(step)
+    found["train_images"] = round(1000 * data.region_batch / found["step_ms"], 1)
+    found["student_forward_ms"] = part(lambda batch: model.dense(batch["pixels"]))
+    if isinstance(model, RegionDistillation) and model.teacher is not None:
+        teacher = model.teacher
+        if model.scd.teacher != "none":
+            found["teacher_map_ms"] = part(lambda batch: teacher.dense(batch["pixels"]))
+        if model.language == "image":
+            found["teacher_crops_cached_ms"] = part(model._crops)
+            every = [data.region_set.all_crops(row)[1] for row in range(data.region_batch)]
+            found["teacher_crops_ms"] = part(lambda batch: teacher.crops(torch.cat(every)))
+    return found
+
+
 def tokens(size: int, seconds: float) -> float:
     """Pictures a second through the frozen VFM, without its cache."""
     vfm = load_vfm("rooms-vfm", size, cache=False)
@@ -164,7 +220,8 @@ def main() -> None:
         "pages": {},
     }
     for each in discover(arguments.benchmarks):
-        found["pages"][each.name] = training(each.path, arguments.seconds)
+        regions = (each.config.get("data") or {}).get("class_path")
+        found["pages"][each.name] = (distillation if regions else training)(each.path, arguments.seconds)
         print(each.name, found["pages"][each.name], flush=True)
     write_atomic(arguments.out, json.dumps(found, indent=2) + "\n")
     found["fit"] = whole_fit(page, arguments.budget)

@@ -32,7 +32,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spatialbench.data.region_batches import RegionBatch, generator
+from spatialbench.data.region_batches import RegionBatch, RegionDataset, generator
 from spatialbench.data.regions import crops as cut_out
 from spatialbench.distillation import (
     Normaliser,
@@ -170,16 +170,19 @@ class RegionDistillation(Method):
 
     def on_fit_start(self) -> None:
         data: Any = getattr(self.trainer, "datamodule", None)
+        if self.trainer.is_global_zero:
+            self.prepare(data.region_set)
+        self.trainer.strategy.barrier()
+        self.prepare(data.region_set)
+
+    def prepare(self, regions: RegionDataset) -> None:
+        """Computes once what is frozen and recurs: the classes' embeddings, and those of crops that are fixed."""
         if self.language == "text":
-            regions = data.region_set.regions
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                self._texts = class_embeddings(self, regions.classes, regions.templates)  # frozen, so once
-        if self.language == "image" and data.sampling.fixed:
-            assert self.teacher is not None
-            if self.trainer.is_global_zero:
-                self.teacher.prepare(data.region_set)
-            self.trainer.strategy.barrier()
-            self._cache = self.teacher.cache(data.sampling.crop_size)
+                self._texts = class_embeddings(self, regions.regions.classes, regions.regions.templates)
+        if self.language == "image" and regions.sampling.fixed:
+            assert self.teacher is not None, "setup makes the teacher"
+            self._cache = self.teacher.prepare(regions)
 
     def on_fit_end(self) -> None:
         """The teacher and the Refiner are gone: what is left is a CLIP."""

@@ -16,7 +16,6 @@ from spatialbench.distillation import crop_cosine, region_text, region_tokens, s
 from spatialbench.errors import SpatialbenchError
 from spatialbench.methods.r_sc_rla import Correlation, RegionDistillation
 from spatialbench.methods.refiner import Refiner
-from spatialbench.prompts import class_embeddings
 from spatialbench.teacher import Teacher, refiner_blocks
 from tests.data.test_region_batches import SIZE, Made
 from tests.models import SIZE as NATIVE
@@ -37,7 +36,7 @@ def method(language: str = "image", stage: str = "fit", **scd: object) -> Region
     if stage:
         made.setup(stage)
     if language == "text":
-        made._texts = class_embeddings(made, Made().classes, ("a {}",)).detach()
+        made.prepare(RegionDataset(Made(), Sampling("boxes")))
     return made
 
 
@@ -151,7 +150,7 @@ def test_crops_that_recur_are_embedded_once_and_found_by_content(
     monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path))
     made = method()
     regions = RegionDataset(Made(), Sampling("boxes", crop_size=NATIVE))
-    made._cache = made.teacher.prepare(regions)
+    made.prepare(regions)
     assert len(made._cache) == 1 + 1 + 2 + 3  # picture 0 is one region
     data = batch("boxes")
     cached = made._crops(data)
