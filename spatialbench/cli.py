@@ -239,6 +239,7 @@ def _evaluate(name: str, resolved: Resolved, options: argparse.Namespace) -> int
     from spatialbench.build import build
     from spatialbench.callbacks import Interruptions, StepProgress
     from spatialbench.method import Method
+    from spatialbench.report.measures import HEADING, print_measures
     from spatialbench.report.table import print_run
     from spatialbench.runs import checkpoint_of
 
@@ -257,11 +258,14 @@ def _evaluate(name: str, resolved: Resolved, options: argparse.Namespace) -> int
             )
         if name == "test":
             outcomes, fingerprint = training.test(built, checkpoint)
+            measures = training.measure(built, resolved)
             if options.format == "json":
-                scores = training.scores_json(outcomes.scores())
-                print(json.dumps({"data_fingerprint": fingerprint, **scores}, indent=2))
-            else:
-                print_run(f"{resolved.label} on {resolved.config['data'].get('path') or 'its test set'}", outcomes)
+                found = {"data_fingerprint": fingerprint, **training.scores_json(outcomes.scores())}
+                print(json.dumps(found | ({} if measures is None else {"measures": measures.values()}), indent=2))
+                return 0
+            print_run(f"{resolved.label} on {resolved.data_arguments.get('path') or 'its test set'}", outcomes)
+            if measures is not None:
+                print_measures(HEADING, measures)
             return 0
         return _predict(built, checkpoint, options)
 

@@ -54,6 +54,11 @@ class Resolved:
         return self.config["trainer"].get("max_steps", -1) != 0
 
     @property
+    def data_arguments(self) -> Config:
+        """Of the datamodule, whether the page names its class or not."""
+        return self.config["data"].get("init_args", self.config["data"])
+
+    @property
     def label(self) -> str:
         return f"{self.page.name} ({self.track.name}, budget {self.budget}, seed {self.seed})"
 

@@ -36,7 +36,7 @@ from spatialbench.evaluation.regions import measure as measure_regions
 from spatialbench.evaluation.relations import Scores
 from spatialbench.experiment import Resolved, region_set
 from spatialbench.method import Method
-from spatialbench.report.measures import print_measures
+from spatialbench.report.measures import HEADING, print_measures
 from spatialbench.report.table import print_run
 from spatialbench.runs import RunRecord, check_checkpoint, checkpoint_of, clear, read_checkpoint, stamp
 
@@ -168,8 +168,7 @@ def measure(built: Built, resolved: Resolved) -> Measures | None:
     None where the track names no region set, and where pairs of one's own (``--data.path``) are scored. One rank does
     it.
     """
-    data = resolved.config["data"].get("init_args", resolved.config["data"])
-    own_pairs = data.get("path") != resolved.track.config["data"].get("path")
+    own_pairs = resolved.data_arguments.get("path") != resolved.track.config["data"].get("path")
     if own_pairs or not isinstance(built.model, Method) or not built.trainer.is_global_zero:
         return None
     regions = region_set(resolved.track, resolved.budget)
@@ -253,7 +252,7 @@ def show_record(resolved: Resolved, record: RunRecord) -> None:
     if record.outcomes.is_file():
         print_run(resolved.label, RunOutcomes.load(record.outcomes))
         if record.measures.is_file():
-            print_measures("Regions, dense quality, retrieval", Measures.load(record.measures))
+            print_measures(HEADING, Measures.load(record.measures))
     else:
         for name, value in (record.info.get("scores") or {}).items():
             print(f"{name:<16} {value:.3f}" if isinstance(value, float) else f"{name:<16} {value}")

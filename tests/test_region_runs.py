@@ -13,10 +13,12 @@ import torch
 from PIL import Image
 
 from spatialbench.callbacks import Interrupted
+from spatialbench.cli import main
 from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.measures import Measures
-from spatialbench.experiment import Resolved, resolve
+from spatialbench.experiment import Resolved, region_set, resolve
 from spatialbench.methods.r_sc_rla import RegionDistillation
+from spatialbench.pages import load_track
 from spatialbench.runs import RunRecord, read_checkpoint
 from spatialbench.training import fit
 from tests import tiny
@@ -167,3 +169,42 @@ def test_settings_that_do_not_fit(folder: Path, flags: dict, what: str) -> None:
     layer = {"data": {"class_path": "spatialbench.data.region_batches.RegionDataModule", "init_args": flags}}
     with pytest.raises(SpatialbenchError, match=what):
         fit(resolve(folder / "r_sc_rla.yaml", "tiny", "quick", 0, layer))
+
+
+def test_the_test_verb_prints_the_measures_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    made = run(folder / "text.yaml")
+    fit(made)
+    stored = Measures.load(made.run_dir / "measures.npz").values()
+    arguments = ["test", "--config", str(folder / "text.yaml"), "--track", "tiny"]
+    capsys.readouterr()
+    assert main(arguments) == 0
+    assert "Same-mask AUC" in capsys.readouterr().out
+    assert main([*arguments, "--format", "json"]) == 0
+    assert json.loads(capsys.readouterr().out)["measures"] == pytest.approx(stored)
+    other = json.dumps(json.loads((folder / "test.json").read_text()))
+    (folder / "own.json").write_text(other)
+    assert main([*arguments, "--format", "json", "--data.init_args.path", str(folder / "own.json")]) == 0
+    assert "measures" not in json.loads(capsys.readouterr().out)  # pairs of one's own: nothing beside them
+
+
+@pytest.mark.parametrize(
+    ("block", "what"),
+    [
+        ("{size: 3}", r"regions\.size"),
+        ("{init_args: {size: 48}}", "regions needs 'class_path'"),
+        ("{class_path: spatialbench.data.coco.CocoRegions, init_args: {sise: 48}}", r"unknown key 'sise'.*'size'"),
+        ("{class_path: spatialbench.data.coco.CocoRegions, init_args: {size: 48}}", "missing"),
+        ("{class_path: spatialbench.data.coco.CocoRegion}", "no class 'CocoRegion'.*CocoRegions"),
+        (
+            "{class_path: spatialbench.data.coco.CocoRegions, init_args: {path: no.json, images: x, size: 48}}",
+            r"no\.json",
+        ),
+    ],
+)
+def test_a_wrong_region_set_of_a_track_is_one_line(folder: Path, tmp_path: Path, block: str, what: str) -> None:
+    lines = (folder / "tracks" / "tiny.yaml").read_text().splitlines()
+    path = tmp_path / "other.yaml"
+    path.write_text("\n".join(line for line in lines if not line.startswith("regions:")) + f"\nregions: {block}\n")
+    with pytest.raises(SpatialbenchError, match=what) as caught:
+        region_set(load_track(path), "quick")
+    assert "\n" not in str(caught.value)

@@ -31,6 +31,7 @@ from spatialbench.report.table import (
 from spatialbench.result_schema import Result
 from spatialbench.results import STORED_BUDGET, read_measures, result_path
 
+HEADING = "Regions, dense quality, retrieval"
 EXPLANATION = """\
 In percent, more is better. *Boxes*: accuracy of the RoIAlign of the dense map at the true box against the class names,
 a mean over classes; *Thing masks*, *Stuff masks*: the same by pooling the dense map over the true mask. *Same-mask
@@ -155,7 +156,7 @@ def difference_table(rows: Sequence[Row], measures: Mapping[str, Measures], diff
 
 def section(rows: Sequence[Row], measures: Mapping[str, Measures], differences: Differences) -> list[str]:
     """The lines of results/README.md about the measures."""
-    lines = ["### Regions, dense quality, retrieval", "", *EXPLANATION.splitlines(), ""]
+    lines = [f"### {HEADING}", "", *EXPLANATION.splitlines(), ""]
     lines += [*value_table(rows, measures), "", "95 % intervals:", "", *interval_table(rows, measures)]
     if len(measures) > 1:
         lines += ["", "Paired differences:", "", *difference_table(rows, measures, differences)]
