@@ -70,6 +70,24 @@ def accuracy_figure(path: Path, rows: Sequence[Row]) -> None:
     _save(figure, path)
 
 
+def measures_figure(path: Path, rows: Sequence[Row]) -> None:
+    """What alignment gives and what it costs: boxes top-1 to the right, same-mask AUC upwards, with 95 % intervals."""
+    figure, axis = plt.subplots(figsize=(7.5, 5.0))
+    for row in rows:
+        found = row.result.measures
+        if found is None or not {"box_top1", "same_mask"} <= found.value.keys():
+            continue
+        x, y = found.value["box_top1"], found.value["same_mask"]
+        bounds = ((x, *found.interval["box_top1"]), (y, *found.interval["same_mask"]))
+        across, up = ([[at - low], [high - at]] for at, low, high in bounds)
+        axis.errorbar(x, y, xerr=across, yerr=up, fmt="o", markersize=4, elinewidth=0.8)
+        axis.annotate(row.result.name, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=8)
+    axis.set(xlabel="Boxes top-1, percent", ylabel="Same-mask AUC, percent")
+    axis.spines[["top", "right"]].set_visible(False)
+    figure.tight_layout()
+    _save(figure, path)
+
+
 def _bars(axis: Axes, row: Row, columns: Sequence[str], places: Sequence[float], width: float) -> None:
     drawn = []
     for column, place in zip(columns, places, strict=True):
@@ -95,7 +113,9 @@ def main() -> None:
     order = [row.name for row in read_reported(results / "reported.yaml")]
     rows = read_rows(results, Path("benchmarks"), "rooms", order=order)
     if rows:
-        accuracy_figure(results / "figures" / "rooms_accuracy.png", rows)
+        trained_on_pairs = [row for number, row in enumerate(rows) if not number or row.result.runs[0].train_pairs]
+        accuracy_figure(results / "figures" / "rooms_accuracy.png", trained_on_pairs)
+        measures_figure(results / "figures" / "rooms_measures.png", rows)
 
 
 if __name__ == "__main__":
