@@ -25,7 +25,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from spatialbench.errors import SpatialbenchError
+from spatialbench.data.regions import check_boxes
 
 Normaliser = Literal["minmax", "none"]
 _NARROWEST = 1e-3  # a row of cosines closer than this is not stretched to [0, 1]: a region of one colour
@@ -62,24 +62,6 @@ def _exact(x: Tensor) -> torch.autocast:
 
 def _single(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
-
-
-def check_boxes(boxes: Tensor) -> None:
-    """Raises:
-    SpatialbenchError: there is no box, or one that is not finite, empty, or outside of the image [0, 1].
-    """
-    if not len(boxes):
-        raise SpatialbenchError("there is no region in the batch: give more regions an image, or smaller ones")
-    corners = boxes.detach().double()
-    wrong = {
-        "is not finite": ~corners.isfinite().all(1),
-        "is empty": (corners[:, 2:] <= corners[:, :2]).any(1),
-        "reaches out of the image": ((corners < -1e-6) | (corners > 1 + 1e-6)).any(1),
-    }
-    for what, found in wrong.items():
-        if found.any():
-            number = int(found.nonzero()[0])
-            raise SpatialbenchError(f"region {number}, {[round(v, 4) for v in corners[number].tolist()]}, {what}")
 
 
 def crop_cosine(regions: Tensor, crops: Tensor) -> Tensor:

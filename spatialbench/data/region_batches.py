@@ -19,7 +19,7 @@ from torch.utils.data import DataLoader, Dataset
 from spatialbench.backbones.token_cache import content_key
 from spatialbench.data.batches import ResumablePlans, training_loader
 from spatialbench.data.datamodule import PairDataModule
-from spatialbench.data.region_sets import Regions, RegionSet
+from spatialbench.data.region_sets import Regions, RegionSet, check_regions
 from spatialbench.data.regions import crops, enlarged, grid_boxes, random_boxes
 from spatialbench.errors import SpatialbenchError
 
@@ -92,7 +92,7 @@ class RegionDataset(Dataset[RegionBatch]):
     def __getitem__(self, plan: tuple[np.ndarray, tuple[int, int, int]]) -> RegionBatch:
         rows, key = plan
         rng = np.random.default_rng(key)
-        items = [self.regions[int(row)] for row in rows]
+        items = [self._item(int(row)) for row in rows]
         chosen = [self._boxes(item, rng) for item in items]
         wide = [_scaled(random_boxes(rng, self.sampling.wide, self.sampling.area, self.sampling.aspect), item.extent)
                 for item in items]  # fmt: skip
@@ -114,6 +114,11 @@ class RegionDataset(Dataset[RegionBatch]):
             key=key,
         )
 
+    def _item(self, row: int) -> Regions:
+        item = self.regions[row]
+        check_regions(item, self.regions.size, len(self.regions.classes), f"picture {row} of {self.regions.name}")
+        return item
+
     def _boxes(self, item: Regions, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Regions and classes of a picture."""
         if self.sampling.kind == "grid":
@@ -132,7 +137,7 @@ class RegionDataset(Dataset[RegionBatch]):
 
     def all_crops(self, row: int) -> tuple[list[bytes], Tensor]:
         """The names and the crops [n, 3, s, s] of every region that the picture ``row`` can ever have (``boxes``)."""
-        item = self.regions[row]
+        item = self._item(row)
         boxes = item.boxes if len(item.boxes) else _scaled(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), item.extent)
         seen, pixels = self.seen(boxes, item), item.pixels[None]
         image = torch.zeros(len(boxes), dtype=torch.int64)

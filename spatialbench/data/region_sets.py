@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spatialbench.data.regions import check_boxes
 from spatialbench.errors import SpatialbenchError
 
 
@@ -128,12 +129,39 @@ class BoxFilter:
         return None
 
 
-def check_masks(masks: Tensor, size: int, what: str) -> None:
-    """Raises:
-    SpatialbenchError: masks of another size than the picture's.
+def check_regions(item: Regions, size: int, classes: int, what: str) -> None:
+    """Whether a picture and its regions are what ``Regions`` says.
+
+    Args:
+        size: S.
+        classes: K.
+        what: of which picture, for the message.
+
+    Raises:
+        SpatialbenchError: something has another shape or type, a box cannot be used, a class is out of range, or a mask
+            is empty.
     """
-    if masks.ndim != 3 or tuple(masks.shape[1:]) != (size, size) or masks.dtype != torch.bool:
-        raise SpatialbenchError(
-            f"{what}: masks are {str(masks.dtype).removeprefix('torch.')} {list(masks.shape)}, not bool "
-            f"[n, {size}, {size}] as the picture; scale them with the picture"
-        )
+    count = len(item.boxes)
+    wanted = {
+        "pixels": (item.pixels, torch.uint8, (3, size, size)),
+        "boxes": (item.boxes, torch.float32, (count, 4)),
+        "label": (item.label, torch.int64, (count,)),
+        "masks": (item.masks, torch.bool, (count, size, size)),
+    }
+    for name, (found, dtype, shape) in wanted.items():
+        if found.dtype != dtype or tuple(found.shape) != shape:
+            raise SpatialbenchError(
+                f"{what}: {name} is {_type(found.dtype)} {list(found.shape)}, not {_type(dtype)} {list(shape)} as the "
+                "picture and its boxes ask for"
+            )
+    if not count:
+        return
+    check_boxes(item.boxes, f"{what}: ")
+    if not (item.label.min() >= 0 and item.label.max() < classes):
+        raise SpatialbenchError(f"{what}: a class is outside of 0 to {classes - 1}")
+    if not item.masks.flatten(1).any(1).all():
+        raise SpatialbenchError(f"{what}: a mask is empty; leave the region out, and count it")
+
+
+def _type(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")

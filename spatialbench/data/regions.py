@@ -13,9 +13,37 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spatialbench.errors import SpatialbenchError
+
 GRID = 6
 """A grid has at most so many rows and columns."""
 _SLACK = 1e-3  # pixels: a corner in float32 is rounded by more than 1e-6 of them
+
+
+def check_boxes(boxes: Tensor, where: str = "") -> None:
+    """Whether boxes can be used.
+
+    Args:
+        boxes: [N, 4].
+        where: of which picture, for the message.
+
+    Raises:
+        SpatialbenchError: there is no box, or one that is not finite, empty, or outside of the image [0, 1].
+    """
+    if not len(boxes):
+        raise SpatialbenchError(f"{where}there is no region: give more regions an image, or smaller ones")
+    corners = boxes.detach().double()
+    wrong = {
+        "is not finite": ~corners.isfinite().all(1),
+        "is empty": (corners[:, 2:] <= corners[:, :2]).any(1),
+        "reaches out of the image": ((corners < -1e-6) | (corners > 1 + 1e-6)).any(1),
+    }
+    for what, found in wrong.items():
+        if found.any():
+            number = int(found.nonzero()[0])
+            raise SpatialbenchError(
+                f"{where}region {number}, {[round(v, 4) for v in corners[number].tolist()]}, {what}"
+            )
 
 
 def grids(most: int = GRID) -> list[tuple[int, int]]:

@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from spatialbench.data.cache import progress
-from spatialbench.data.region_sets import CaptionSet, Regions, RegionSet
+from spatialbench.data.region_sets import CaptionSet, Regions, RegionSet, check_regions
 from spatialbench.distillation import region_tokens
 from spatialbench.evaluation.dense import (
     cluster_classes,
@@ -123,7 +123,10 @@ def _classified(regions: RegionSet) -> list[str]:
 def _batches(regions: RegionSet) -> Iterable[tuple[range, list[Regions]]]:
     for start in range(0, len(regions), _BATCH):
         rows = range(start, min(start + _BATCH, len(regions)))
-        yield rows, [regions[row] for row in rows]
+        batch = [regions[row] for row in rows]
+        for row, item in zip(rows, batch, strict=True):
+            check_regions(item, regions.size, len(regions.classes), f"picture {row} of {regions.name}")
+        yield rows, batch
 
 
 def _scores(item: Regions, dense: Tensor, texts: Tensor, things: Tensor) -> dict[str, tuple[Tensor, Tensor]]:

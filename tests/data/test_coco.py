@@ -23,7 +23,7 @@ from spatialbench.data.coco_export import CATEGORY, export_coco
 from spatialbench.data.coco_pixels import run_lengths
 from spatialbench.data.images import fit
 from spatialbench.data.records import Box
-from spatialbench.data.region_sets import check_masks
+from spatialbench.data.region_sets import check_regions
 from spatialbench.data.rooms import RoomsSet, load
 from spatialbench.data.rooms.facts import SceneView, View
 from spatialbench.data.rooms.kinds import KINDS
@@ -86,7 +86,7 @@ def test_a_landscape_is_scaled_to_its_longest_side_and_padded_below_with_black(t
     assert np.array_equal(found.pixels[:, :2].permute(1, 2, 0).numpy(), np.asarray(expected))
     assert not found.pixels[:, 2:].any()
     assert found.pixels[:, :2].any()
-    check_masks(found.masks, 4, "regions")
+    check_regions(found, 4, 3, "regions")
 
 
 def test_a_portrait_is_enlarged_and_padded_on_the_right(tmp_path: Path) -> None:

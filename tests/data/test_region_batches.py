@@ -9,9 +9,8 @@ import pytest
 import torch
 
 from spatialbench.data.region_batches import RegionDataModule, RegionDataset, Sampling, crop_keys
-from spatialbench.data.region_sets import BoxFilter, Regions, RegionSet, check_masks
-from spatialbench.data.regions import crops
-from spatialbench.distillation import check_boxes
+from spatialbench.data.region_sets import BoxFilter, Regions, RegionSet, check_regions
+from spatialbench.data.regions import check_boxes, crops
 from spatialbench.errors import SpatialbenchError
 
 SIZE = 24
@@ -32,7 +31,7 @@ class Made(RegionSet):
         pixels = torch.randint(0, 256, (3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(row))
         height = 0.5 if row == 2 else 1.0
         boxes = torch.tensor([[0.1 * k, 0.0, 0.1 * k + 0.2, height / 2] for k in range(row)]).reshape(-1, 4)
-        masks = torch.zeros(row, SIZE, SIZE, dtype=torch.bool)
+        masks = torch.ones(row, SIZE, SIZE, dtype=torch.bool)
         return Regions(pixels, (1.0, height), boxes, torch.full((row,), row), masks)
 
     def scene(self, row: int) -> str:
@@ -114,10 +113,30 @@ def test_boxes_that_are_none_are_counted() -> None:
     }
 
 
-@pytest.mark.parametrize("masks", [torch.zeros(2, 8, 9, dtype=torch.bool), torch.zeros(2, 8, 8)])
-def test_masks_of_another_size_or_type_are_named(masks: torch.Tensor) -> None:
-    with pytest.raises(SpatialbenchError, match=r"picture 3: masks are .*, not bool \[n, 8, 8\]"):
-        check_masks(masks, 8, "picture 3")
+@pytest.mark.parametrize(
+    ("changes", "what"),
+    [
+        ({"masks": torch.ones(2, SIZE, 9, dtype=torch.bool)}, r"masks is bool \[2, 24, 9\], not bool \[2, 24, 24\]"),
+        ({"masks": torch.ones(2, SIZE, SIZE)}, "masks is float32"),
+        ({"masks": torch.ones(3, SIZE, SIZE, dtype=torch.bool)}, r"masks is bool \[3, 24, 24\]"),
+        ({"masks": torch.zeros(2, SIZE, SIZE, dtype=torch.bool)}, "a mask is empty"),
+        ({"label": torch.tensor([0, 4])}, "a class is outside of 0 to 3"),
+        ({"label": torch.tensor([0])}, r"label is int64 \[1\], not int64 \[2\]"),
+        ({"pixels": torch.zeros(3, 8, 8, dtype=torch.uint8)}, "pixels is uint8"),
+        ({"boxes": torch.tensor([[0.0, 0, 1, 1], [0, 0, float("nan"), 1]])}, "region 1, .* is not finite"),
+        ({"boxes": torch.tensor([[0.0, 0, 1, 1], [0.5, 0, 0.5, 1]])}, "region 1, .* is empty"),
+        ({"boxes": torch.tensor([[0.0, 0, 1, 1.2], [0, 0, 1, 1]])}, "region 0, .* reaches out of the image"),
+    ],
+)
+def test_what_a_region_set_must_not_give_is_named(changes: dict, what: str) -> None:
+    class Wrong(Made):
+        def __getitem__(self, row: int) -> Regions:
+            item = super().__getitem__(row)
+            return item._replace(**changes) if row == 2 else item
+
+    with pytest.raises(SpatialbenchError, match=f"picture 2 of made: .*{what}"):
+        RegionDataset(Wrong(), Sampling("boxes", crop_size=8))[np.array([3, 2]), (0, 0, 0)]
+    check_regions(Made()[0], SIZE, 4, "a picture without regions")
 
 
 @pytest.mark.parametrize(

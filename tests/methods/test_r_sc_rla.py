@@ -17,11 +17,9 @@ from spatialbench.errors import SpatialbenchError
 from spatialbench.methods.r_sc_rla import Correlation, RegionDistillation
 from spatialbench.methods.refiner import Refiner
 from spatialbench.teacher import Teacher, refiner_blocks
-from tests.data.test_region_batches import SIZE, Made
+from tests.data.test_region_batches import Made
 from tests.models import SIZE as NATIVE
 from tests.models import images, student
-
-Made.size = 48  # whole patches of 8 pixels
 
 
 def batch(kind: str = "grid", rows: tuple[int, ...] = (3, 1), **sampling: object) -> RegionBatch:
@@ -236,6 +234,3 @@ def test_the_value_path_and_a_copy_share_nothing() -> None:
     assert all(torch.equal(value, before[name]) for name, value in made.student.state_dict().items())
     dense = F.normalize(towers.encode_dense(made.student, made._patches(images(1))).float(), dim=-1)
     assert not torch.allclose(made.dense(images(1)), dense)
-
-
-assert SIZE

@@ -19,9 +19,7 @@ from tests.models import images, student
 
 
 def batch(number: int = 0, wide: int = 2) -> RegionBatch:
-    made = Made()
-    made.size = 48
-    return RegionDataset(made, Sampling("grid", most=1, wide=wide))[np.array([3, 1]), (0, 0, number)]
+    return RegionDataset(Made(), Sampling("grid", most=1, wide=wide))[np.array([3, 1]), (0, 0, number)]
 
 
 def method(**arguments: object) -> Refiner:
