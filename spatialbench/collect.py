@@ -71,7 +71,7 @@ def collect(
         page_hash=page_hash(page, budget),
         track=track.name,
         track_hash=track_hash(track, budget, page),
-        init_from=ancestors(page, budget),
+        init_from=ancestors(page, budget, track),
         budget=budget,
         grammar=grammar_hash(),
         data_fingerprint=str(info.get("data_fingerprint", "")),

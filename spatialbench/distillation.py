@@ -70,7 +70,8 @@ def crop_cosine(regions: Tensor, crops: Tensor) -> Tensor:
     Args:
         regions, crops: [N, D], unit norm.
     """
-    return 1 - (regions * crops).sum(-1).mean()
+    with _exact(regions):
+        return 1 - (_single(regions) * _single(crops)).sum(-1).mean()
 
 
 def region_text(regions: Tensor, texts: Tensor, label: Tensor, scale: Tensor | float) -> Tensor:

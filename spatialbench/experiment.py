@@ -177,6 +177,7 @@ def resolve(
         seed = page.config.get("seed_everything", track.seeds[0])
     check_seed(seed, "the seed")
     config = compose(page, track, budget, seed, overrides)
+    _check_overrides(page, overrides or {})
     start = None
     if page.init_from is not None:
         if page.init_from.absolute() == page.path.absolute():
@@ -185,6 +186,41 @@ def resolve(
     config_hash = _config_hash(config, start)
     folder = Path(runs) / track.name / budget / page.name / config_hash[:8] / f"seed{seed}"
     return Resolved(page, track, budget, seed, config, config_hash, folder, start)
+
+
+def _check_overrides(page: Page, overrides: Mapping[str, Any]) -> None:
+    """Refuses what would reach this stage and not those that it starts from.
+
+    Raises:
+        SpatialbenchError: another student, or other pictures of regions, for a page with ``init_from``.
+    """
+    if page.init_from is None:
+        return
+    model = (overrides.get("model") or {}).get("init_args") or {}
+    data = overrides.get("data") or {}
+    strange = [f"model.init_args.{key}" for key in ("student",) if key in model]
+    strange += [f"data.init_args.{key}" for key in data.get("init_args") or {} if key.startswith(REGION)]
+    if strange:
+        raise SpatialbenchError(
+            f"--{strange[0]} would not reach {page.init_from}, which page {page.path} starts from: say it in a track "
+            "(--track PATH.yaml), which all stages share"
+        )
+
+
+def region_arguments(track: Track, budget: str) -> Config:
+    """Of the class that a track's ``regions`` names, at a budget."""
+    block = track.regions or {}
+    return deep_merge(block.get("init_args") or {}, (block.get("budgets") or {}).get(budget) or {})
+
+
+def region_settings(track: Track, budget: str) -> str:
+    """Hash of what is measured beside the pairs: of the region set's settings, and of how it is measured; "" for
+    nothing."""
+    from spatialbench.evaluation.measures import VERSION
+
+    if track.regions is None:
+        return ""
+    return content_hash([VERSION, track.regions["class_path"], region_arguments(track, budget)])
 
 
 def region_set(track: Track, budget: str) -> RegionSet | None:
@@ -199,7 +235,7 @@ def region_set(track: Track, budget: str) -> RegionSet | None:
         return None
     where = f"track {track.path}: regions"
     cls = import_class(track.regions["class_path"], where)
-    arguments = deep_merge(track.regions.get("init_args") or {}, (track.regions.get("budgets") or {}).get(budget) or {})
+    arguments = region_arguments(track, budget)
     bad = unknown_key(arguments, cls)
     if bad is not None:
         key, known = bad

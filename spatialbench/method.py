@@ -37,8 +37,8 @@ class Method(LightningModule):
     """A student and its protocol. A subclass owes ``training_step``; most also override ``connect``.
 
     Args:
-        student: ``<open_clip model>[:<weights>]``, for instance ``rooms-student``, ``ViT-L-14-336:openai``, a config
-            file ``my.json:my.safetensors``; ``:random`` for random weights.
+        student: ``<open_clip model>[:<weights>]``, for instance ``rooms-student``, ``ViT-L-14-336-quickgelu:openai``,
+            a config file ``my.json:my.safetensors``; ``:random`` for random weights.
         finetuning: the protocol of training, the same for every row of a table.
 
     Attributes:
@@ -231,10 +231,14 @@ class Method(LightningModule):
             SpatialbenchError: there is no student, or it is of another architecture.
         """
         student = {name: value for name, value in weights.items() if name.startswith(_STUDENT)}
-        known = self.state_dict()
-        strange = [name for name, value in student.items() if name not in known or known[name].shape != value.shape]
-        if strange or not student:
-            raise SpatialbenchError(f"init_from: the student of {label} does not fit ({(strange or ['none'])[0]})")
+        known = {name: value.shape for name, value in self.state_dict().items() if name.startswith(_STUDENT)}
+        strange = [
+            name for name in {**known, **student} if known.get(name) != getattr(student.get(name), "shape", None)
+        ]
+        if strange:
+            raise SpatialbenchError(
+                f"init_from: the student of {label} does not fit ({strange[0]}); its student is another"
+            )
         self.load_state_dict(student, strict=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -58,8 +58,8 @@ class Page:
 class Track:
     """The controlled variables of one table: ``config`` holds its trainer, data and model blocks, ``budgets`` the named
     sizes laid over them, ``seeds`` the seeds of a stored row. ``regions`` names the region set that is measured beside
-    the pairs, ``{class_path, init_args, budgets: {budget: init_args}}`` or None; it is no part of a row's hash, since
-    no pair depends on it (a row's measures carry a hash of their own data). ``hash`` is a hash of the whole file."""
+    the pairs, ``{class_path, init_args, budgets: {budget: init_args}}`` or None; it is no part of the hash of a row, as
+    no pair depends on it, but of that of its measures. ``hash`` is a hash of the whole file."""
 
     name: str
     path: Path
@@ -146,10 +146,11 @@ def load_track(name: str | Path, near: Path | None = None) -> Track:
         check_seed(seed, f"track {path}: seeds")
     layers = {key: config.get(key) or {} for key in LAYER_KEYS}
     name = str(config.get("name", path.stem))
-    return Track(name, path, layers, budgets, tuple(seeds), content_hash(config), _regions(config.get("regions"), path))
+    regions = _regions(config.get("regions"), path, list(budgets))
+    return Track(name, path, layers, budgets, tuple(seeds), content_hash(config), regions)
 
 
-def _regions(block: Any, path: Path) -> Config | None:
+def _regions(block: Any, path: Path, budgets: Sequence[str]) -> Config | None:
     if block is None:
         return None
     known = ("class_path", "init_args", "budgets")
@@ -158,6 +159,11 @@ def _regions(block: Any, path: Path) -> Config | None:
             raise SpatialbenchError(f"unknown key {f'regions.{key}'!r} (track {path}){did_you_mean(str(key), known)}")
     if not isinstance(block.get("class_path"), str):
         raise SpatialbenchError(f"track {path}: regions needs 'class_path', a RegionSet")
+    for budget in block.get("budgets") or {}:
+        if budget not in budgets:
+            raise SpatialbenchError(
+                f"unknown budget {budget!r} (track {path}: regions.budgets){did_you_mean(str(budget), budgets)}"
+            )
     return block
 
 

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spatialbench.data.rooms.captions import with_articles
+from spatialbench.relations import with_articles
 
 _AT_ONCE = 512
 

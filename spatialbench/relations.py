@@ -88,3 +88,8 @@ def parse(caption: str) -> Statement:
         phrases = " | ".join(PHRASE.values())
         raise ValueError(f"cannot read the caption {caption!r}; write 'The A is ({phrases}) the B.'")
     return Statement(match["subject"], _RELATION_OF[match["phrase"].lower()], match["object"])
+
+
+def with_articles(text: str) -> str:
+    """ "a orange sofa" -> "an orange sofa"."""
+    return re.sub(r"\ba (?=[aeiou])", "an ", text)

@@ -78,6 +78,7 @@ class MeasuresFile:
     Attributes:
         file: its name. sha256: digest of its content.
         pictures: M. data: hash of the pictures, regions and captions.
+        settings: hash of the track's settings; commits: of the code that measured, each once.
         value: measure -> percent, mean over seeds.
         interval: measure -> 95 % interval in percent (bootstrap over scenes and seeds).
     """
@@ -86,6 +87,8 @@ class MeasuresFile:
     sha256: str
     pictures: int
     data: str
+    settings: str
+    commits: list[str]
     value: dict[str, float]
     interval: dict[str, list[float]]
 

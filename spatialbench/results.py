@@ -130,6 +130,8 @@ def _measures_file(file: str, measures: Measures) -> MeasuresFile:
         sha256=measures.digest,
         pictures=measures.pictures,
         data=measures.data,
+        settings=measures.settings,
+        commits=list(dict.fromkeys(measures.commits)),
         value={name: round(value, 4) for name, value in measures.values().items()},
         interval={
             name: [round(bound, 3) for bound in draws.interval(ratio)] for name, ratio in measures.ratios.items()
@@ -257,7 +259,7 @@ def _recount_measures(path: Path, result: Result, stated: MeasuresFile, measures
     refuse = partial(_refuse, path, "measures", stated.file)
     if measures.seeds != len(result.seeds):
         refuse("seeds", result.seeds, f"{measures.seeds} seeds")
-    for field in ("pictures", "data"):
+    for field in ("pictures", "data", "settings"):
         if getattr(stated, field) != getattr(measures, field):
             refuse(f"measures.{field}", getattr(stated, field), getattr(measures, field))
     found = measures.values()

@@ -30,7 +30,7 @@ from spatialbench.results import (
     result_path,
     write_result,
 )
-from spatialbench.runs import RunRecord
+from spatialbench.runs import RunRecord, measured
 from spatialbench.stale import ancestors, stale_reasons
 
 Fit = Callable[[Resolved, bool], RunRecord]
@@ -139,7 +139,7 @@ def _plan(
             rows[key].wanted |= wanted
             return
         page = load_page(path)
-        ancestors(page, budget)  # refuses a circle
+        ancestors(page, budget, track)  # refuses a circle
         if page.init_from is not None:
             add(page.init_from, wanted=False)
         rows[key] = Row(page, [resolve(page, track, budget, seed, runs=runs) for seed in seeds], wanted)
@@ -195,10 +195,12 @@ def _current(row: Row, out: Path) -> bool:
 
 
 def _finished(resolved: Resolved) -> bool:
+    """Whether nothing is left to do: trained, tested, and measured as the track asks today."""
     try:
-        return RunRecord.read(resolved.run_dir).finished
+        record = RunRecord.read(resolved.run_dir)
     except SpatialbenchError:
         return False
+    return record.finished and measured(resolved, record)
 
 
 def _row(row: Row, todo: list[Resolved], clock: Clock, fit: Fit, force: bool, out: Path) -> None:

@@ -17,7 +17,8 @@ from typing import Any
 
 from spatialbench.arguments import did_you_mean
 from spatialbench.errors import SpatialbenchError, write_atomic
-from spatialbench.experiment import Resolved
+from spatialbench.evaluation.measures import Measures
+from spatialbench.experiment import Resolved, region_settings
 from spatialbench.pages import Config
 
 SCHEMA = 1
@@ -74,6 +75,17 @@ class RunRecord:
     def write(self) -> None:
         """Writes run.json in one step."""
         write_atomic(self.run_dir / "run.json", json.dumps({"schema": SCHEMA, **self.info}, indent=2) + "\n")
+
+
+def measured(resolved: Resolved, record: RunRecord) -> bool:
+    """Whether a finished run is measured as the track asks today."""
+    wanted = region_settings(resolved.track, resolved.budget)
+    if not wanted or not record.outcomes.exists():
+        return True
+    try:
+        return Measures.load(record.measures).settings == wanted
+    except SpatialbenchError:
+        return False
 
 
 def clear(run_dir: Path) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spatialbench.errors import SpatialbenchError
-from spatialbench.experiment import data_of, weights_digests
+from spatialbench.experiment import data_of, region_settings, weights_digests
 from spatialbench.pages import Page, Track, content_hash, discover, load_page, load_track
 from spatialbench.relations import RELATIONS, Statement
 from spatialbench.results import Result
@@ -23,8 +23,8 @@ def page_hash(page: Page, budget: str) -> str:
     return content_hash({**own, "budget": (page.config.get("budgets") or {}).get(budget, {}), "weights": weights})
 
 
-def ancestors(page: Page, budget: str) -> dict[str, str]:
-    """Name -> hash of the pages whose weights are the start of ``page``, all the way back.
+def ancestors(page: Page, budget: str, track: Track) -> dict[str, str]:
+    """Name -> hash of the pages whose weights are the start of ``page``, all the way back, each with its track.
 
     Raises:
         SpatialbenchError: ``init_from`` names no page, or goes in a circle.
@@ -34,7 +34,7 @@ def ancestors(page: Page, budget: str) -> dict[str, str]:
         page = load_page(page.init_from)
         if page.name in found:
             raise SpatialbenchError(f"page {page.path}: init_from goes in a circle")
-        found[page.name] = page_hash(page, budget)
+        found[page.name] = content_hash([page_hash(page, budget), track_hash(track, budget, page)])
     return found
 
 
@@ -64,12 +64,14 @@ def stale_reasons(result: Result, page: Page | None, track: Track | None) -> lis
     else:
         if page_hash(page, result.budget) != result.page_hash:
             reasons.append(f"page {result.name} changed")
-        if ancestors(page, result.budget) != result.init_from:
-            reasons.append("a page it starts from changed")
+        if track is not None and ancestors(page, result.budget, track) != result.init_from:
+            reasons.append("a page that it starts from changed, or the track in what concerns that page")
     if track is None:
         reasons.append(f"track {result.track} is gone")
     elif page is not None and track_hash(track, result.budget, page) != result.track_hash:
         reasons.append(f"track {result.track} changed")
+    if track is not None and result.measures and result.measures.settings != region_settings(track, result.budget):
+        reasons.append("what is measured beside the pairs changed")
     if result.grammar != grammar_hash():
         reasons.append("the captions changed")
     return reasons

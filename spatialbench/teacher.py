@@ -19,6 +19,8 @@ from spatialbench.data.cache import cache_root, progress
 from spatialbench.data.region_batches import RegionDataset
 from spatialbench.errors import SpatialbenchError
 
+CROPS_VERSION = 1
+"""Of how crops are cut and scaled (``data.regions.crops``); another version misses the cache."""
 _CHUNK = 64
 _SHARD = 4096
 
@@ -73,9 +75,10 @@ class Teacher(nn.Module):
 
     @torch.no_grad()
     def crops(self, x: Tensor) -> Tensor:
-        """uint8 [N, 3, s, s] -> float32 [N, D], unit norm: CLIP's own embedding of each crop."""
-        parts = [encode_image(self.model, (part - self.mean) / self.std) for part in x.split(4 * _CHUNK)]
-        return F.normalize(torch.cat(parts).float(), dim=-1)
+        """uint8 [N, 3, s, s] -> float32 [N, D], unit norm: CLIP's own embedding of each crop, always in float32."""
+        with torch.autocast(self.mean.device.type, enabled=False):
+            parts = [encode_image(self.model, (part - self.mean) / self.std) for part in x.split(4 * _CHUNK)]
+            return F.normalize(torch.cat(parts), dim=-1)
 
     # ---------------------------------------------------------------------------------------- crops that recur
     @cached_property
@@ -86,7 +89,7 @@ class Teacher(nn.Module):
     def cache(self, size: int) -> TokenCache:
         """Embeddings of crops of ``size`` pixels by their name, bfloat16 [D]."""
         width = self.model.visual.output_dim
-        return TokenCache(cache_root() / "crops" / f"{self.fingerprint}-{size}", (width,))
+        return TokenCache(cache_root() / "crops" / f"v{CROPS_VERSION}-{self.fingerprint}-{size}", (width,))
 
     def prepare(self, regions: RegionDataset) -> TokenCache:
         """Embeds every crop of a set whose crops are fixed, with a progress bar; what is there is not made again.
@@ -98,8 +101,7 @@ class Teacher(nn.Module):
         todo: dict[bytes, Tensor] = {}
         with progress("crops for the teacher", len(regions), "images") as advance:
             for row in range(len(regions)):
-                names, pictures = regions.all_crops(row)
-                todo |= {name: picture for name, picture in zip(names, pictures, strict=True) if name not in cache}
+                todo |= dict(zip(*regions.all_crops(row, known=cache), strict=True))
                 if len(todo) >= _SHARD or (todo and row + 1 == len(regions)):
                     cache.put(list(todo), self._embedded(torch.stack(list(todo.values()))))
                     todo = {}
@@ -107,10 +109,9 @@ class Teacher(nn.Module):
         return cache
 
     def _embedded(self, x: Tensor) -> Tensor:
-        """bfloat16 [N, D], always computed in float32 and in chunks of one size."""
+        """bfloat16 [N, D], computed in chunks of one size."""
         chunks = []
-        with torch.autocast(self.mean.device.type, enabled=False):
-            for chunk in x.split(_CHUNK):
-                padded = F.pad(chunk, (0, 0, 0, 0, 0, 0, 0, _CHUNK - len(chunk)))
-                chunks.append(self.crops(padded.to(self.mean.device))[: len(chunk)].bfloat16().cpu())
+        for chunk in x.split(_CHUNK):
+            padded = F.pad(chunk, (0, 0, 0, 0, 0, 0, 0, _CHUNK - len(chunk)))
+            chunks.append(self.crops(padded.to(self.mean.device))[: len(chunk)].bfloat16().cpu())
         return torch.cat(chunks)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,16 +30,18 @@ from spatialbench.callbacks import (
     StepProgress,
     StopAfterStep,
 )
+from spatialbench.data.region_sets import RegionSet
+from spatialbench.distributed import is_first_rank
 from spatialbench.errors import SpatialbenchError, write_atomic
 from spatialbench.evaluation.measures import Measures
 from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.evaluation.regions import measure as measure_regions
 from spatialbench.evaluation.relations import Scores
-from spatialbench.experiment import Resolved, region_set
+from spatialbench.experiment import Resolved, region_set, region_settings
 from spatialbench.method import Method
 from spatialbench.report.measures import HEADING, print_measures
 from spatialbench.report.table import print_run
-from spatialbench.runs import RunRecord, check_checkpoint, checkpoint_of, clear, read_checkpoint, stamp
+from spatialbench.runs import RunRecord, check_checkpoint, checkpoint_of, clear, measured, read_checkpoint, stamp
 
 CHECKPOINTS = 20
 """How many times a training writes last.ckpt."""
@@ -73,6 +76,8 @@ def fit(resolved: Resolved, force: bool = False, started: float | None = None, s
     if record.finished:
         say(f"{resolved.label} is finished: {folder}; --force runs it again")
         _warn_of_another_commit(record)
+        if not measured(resolved, record):
+            measure_again(resolved, record)
         if show:
             show_record(resolved, record)
         return record
@@ -92,6 +97,7 @@ def _run(resolved: Resolved, before: RunRecord, clock: StageClock, interruptions
     clock.lap("start")
     step = resume["global_step"] if resume else 0
     built.trainer.loggers = [*built.trainer.loggers, MetricsFile(resolved.run_dir / "metrics.jsonl", step)]
+    regions = _region_set(resolved) if isinstance(built.model, Method) else None  # a missing file is told of now
     info = {**_origin(resolved), "started_at": before.info.get("started_at", _now())}
     earlier = before.info.get("wall_seconds") if resume else None
     try:
@@ -99,7 +105,7 @@ def _run(resolved: Resolved, before: RunRecord, clock: StageClock, interruptions
             _start_from(built.model, resolved.init_from)
         if resolved.needs_training:
             _train(built, resolved, last, resume)
-        result = _finish(built, resolved, last)
+        result = _finish(built, resolved, last, regions)
     except BaseException:
         clock.lap("other")
         with suppress(SpatialbenchError):  # the error under way is the one to be seen
@@ -119,6 +125,7 @@ def _run(resolved: Resolved, before: RunRecord, clock: StageClock, interruptions
 def _write(built: Built, record: RunRecord) -> None:
     if built.trainer.is_global_zero:
         record.write()
+    built.trainer.strategy.barrier()  # nobody starts from it before it is there
 
 
 def _train(built: Built, resolved: Resolved, last: Path, resume: Mapping[str, Any] | None) -> None:
@@ -133,7 +140,7 @@ def _train(built: Built, resolved: Resolved, last: Path, resume: Mapping[str, An
     built.trainer.save_checkpoint(last)
 
 
-def _finish(built: Built, resolved: Resolved, last: Path) -> dict[str, Any]:
+def _finish(built: Built, resolved: Resolved, last: Path, regions: RegionSet | None) -> dict[str, Any]:
     """The pair test and the measures of a method; of a module with a task of its own validation and its ``finish``.
 
     Args:
@@ -147,11 +154,9 @@ def _finish(built: Built, resolved: Resolved, last: Path) -> dict[str, Any]:
         result = {"train_steps": checkpoint["global_step"], "train_pairs": pairs or None}
     if isinstance(built.model, Method):
         outcomes, fingerprint = test(built, trained)
-        found = measure(built, resolved)
         if built.trainer.is_global_zero:
             outcomes.save(resolved.run_dir / "outcomes.npz")
-            if found is not None:
-                found.save(resolved.run_dir / "measures.npz")
+            _measure_into(RunRecord(resolved.run_dir, {}).measures, built, resolved, regions)
         if trained is None and resolved.init_from is not None:
             built.trainer.save_checkpoint(last)
         return {**result, "data_fingerprint": fingerprint, "scores": scores_json(outcomes.scores())}
@@ -162,20 +167,51 @@ def _finish(built: Built, resolved: Resolved, last: Path) -> dict[str, Any]:
     return result
 
 
-def measure(built: Built, resolved: Resolved) -> Measures | None:
+def _region_set(resolved: Resolved) -> RegionSet | None:
+    """What the run is measured on beside the pairs; None where the track names nothing, where pairs of one's own
+    (``--data.path``) are scored, and on ranks that do not measure."""
+    own_pairs = resolved.data_arguments.get("path") != resolved.track.config["data"].get("path")
+    return None if own_pairs or not is_first_rank() else region_set(resolved.track, resolved.budget)
+
+
+def measure(built: Built, resolved: Resolved, regions: RegionSet | None = None) -> Measures | None:
     """What the weights of the last :func:`test` are worth beside the pairs: regions, dense quality, retrieval.
 
-    None where the track names no region set, and where pairs of one's own (``--data.path``) are scored. One rank does
-    it.
+    Args:
+        built: of a method.
+        regions: the set, where it is open already.
+
+    Returns:
+        None where there is nothing to measure on, and on all ranks but the first.
     """
-    own_pairs = resolved.data_arguments.get("path") != resolved.track.config["data"].get("path")
-    if own_pairs or not isinstance(built.model, Method) or not built.trainer.is_global_zero:
+    regions = _region_set(resolved) if regions is None else regions
+    if regions is None or not isinstance(built.model, Method):
         return None
-    regions = region_set(resolved.track, resolved.budget)
-    if regions is None:
-        return None
-    model = built.model.eval().to(built.trainer.strategy.root_device)
-    return measure_regions(model, regions)
+    found = measure_regions(built.model.eval().to(built.trainer.strategy.root_device), regions)
+    commit, dirty = provenance.commit()
+    settings = region_settings(resolved.track, resolved.budget)
+    return replace(found, settings=settings, commits=(commit + (" (dirty)" if dirty else ""),))
+
+
+def _measure_into(path: Path, built: Built, resolved: Resolved, regions: RegionSet | None) -> None:
+    """Writes what is measured, or removes what was measured before."""
+    found = measure(built, resolved, regions)
+    if found is None:
+        path.unlink(missing_ok=True)
+    else:
+        found.save(path)
+
+
+def measure_again(resolved: Resolved, record: RunRecord) -> None:
+    """Measures a finished run from its checkpoint; what was trained and tested stays."""
+    say(f"{resolved.label} is measured again, beside the pairs")
+    with Interruptions(), readable_errors(resolved):
+        built = build(resolved)
+        if not isinstance(built.model, Method):
+            return
+        if record.checkpoint.exists():
+            load_weights(built.model, read_checkpoint(record.checkpoint), record.checkpoint)
+        _measure_into(record.measures, built, resolved, None)
 
 
 def test(built: Built, checkpoint: Path | None) -> tuple[RunOutcomes, str]:

@@ -148,6 +148,7 @@ def test_half_precision_and_autocast_compare_in_single() -> None:
     losses = (
         lambda s, t: spatial_correlation(s, t).loss,
         token_contrast,
+        lambda s, t: crop_cosine(s[0], t[0]),
         lambda s, t: region_text(s[0], t[0], torch.arange(5), 7.0),
         lambda s, t: region_tokens(s[None], torch.tensor([[0.1, 0.0, 1.0, 1.0]]), torch.tensor([0]), 2).sum(),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,15 @@ import pytest
 import torch
 from PIL import Image
 
+from spatialbench import training
 from spatialbench.callbacks import Interrupted
 from spatialbench.cli import main
 from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.measures import Measures
-from spatialbench.experiment import Resolved, region_set, resolve
+from spatialbench.experiment import Resolved, region_set, region_settings, resolve
 from spatialbench.methods.r_sc_rla import RegionDistillation
 from spatialbench.pages import load_track
-from spatialbench.runs import RunRecord, read_checkpoint
+from spatialbench.runs import RunRecord, measured, read_checkpoint
 from spatialbench.training import fit
 from tests import tiny
 
@@ -77,6 +79,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     tiny.page(made, "r_sc_rla", distil, scd + DATA.format(folder=made, kind="grid"))
     tiny.page(made, "stopping", "tests.test_region_runs.Stopping", scd + DATA.format(folder=made, kind="boxes"))
     tiny.page(made, "text", distil, "  init_args: {language: text}\n" + DATA.format(folder=made, kind="boxes"))
+    tiny.page(made, "clipself", distil, "  init_args: {language: image}\n" + DATA.format(folder=made, kind="grid"))
     tiny.page(made, "finetune", rest="init_from: r_sc_rla\n")
     ensemble = "  init_args: {alpha: 0.5}\ntrainer: {max_steps: 0}\ninit_from: r_sc_rla\n"
     tiny.page(made, "ensemble", "spatialbench.methods.weight_ensemble.WeightEnsemble", ensemble)
@@ -162,13 +165,57 @@ def test_language_of_the_text_encoder(folder: Path) -> None:
     [
         ({"region_batch": 9}, r"has 6 pictures, fewer than one batch of 9; lower data\.region_batch"),
         ({"region_size": 20}, "multiples of 16 and 16"),
-        ({"kind": "grid", "crops": False}, "crops"),
+        ({"kind": "grid", "crops": False}, "language image learns from crops"),
     ],
 )
 def test_settings_that_do_not_fit(folder: Path, flags: dict, what: str) -> None:
     layer = {"data": {"class_path": "spatialbench.data.region_batches.RegionDataModule", "init_args": flags}}
     with pytest.raises(SpatialbenchError, match=what):
-        fit(resolve(folder / "r_sc_rla.yaml", "tiny", "quick", 0, layer))
+        fit(resolve(folder / "clipself.yaml", "tiny", "quick", 0, layer))
+
+
+def test_ctrl_c_after_the_last_step_goes_on_with_the_test(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Refiner is no part of a checkpoint, whenever that was written."""
+    made = run(folder / "stopping.yaml")
+    monkeypatch.setattr(Stopping, "seen", 100)
+    assert made.init_from is not None
+    fit(made.init_from)
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "test", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
+        with pytest.raises(KeyboardInterrupt):
+            fit(made)
+    assert not RunRecord.read(made.run_dir).finished
+    assert {name.split(".")[0] for name in state(made)} == {"student"}
+    fit(made)
+    assert Stopping.seen == 106
+
+
+def test_a_finished_run_is_measured_again_where_the_track_asks_for_more(folder: Path) -> None:
+    made = run(folder / "text.yaml")
+    fit(made)
+    record = RunRecord.read(made.run_dir)
+    before, trained = Measures.load(record.measures), record.checkpoint.stat().st_mtime_ns
+    assert measured(made, record)
+    assert before.settings == region_settings(made.track, "quick")
+    other = replace(made.track, regions={**made.track.regions, "budgets": {"quick": {"limit": 4}}})
+    again = replace(made, track=other)
+    assert not measured(again, record)
+    fit(again)
+    assert Measures.load(record.measures).pictures == 4
+    assert record.checkpoint.stat().st_mtime_ns == trained
+    fit(made)
+    assert Measures.load(record.measures).digest == before.digest
+    record.measures.write_bytes(b"PK")
+    fit(made)
+    assert Measures.load(record.measures).digest == before.digest
+
+
+@pytest.mark.parametrize("key", ["model.init_args.student", "data.init_args.region_path"])
+def test_what_would_not_reach_the_stage_before_is_refused(folder: Path, key: str) -> None:
+    block, _, name = key.partition(".init_args.")
+    overrides = {block: {"init_args": {name: "x.json"}}}
+    with pytest.raises(SpatialbenchError, match=f"--{key} would not reach .*refiner.yaml.*say it in a track"):
+        resolve(folder / "r_sc_rla.yaml", "tiny", "quick", 0, overrides)
 
 
 def test_the_test_verb_prints_the_measures_too(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

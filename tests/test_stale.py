@@ -9,8 +9,10 @@ import pytest
 
 from spatialbench import relations
 from spatialbench.errors import SpatialbenchError
+from spatialbench.experiment import region_settings
 from spatialbench.pages import load_page, load_track
-from spatialbench.stale import Today, ancestors, grammar_hash, page_hash, track_hash
+from spatialbench.result_schema import MeasuresFile
+from spatialbench.stale import Today, ancestors, grammar_hash, page_hash, stale_reasons, track_hash
 from tests import fakes
 
 
@@ -27,14 +29,14 @@ def test_a_row_of_today_is_not_stale(folder: Path) -> None:
 def test_every_reason_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result, _ = fakes.row("a", folder)
     (folder / "a.yaml").write_text(fakes.page_text("  init_args: {width: 2}\ninit_from: b\n"))
-    (folder / "tracks/rooms.yaml").unlink()
     monkeypatch.setitem(relations.PHRASE, "under", "below")
     assert Today.read(folder).stale(result) == [
         "page a changed",
-        "a page it starts from changed",
-        "track rooms is gone",
+        "a page that it starts from changed, or the track in what concerns that page",
         "the captions changed",
     ]
+    (folder / "tracks/rooms.yaml").unlink()
+    assert Today.read(folder).stale(result) == ["page a changed", "track rooms is gone", "the captions changed"]
     (folder / "a.yaml").unlink()
     assert Today.read(folder).stale(result)[0] == "page a is gone"
 
@@ -77,11 +79,37 @@ def test_a_page_s_own_weights_count(folder: Path) -> None:
 def test_starts_all_the_way_back(folder: Path) -> None:
     (folder / "b.yaml").write_text(fakes.page_text("init_from: a\n"))
     (folder / "c.yaml").write_text(fakes.page_text("init_from: b\n"))
-    page = load_page(folder / "c.yaml")
-    assert list(ancestors(page, "full")) == ["b", "a"]
+    page, track = load_page(folder / "c.yaml"), load_track(folder / "tracks/rooms.yaml")
+    assert list(ancestors(page, "full", track)) == ["b", "a"]
     (folder / "a.yaml").write_text(fakes.page_text("init_from: c\n"))
     with pytest.raises(SpatialbenchError, match="circle"):
-        ancestors(page, "full")
+        ancestors(page, "full", track)
+
+
+def test_what_concerns_a_start_concerns_the_row(folder: Path) -> None:
+    """The settings of regions, behind a page that itself has nothing to do with regions."""
+    (folder / "a.yaml").write_text(fakes.page_text("data: {class_path: tests.fakes.FakeMethod}\n"))
+    (folder / "b.yaml").write_text(fakes.page_text("init_from: a\n"))
+    page, track = load_page(folder / "b.yaml"), load_track(folder / "tracks/rooms.yaml")
+    more = replace(track, config={**track.config, "data": {**track.config["data"], "region_size": 64}})
+    assert track_hash(more, "full", page) == track_hash(track, "full", page)
+    assert ancestors(page, "full", more) != ancestors(page, "full", track)
+
+
+def test_measures_of_other_settings_are_stale(folder: Path) -> None:
+    page, track = load_page(folder / "a.yaml"), load_track(folder / "tracks/rooms.yaml")
+    block = {"class_path": "somewhere.Regions", "init_args": {"size": 192}, "budgets": {"smoke": {"images": 3}}}
+    regions = replace(track, regions=block)
+    result, _ = fakes.row("a", folder)
+    assert stale_reasons(result, page, regions) == []  # not measured
+    found = MeasuresFile("a.measures.npz", "", 1, "", region_settings(regions, "full"), [], {"box_top1": 1.0},
+                         {"box_top1": [0.0, 2.0]})  # fmt: skip
+    measured = replace(result, measures=found)
+    assert stale_reasons(measured, page, regions) == []
+    for other in ({**block, "init_args": {"size": 96}}, {**block, "class_path": "somewhere.Others"}, None):
+        reasons = stale_reasons(measured, page, replace(track, regions=other))
+        assert reasons == ["what is measured beside the pairs changed"]
+    assert region_settings(regions, "smoke") != region_settings(regions, "full")
 
 
 def test_every_relation_is_in_the_hash_of_the_captions(monkeypatch: pytest.MonkeyPatch) -> None:

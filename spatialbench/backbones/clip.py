@@ -42,6 +42,7 @@ def load_clip(spec: str) -> open_clip.CLIP:
         raise SpatialbenchError(
             f"student {spec!r}: there is no weights file {weights}, nor a pretrained tag of that name (tags: {tags})"
         )
+    _check_activation(name, weights, spec)
     own = weights is None or weights.endswith(".ckpt")  # not a thing that open_clip can read
     try:
         with _without_warning("No pretrained weights loaded"):
@@ -103,6 +104,23 @@ def normalisation(model: open_clip.CLIP) -> tuple[tuple[float, ...], tuple[float
     """Mean and standard deviation per RGB channel, in units of the range [0, 1], that the image tower expects."""
     config = model.visual.preprocess_cfg
     return tuple(config["mean"]), tuple(config["std"])
+
+
+def _check_activation(name: str, weights: str | None, spec: str) -> None:
+    """open_clip only warns where weights were trained with QuickGELU and the model is built with GELU, or the reverse.
+
+    Raises:
+        SpatialbenchError: the tag's weights want another activation.
+    """
+    known = open_clip.get_pretrained_cfg(name, weights) if weights and not Path(weights).is_file() else {}
+    wanted = known.get("quick_gelu")
+    if wanted is None or wanted == bool(open_clip.get_model_config(name).get("quick_gelu", False)):
+        return
+    other = f"{name}-quickgelu" if wanted else name.removesuffix("-quickgelu")
+    raise SpatialbenchError(
+        f"student {spec!r}: the weights {weights} were trained with {'QuickGELU' if wanted else 'GELU'}, which the "
+        f"model {name} does not have; take {other}:{weights}"
+    )
 
 
 def _split(spec: str) -> tuple[str, str | None]:

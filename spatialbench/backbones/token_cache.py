@@ -52,7 +52,7 @@ class TokenCache:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def __contains__(self, key: bytes) -> bool:
+    def __contains__(self, key: object) -> bool:
         return key in self._rows
 
     def refresh(self) -> None:

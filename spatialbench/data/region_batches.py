@@ -7,12 +7,14 @@ Source: wusize/CLIPSelf @ 1c7fe9c, src/training/data.py; specs/r_sc_rla.md 2.3 a
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 import torch
+from lightning import LightningModule
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -94,7 +96,7 @@ class RegionDataset(Dataset[RegionBatch]):
         rng = np.random.default_rng(key)
         items = [self._item(int(row)) for row in rows]
         chosen = [self._boxes(item, rng) for item in items]
-        wide = [_scaled(random_boxes(rng, self.sampling.wide, self.sampling.area, self.sampling.aspect), item.extent)
+        wide = [in_square(random_boxes(rng, self.sampling.wide, self.sampling.area, self.sampling.aspect), item.extent)
                 for item in items]  # fmt: skip
         pixels = torch.stack([item.pixels for item in items])
         image = torch.repeat_interleave(torch.tensor([len(boxes) for boxes, _ in chosen]))
@@ -122,10 +124,10 @@ class RegionDataset(Dataset[RegionBatch]):
     def _boxes(self, item: Regions, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
         """Regions and classes of a picture."""
         if self.sampling.kind == "grid":
-            boxes = _scaled(grid_boxes(rng, count=self.sampling.most), item.extent)
+            boxes = in_square(grid_boxes(rng, count=self.sampling.most), item.extent)
             return boxes, torch.full((len(boxes),), -1)
         if not len(item.boxes):
-            return _scaled(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), item.extent), torch.tensor([-1])
+            return in_square(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), item.extent), torch.tensor([-1])
         order = torch.from_numpy(rng.permutation(len(item.boxes))[: self.sampling.most])
         return item.boxes[order], item.label[order]
 
@@ -135,19 +137,45 @@ class RegionDataset(Dataset[RegionBatch]):
             return boxes
         return enlarged(boxes, ENLARGED).minimum(torch.tensor(item.extent * 2))
 
-    def all_crops(self, row: int) -> tuple[list[bytes], Tensor]:
-        """The names and the crops [n, 3, s, s] of every region that the picture ``row`` can ever have (``boxes``)."""
+    def all_crops(self, row: int, known: Container[bytes] = ()) -> tuple[list[bytes], Tensor]:
+        """The names and the crops [n, 3, s, s] of every region that the picture ``row`` can ever have (``boxes``).
+
+        Args:
+            known: names of crops that are not wanted.
+        """
         item = self._item(row)
-        boxes = item.boxes if len(item.boxes) else _scaled(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), item.extent)
+        boxes = item.boxes if len(item.boxes) else in_square(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), item.extent)
         seen, pixels = self.seen(boxes, item), item.pixels[None]
-        image = torch.zeros(len(boxes), dtype=torch.int64)
-        return crop_keys(pixels, seen, image), crops(pixels, seen, image, self.sampling.crop_size)
+        names = crop_keys(pixels, seen, torch.zeros(len(boxes), dtype=torch.int64))
+        new = [place for place, name in enumerate(names) if name not in known]
+        image = torch.zeros(len(new), dtype=torch.int64)
+        return [names[place] for place in new], crops(pixels, seen[new], image, self.sampling.crop_size)
 
 
 def generator(key: tuple[int, int, int]) -> torch.Generator:
     """Of a batch's random numbers: the same for the same (seed, epoch, batch)."""
-    seed, epoch, batch = (int(part) for part in key)
-    return torch.Generator().manual_seed((seed * 1_000_003 + epoch) * 1_000_003 + batch)
+    state = np.random.SeedSequence([int(part) for part in key]).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(state) % 2**63)
+
+
+def check_sampling(module: LightningModule, wide: bool) -> None:
+    """Whether the datamodule of a training gives what a method of regions learns from.
+
+    Args:
+        module: the method, attached to its trainer.
+        wide: whether it needs the larger boxes.
+
+    Raises:
+        SpatialbenchError: another datamodule, or no larger boxes.
+    """
+    data = getattr(module.trainer, "datamodule", None)
+    name = f"{RegionDataModule.__module__}.{RegionDataModule.__qualname__}"
+    if not isinstance(data, RegionDataModule):
+        raise SpatialbenchError(
+            f"{type(module).__qualname__} learns from regions: the page needs data.class_path {name}"
+        )
+    if wide and not data.sampling.wide:
+        raise SpatialbenchError("data.init_args.wide is 0, and this method learns from larger boxes; 4 is usual")
 
 
 def crop_keys(pixels: Tensor, boxes: Tensor, image: Tensor) -> list[bytes]:
@@ -159,7 +187,7 @@ def crop_keys(pixels: Tensor, boxes: Tensor, image: Tensor) -> list[bytes]:
     ]
 
 
-def _scaled(boxes: Tensor, extent: tuple[float, float]) -> Tensor:
+def in_square(boxes: Tensor, extent: tuple[float, float]) -> Tensor:
     """Boxes of a picture [n, 4] -> of the square that it lies in."""
     return boxes * torch.tensor(extent * 2)
 
@@ -224,6 +252,8 @@ class RegionDataModule(PairDataModule):
         self.region_set: RegionDataset
 
     def setup_training(self) -> None:
+        if hasattr(self, "region_set"):  # prepare_data has been here
+            return
         regions = self._regions()
         if len(regions) < self.region_batch:
             raise SpatialbenchError(

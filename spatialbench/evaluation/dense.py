@@ -18,6 +18,10 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
+FITTED = 20_000
+"""k-means places its centres by so many tokens at most."""
+STARTS = 4
+"""Of k-means."""
 MAJORITY = 0.5
 """A token lies in a segment that fills at least this share of its cell."""
 
@@ -89,10 +93,10 @@ def cluster_classes(tokens: Tensor, label: Tensor, clusters: int, seed: int = 0)
     intersections over unions.
 
     Args:
-        tokens: [T, D] of all images, unit norm.
+        tokens: [T, D] of all images, unit norm. At most ``FITTED`` of them, drawn at random, place the centres.
         label: int64 [T], the class of each token.
         clusters: k; at least the number of classes, so that each can have one.
-        seed: of k-means++, which 50 rounds follow.
+        seed: of the draw and of k-means++, which 50 rounds follow.
 
     Returns:
         int64 [T], a class or -1 (a cluster without one).
@@ -103,12 +107,16 @@ def cluster_classes(tokens: Tensor, label: Tensor, clusters: int, seed: int = 0)
     classes, own = np.unique(label.cpu().numpy(), return_inverse=True)
     if not len(classes) <= clusters <= len(tokens):
         raise ValueError(f"{clusters} clusters for {len(classes)} classes and {len(tokens)} tokens")
-    points = tokens.detach().float().cpu().numpy()
-    _, found = kmeans2(points, clusters, iter=50, minit="++", rng=np.random.default_rng(seed))
+    rng = np.random.default_rng(seed)
+    tokens = tokens.detach().float()
+    drawn = tokens if len(tokens) <= FITTED else tokens[torch.from_numpy(rng.permutation(len(tokens))[:FITTED])]
+    centres, _ = kmeans2(drawn.cpu().numpy(), clusters, iter=50, minit="++", rng=rng)
+    middle = torch.from_numpy(centres).to(tokens)
+    found = torch.cat([torch.cdist(part, middle).argmin(1) for part in tokens.split(FITTED)]).cpu().numpy()
     both = np.zeros((clusters, len(classes)))
     np.add.at(both, (found, own), 1)
     union = both.sum(1, keepdims=True) + both.sum(0, keepdims=True) - both
-    rows, columns = linear_sum_assignment(both / union, maximize=True)
+    rows, columns = linear_sum_assignment(both / np.maximum(union, 1), maximize=True)
     class_of = np.full(clusters, -1, dtype=np.int64)
     class_of[rows] = classes[columns]
     return class_of[found]
@@ -122,8 +130,11 @@ def overlap(found: np.ndarray, label: np.ndarray, classes: int) -> tuple[np.ndar
 
 
 def cluster_overlap(tokens: Tensor, label: Tensor, clusters: int, seed: int = 0) -> float:
-    """Mean intersection over union of ``cluster_classes`` over the classes that occur, in percent."""
-    found = cluster_classes(tokens, label, clusters, seed)
-    both, either = overlap(found, label.cpu().numpy(), int(label.max()) + 1)
-    present = label.unique().cpu().numpy()
+    """Mean intersection over union of ``cluster_classes`` over the classes that occur, in percent; counts are added up
+    over ``STARTS`` starts of k-means, whose choice moves a single one by a point or more."""
+    own, present = label.cpu().numpy(), label.unique().cpu().numpy()
+    both, either = np.zeros(int(own.max()) + 1), np.zeros(int(own.max()) + 1)
+    for start in range(STARTS):
+        counts = overlap(cluster_classes(tokens, label, clusters, seed + start), own, len(both))
+        both, either = both + counts[0], either + counts[1]
     return 100 * float((both[present] / either[present]).mean())

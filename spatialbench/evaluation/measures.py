@@ -24,6 +24,8 @@ from spatialbench.errors import SpatialbenchError, write_atomic
 from spatialbench.evaluation.outcomes import digest, npz_bytes
 from spatialbench.evaluation.statistics import BOOTSTRAP_SEED, LEVEL, RESAMPLES, Interval, draws
 
+VERSION = 1
+"""Of what is measured and how; another version makes stored measures stale."""
 TITLES: dict[str, str] = {
     "box_top1": "Boxes top-1",
     "box_top5": "Boxes top-5",
@@ -56,6 +58,8 @@ class Measures:
         scenes: str [M], the scene of each picture; pictures of one scene are drawn together.
         ratios: measure (a key of ``TITLES``) -> ``Ratio``, in the order of ``TITLES``.
         data: hash of the pictures, regions and captions.
+        settings: hash of the track's settings and of ``VERSION``.
+        commits: of the code that measured, one for each seed.
 
     Raises:
         SpatialbenchError: no or unknown measures, arrays that do not fit together, or what is no ratio in [0, 1].
@@ -64,6 +68,8 @@ class Measures:
     scenes: np.ndarray
     ratios: Mapping[str, Ratio]
     data: str
+    settings: str = ""
+    commits: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         strange = [name for name in self.ratios if name not in TITLES]
@@ -100,7 +106,8 @@ class Measures:
         """
         first = runs[0]
         for other in runs[1:]:
-            if other.data != first.data or not np.array_equal(other.scenes, first.scenes):
+            alike = (other.data, other.settings) == (first.data, first.settings)
+            if not alike or not np.array_equal(other.scenes, first.scenes):
                 raise SpatialbenchError("the seeds were measured on different data; run them again with --force")
             if other.groups != first.groups:
                 raise SpatialbenchError("the seeds hold different measures; run them again with --force")
@@ -108,7 +115,8 @@ class Measures:
             name: Ratio(*(np.concatenate([getattr(run.ratios[name], part) for run in runs]) for part in Ratio._fields))
             for name in first.ratios
         }
-        return cls(first.scenes, ratios, first.data)
+        commits = tuple(commit for run in runs for commit in run.commits)
+        return cls(first.scenes, ratios, first.data, first.settings, commits)
 
     @property
     def seeds(self) -> int:
@@ -136,7 +144,8 @@ class Measures:
     # ------------------------------------------------------------------------------------------------------ files
     def arrays(self) -> dict[str, np.ndarray]:
         """What a file holds."""
-        found = {"scenes": self.scenes, "data": np.asarray(self.data)}
+        found = {"scenes": self.scenes, "data": np.asarray(self.data), "settings": np.asarray(self.settings)}
+        found["commits"] = np.asarray(self.commits, dtype=np.str_)
         for name, ratio in self.ratios.items():
             found |= {f"{name}.{part}": getattr(ratio, part) for part in Ratio._fields}
         return found
@@ -164,7 +173,8 @@ class Measures:
                 name: Ratio(arrays[f"{name}.numerator"], arrays[f"{name}.denominator"])
                 for name in dict.fromkeys(key.rpartition(".")[0] for key in arrays if "." in key)
             }
-            found = cls(arrays["scenes"], ratios, str(arrays["data"].item()))
+            data, settings = (str(arrays[name].item()) for name in ("data", "settings"))
+            found = cls(arrays["scenes"], ratios, data, settings, tuple(arrays["commits"].tolist()))
             if found.arrays().keys() != arrays.keys():
                 raise SpatialbenchError(f"holds {sorted(arrays)}")
             return found

@@ -29,6 +29,7 @@ from spatialbench.data.cache import progress
 from spatialbench.data.region_sets import CaptionSet, Regions, RegionSet, check_regions
 from spatialbench.distillation import region_tokens
 from spatialbench.evaluation.dense import (
+    STARTS,
     cluster_classes,
     hits,
     inside,
@@ -37,10 +38,12 @@ from spatialbench.evaluation.dense import (
     same_segment_area,
     token_segments,
 )
-from spatialbench.evaluation.measures import Measures
+from spatialbench.evaluation.measures import VERSION, Measures
 from spatialbench.prompts import TextEncoder, caption_embeddings, class_embeddings
 
 TOPS = (1, 5)
+TOKENS = 128
+"""So many tokens of a picture at most, drawn at random among those on a region, go into k-means."""
 _BATCH = 16
 Parts = dict[str, tuple[np.ndarray, np.ndarray]]
 """Measure -> numerator and denominator, [M, G]."""
@@ -83,7 +86,7 @@ def measure(model: Encoder, regions: RegionSet) -> Measures:
 def data_fingerprint(regions: RegionSet, captions: CaptionSet | None) -> str:
     """Hash of pictures, regions, prompts and captions: rows that share it can be compared."""
     texts = [] if captions is None else list(captions.captions)
-    whole = repr((regions.fingerprint, regions.size, regions.classes, regions.templates, texts))
+    whole = repr((VERSION, regions.fingerprint, regions.size, regions.classes, regions.templates, texts))
     return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
 
@@ -104,8 +107,9 @@ def _dense_parts(model: Encoder, regions: RegionSet) -> Parts:
                 area[row] = same_segment_area(dense[visible], segment[visible])
                 _count(counts, row, _scores(item, dense, texts, things), item.label, classes)
                 on_region = segment > 0
-                tokens, labels = dense[on_region].cpu(), item.label[segment[on_region].cpu() - 1]
-                kept.append((tokens, labels))
+                labels = item.label[segment[on_region].cpu() - 1]
+                some = np.random.default_rng(row).permutation(len(labels))[:TOKENS]
+                kept.append((dense[on_region][some].cpu(), labels[some]))
             advance(len(rows))
     parts: Parts = {name: (found[0], found[1]) for name, found in counts.items()}
     there = np.isfinite(area)
@@ -158,14 +162,16 @@ def _count(
 
 
 def _clusters(kept: Sequence[tuple[Tensor, Tensor]], classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """(4): k-means of all tokens with as many clusters as classes, counted picture by picture."""
+    """(4): k-means with as many clusters as classes, counted picture by picture and added up over its starts."""
     tokens, labels = (torch.cat(part) for part in zip(*kept, strict=True))
     above, below = np.zeros((len(kept), classes)), np.zeros((len(kept), classes))
     if len(tokens) < classes:
         return above, below
-    found = np.split(cluster_classes(tokens, labels, classes), np.cumsum([len(own) for _, own in kept])[:-1])
-    for row, (one, (_, own)) in enumerate(zip(found, kept, strict=True)):
-        above[row], below[row] = overlap(one, own.numpy(), classes)
+    ends = np.cumsum([len(own) for _, own in kept])[:-1]
+    for start in range(STARTS):
+        found = np.split(cluster_classes(tokens, labels, classes, start), ends)
+        for row, (one, (_, own)) in enumerate(zip(found, kept, strict=True)):
+            above[row], below[row] = np.add((above[row], below[row]), overlap(one, own.numpy(), classes))
     return above, below
 
 

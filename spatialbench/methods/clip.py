@@ -18,8 +18,8 @@ class Clip(Method):
     """CLIP, fine-tuned in both towers.
 
     Args:
-        student: ``<open_clip model>[:<weights>]``, for instance ``rooms-student``, ``ViT-L-14-336:openai``, a config
-            file ``my.json:my.safetensors``; ``:random`` for random weights.
+        student: ``<open_clip model>[:<weights>]``, for instance ``rooms-student``, ``ViT-L-14-336-quickgelu:openai``,
+            a config file ``my.json:my.safetensors``; ``:random`` for random weights.
         finetuning: the protocol of training, the same for every row of a table.
     """
 

@@ -24,15 +24,15 @@ Differences  lambda, tau, r, the boxes and g of (5) are not known of the paper (
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
-from spatialbench.data.region_batches import RegionBatch, RegionDataset, generator
+from spatialbench.data.region_batches import RegionBatch, RegionDataset, check_sampling, generator
 from spatialbench.data.regions import crops as cut_out
 from spatialbench.distillation import (
     Normaliser,
@@ -52,7 +52,7 @@ Boxes = Literal["wide", "regions", "both"]
 
 
 @dataclass
-class Correlation:
+class CorrelationSettings:
     """Spatial correlation distillation, (4) and (5).
 
     Args:
@@ -61,7 +61,7 @@ class Correlation:
         weight: lambda. 0.4 is the follow-up code's; sweep 0.1 to 2.
         size: r, tokens a side of a box. Inferred: the native grid of a ViT-B/16; sweep 7 to 20.
         boxes: ``wide`` boxes at random (the teaser's separate box), the ``regions`` themselves (the notation {b_i}), or
-            ``both``. Inferred.
+            ``both``, which specs/r_sc_rla.md would take. Inferred.
         temperature: tau, of both sides; the follow-up code's 0.2.
         normaliser: g; the follow-up code's ``minmax``, or ``none`` (then with a temperature of 0.05 to 0.1).
         stop_gradient: of the second factor of the student's correlation, as the follow-up code.
@@ -95,8 +95,8 @@ class RegionDistillation(Method):
     """RLA, SCD, R-SCD and their sums: the image tower's blocks learn, all else is frozen.
 
     Args:
-        student: ``<open_clip model>[:<weights>]``, for instance ``rooms-student``, ``ViT-B-16:openai``, a config
-            file ``my.json:my.safetensors``; ``:random`` for random weights.
+        student: ``<open_clip model>[:<weights>]``, for instance ``rooms-student``, ``ViT-B-16-quickgelu:openai``,
+            a config file ``my.json:my.safetensors``; ``:random`` for random weights.
         language: of which encoder the regions learn: ``image``, (2), CLIPSelf; ``text``, (3), as RegionCLIP, which
             needs regions with classes (``data.kind: boxes``); ``none``, the correlation alone.
         scd: the correlation.
@@ -114,15 +114,15 @@ class RegionDistillation(Method):
         self,
         student: str = "rooms-student",
         language: Language = "image",
-        scd: Correlation | None = None,
+        scd: CorrelationSettings | None = None,
         classes: int = 100,
         last_blocks: int | None = None,
         finetuning: FineTuning = DEFAULTS,
     ) -> None:
         super().__init__(student, finetuning)
         if isinstance(scd, Mapping):  # out of the hyper-parameters of a checkpoint
-            scd = Correlation(**scd)
-        self.scd = scd or Correlation()
+            scd = CorrelationSettings(**scd)
+        self.scd = scd or CorrelationSettings()
         self.save_hyperparameters({"language": language, "scd": asdict(self.scd)})
         self.save_hyperparameters({"classes": classes, "last_blocks": last_blocks})
         if language not in get_args(Language):
@@ -138,7 +138,7 @@ class RegionDistillation(Method):
         self.student.requires_grad_(False)
         blocks[-(last_blocks or len(blocks)) :].requires_grad_(True)
         self.teacher: Teacher | None = None  # there while training only
-        self._refiner: nn.ModuleList | None = None
+        self._refiner: dict[str, Tensor] = {}  # weights, and no module: it is no part of what is trained
         self._texts: Tensor
 
     # ---------------------------------------------------------------------------------------- the frozen side
@@ -156,37 +156,46 @@ class RegionDistillation(Method):
             raise SpatialbenchError(
                 f"scd.teacher is refiner, but {label} has no Refiner: init_from a page that makes one"
             )
-        self._refiner = refiner_blocks(self.student, len({name.split(".")[0] for name in found}))
-        self._refiner.load_state_dict(found)
+        self._refiner = found
 
     def setup(self, stage: str) -> None:
         """Makes the teacher, of the weights that training starts from."""
         if stage != "fit":
             return
-        if self.scd.teacher == "refiner" and self._refiner is None:
-            raise SpatialbenchError("scd.teacher is refiner: the page needs init_from, a page that makes a Refiner")
-        refiner = self._refiner if self.scd.teacher == "refiner" else None
-        self.teacher = Teacher(self.student, self.mean, self.std, refiner)
+        check_sampling(self, wide=self.scd.teacher != "none" and self.scd.boxes != "regions")
+        refiner = None
+        if self.scd.teacher == "refiner":
+            if not self._refiner:
+                raise SpatialbenchError("scd.teacher is refiner: the page needs init_from, a page that makes a Refiner")
+            refiner = refiner_blocks(self.student, len({name.split(".")[0] for name in self._refiner}))
+            refiner.load_state_dict(self._refiner)
+        if self.language == "image" or self.scd.teacher != "none":
+            self.teacher = Teacher(self.student, self.mean, self.std, refiner)
 
     def on_fit_start(self) -> None:
         data: Any = getattr(self.trainer, "datamodule", None)
-        if self.trainer.is_global_zero:
-            self.prepare(data.region_set)
-        self.trainer.strategy.barrier()
-        self.prepare(data.region_set)
+        self.prepare(data.region_set, first=self.trainer.is_global_zero, wait=self.trainer.strategy.barrier)
 
-    def prepare(self, regions: RegionDataset) -> None:
-        """Computes once what is frozen and recurs: the classes' embeddings, and those of crops that are fixed."""
+    def prepare(self, regions: RegionDataset, first: bool = True, wait: Callable[[], object] = lambda: None) -> None:
+        """Computes once what is frozen and recurs: the classes' embeddings, and those of crops that are fixed.
+
+        Args:
+            first: whether this process is the one that fills the cache of crops.
+            wait: for the others.
+        """
         if self.language == "text":
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
                 self._texts = class_embeddings(self, regions.regions.classes, regions.regions.templates)
         if self.language == "image" and regions.sampling.fixed:
             assert self.teacher is not None, "setup makes the teacher"
-            self._cache = self.teacher.prepare(regions)
+            if first:
+                self.teacher.prepare(regions)
+            wait()
+            self._cache = self.teacher.cache(regions.sampling.crop_size)
 
     def on_fit_end(self) -> None:
         """The teacher and the Refiner are gone: what is left is a CLIP."""
-        self.teacher, self._refiner = None, None
+        self.teacher, self._refiner = None, {}
 
     # ---------------------------------------------------------------------------------------- training
     def training_step(self, batch: RegionBatch, batch_idx: int) -> Tensor:
@@ -214,11 +223,9 @@ class RegionDistillation(Method):
         if self.language == "image":
             return crop_cosine(regions, self._crops(batch))  # (2)
         labelled = batch["label"] >= 0
-        if not labelled.any():
-            raise SpatialbenchError(
-                "no region of a whole batch has a class, which language text needs: set data.kind to boxes, or look at "
-                "the region set with 'spatialbench data check'"
-            )
+        self.log("train/labelled", labelled.float().mean(), batch_size=len(regions))
+        if not labelled.any():  # pictures without a region: nothing to learn from this batch
+            return 0.0 * regions.sum()
         chosen = self._federated(batch["label"][labelled], batch["key"])
         label = (batch["label"][labelled][:, None] == chosen[None]).int().argmax(1)
         scale = self.student.logit_scale.exp().detach()

@@ -25,7 +25,7 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from spatialbench.backbones.towers import encode_dense
-from spatialbench.data.region_batches import RegionBatch, generator
+from spatialbench.data.region_batches import RegionBatch, check_sampling, generator
 from spatialbench.distillation import region_tokens, token_contrast
 from spatialbench.errors import SpatialbenchError
 from spatialbench.method import DEFAULTS, FineTuning, Method
@@ -36,8 +36,8 @@ class Refiner(Method):
     """The Refiner on a frozen CLIP: images and captions are CLIP's, the dense map is refined.
 
     Args:
-        student: ``<open_clip model>[:<weights>]``, for instance ``rooms-student``, ``ViT-B-16:openai``, a config
-            file ``my.json:my.safetensors``; ``:random`` for random weights. Frozen.
+        student: ``<open_clip model>[:<weights>]``, for instance ``rooms-student``, ``ViT-B-16-quickgelu:openai``,
+            a config file ``my.json:my.safetensors``; ``:random`` for random weights. Frozen.
         blocks: K; none: a third of the image tower's. Inferred: 4 of 12, 8 of 24; sweep 2 to 6.
         temperature: tau of (3); the follow-up code's.
         uniformity: u of (3): 1 for EVA-CLIP, 0.3 for most others in the follow-up code.
@@ -72,11 +72,19 @@ class Refiner(Method):
                 f"{background} in [0, 1)"
             )
         self.student.requires_grad_(False)
-        self.refiner = refiner_blocks(
-            self.student, blocks or max(1, len(self.student.visual.transformer.resblocks) // 3)
-        )
-        self.temperature, self.uniformity = temperature, uniformity
-        self.match_to_full, self.background = match_to_full, background
+        third = max(1, len(self.student.visual.transformer.resblocks) // 3)
+        self.refiner = refiner_blocks(self.student, third if blocks is None else blocks)
+        self.temperature, self.uniformity, self.match_to_full = temperature, uniformity, match_to_full
+        grid = self.image_size // self.student.visual.patch_size[0]
+        self.strip = round(background * grid)
+        if background and not 0 < self.strip < grid:
+            raise SpatialbenchError(
+                f"background {background} is {self.strip} of the {grid} tokens a side: take 1 or more"
+            )
+
+    def setup(self, stage: str) -> None:
+        if stage == "fit":
+            check_sampling(self, wide=True)
 
     def dense(self, x: Tensor) -> Tensor:
         """The refined map; see ``Method.dense``."""
@@ -108,8 +116,12 @@ class Refiner(Method):
             crops uint8 [P, 3, s, s]; and the tokens of the box itself: first row, first column, rows, columns.
         """
         side, patch = self.image_size, self.student.visual.patch_size[0]
-        grid, strip = side // patch, round(self.background * (side // patch))
+        grid, strip = side // patch, self.strip
         pixels = batch["pixels"].float()
+        if strip and len(pixels) < 2:
+            raise SpatialbenchError(
+                "background needs another picture in the batch: raise data.region_batch to 2 or more"
+            )
         top, left, rows, columns = 0, 0, grid, grid
         where = int(torch.randint(4, (1,), generator=generator(batch["key"])))
         if strip and where < 2:

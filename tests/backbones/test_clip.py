@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from spatialbench.backbones.clip import TextTokenizer, load_clip, normalisation
+from spatialbench.backbones.clip import TextTokenizer, _check_activation, load_clip, normalisation
 from spatialbench.errors import SpatialbenchError
 from tests.models import student
 
@@ -110,3 +110,11 @@ def test_captions_keep_their_tokens_when_what_was_remembered_is_forgotten(monkey
     for _ in range(3):
         assert torch.equal(tokenize(captions), wanted)
         assert torch.equal(tokenize(captions[1:]), wanted[1:])
+
+
+@pytest.mark.parametrize(("model", "other"), [("ViT-B-16:openai", "ViT-B-16-quickgelu:openai")])
+def test_weights_of_another_activation_are_refused_before_anything_is_fetched(model: str, other: str) -> None:
+    with pytest.raises(SpatialbenchError, match=f"trained with QuickGELU, which .*; take {other}"):
+        load_clip(model)
+    _check_activation("ViT-B-16-quickgelu", "openai", other)  # fits
+    _check_activation("ViT-B-16", "laion2b_s34b_b88k", "ViT-B-16:laion2b_s34b_b88k")

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from spatialbench.data.region_batches import RegionDataModule, RegionDataset, Sampling, crop_keys
+from spatialbench.data.region_batches import RegionDataModule, RegionDataset, Sampling, crop_keys, generator
 from spatialbench.data.region_sets import BoxFilter, Regions, RegionSet, check_regions
 from spatialbench.data.regions import check_boxes, crops
 from spatialbench.errors import SpatialbenchError
@@ -98,6 +98,12 @@ def test_crops_are_named_by_their_content() -> None:
     other = crop_keys(changed, found["crop_boxes"], found["image"])
     assert not set(other[:2]) & names  # another picture
     assert set(other[2:]) < names
+
+
+def test_large_seeds_have_random_numbers_too() -> None:
+    first, other = (torch.rand(3, generator=generator((seed, 0, 1))) for seed in (2**31, 123456789))
+    assert not torch.equal(first, other)
+    assert torch.equal(first, torch.rand(3, generator=generator((2**31, 0, 1))))
 
 
 def test_boxes_that_are_none_are_counted() -> None:

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from lightning import Trainer
 
 from spatialbench.backbones import towers
-from spatialbench.data.region_batches import RegionBatch, RegionDataset, Sampling
+from spatialbench.data.datamodule import PairDataModule
+from spatialbench.data.region_batches import RegionBatch, RegionDataModule, RegionDataset, Sampling
 from spatialbench.distillation import crop_cosine, region_text, region_tokens, spatial_correlation
 from spatialbench.errors import SpatialbenchError
-from spatialbench.methods.r_sc_rla import Correlation, RegionDistillation
+from spatialbench.methods.r_sc_rla import CorrelationSettings, RegionDistillation
 from spatialbench.methods.refiner import Refiner
 from spatialbench.teacher import Teacher, refiner_blocks
 from tests.data.test_region_batches import Made
@@ -28,10 +30,18 @@ def batch(kind: str = "grid", rows: tuple[int, ...] = (3, 1), **sampling: object
     return RegionDataset(made, Sampling(kind, **sizes))[np.array(rows), (0, 0, 1)]  # type: ignore[arg-type]
 
 
+def attached(**settings: object) -> Trainer:
+    """A trainer whose datamodule is of regions."""
+    trainer = Trainer(max_steps=1, logger=False, enable_checkpointing=False, accelerator="cpu")
+    trainer.datamodule = RegionDataModule(**settings)  # type: ignore[attr-defined, arg-type]
+    return trainer
+
+
 def method(language: str = "image", stage: str = "fit", **scd: object) -> RegionDistillation:
-    made = RegionDistillation(student(), language, Correlation(**{"size": 3, **scd}))  # type: ignore[arg-type]
+    made = RegionDistillation(student(), language, CorrelationSettings(**{"size": 3, **scd}))  # type: ignore[arg-type]
     made.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
     if stage:
+        made.trainer = attached()
         made.setup(stage)
     if language == "text":
         made.prepare(RegionDataset(Made(), Sampling("boxes")))
@@ -108,12 +118,14 @@ def test_one_forward_of_the_student_serves_both_losses(monkeypatch: pytest.Monke
 
 def test_the_teacher_is_the_refiner_where_it_is_asked_for() -> None:
     refiner = Refiner(student(), blocks=2)
-    made = RegionDistillation(student(), "none", Correlation("refiner", size=3))
+    made = RegionDistillation(student(), "none", CorrelationSettings("refiner", size=3))
     with torch.no_grad():
         for parameter in refiner.refiner.parameters():
             parameter.add_(0.05)
     refiner.load_state_dict(dict(made.state_dict().items()), strict=False)
     made.start_from(refiner.state_dict(), "refiner")
+    assert {name.split(".")[0] for name, _ in made.named_parameters()} == {"student"}  # weights, not a module
+    made.trainer = attached()
     made.setup("fit")
     torch.testing.assert_close(made.teacher.dense(images(2)), refiner.dense(images(2)))
     assert not torch.allclose(made.teacher.dense(images(2)), made.dense(images(2)))
@@ -135,7 +147,8 @@ def test_nothing_of_the_teacher_is_left() -> None:
 
 
 def test_a_refiner_that_is_not_there_is_one_line() -> None:
-    made = RegionDistillation(student(), "none", Correlation("refiner"))
+    made = RegionDistillation(student(), "none", CorrelationSettings("refiner"))
+    made.trainer = attached()
     with pytest.raises(SpatialbenchError, match="needs init_from, a page that makes a Refiner"):
         made.setup("fit")
     with pytest.raises(SpatialbenchError, match="first has no Refiner"):
@@ -176,9 +189,24 @@ def test_federated_classes_are_those_of_the_batch_and_others() -> None:
     assert made._federated(torch.tensor([3, 1]), (0, 0, 0)).tolist() == [1, 3]
 
 
-def test_language_text_needs_classes() -> None:
-    with pytest.raises(SpatialbenchError, match=r"no region of a whole batch has a class.*data\.kind to boxes"):
-        method("text").training_step(batch("grid", crop_size=0), 0)
+def test_a_batch_without_classes_teaches_nothing() -> None:
+    made = method("text")
+    loss = made.training_step(batch("grid", crop_size=0), 0)
+    loss.backward()
+    assert loss.item() == 0
+    assert not any(p.grad.any() for p in made.parameters() if p.grad is not None)
+
+
+def test_what_a_datamodule_must_give_is_told() -> None:
+    made = RegionDistillation(student())
+    made.trainer = attached()
+    made.trainer.datamodule = PairDataModule()
+    with pytest.raises(SpatialbenchError, match=r"the page needs data\.class_path .*RegionDataModule"):
+        made.setup("fit")
+    made = RegionDistillation(student(), "image", CorrelationSettings("clip"))
+    made.trainer = attached(wide=0)
+    with pytest.raises(SpatialbenchError, match=r"data\.init_args\.wide is 0"):
+        made.setup("fit")
 
 
 def test_pictures_of_one_colour_give_a_finite_loss() -> None:

@@ -100,6 +100,18 @@ def test_matching_takes_the_most_alike_token_of_the_whole_picture() -> None:
     assert made.training_step(data, 0).item() == pytest.approx(total / 4, rel=1e-4)
 
 
+@pytest.mark.parametrize("background", [0.05, 0.95])
+def test_a_strip_is_of_whole_tokens_and_leaves_some(background: float) -> None:
+    with pytest.raises(SpatialbenchError, match=r"background .* of the 4 tokens a side"):
+        method(background=background)
+
+
+def test_a_strip_needs_another_picture() -> None:
+    data = RegionDataset(Made(), Sampling("grid", most=1))[np.array([3]), (0, 0, 0)]
+    with pytest.raises(SpatialbenchError, match="needs another picture in the batch"):
+        method(background=0.35).contexts(data)
+
+
 def test_only_the_refiner_learns() -> None:
     made = method()
     made.training_step(big(batch()), 0).backward()

@@ -177,7 +177,7 @@ def test_depths_are_matched_end_to_end(student_blocks: int, vfm_blocks: int, exp
 def test_patches_are_resampled_and_the_class_token_is_not() -> None:
     connected = method(OTHER)
     x = torch.randn(2, 3, 5, 8)
-    out = connected._resampled(x)
+    out = connected._resampled(x, (4, 4))
     assert out.shape == (2, 3, 17, 8)
     assert out[:, :, 0].equal(x[:, :, 0])
     expected = F.interpolate(x[0, 1, 1:].T.reshape(1, 8, 2, 2), size=(4, 4), mode="bilinear")[0].flatten(1).T

@@ -21,7 +21,15 @@ from spatialbench.experiment import Resolved
 from spatialbench.relations import RELATIONS, Statement
 from spatialbench.report.check import check_results, check_smoke, check_stored
 from spatialbench.report.readme import write_readme
-from spatialbench.report.repeat import FLIP_MARGIN, OTHER_DRIFT, OTHER_POINTS, SAME_DRIFT, SAME_POINTS, compare
+from spatialbench.report.repeat import (
+    FLIP_MARGIN,
+    OTHER_DRIFT,
+    OTHER_PICTURES,
+    OTHER_POINTS,
+    SAME_DRIFT,
+    SAME_POINTS,
+    compare,
+)
 from spatialbench.result_schema import MeasuresFile, Result
 from spatialbench.results import ResultOutcomes
 from spatialbench.runner import run
@@ -314,13 +322,15 @@ def test_a_scorer_that_was_constant_and_is_not_any_more(row: tuple[Result, Resul
 def measured_as(result: Result, **values: float) -> Result:
     """A row with these measures."""
     interval = {name: [value - 1, value + 1] for name, value in values.items()}
-    return replace(result, measures=MeasuresFile("a.measures.npz", "0" * 64, 60, "d" * 16, values, interval))
+    return replace(
+        result, measures=MeasuresFile("a.measures.npz", "0" * 64, 60, "d" * 16, "e" * 16, ["f" * 40], values, interval)
+    )
 
 
 @pytest.mark.parametrize("same", [True, False])
 def test_measures_may_move_by_the_limit(row: tuple[Result, ResultOutcomes], same: bool) -> None:
     result, outcomes = row
-    limit = SAME_POINTS if same else OTHER_POINTS
+    limit = SAME_POINTS if same else OTHER_POINTS + 100 * OTHER_PICTURES / 60
     stored = measured_as(result, box_top1=40.0, same_mask=70.0)
     for factor, problems in ((-0.9, []), (0.9, []), (-1.1, ["box_top1"]), (1.1, ["box_top1"])):
         fresh = measured_as(result, box_top1=40.0 + factor * limit, same_mask=70.0)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from spatialbench.data.rooms.facts import SceneView, View
 from spatialbench.data.rooms.kinds import KIND, KINDS
 from spatialbench.data.rooms.shapes import PALETTE
+from spatialbench.relations import with_articles
 
 KIND_ID = {kind.name: k for k, kind in enumerate(KINDS)}
 COLOUR_ID = {colour: k for k, colour in enumerate(PALETTE)}
@@ -95,11 +95,6 @@ def _caption(wording: str, views: tuple[View, ...], twin: int, plain: bool) -> C
     apart = swapped != colours and all(c in KIND[v.name].colours for v, c in zip(views, swapped, strict=True))
     foil, foil_claims = write(swapped) if apart else (text, claims)
     return Caption(text, twin, foil, claims, foil_claims)
-
-
-def with_articles(text: str) -> str:
-    """ "a orange sofa" -> "an orange sofa"."""
-    return re.sub(r"\ba (?=[aeiou])", "an ", text)
 
 
 def seen_things(scenes: Sequence[SceneView]) -> Tensor:

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from spatialbench.data.rooms.captions import THINGS, seen_things, with_articles
+from spatialbench.data.regions import check_boxes
+from spatialbench.data.rooms.captions import THINGS, seen_things
 from spatialbench.data.rooms.facts import MIN_AREA
 from spatialbench.data.rooms.regions import TOO_SMALL, RoomsRegions
-from spatialbench.distillation import check_boxes
+from spatialbench.relations import with_articles
 
 SIZE, IMAGES = 48, 6
 
