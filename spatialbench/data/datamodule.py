@@ -114,6 +114,8 @@ class PairDataModule(LightningDataModule):
             self.val_set = self._test_set() if self.path else self._validation_set()
         if stage in ("test", "predict", None):
             self.test_set = self._test_set()
+            if not self.test_set.records:
+                raise SpatialbenchError(f"{self.test_set.name} has no record to score; raise data.test_images")
 
     def setup_training(self) -> None:
         """Loads what is trained on."""
