@@ -24,6 +24,7 @@ from spatialbench.report.rows import Row, read_reported, read_rows
 SCENES = 120
 """Validation scenes from which the pictures are chosen: one of each relation."""
 PIXELS = 240
+MARKS = "osD^v<>PX*hd"
 
 
 def rooms_figure(path: Path) -> None:
@@ -73,16 +74,17 @@ def accuracy_figure(path: Path, rows: Sequence[Row]) -> None:
 def measures_figure(path: Path, rows: Sequence[Row]) -> None:
     """What alignment gives and what it costs: boxes top-1 to the right, same-mask AUC upwards, with 95 % intervals."""
     figure, axis = plt.subplots(figsize=(7.5, 5.0))
-    for row in rows:
+    for number, row in enumerate(rows):
         found = row.result.measures
         if found is None or not {"box_top1", "same_mask"} <= found.value.keys():
             continue
         x, y = found.value["box_top1"], found.value["same_mask"]
         bounds = ((x, *found.interval["box_top1"]), (y, *found.interval["same_mask"]))
         across, up = ([[at - low], [high - at]] for at, low, high in bounds)
-        axis.errorbar(x, y, xerr=across, yerr=up, fmt="o", markersize=4, elinewidth=0.8)
-        axis.annotate(row.result.name, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=8)
+        mark = MARKS[number % len(MARKS)]
+        axis.errorbar(x, y, xerr=across, yerr=up, fmt=mark, markersize=5, elinewidth=0.8, label=row.result.name)
     axis.set(xlabel="Boxes top-1, percent", ylabel="Same-mask AUC, percent")
+    axis.legend(fontsize=8, loc="center right", frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     _save(figure, path)
