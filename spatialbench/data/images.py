@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from spatialbench.data.records import Box
+from spatialbench.errors import SpatialbenchError
 
 Resize = Literal["squash", "crop", "letterbox"]
 """How a picture becomes square: ``squash`` stretches it, ``crop`` keeps the centre square of the shorter side (CLIP's
@@ -53,6 +54,20 @@ def decode(data: bytes, upright: bool = False) -> Image.Image:
         raise BadImage(f"the image has mode {opened.mode}, more than 8 bits a channel; save it with 8 bits")
     picture: Image.Image = ImageOps.exif_transpose(opened) if upright else opened
     return picture.convert("RGB")
+
+
+def read_picture(path: Path) -> Image.Image:
+    """A user's picture, turned upright, RGB.
+
+    Raises:
+        SpatialbenchError: missing, truncated or no picture.
+    """
+    try:
+        return decode(path.read_bytes(), upright=True)
+    except OSError as error:
+        raise SpatialbenchError(f"cannot read the image {path}: {error.strerror or error}") from error
+    except BadImage as error:
+        raise SpatialbenchError(f"{path}: {error}; give a JPEG or PNG file") from error
 
 
 def fit(picture: Image.Image, size: int, resize: Resize) -> np.ndarray:

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Sequence
 from pathlib import Path
 
-from spatialbench.data.images import BadImage, Resize, decode, fit
+from spatialbench.data.images import Resize, fit, read_picture
 from spatialbench.data.records import Record, RecordSet, fingerprint
 from spatialbench.errors import SpatialbenchError
 from spatialbench.relations import parse
@@ -26,13 +26,7 @@ def predict_set(image: str | Path, captions: Sequence[str], size: int, resize: R
             there is none.
     """
     path = Path(image)
-    try:
-        data = path.read_bytes()
-        picture = decode(data, upright=True)
-    except OSError as error:
-        raise SpatialbenchError(f"cannot read the image {path}: {error.strerror or error}") from error
-    except BadImage as error:
-        raise SpatialbenchError(f"{path}: {error}; give a JPEG or PNG file") from error
+    picture = read_picture(path)
     if not captions:
         raise SpatialbenchError("there is no caption; write for instance --caption 'The sofa is left of the lamp.'")
     try:

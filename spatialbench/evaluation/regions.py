@@ -185,9 +185,21 @@ def retrieval(model: Encoder, captions: CaptionSet) -> Parts:
     count, written = len(images), np.bincount(captions.image, minlength=len(images)).astype(np.float64)
     parts: Parts = {}
     for top in TOPS:
-        pictures = truth.gather(0, scores.topk(min(top, count), dim=0).indices).any(0)  # [C]
-        found = np.bincount(captions.image, pictures.double().numpy(), minlength=count)
-        parts[f"image_r{top}"] = found, written
-        sentences = truth.gather(1, scores.topk(min(top, len(captions.captions)), dim=1).indices).any(1)  # [M]
+        pictures, sentences = found_true(scores, truth, top)
+        parts[f"image_r{top}"] = np.bincount(captions.image, pictures.double().numpy(), minlength=count), written
         parts[f"text_r{top}"] = sentences.double().numpy(), np.ones(count)
     return parts
+
+
+def found_true(scores: Tensor, truth: Tensor, top: int) -> tuple[Tensor, Tensor]:
+    """Whether what is true is among the first ``top``.
+
+    Args:
+        scores: [M, C]. truth: bool [M, C].
+
+    Returns:
+        bool [C]: a picture that the caption is true of, among all pictures; bool [M]: a caption that is true of the
+        picture, among all captions.
+    """
+    first = [scores.topk(min(top, scores.shape[dim]), dim=dim).indices for dim in (0, 1)]
+    return truth.gather(0, first[0]).any(0), truth.gather(1, first[1]).any(1)

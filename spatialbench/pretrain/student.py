@@ -33,6 +33,7 @@ from spatialbench.backbones.clip import TextTokenizer, load_clip, normalisation
 from spatialbench.backbones.towers import encode_image, encode_text
 from spatialbench.data.rooms.captions import true_of
 from spatialbench.errors import atomic_path, write_atomic
+from spatialbench.evaluation.regions import found_true
 from spatialbench.pretrain.data import CaptionBatch
 
 
@@ -165,13 +166,11 @@ def retrieval_scores(images: Tensor, texts: Tensor, image: Tensor, truth: Tensor
         ``text_r1``: the first caption of a picture is true of it; ``chance``: the mean share of true pairs.
     """
     scores = images @ texts.T
-    top = scores.topk(min(5, len(images)), dim=0).indices  # [5, C]
-    hits = truth.gather(0, top)
-    first = truth.gather(1, scores.argmax(1, keepdim=True))
+    pictures, sentences = found_true(scores, truth, 1)
     return {
-        "image_r1": 100 * hits[0].float().mean().item(),
-        "image_r5": 100 * hits.any(0).float().mean().item(),
-        "text_r1": 100 * first.float().mean().item(),
+        "image_r1": 100 * pictures.float().mean().item(),
+        "image_r5": 100 * found_true(scores, truth, 5)[0].float().mean().item(),
+        "text_r1": 100 * sentences.float().mean().item(),
         "chance": 100 * truth.float().mean().item(),
     }
 

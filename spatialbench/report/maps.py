@@ -22,7 +22,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from spatialbench.data.images import BadImage, decode, fit
+from spatialbench.data.images import fit, read_picture
 from spatialbench.errors import SpatialbenchError, atomic_path
 
 if TYPE_CHECKING:
@@ -212,20 +212,6 @@ def maps_of(
 def titles(names: Sequence[str]) -> list[str]:
     """The names, told apart by a number where one comes again: a page with two checkpoints."""
     return [f"{name} #{names[:k].count(name) + 1}" if names.count(name) > 1 else name for k, name in enumerate(names)]
-
-
-def read_picture(path: Path) -> Image.Image:
-    """A user's picture, turned upright, RGB.
-
-    Raises:
-        SpatialbenchError: missing, truncated or no picture.
-    """
-    try:
-        return decode(path.read_bytes(), upright=True)
-    except OSError as error:
-        raise SpatialbenchError(f"cannot read the image {path}: {error.strerror or error}") from error
-    except BadImage as error:
-        raise SpatialbenchError(f"{path}: {error}; give a JPEG or PNG file") from error
 
 
 def inside(point: Point, size: tuple[int, int], image: str) -> Point:
