@@ -235,7 +235,7 @@ def _check_words(name: str, flags: Sequence[str]) -> None:
 
 def _evaluate(name: str, resolved: Resolved, options: argparse.Namespace) -> int:
     """validate, test and predict."""
-    from spatialbench import training
+    from spatialbench import scoring
     from spatialbench.build import build
     from spatialbench.callbacks import Interruptions, StepProgress
     from spatialbench.method import Method
@@ -245,11 +245,11 @@ def _evaluate(name: str, resolved: Resolved, options: argparse.Namespace) -> int
 
     checkpoint, notes = checkpoint_of(resolved, options.ckpt_path, Path(options.runs), options.seed)
     for note in notes:
-        training.say(note)
-    with Interruptions(), training.readable_errors(resolved):
+        scoring.say(note)
+    with Interruptions(), scoring.readable_errors(resolved):
         built = build(resolved, [StepProgress(resolved.page.name)])
         if name == "validate":
-            metrics = training.validate(built, checkpoint)
+            metrics = scoring.validate(built, checkpoint)
             print(json.dumps(metrics, indent=2) if options.format == "json" else _lines(metrics))
             return 0
         if not isinstance(built.model, Method):
@@ -257,10 +257,10 @@ def _evaluate(name: str, resolved: Resolved, options: argparse.Namespace) -> int
                 f"page {resolved.page.path} has no pair test; 'spatialbench validate' scores it on its own task"
             )
         if name == "test":
-            outcomes, fingerprint = training.test(built, checkpoint)
-            measures = training.measure(built, resolved)
+            outcomes, fingerprint = scoring.test(built, checkpoint)
+            measures = scoring.measure(built, resolved)
             if options.format == "json":
-                found = {"data_fingerprint": fingerprint, **training.scores_json(outcomes.scores())}
+                found = {"data_fingerprint": fingerprint, **scoring.scores_json(outcomes.scores())}
                 print(json.dumps(found | ({} if measures is None else {"measures": measures.values()}), indent=2))
                 return 0
             print_run(f"{resolved.label} on {resolved.data_arguments.get('path') or 'its test set'}", outcomes)

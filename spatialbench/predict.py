@@ -18,7 +18,7 @@ from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.method import Method
 from spatialbench.relations import parse
 from spatialbench.runs import read_checkpoint
-from spatialbench.training import load_weights, test
+from spatialbench.scoring import load_weights, test
 
 
 @dataclass(frozen=True)

@@ -213,7 +213,7 @@ def run(options: argparse.Namespace, command: str) -> None:
         raise SpatialbenchError(f"--out: the numbers go to a JSON file; give a name that ends in .json: {options.out}")
     from spatialbench.callbacks import Interruptions
     from spatialbench.experiment import resolve
-    from spatialbench.training import readable_errors, say
+    from spatialbench.scoring import readable_errors, say
 
     resolved = resolve(options.config, options.track, options.budget, runs=options.runs)
     with Interruptions(), readable_errors(resolved):
@@ -248,7 +248,7 @@ def encoded_size(asked: int | None, resolved: Resolved, model: Method) -> tuple[
 def _measured(resolved: Resolved, options: argparse.Namespace) -> dict[str, Any]:
     """Where the numbers come from, and the numbers of the rooms' validation split."""
     from spatialbench.data.rooms.regions import RoomsRegions
-    from spatialbench.training import load_method, say
+    from spatialbench.scoring import load_method, say
 
     model, checkpoint = load_method(resolved, options.ckpt_path, Path(options.runs), None)
     size, note = encoded_size(options.size, resolved, model)

@@ -154,7 +154,7 @@ def run(options: argparse.Namespace) -> None:
     picture = read_picture(Path(options.image))
     points = [inside(Point(*point), picture.size, options.image) for point in options.point]
     from spatialbench.experiment import resolve
-    from spatialbench.training import readable_errors, say
+    from spatialbench.scoring import readable_errors, say
 
     runs = Path(options.runs)
     pages = [resolve(page, options.track, options.budget, options.seed, runs=runs) for page in options.config]
@@ -193,7 +193,7 @@ def maps_of(
     import torch
 
     from spatialbench.evaluation.contexts import encoded_size
-    from spatialbench.training import load_method, say
+    from spatialbench.scoring import load_method, say
 
     model, checkpoint = load_method(resolved, given, Path(options.runs), options.seed)
     size, note = encoded_size(options.size, resolved, model)

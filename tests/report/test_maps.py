@@ -16,7 +16,7 @@ from spatialbench.cli import main
 from spatialbench.data.images import fit
 from spatialbench.experiment import resolve
 from spatialbench.report.maps import Point, above_midpoint, affinity, draw, titles, token_at
-from spatialbench.training import load_method
+from spatialbench.scoring import load_method
 from tests import tiny
 
 # ---- the maps
