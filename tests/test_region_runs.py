@@ -14,14 +14,17 @@ import torch
 from PIL import Image
 
 from spatialbench import training
+from spatialbench.build import build
 from spatialbench.callbacks import Interrupted
 from spatialbench.cli import main
+from spatialbench.data.region_batches import RegionDataModule
 from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.measures import Measures
 from spatialbench.experiment import Resolved, region_set, region_settings, resolve
 from spatialbench.methods.r_sc_rla import RegionDistillation
 from spatialbench.pages import load_track
 from spatialbench.runs import RunRecord, measured, read_checkpoint
+from spatialbench.scoring import measure_into
 from spatialbench.training import fit
 from tests import tiny
 
@@ -208,6 +211,23 @@ def test_a_finished_run_is_measured_again_where_the_track_asks_for_more(folder: 
     record.measures.write_bytes(b"PK")
     fit(made)
     assert Measures.load(record.measures).digest == before.digest
+
+
+def test_measures_go_where_the_track_asks_for_none(folder: Path) -> None:
+    made = run(folder / "text.yaml")
+    fit(made)
+    path = RunRecord.read(made.run_dir).measures
+    assert path.exists()
+    measure_into(path, build(made), replace(made, track=replace(made.track, regions=None)), None)
+    assert not path.exists()
+
+
+def test_what_is_trained_on_is_opened_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = []
+    plain = RegionDataModule._regions
+    monkeypatch.setattr(RegionDataModule, "_regions", lambda self: opened.append(1) or plain(self))
+    fit(run(folder / "text.yaml"))
+    assert len(opened) == 1
 
 
 @pytest.mark.parametrize("key", ["model.init_args.student", "data.init_args.region_path"])

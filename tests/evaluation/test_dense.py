@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 
+from spatialbench.evaluation import dense
 from spatialbench.evaluation.dense import (
     cell_shares,
     cluster_classes,
@@ -35,10 +37,10 @@ def test_cells_masks_and_tokens_by_hand() -> None:
     masks[1, 3, 3] = True  # a quarter of the last cell
     assert cell_shares(masks, (2, 2)).tolist() == [[[1, 0.5], [0, 0]], [[0, 0], [0, 0.25]]]
     assert token_segments(masks, (2, 2)).tolist() == [[1, 1], [0, 0]]  # half is enough, a quarter is not
-    dense = F.normalize(torch.randn(2, 2, 5, generator=torch.Generator().manual_seed(0)), dim=-1)
-    found = mask_tokens(dense, masks)
-    torch.testing.assert_close(found[0], F.normalize(dense[0, 0] + dense[0, 1] / 2, dim=0))
-    torch.testing.assert_close(found[1], dense[1, 1])  # small, and yet there
+    tokens = F.normalize(torch.randn(2, 2, 5, generator=torch.Generator().manual_seed(0)), dim=-1)
+    found = mask_tokens(tokens, masks)
+    torch.testing.assert_close(found[0], F.normalize(tokens[0, 0] + tokens[0, 1] / 2, dim=0))
+    torch.testing.assert_close(found[1], tokens[1, 1])  # small, and yet there
     assert token_segments(masks[:0], (2, 3)).tolist() == [[0, 0, 0]] * 2
 
 
@@ -82,3 +84,27 @@ def test_cluster_overlap_is_the_same_twice() -> None:
     tokens = F.normalize(torch.randn(60, 5, generator=torch.Generator().manual_seed(0)), dim=-1)
     label = torch.arange(60) % 4
     assert cluster_overlap(tokens, label, 6, seed=1) == cluster_overlap(tokens, label, 6, seed=1)
+
+
+def test_k_means_places_its_centres_by_some_tokens_and_gives_all_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes = []
+    plain = dense.kmeans2
+    monkeypatch.setattr(dense, "kmeans2", lambda points, *a, **k: sizes.append(len(points)) or plain(points, *a, **k))
+    monkeypatch.setattr(dense, "FITTED", 20)
+    tokens = torch.eye(2).repeat_interleave(25, dim=0)
+    assert cluster_classes(tokens, torch.arange(50) // 25, 2).tolist() == [0] * 25 + [1] * 25
+    assert cluster_classes(tokens[::5], torch.arange(50)[::5] // 25, 2).shape == (10,)
+    assert sizes == [20, 10]
+
+
+def test_overlap_adds_up_the_starts(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+
+    def found(tokens: torch.Tensor, label: torch.Tensor, clusters: int, seed: int) -> np.ndarray:
+        seeds.append(seed)
+        return np.array([0, 0, 1, 1]) if seed == 7 else np.array([-1, 0, 1, 1])
+
+    monkeypatch.setattr(dense, "cluster_classes", found)
+    value = cluster_overlap(torch.eye(4), torch.tensor([0, 0, 1, 1]), 2, seed=7)
+    assert seeds == [7, 8, 9, 10]
+    assert value == pytest.approx(100 * ((2 + 3 * 1) / (4 * 2) + 1) / 2)

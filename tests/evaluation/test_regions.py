@@ -13,6 +13,7 @@ from torch import Tensor
 from torchmetrics.functional.classification import multiclass_accuracy
 
 from spatialbench.data.region_sets import CaptionSet, Regions, RegionSet
+from spatialbench.evaluation import regions
 from spatialbench.evaluation.regions import data_fingerprint, measure, retrieval
 from spatialbench.prompts import class_embeddings
 
@@ -153,3 +154,17 @@ def test_pictures_without_regions_count_for_nothing() -> None:
     assert found.ratios["box_top1"].denominator[0, 1].sum() == 0
     assert found.ratios["same_mask"].denominator[0, :, 0].tolist() == [1, 0, 1, 1]
     assert found.values()["box_top1"] == pytest.approx(100)
+
+
+def test_every_start_of_k_means_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds = []
+
+    def found(tokens: Tensor, label: Tensor, clusters: int, seed: int) -> np.ndarray:
+        seeds.append(seed)
+        return label.numpy()
+
+    monkeypatch.setattr(regions, "cluster_classes", found)
+    above, below = measure(Eyes(), Painted(PAIRS)).ratios["cluster"]
+    assert seeds == list(range(regions.STARTS))
+    assert above[0].tolist() == below[0].tolist()
+    assert below[0, 0].tolist() == [regions.STARTS * 2, regions.STARTS * 2, 0, 0]  # two tokens of each class
