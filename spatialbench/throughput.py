@@ -115,7 +115,7 @@ def training(page: Path, seconds: float) -> dict[str, float]:
 def distillation(page: Path, seconds: float) -> dict[str, float]:
     """Pictures a second of the training step of a page of regions and of what makes its batches, and milliseconds of
     the parts of a step; the crops of fixed regions are in the cache, as they are in training."""
-    resolved = resolve(page, overrides={"data": {"init_args": {"region_images": IMAGES // 4, "val_images": 1}}})
+    resolved = resolve(page, budget="smoke")  # few pictures, of the size of every budget
     built = build(resolved)
     model, data = built.model, built.data
     assert isinstance(data, RegionDataModule)

@@ -14,7 +14,7 @@ from typing import Any, Literal, TypedDict, get_args
 
 import numpy as np
 import torch
-from lightning import LightningModule
+from lightning import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
@@ -158,24 +158,23 @@ def generator(key: tuple[int, int, int]) -> torch.Generator:
     return torch.Generator().manual_seed(int(state) % 2**63)
 
 
-def check_sampling(module: LightningModule, wide: bool) -> None:
-    """Whether the datamodule of a training gives what a method of regions learns from.
+def regions_of(trainer: Trainer, wide: bool) -> RegionDataset:
+    """What a method of regions learns from.
 
     Args:
-        module: the method, attached to its trainer.
-        wide: whether it needs the larger boxes.
+        trainer: whose datamodule it is.
+        wide: whether the method needs the larger boxes.
 
     Raises:
         SpatialbenchError: another datamodule, or no larger boxes.
     """
-    data = getattr(module.trainer, "datamodule", None)
+    data = getattr(trainer, "datamodule", None)
     name = f"{RegionDataModule.__module__}.{RegionDataModule.__qualname__}"
     if not isinstance(data, RegionDataModule):
-        raise SpatialbenchError(
-            f"{type(module).__qualname__} learns from regions: the page needs data.class_path {name}"
-        )
+        raise SpatialbenchError(f"the method learns from regions: the page needs data.class_path {name}")
     if wide and not data.sampling.wide:
         raise SpatialbenchError("data.init_args.wide is 0, and this method learns from larger boxes; 4 is usual")
+    return data.region_set
 
 
 def crop_keys(pixels: Tensor, boxes: Tensor, image: Tensor) -> list[bytes]:

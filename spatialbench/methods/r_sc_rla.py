@@ -26,13 +26,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spatialbench.data.region_batches import RegionBatch, RegionDataset, check_sampling, generator
+from spatialbench.data.region_batches import RegionBatch, RegionDataset, generator, regions_of
 from spatialbench.data.regions import crops as cut_out
 from spatialbench.distillation import (
     Normaliser,
@@ -162,7 +162,6 @@ class RegionDistillation(Method):
         """Makes the teacher, of the weights that training starts from."""
         if stage != "fit":
             return
-        check_sampling(self, wide=self.scd.teacher != "none" and self.scd.boxes != "regions")
         refiner = None
         if self.scd.teacher == "refiner":
             if not self._refiner:
@@ -173,8 +172,8 @@ class RegionDistillation(Method):
             self.teacher = Teacher(self.student, self.mean, self.std, refiner)
 
     def on_fit_start(self) -> None:
-        data: Any = getattr(self.trainer, "datamodule", None)
-        self.prepare(data.region_set, first=self.trainer.is_global_zero, wait=self.trainer.strategy.barrier)
+        regions = regions_of(self.trainer, wide=self.scd.teacher != "none" and self.scd.boxes != "regions")
+        self.prepare(regions, first=self.trainer.is_global_zero, wait=self.trainer.strategy.barrier)
 
     def prepare(self, regions: RegionDataset, first: bool = True, wait: Callable[[], object] = lambda: None) -> None:
         """Computes once what is frozen and recurs: the classes' embeddings, and those of crops that are fixed.

@@ -25,7 +25,7 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from spatialbench.backbones.towers import encode_dense
-from spatialbench.data.region_batches import RegionBatch, check_sampling, generator
+from spatialbench.data.region_batches import RegionBatch, generator, regions_of
 from spatialbench.distillation import region_tokens, token_contrast
 from spatialbench.errors import SpatialbenchError
 from spatialbench.method import DEFAULTS, FineTuning, Method
@@ -82,9 +82,8 @@ class Refiner(Method):
                 f"background {background} is {self.strip} of the {grid} tokens a side: take 1 or more"
             )
 
-    def setup(self, stage: str) -> None:
-        if stage == "fit":
-            check_sampling(self, wide=True)
+    def on_fit_start(self) -> None:
+        regions_of(self.trainer, wide=True)
 
     def dense(self, x: Tensor) -> Tensor:
         """The refined map; see ``Method.dense``."""

@@ -16,6 +16,7 @@ from spatialbench.data.datamodule import PairDataModule
 from spatialbench.data.region_batches import RegionBatch, RegionDataModule, RegionDataset, Sampling
 from spatialbench.distillation import crop_cosine, region_text, region_tokens, spatial_correlation
 from spatialbench.errors import SpatialbenchError
+from spatialbench.method import Method
 from spatialbench.methods.r_sc_rla import CorrelationSettings, RegionDistillation
 from spatialbench.methods.refiner import Refiner
 from spatialbench.teacher import Teacher, refiner_blocks
@@ -41,7 +42,6 @@ def method(language: str = "image", stage: str = "fit", **scd: object) -> Region
     made = RegionDistillation(student(), language, CorrelationSettings(**{"size": 3, **scd}))  # type: ignore[arg-type]
     made.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
     if stage:
-        made.trainer = attached()
         made.setup(stage)
     if language == "text":
         made.prepare(RegionDataset(Made(), Sampling("boxes")))
@@ -125,7 +125,6 @@ def test_the_teacher_is_the_refiner_where_it_is_asked_for() -> None:
     refiner.load_state_dict(dict(made.state_dict().items()), strict=False)
     made.start_from(refiner.state_dict(), "refiner")
     assert {name.split(".")[0] for name, _ in made.named_parameters()} == {"student"}  # weights, not a module
-    made.trainer = attached()
     made.setup("fit")
     torch.testing.assert_close(made.teacher.dense(images(2)), refiner.dense(images(2)))
     assert not torch.allclose(made.teacher.dense(images(2)), made.dense(images(2)))
@@ -148,7 +147,6 @@ def test_nothing_of_the_teacher_is_left() -> None:
 
 def test_a_refiner_that_is_not_there_is_one_line() -> None:
     made = RegionDistillation(student(), "none", CorrelationSettings("refiner"))
-    made.trainer = attached()
     with pytest.raises(SpatialbenchError, match="needs init_from, a page that makes a Refiner"):
         made.setup("fit")
     with pytest.raises(SpatialbenchError, match="first has no Refiner"):
@@ -197,16 +195,17 @@ def test_a_batch_without_classes_teaches_nothing() -> None:
     assert not any(p.grad.any() for p in made.parameters() if p.grad is not None)
 
 
-def test_what_a_datamodule_must_give_is_told() -> None:
-    made = RegionDistillation(student())
+@pytest.mark.parametrize(
+    "made", [RegionDistillation(student(), "image", CorrelationSettings("clip")), Refiner(student(), blocks=1)]
+)
+def test_what_a_datamodule_must_give_is_told(made: Method) -> None:
     made.trainer = attached()
     made.trainer.datamodule = PairDataModule()
     with pytest.raises(SpatialbenchError, match=r"the page needs data\.class_path .*RegionDataModule"):
-        made.setup("fit")
-    made = RegionDistillation(student(), "image", CorrelationSettings("clip"))
+        made.on_fit_start()
     made.trainer = attached(wide=0)
     with pytest.raises(SpatialbenchError, match=r"data\.init_args\.wide is 0"):
-        made.setup("fit")
+        made.on_fit_start()
 
 
 def test_pictures_of_one_colour_give_a_finite_loss() -> None:
