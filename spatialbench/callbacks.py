@@ -133,10 +133,11 @@ class StageClock(Callback):
 
     Stages: ``prepare`` (rendering, reading), ``cache`` (model set-up, tokens of the frozen VFM), ``train``,
     ``validate``, ``test`` (inside the steps: the model), ``wait`` (for the loader), ``other`` (checkpoints, logging,
-    the loop itself). ``start`` (the imports, the making of the objects) is the caller's.
+    the loop itself). ``start`` (the imports, the making of the objects) and ``measure`` (what is measured beside the
+    pairs) are the caller's.
     """
 
-    MODEL_OR_RENDERING = ("prepare", "cache", "train", "validate", "test")
+    MODEL_OR_RENDERING = ("prepare", "cache", "train", "validate", "test", "measure")
 
     def __init__(self) -> None:
         self.seconds: defaultdict[str, float] = defaultdict(float)

@@ -109,7 +109,7 @@ def _run(resolved: Resolved, before: RunRecord, clock: StageClock, interruptions
             _start_from(built.model, resolved.init_from)
         if resolved.needs_training:
             _train(built, resolved, last, resume)
-        result = _finish(built, resolved, last, regions)
+        result = _finish(built, resolved, last, regions, clock)
     except BaseException:
         clock.lap("other")
         with suppress(SpatialbenchError):  # the error under way is the one to be seen
@@ -144,7 +144,9 @@ def _train(built: Built, resolved: Resolved, last: Path, resume: Mapping[str, An
     built.trainer.save_checkpoint(last)
 
 
-def _finish(built: Built, resolved: Resolved, last: Path, regions: RegionSet | None) -> dict[str, Any]:
+def _finish(
+    built: Built, resolved: Resolved, last: Path, regions: RegionSet | None, clock: StageClock
+) -> dict[str, Any]:
     """The pair test and the measures of a method; of a module with a task of its own validation and its ``finish``.
 
     Args:
@@ -160,7 +162,9 @@ def _finish(built: Built, resolved: Resolved, last: Path, regions: RegionSet | N
         outcomes, fingerprint = test(built, trained)
         if built.trainer.is_global_zero:
             outcomes.save(resolved.run_dir / "outcomes.npz")
+            clock.lap("other")
             measure_into(RunRecord(resolved.run_dir, {}).measures, built, resolved, regions)
+            clock.lap("measure")
         if trained is None and resolved.init_from is not None:
             built.trainer.save_checkpoint(last)
         return {**result, "data_fingerprint": fingerprint, "scores": scores_json(outcomes.scores())}

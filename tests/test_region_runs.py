@@ -121,7 +121,9 @@ def test_one_command_makes_every_stage_and_leaves_a_clip(folder: Path) -> None:
     assert all(name.startswith(blocks) for name in moved)
     assert any(not torch.equal(tuned[name], distilled[name]) for name in tuned if not name.startswith(blocks))
     for stage in stages:
-        found = Measures.load(RunRecord.read(stage.run_dir).measures)
+        done = RunRecord.read(stage.run_dir)
+        assert done.info["wall_seconds"]["measure"] > 0
+        found = Measures.load(done.measures)
         assert {"box_top1", "mask_top1", "same_mask", "cluster"} <= found.values().keys()
         assert found.pictures == 6
 
