@@ -130,12 +130,16 @@ def encode_image(model: Model, pixels: Tensor, mix: Mix | None = None) -> Tensor
         [B, D], not normalised.
     """
     visual = model.visual
-    x = _embed(visual, pixels)
+    x = embed_patches(visual, pixels)
     *blocks, last = visual.transformer.resblocks
     for number, block in enumerate(blocks):
         x = attention_block(block, x, mix and partial(mix, number))
     read = torch.zeros(len(x), dtype=torch.long, device=x.device) if visual.pool_type == "tok" else None
-    x = attention_block(last, x, mix and partial(mix, len(blocks)), read=read)
+    return pool(visual, attention_block(last, x, mix and partial(mix, len(blocks)), read=read))
+
+
+def pool(visual: Any, x: Tensor) -> Tensor:
+    """Tokens that left the last block [B, 1 + h w, width], the class token first -> embeddings [B, D]."""
     if visual.pool_type == "tok":
         x = visual.ln_post(x[:, 0])
     elif visual.final_ln_after_pool:
@@ -160,7 +164,7 @@ def encode_dense(model: Model, pixels: Tensor, mix: Mix | None = None, blocks: S
     Source: CLIPSelf's ``encode_dense``; specs/r_sc_rla.md 2.1.
     """
     visual = model.visual
-    x = _embed(visual, pixels)
+    x = embed_patches(visual, pixels)
     *before, last = visual.transformer.resblocks if blocks is None else blocks
     for number, block in enumerate(before):
         x = attention_block(block, x, mix and partial(mix, number))
@@ -169,7 +173,7 @@ def encode_dense(model: Model, pixels: Tensor, mix: Mix | None = None, blocks: S
     return x.unflatten(1, (pixels.shape[-2] // visual.patch_size[0], pixels.shape[-1] // visual.patch_size[1]))
 
 
-def _embed(visual: Any, pixels: Tensor) -> Tensor:
+def embed_patches(visual: Any, pixels: Tensor) -> Tensor:
     """Images [B, 3, H, W] -> the tokens that enter the first block [B, 1 + h w, width], class token first."""
     x = visual.conv1(pixels)
     grid = (x.shape[-2], x.shape[-1])
