@@ -126,7 +126,7 @@ def _data_check(argv: list[str]) -> int:
             raise SpatialbenchError(f"{options.file} is a COCO file; say where its pictures are with --images FOLDER")
         print_coco(check_coco(options.file, options.images, options.size, options.masks, options.strict))
         return 0
-    if options.images is not None or options.masks is not None:
+    if (options.images is not None or options.masks is not None) and Path(options.file).exists():
         raise SpatialbenchError(f"{options.file} is no COCO file; --images and --masks are for those")
     print_report(check_file(options.file, options.strict))
     return 0

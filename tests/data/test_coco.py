@@ -649,6 +649,8 @@ def test_the_command_checks_a_coco_file(tmp_path: Path, capsys: pytest.CaptureFi
     path.write_text("[]")
     with pytest.raises(SpatialbenchError, match="is no COCO file"):
         RUN["data"](["check", str(path), "--images", str(tmp_path)])
+    with pytest.raises(SpatialbenchError, match=r"none\.json: No such file"):
+        RUN["data"](["check", str(tmp_path / "none.json"), "--images", str(tmp_path)])
 
 
 # ------------------------------------------------------------------------------------------------------- data export
