@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 DATAMODULE = "spatialbench.data.datamodule.PairDataModule"
 """The datamodule of every page that names no other."""
-REGION = "region_"
+OWN = ("region_", "picture_")
 """Keys of a track's data block that begin so concern pages with a datamodule of their own only."""
 
 
@@ -131,23 +131,24 @@ def compose(page: Page, track: Track, budget: str, seed: int, overrides: Mapping
 def data_of(block: Mapping[str, Any], page: Page) -> Config:
     """What of a track's data block concerns a page."""
     own = bool((page.config.get("data") or {}).get("class_path"))
-    return {key: value for key, value in block.items() if own or not key.startswith(REGION)}
+    return {key: value for key, value in block.items() if own or not key.startswith(OWN)}
 
 
 def _prune_data(block: Config, cls: type, track: Track) -> Config:
     """The part of a track's data block that a datamodule of a page's own takes.
 
     Raises:
-        SpatialbenchError: a key ``region_...`` that it does not take, though it takes others.
+        SpatialbenchError: a key ``region_...`` that it does not take, though it takes others; likewise ``picture_...``.
     """
     from spatialbench.signatures import parameters, prune
 
-    known = [key for key in parameters(cls) if key.startswith(REGION)]
-    strange = [key for key in block if key.startswith(REGION) and key not in known] if known else []
-    if strange:
-        raise SpatialbenchError(
-            f"unknown key 'data.{strange[0]}' (track {track.path}){did_you_mean(strange[0], known)}"
-        )
+    for prefix in OWN:
+        known = [key for key in parameters(cls) if key.startswith(prefix)]
+        strange = [key for key in block if key.startswith(prefix) and key not in known] if known else []
+        if strange:
+            raise SpatialbenchError(
+                f"unknown key 'data.{strange[0]}' (track {track.path}){did_you_mean(strange[0], known)}"
+            )
     return prune(block, cls)
 
 
@@ -192,14 +193,14 @@ def _check_overrides(page: Page, overrides: Mapping[str, Any]) -> None:
     """Refuses what would reach this stage and not those that it starts from.
 
     Raises:
-        SpatialbenchError: another student, or other pictures of regions, for a page with ``init_from``.
+        SpatialbenchError: another student, or other pictures to learn from, for a page with ``init_from``.
     """
     if page.init_from is None:
         return
     model = (overrides.get("model") or {}).get("init_args") or {}
     data = overrides.get("data") or {}
     strange = [f"model.init_args.{key}" for key in ("student",) if key in model]
-    strange += [f"data.init_args.{key}" for key in data.get("init_args") or {} if key.startswith(REGION)]
+    strange += [f"data.init_args.{key}" for key in data.get("init_args") or {} if key.startswith(OWN)]
     if strange:
         raise SpatialbenchError(
             f"--{strange[0]} would not reach {page.init_from}, which page {page.path} starts from: say it in a track "
