@@ -1,33 +1,227 @@
-"""Latent diffusion models: the only importer of diffusers."""
+"""A frozen latent diffusion model: what it says of a picture under a context of tokens. Built on diffusers' classes.
+
+    (1)  z = f E(x)                                  E: mean of the autoencoder's posterior, f its scaling factor
+    (2)  z_t = sqrt(a_t) z + sqrt(1 - a_t) e         a_t: product of 1 - beta up to t
+    (3)  L = mean over the latents of (U(z_t, t, C) - target)^2
+    (4)  target = e, or v = sqrt(a_t) e - sqrt(1 - a_t) z         by the scheduler's prediction_type
+    (5)  z' = (z_t - sqrt(1 - a_t) e') / sqrt(a_t), or sqrt(a_t) z_t - sqrt(1 - a_t) v'        e', v': what U says
+
+Letters: B images, G pixels a side, c h w channels, rows and columns of the latents, N tokens of the context, W their
+width, T positions of the text encoder.
+
+Source: latent diffusion (Rombach et al., arXiv 2112.10752); specs/generative.md 1.1 and 1.5.
+"""
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
+from collections.abc import Mapping
+from functools import cached_property
 from typing import Any
 
-from diffusers import AutoencoderKL
+import torch
+from torch import Tensor, nn
 
+from spatialbench import WEIGHTS
+from spatialbench.backbones.diffusion_files import OWN, check, find_folder, random_parts, read_parts
+from spatialbench.backbones.diffusion_text import PROMPT
+from spatialbench.backbones.token_cache import tensors_digest
 from spatialbench.errors import SpatialbenchError
 
-CONFIGS = Path(__file__).parent / "configs"
-OWN = "rooms-diffusion"
-"""The model shipped with the package: configs/rooms-diffusion.json, weights/rooms-diffusion/."""
-PRESETS = (OWN,)
-"""Architectures that can be had with random weights, each a file of ``configs``."""
+DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat16", "float16")}
+
+_OPENAI = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
-def build_vae(preset: str) -> AutoencoderKL:
-    """The autoencoder of a preset, random weights, trainable."""
-    return AutoencoderKL.from_config(_preset(preset)["vae"])
+class Diffusion(nn.Module):
+    """A frozen diffusion model. Always in eval mode, never with a gradient in its own weights.
+
+    Args:
+        unet, vae: diffusers' UNet2DConditionModel and AutoencoderKL, of one dtype.
+        scheduler: diffusers' DDPMScheduler; gives the betas and what the UNet predicts.
+        context: E [T, W], the text encoder's hidden states of the constant prompt.
+        legacy_range: give the autoencoder what DIVA's released code gives it: pixels that were normalised with OpenAI's
+            mean and deviation and taken back with ImageNet's, which scales the contrast by about 0.85.
+
+    Attributes:
+        image_size: G that goes with the UNet's native latents.
+        latent_shape: c, h, w of those.
+        steps: t is in [0, steps).
+        width: W.
+    """
+
+    context: Tensor
+
+    def __init__(
+        self,
+        unet: Any,
+        vae: Any,
+        scheduler: Any,
+        context: Tensor,
+        legacy_range: bool = False,
+    ) -> None:
+        super().__init__()
+        self.unet = unet.eval().requires_grad_(False)
+        self.vae = vae.eval().requires_grad_(False)
+        self.scheduler = scheduler
+        self.register_buffer("context", context.float(), persistent=False)
+        self.legacy_range = legacy_range
+        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        """Pixels a side of one latent."""
+        side = int(unet.config.sample_size)
+        self.image_size: int = side * self.factor
+        self.latent_shape: tuple[int, int, int] = (int(unet.config.in_channels), side, side)
+        self.steps: int = scheduler.config.num_train_timesteps
+        self.width: int = unet.config.cross_attention_dim
+
+    def train(self, mode: bool = True) -> Diffusion:
+        """Stays in eval mode."""
+        return super().train(False)
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights; the losses are in float32, or in float64 with it."""
+        return self.unet.dtype
+
+    @cached_property
+    def latents_fingerprint(self) -> str:
+        """Hash of everything that :meth:`latents` depends on beside the picture."""
+        extra = repr([self._scale, self._shift, self.legacy_range, str(self.vae.dtype)])
+        return tensors_digest(self.vae.state_dict(), extra)
+
+    @torch.no_grad()
+    def latents(self, pixels: Tensor) -> Tensor:
+        """(1).
+
+        Args:
+            pixels: uint8 [B, 3, G', G'], G' a multiple of ``factor``.
+
+        Returns:
+            float32 [B, c, h, w].
+
+        Raises:
+            SpatialbenchError: pictures of another type or size.
+        """
+        with torch.autocast(pixels.device.type, enabled=False):
+            posterior = self.vae.encode(self.vae_input(pixels).to(self.vae.dtype)).latent_dist
+            return (posterior.mean.to(self._loss_dtype) - self._shift) * self._scale  # (1)
+
+    def vae_input(self, pixels: Tensor) -> Tensor:
+        """uint8 [B, 3, G', G'] -> float32 [B, 3, G', G'] in [-1, 1], or in DIVA's range."""
+        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3 or self._cut(pixels):
+            raise SpatialbenchError(
+                f"the autoencoder reads images uint8 [B, 3, H, W] with H and W multiples of {self.factor}, found "
+                f"{str(pixels.dtype).removeprefix('torch.')} {list(pixels.shape)}; set the page's picture_size to "
+                f"{self.image_size}"
+            )
+        x = pixels.to(self._loss_dtype) / 255
+        if self.legacy_range:
+            (mean, std), (other_mean, other_std) = (
+                [torch.tensor(part, device=x.device, dtype=x.dtype).view(3, 1, 1) for part in pair]
+                for pair in (_OPENAI, _IMAGENET)
+            )
+            x = (x - mean) / std * other_std + other_mean
+        return 2 * x - 1
+
+    def noised(self, z: Tensor, t: Tensor, eps: Tensor) -> Tensor:
+        """(2), [B, c, h, w], of t int64 [B] and of z, eps [B, c, h, w]."""
+        return self.scheduler.add_noise(z, eps, t)
+
+    def loss(self, z: Tensor, t: Tensor, eps: Tensor, context: Tensor) -> Tensor:
+        """(3), one number a sample, differentiable in the context.
+
+        Args:
+            z, eps: [B, c, h, w].
+            t: int64 [B], in [0, steps).
+            context: C [B, N, W].
+
+        Returns:
+            float32 [B] (float64 where the weights are).
+        """
+        target = eps if self._predicts_noise else self.scheduler.get_velocity(z, eps, t)  # (4)
+        return (self._predict(self.noised(z, t, eps), t, context) - target).square().mean((1, 2, 3))  # (3)
+
+    @torch.no_grad()
+    def denoised(self, z: Tensor, t: Tensor, eps: Tensor, context: Tensor) -> Tensor:
+        """(5): the clean latents as one step from z_t tells them, [B, c, h, w]; arguments as in :meth:`loss`."""
+        z_t = self.noised(z, t, eps)
+        return self.clean(z_t, t, self._predict(z_t, t, context))
+
+    def clean(self, z_t: Tensor, t: Tensor, prediction: Tensor) -> Tensor:
+        """(5), of what the UNet predicts."""
+        a = self.scheduler.alphas_cumprod.to(z_t)[t].view(-1, 1, 1, 1)
+        if self._predicts_noise:
+            return (z_t - (1 - a).sqrt() * prediction) / a.sqrt()
+        return a.sqrt() * z_t - (1 - a).sqrt() * prediction
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """Latents [B, c, h, w] -> pictures uint8 [B, 3, G, G]."""
+        with torch.autocast(z.device.type, enabled=False):
+            x = self.vae.decode((z / self._scale + self._shift).to(self.vae.dtype)).sample
+        return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+    # ---------------------------------------------------------------------------------------- helpers
+    def _predict(self, z_t: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        with torch.autocast(z_t.device.type, enabled=False):
+            said = self.unet(z_t.to(self.dtype), t, encoder_hidden_states=context.to(self.dtype)).sample
+        return said.to(self._loss_dtype)
+
+    def _cut(self, pixels: Tensor) -> bool:
+        return bool(pixels.shape[2] % self.factor or pixels.shape[3] % self.factor)
+
+    @property
+    def _loss_dtype(self) -> torch.dtype:
+        return torch.promote_types(self.dtype, torch.float32)
+
+    @property
+    def _predicts_noise(self) -> bool:
+        return self.scheduler.config.prediction_type == "epsilon"
+
+    @property
+    def _scale(self) -> float:
+        return self.vae.config.scaling_factor
+
+    @property
+    def _shift(self) -> float:
+        return self.vae.config.shift_factor or 0.0
 
 
-def _preset(name: str) -> dict[str, Any]:
-    """The configurations of a preset's parts.
+def load_diffusion(
+    spec: str = OWN,
+    dtype: str = "bfloat16",
+    legacy_range: bool = False,
+    prompt: str = PROMPT,
+    hashes: Mapping[str, str] | None = None,
+    checkpointing: bool = False,
+    random_seed: int = 0,
+) -> Diffusion:
+    """A frozen diffusion model.
+
+    Args:
+        spec: ``rooms-diffusion``; a folder in diffusers' layout (``unet/``, ``vae/``, ``scheduler/``, ``tokenizer/``,
+            ``text_encoder/``); ``<owner>/<name>@<commit>`` on the Hugging Face Hub; or ``<preset>:random``, the exact
+            architecture with random weights: ``rooms-diffusion:random``, ``sd-2-1-base:random``.
+        dtype: of the frozen weights: ``bfloat16``, ``float16``, ``float32`` or ``float64``.
+        legacy_range: see ``Diffusion``.
+        prompt: the constant prompt.
+        hashes: sha256 of files of the folder, by path (``unet/diffusion_pytorch_model.safetensors``), checked first.
+        checkpointing: compute the UNet's activations again in the backward pass instead of keeping them.
+        random_seed: of the weights of ``:random``.
 
     Raises:
-        SpatialbenchError: there is no such preset.
+        SpatialbenchError: there is nothing of that name, or it is no such model; one line.
     """
-    if name not in PRESETS:
-        raise SpatialbenchError(f"diffusion {name!r}: no such preset; one of {', '.join(PRESETS)}")
-    return json.loads((CONFIGS / f"{name}.json").read_text())
+    if dtype not in DTYPES:
+        raise SpatialbenchError(f"diffusion {spec!r}: no dtype {dtype!r}; one of {', '.join(DTYPES)}")
+    name, _, weights = spec.partition(":")
+    if weights == "random":
+        parts = random_parts(name, prompt, random_seed)
+    else:
+        parts = read_parts(find_folder(spec, {OWN: WEIGHTS / OWN}, hashes or {}), prompt, spec)
+    check(parts, spec)
+    if checkpointing:
+        parts.unet.enable_gradient_checkpointing()
+    for part in (parts.unet, parts.vae):
+        nn.Module.to(part, DTYPES[dtype])  # diffusers' own ``to`` warns of modules that neither of the two has
+    return Diffusion(parts.unet, parts.vae, parts.scheduler, parts.context, legacy_range)

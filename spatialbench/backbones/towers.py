@@ -214,3 +214,21 @@ def encode_text(model: Model, tokens: Tensor) -> Tensor:
     if isinstance(model.text_projection, nn.Linear):
         return model.text_projection(x)
     return x if model.text_projection is None else x @ model.text_projection
+
+
+def text_states(model: Model, tokens: Tensor) -> Tensor:
+    """The text tower's hidden states behind the final norm, at every position, those behind the end token too.
+
+    Args:
+        tokens: int64 [C, T], T at most the context length.
+
+    Returns:
+        [C, T, width of the text tower], not projected. At the end token it is what ``encode_text`` projects.
+    """
+    length = tokens.shape[1]
+    x = model.token_embedding(tokens)
+    x = x + model.positional_embedding[:length].to(x.dtype)
+    mask = model.attn_mask[:length, :length]
+    for block in model.transformer.resblocks:
+        x = attention_block(block, x, mask=mask)
+    return model.ln_final(x)

@@ -20,10 +20,11 @@ from typing import Any
 
 import lightning as L
 import torch
+from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
-from spatialbench.backbones.diffusion import OWN, build_vae
+from spatialbench.backbones.diffusion_files import OWN, build, preset_config
 from spatialbench.errors import write_atomic
 from spatialbench.pretrain.data import DenseBatch
 from spatialbench.pretrain.student import adamw
@@ -57,7 +58,7 @@ class VaePretraining(L.LightningModule):
     """Trains the autoencoder.
 
     Args:
-        preset: as in ``backbones.diffusion.build_vae``.
+        preset: a name of ``backbones.diffusion_files.PRESETS``.
         lr, weight_decay, warmup: as in ``StudentPretraining``.
         latent_weight: w of (4).
         crop: side in pixels of the squares that it is trained on, a multiple of 8, one place a batch; the model is
@@ -79,7 +80,7 @@ class VaePretraining(L.LightningModule):
     ) -> None:
         super().__init__()
         self.save_hyperparameters()
-        self.vae = build_vae(preset)
+        self.vae = build(AutoencoderKL, preset_config(preset)["vae"])
         self.scores: dict[str, float] = {}
 
     def training_step(self, batch: DenseBatch, _: int) -> Tensor:

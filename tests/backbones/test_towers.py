@@ -151,3 +151,13 @@ def test_dense_at_another_size() -> None:
         model.visual.positional_embedding.copy_(model.visual.positional_embedding[3].clone())
     embedded = towers._positions(model.visual, (6, 6))
     torch.testing.assert_close(embedded, model.visual.positional_embedding[:1].expand(37, -1), rtol=1e-5, atol=1e-6)
+
+
+def test_the_text_tower_s_states_are_what_it_projects_at_the_end_token() -> None:
+    model = load_clip(student("states")).double()
+    tokens = TextTokenizer(student("states"))(CAPTIONS)
+    states = towers.text_states(model, tokens)
+    assert states.shape == (3, 20, 32)
+    ends = states[torch.arange(3), tokens.argmax(-1)] @ model.text_projection
+    torch.testing.assert_close(ends, model.encode_text(tokens), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(towers.text_states(model, tokens[:, :9]), states[:, :9], rtol=1e-12, atol=1e-12)
