@@ -15,11 +15,13 @@ Source: latent diffusion (Rombach et al., arXiv 2112.10752); specs/generative.md
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from spatialbench import WEIGHTS
 from spatialbench.backbones.diffusion_files import OWN, check, find_folder, random_parts, read_parts
@@ -139,13 +141,21 @@ class Diffusion(nn.Module):
             float32 [B] (float64 where the weights are).
         """
         target = eps if self._predicts_noise else self.scheduler.get_velocity(z, eps, t)  # (4)
-        return (self._predict(self.noised(z, t, eps), t, context) - target).square().mean((1, 2, 3))  # (3)
+        return (self.predict(self.noised(z, t, eps), t, context) - target).square().mean((1, 2, 3))  # (3)
+
+    def predict(self, z_t: Tensor, t: Tensor, context: Tensor) -> Tensor:
+        """What the UNet says, [B, c, h, w] in the dtype of the losses; arguments as in :meth:`loss`, z_t noised."""
+        device = z_t.device.type
+        fast = sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()  # torch's fused kernel is slow there
+        with torch.autocast(device, enabled=False), fast:
+            said = self.unet(z_t.to(self.dtype), t, encoder_hidden_states=context.to(self.dtype)).sample
+        return said.to(self._loss_dtype)
 
     @torch.no_grad()
     def denoised(self, z: Tensor, t: Tensor, eps: Tensor, context: Tensor) -> Tensor:
         """(5): the clean latents as one step from z_t tells them, [B, c, h, w]; arguments as in :meth:`loss`."""
         z_t = self.noised(z, t, eps)
-        return self.clean(z_t, t, self._predict(z_t, t, context))
+        return self.clean(z_t, t, self.predict(z_t, t, context))
 
     def clean(self, z_t: Tensor, t: Tensor, prediction: Tensor) -> Tensor:
         """(5), of what the UNet predicts."""
@@ -162,11 +172,6 @@ class Diffusion(nn.Module):
         return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
     # ---------------------------------------------------------------------------------------- helpers
-    def _predict(self, z_t: Tensor, t: Tensor, context: Tensor) -> Tensor:
-        with torch.autocast(z_t.device.type, enabled=False):
-            said = self.unet(z_t.to(self.dtype), t, encoder_hidden_states=context.to(self.dtype)).sample
-        return said.to(self._loss_dtype)
-
     def _cut(self, pixels: Tensor) -> bool:
         return bool(pixels.shape[2] % self.factor or pixels.shape[3] % self.factor)
 

@@ -78,7 +78,7 @@ def read_parts(folder: Path, prompt: str, spec: str) -> Parts:
     Raises:
         SpatialbenchError: a part is missing or damaged, or its weights do not fit its configuration.
     """
-    unet, vae = _read(UNet2DConditionModel, folder / "unet", spec), _read(AutoencoderKL, folder / "vae", spec)
+    unet, vae = read_part(UNet2DConditionModel, folder / "unet", spec), read_part(AutoencoderKL, folder / "vae", spec)
     try:
         scheduler = DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
     except Exception as error:
@@ -132,7 +132,7 @@ def check(parts: Parts, spec: str) -> None:
         raise SpatialbenchError(f"diffusion {spec!r}: {wrong}")
 
 
-def _read(cls: Any, folder: Path, spec: str) -> Any:
+def read_part(cls: Any, folder: Path, spec: str) -> Any:
     """One of diffusers' models out of its folder, float32, every weight from the file."""
     try:
         model, found = cls.from_pretrained(

@@ -1,0 +1,166 @@
+"""The UNet of the rooms' diffusion model: learns to tell the noise in latents, with a caption to read.
+
+    (1)  z_t = sqrt(a_t) z + sqrt(1 - a_t) e      z: latents of a picture, e: standard normal, t uniform
+    (2)  L = mean over pictures and latents of (U(z_t, t, C) - e)^2
+
+C are the hidden states of the student's text tower for one of the picture's captions, for every tenth picture those of
+the empty caption, so that samples can be guided (Ho and Salimans, arXiv 2207.12598).
+
+Source: latent diffusion (Rombach et al., arXiv 2112.10752), with Stable Diffusion's betas.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from spatialbench.backbones.clip import TextTokenizer, load_clip
+from spatialbench.backbones.diffusion import Diffusion
+from spatialbench.backbones.diffusion_files import OWN, build, preset_config, read_part
+from spatialbench.backbones.diffusion_text import STUDENT_FILE, caption_states
+from spatialbench.backbones.token_cache import content_key
+from spatialbench.data.cache import progress
+from spatialbench.errors import write_atomic
+from spatialbench.pretrain.data import CaptionBatch
+from spatialbench.pretrain.diffusion import step_generator, write_scores
+from spatialbench.pretrain.samples import CAPTIONS, draw_samples
+from spatialbench.pretrain.student import adamw
+
+_CHUNK = 32
+
+
+class UnetPretraining(L.LightningModule):
+    """Trains the UNet on latents that are computed once.
+
+    Args:
+        preset: a name of ``backbones.diffusion_files.PRESETS`` whose text encoder is a student's text tower.
+        autoencoder: folder in diffusers' layout, whose ``vae/`` is taken.
+        lr, weight_decay, warmup: as in ``StudentPretraining``.
+        empty: share of the pictures that come without a caption.
+        seed: of t, noise, and the choice of captions.
+        export: folder in diffusers' layout where ``finish`` writes ``unet/`` (float16), ``scheduler/``,
+            ``student.json``, ``unet.json``, the scores, and ``samples.png``.
+    """
+
+    def __init__(
+        self,
+        preset: str = OWN,
+        autoencoder: str = "spatialbench/weights/rooms-diffusion",
+        lr: float = 1e-3,
+        weight_decay: float = 0.01,
+        warmup: int = 100,
+        empty: float = 0.1,
+        seed: int = 0,
+        export: str = "spatialbench/weights/rooms-diffusion",
+    ) -> None:
+        super().__init__()
+        self.save_hyperparameters()
+        config = preset_config(preset)
+        self.text: dict[str, Any] = config["text"]
+        unet, scheduler = build(UNet2DConditionModel, config["unet"]), build(DDPMScheduler, config["scheduler"])
+        vae = read_part(AutoencoderKL, Path(autoencoder) / "vae", autoencoder)
+        self.model = Diffusion(unet, vae, scheduler, torch.zeros(self.text["length"], unet.config.cross_attention_dim))
+        self.model.unet.requires_grad_(True)  # in eval mode, as everything there: it has no dropout
+        self.student = load_clip(self.text["student"]).requires_grad_(False)
+        self.tokenizer = TextTokenizer(self.text["student"])
+        self.scores: dict[str, float] = {}
+        self._latents: dict[bytes, Tensor] = {}  # content of a picture -> float32 [c, h, w]
+
+    def states(self, captions: Sequence[str]) -> Tensor:
+        """C, float32 [B, T, W]."""
+        with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+            return caption_states(self.student, self.tokenizer, captions, self.text["length"])
+
+    def loss(self, z: Tensor, t: Tensor, eps: Tensor, states: Tensor) -> Tensor:
+        """(2), a picture: float32 [B]."""
+        with sdpa_kernel(SDPBackend.MATH):  # in bfloat16 the CPU's fused kernel has a slow backward pass
+            said = self.model.unet(self.model.noised(z, t, eps), t, encoder_hidden_states=states).sample  # (1)
+        return (said.float() - eps).square().mean((1, 2, 3))
+
+    def training_step(self, batch: CaptionBatch, _: int) -> Tensor:
+        generator = step_generator(self.hparams["seed"], self.global_step)
+        count = len(batch["pixels"])
+        z = self.latents(batch["pixels"])
+        t = torch.randint(self.model.steps, (count,), generator=generator).to(z.device)
+        eps = torch.randn(z.shape, generator=generator).to(z)
+        chosen = choose_captions(batch, generator)
+        without = torch.rand(count, generator=generator) < self.hparams["empty"]
+        captions = ["" if gone else caption for gone, caption in zip(without, chosen, strict=True)]
+        loss = self.loss(z, t, eps, self.states(captions)).mean()
+        self.log("loss", loss, prog_bar=True)
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        self._kept: list[Tensor] = []
+
+    def validation_step(self, batch: CaptionBatch, number: int) -> None:
+        """The loss with the picture's own caption, the next picture's, and none, at the same t and noise."""
+        generator = step_generator(self.hparams["seed"], number)
+        z = self.latents(batch["pixels"])
+        t = torch.randint(self.model.steps, (len(z),), generator=generator).to(z.device)
+        eps = torch.randn(z.shape, generator=generator).to(z)
+        own = choose_captions(batch, generator)
+        losses = [self.loss(z, t, eps, self.states(c)) for c in (own, own[1:] + own[:1], [""] * len(own))]
+        self._kept.append(torch.stack(losses))
+
+    def on_validation_epoch_end(self) -> None:
+        own, other, empty = torch.cat(self._kept, dim=1).double().mean(1).tolist()
+        self.scores = {
+            "loss": own,
+            "loss_other_caption": other,
+            "loss_empty_caption": empty,
+            "text_use": 100 * (1 - own / other),
+        }
+        self.log_dict({f"val/{name}": value for name, value in self.scores.items()}, prog_bar=True)
+
+    def configure_optimizers(self) -> Any:
+        return adamw(self, self.hparams["lr"], self.hparams["weight_decay"], self.hparams["warmup"])
+
+    # ---------------------------------------------------------------------------------------- latents
+    def on_fit_start(self) -> None:
+        """Every picture of the training goes through the autoencoder now."""
+        scenes: Any = self.trainer.datamodule.train_dataloader().dataset  # type: ignore[attr-defined]
+        rows = np.arange(len(scenes.rooms.scenes))
+        with progress("latents", len(rows), "images") as advance:
+            for start in range(0, len(rows), _CHUNK):
+                part = rows[start : start + _CHUNK]
+                self.latents(scenes.pixels(part).to(self.device))
+                advance(len(part))
+
+    def latents(self, pixels: Tensor) -> Tensor:
+        """Latents float32 [B, c, h, w] of uint8 [B, 3, S, S], each picture's computed once."""
+        keys = [content_key(image) for image in pixels.cpu().numpy()]
+        if missing := [row for row, key in enumerate(keys) if key not in self._latents]:
+            found = self.model.latents(pixels[missing]).cpu()
+            self._latents.update(zip((keys[row] for row in missing), found, strict=True))
+        return torch.stack([self._latents[key] for key in keys]).to(pixels.device)
+
+    # ---------------------------------------------------------------------------------------- the end
+    def finish(self, run_dir: Path) -> dict[str, float]:
+        """Writes weights, scores and samples; called when the page's training is done."""
+        folder = Path(self.hparams["export"])
+        self.model.unet.half().save_pretrained(folder / "unet")
+        self.model.scheduler.save_pretrained(folder / "scheduler")
+        write_atomic(folder / STUDENT_FILE, json.dumps(self.text, indent=2) + "\n")
+        write_scores(folder / "unet.json", self.scores)
+        self.model.unet.float()
+        draw_samples(self.model, self.states(CAPTIONS), self.states([""])[0], folder / "samples.png")
+        return self.scores
+
+
+def choose_captions(batch: CaptionBatch, generator: torch.Generator) -> list[str]:
+    """One of each picture's captions, "" for a picture that has none."""
+    own: list[list[str]] = [[] for _ in range(len(batch["pixels"]))]
+    for row, caption in zip(batch["image"].tolist(), batch["captions"], strict=True):
+        own[row].append(caption)
+    draws = torch.rand(len(own), generator=generator).tolist()
+    return [found[int(draw * len(found))] if found else "" for found, draw in zip(own, draws, strict=True)]
