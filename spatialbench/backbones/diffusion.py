@@ -144,10 +144,13 @@ class Diffusion(nn.Module):
         return (self.predict(self.noised(z, t, eps), t, context) - target).square().mean((1, 2, 3))  # (3)
 
     def predict(self, z_t: Tensor, t: Tensor, context: Tensor) -> Tensor:
-        """What the UNet says, [B, c, h, w] in the dtype of the losses; arguments as in :meth:`loss`, z_t noised."""
+        """What the UNet says, [B, c, h, w] in the dtype of the losses; arguments as in :meth:`loss`, z_t noised.
+
+        On a CPU attention is written out: torch's fused kernel has a slow backward pass there.
+        """
         device = z_t.device.type
-        fast = sdpa_kernel(SDPBackend.MATH) if device == "cpu" else nullcontext()  # torch's fused kernel is slow there
-        with torch.autocast(device, enabled=False), fast:
+        plain = device == "cpu" and not self.unet.is_gradient_checkpointing  # whose second pass would have another
+        with torch.autocast(device, enabled=False), sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
             said = self.unet(z_t.to(self.dtype), t, encoder_hidden_states=context.to(self.dtype)).sample
         return said.to(self._loss_dtype)
 
