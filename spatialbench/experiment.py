@@ -26,6 +26,9 @@ DATAMODULE = "spatialbench.data.datamodule.PairDataModule"
 """The datamodule of every page that names no other."""
 OWN = ("region_", "picture_")
 """Keys of a track's data block that begin so concern pages with a datamodule of their own only."""
+PICTURES = "spatialbench.data.pictures."
+"""Where the datamodules are of pages that learn from pictures alone."""
+DIFFUSION = "rooms-diffusion"
 
 
 @dataclass(frozen=True)
@@ -248,7 +251,8 @@ def region_set(track: Track, budget: str) -> RegionSet | None:
 
 
 def weights_digests(model: Mapping[str, Any]) -> dict[str, str]:
-    """Parameter -> hash of the weights file that it names, for the ``student`` and ``vfm`` of a model block.
+    """Parameter -> hash of the weights file that it names, for the ``student``, ``vfm`` and ``diffusion`` of a model
+    block.
 
     Part of the hashes of runs and rows: other weights under the same name are another experiment. Weights that are no
     file here (a tag of the Hub, ``random``) are told apart by their name alone.
@@ -258,9 +262,26 @@ def weights_digests(model: Mapping[str, Any]) -> dict[str, str]:
         name, _, weights = str(model.get(key) or "").partition(":")
         path = Path(weights) if weights else WEIGHTS / f"{name}.safetensors"
         if name and path.is_file():
-            stat = path.stat()
-            found[key] = _file_digest(path.absolute(), stat.st_size, stat.st_mtime_ns)
+            found[key] = _digest(path)
+    name = str(model.get("diffusion") or "")
+    for folder in (WEIGHTS / name, Path(name)):
+        if name and "diffusion" not in found and folder.is_dir():
+            files = sorted(path for path in folder.rglob("*") if path.is_file())
+            found["diffusion"] = content_hash([[path.relative_to(folder).as_posix(), _digest(path)] for path in files])
     return found
+
+
+def model_of(config: Mapping[str, Any]) -> Config:
+    """The arguments of a page's model; a page that learns from pictures alone has the shipped diffusion model where it
+    names none."""
+    model = dict(config["model"].get("init_args") or {})
+    data = str((config.get("data") or {}).get("class_path"))
+    return {"diffusion": DIFFUSION, **model} if data.startswith(PICTURES) else model
+
+
+def _digest(path: Path) -> str:
+    stat = path.stat()
+    return _file_digest(path.absolute(), stat.st_size, stat.st_mtime_ns)
 
 
 @cache
@@ -274,5 +295,5 @@ def _config_hash(config: Config, start: Resolved | None) -> str:
     data = rest["data"].get("init_args", rest["data"])
     if data.get("seed") == config["seed_everything"]:
         del data["seed"]
-    rest["weights"] = weights_digests(rest["model"].get("init_args") or {})
+    rest["weights"] = weights_digests(model_of(rest))
     return content_hash(rest if start is None else {**rest, "init_from": start.config_hash})

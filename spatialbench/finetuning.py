@@ -125,6 +125,21 @@ def adamw(
 ) -> dict[str, Any]:
     """AdamW and its schedule, in the form that Lightning's ``configure_optimizers`` returns."""
     groups = parameter_groups(named, settings, pretrained)
-    optimizer = torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps)
+    return _scheduled(torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps), settings, total_steps)
+
+
+def sgd(
+    named: Iterable[tuple[str, nn.Parameter]],
+    settings: FineTuning,
+    total_steps: float,
+    pretrained: tuple[str, ...] = ("student.",),
+    momentum: float = 0.9,
+) -> dict[str, Any]:
+    """SGD with momentum and without decay, and its schedule, in the same form."""
+    groups = [{**group, "weight_decay": 0.0} for group in parameter_groups(named, settings, pretrained)]
+    return _scheduled(torch.optim.SGD(groups, momentum=momentum), settings, total_steps)
+
+
+def _scheduled(optimizer: torch.optim.Optimizer, settings: FineTuning, total_steps: float) -> dict[str, Any]:
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, learning_rate_factor(settings, total_steps))
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

@@ -3,7 +3,8 @@
 ``runs/<track>/<budget>/<page>/<config hash>/seed<k>/`` holds config.yaml (the complete configuration), last.ckpt
 (weights, optimizer, position), metrics.jsonl (training and validation), run.json (provenance, times, scores),
 outcomes.npz (the scores of every test record) and, where they were asked for, measures.npz (regions, dense quality,
-retrieval). run.json says ``finished: true`` only when all else is in place.
+retrieval) and, of a generative method, reconstructions.png. run.json says ``finished: true`` only when all else is in
+place.
 """
 
 from __future__ import annotations
@@ -88,13 +89,25 @@ def measured(resolved: Resolved, record: RunRecord) -> bool:
         return False
 
 
+FILES = (
+    "run.json",
+    "last.ckpt",
+    "outcomes.npz",
+    "measures.npz",
+    "metrics.jsonl",
+    "config.yaml",
+    "reconstructions.png",
+)
+"""What a run folder can hold."""
+
+
 def clear(run_dir: Path) -> None:
     """Removes what a run wrote, so that it starts from nothing.
 
     Raises:
         SpatialbenchError: a file cannot be removed.
     """
-    for name in ("run.json", "last.ckpt", "outcomes.npz", "measures.npz", "metrics.jsonl", "config.yaml"):
+    for name in FILES:
         try:
             (run_dir / name).unlink(missing_ok=True)
         except OSError as error:

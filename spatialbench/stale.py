@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from spatialbench.errors import SpatialbenchError
-from spatialbench.experiment import data_of, region_settings, weights_digests
+from spatialbench.experiment import data_of, model_of, region_settings, weights_digests
 from spatialbench.pages import Page, Track, content_hash, discover, load_page, load_track
 from spatialbench.relations import RELATIONS, Statement
 from spatialbench.results import Result
@@ -19,7 +19,7 @@ def page_hash(page: Page, budget: str) -> str:
     The blocks of other budgets do not make a row stale.
     """
     own = {key: value for key, value in page.config.items() if key != "budgets"}
-    weights = weights_digests(page.config["model"].get("init_args") or {})
+    weights = weights_digests(model_of(page.config))
     return content_hash({**own, "budget": (page.config.get("budgets") or {}).get(budget, {}), "weights": weights})
 
 
