@@ -7,13 +7,16 @@ import hashlib
 import json
 import os
 import signal
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache, cached_property
+from itertools import chain, islice
 from multiprocessing import get_context
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -27,6 +30,7 @@ from spatialbench.errors import SpatialbenchError
 TEST_IMAGES, TEST_PER_RELATION, MAX_PER_IMAGE = 2400, 600, 6
 """The test split: 600 records of each relation, drawn from this many scenes, at most so many from one."""
 
+T = TypeVar("T")
 _SHARD = 32  # scenes a process renders before it hands them over
 _RENDERING = "SPATIALBENCH_RENDERING"  # the folder that this process or the one that started it fills
 _here: str | None = None  # the folder that this process fills
@@ -92,26 +96,91 @@ def load(split: str, images: int | None, size: int, cache_dir: Path | None = Non
     if images is None and not test:
         raise SpatialbenchError(f"say how many images of the split {split!r} of rooms to take")
     count = TEST_IMAGES if images is None else images
-    folder = (cache_dir or cache_root()) / "rooms" / f"v{VERSION}-{_code_hash()}-{size}" / split
+    folder = (cache_dir or cache_root()) / "rooms" / f"v{VERSION}-{code_hash()}-{size}" / split
     store = _Store(folder, split, size)
     store.extend(count)
     return RoomsSet(split, *store.arrays(count), store.scenes(count), test)
 
 
 @cache
-def _code_hash() -> str:
-    """Hash of the generator's source and of of its libraries: a changed generator misses the cache."""
+def code_hash(*further: str) -> str:
+    """Hash of the generator's source, of ``further`` modules beside it and of its libraries: a changed generator misses
+    the cache."""
     import embreex  # noqa: F401
     import trimesh
 
     digest = hashlib.sha256(f"{trimesh.__version__} {np.__version__}".encode())
-    for name in ("shapes", "kinds", "scene", "render"):
+    for name in ("shapes", "kinds", "scene", "render", *further):
         digest.update((Path(__file__).parent / f"{name}.py").read_bytes())
     return digest.hexdigest()[:10]
 
 
 def _leave_interrupts_to_the_parent() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """A folder of the cache, made where it is not there, for this process alone.
+
+    Raises:
+        SpatialbenchError: it cannot be written, or this is a worker that reads the main module again.
+    """
+    if os.environ.get(_RENDERING) == str(folder) != _here:
+        raise SpatialbenchError(
+            "the rooms are rendered by processes that import your script again: put what it does under "
+            '`if __name__ == "__main__":`'
+        )
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = (folder / ".lock").open("w")
+    except OSError as error:
+        raise SpatialbenchError(
+            f"cannot write the cache {folder}: {error.strerror}; set SPATIALBENCH_CACHE to a folder you may write to"
+        ) from error
+    with stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
+
+
+def in_parallel(folder: Path, function: Callable[..., T], jobs: Iterable[tuple]) -> Generator[T, None, None]:
+    """``function(*job)`` of every job, in their order, by a process for each core.
+
+    Args:
+        folder: what is filled, which is locked.
+        function: of a module; its arguments and results go from process to process.
+        jobs: taken one by one, two for each process ahead of what was yielded; a single one is done here.
+    """
+    workers, waiting = max(1, len(os.sched_getaffinity(0))), deque[Future[T]]()
+    jobs = iter(jobs)
+    ahead = list(islice(jobs, 2))
+    jobs = chain(ahead, jobs)
+    with _rendering(folder):
+        if workers == 1 or len(ahead) < 2:
+            yield from (function(*job) for job in jobs)
+            return
+        with ProcessPoolExecutor(workers, get_context("spawn"), _leave_interrupts_to_the_parent) as pool:
+            try:
+                for job in jobs:
+                    waiting.append(pool.submit(function, *job))
+                    if len(waiting) == 2 * workers:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:  # after Ctrl-C only the jobs under way are waited for
+                pool.shutdown(wait=True, cancel_futures=True)
+
+
+@contextmanager
+def _rendering(folder: Path) -> Iterator[None]:
+    """Marks this process and those it starts: see ``locked``."""
+    global _here
+    os.environ[_RENDERING] = _here = str(folder)
+    try:
+        yield
+    finally:
+        os.environ.pop(_RENDERING, None)
+        _here = None
 
 
 def _render_shard(split: str, start: int, stop: int, size: int) -> tuple[int, bytes, bytes, bytes, list[str]]:
@@ -148,59 +217,20 @@ class _Store:
         counts.append(path.read_bytes().count(b"\n") if path.exists() else 0)
         return min(counts)
 
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        if os.environ.get(_RENDERING) == str(self.folder) != _here:  # a worker that reads the main module again
-            raise SpatialbenchError(
-                "the rooms are rendered by processes that import your script again: put what it does under "
-                '`if __name__ == "__main__":`'
-            )
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            stream = (self.folder / ".lock").open("w")
-        except OSError as error:
-            raise SpatialbenchError(
-                f"cannot write the cache {self.folder}: {error.strerror}; "
-                "set SPATIALBENCH_CACHE to a folder you may write to"
-            ) from error
-        with stream:
-            fcntl.flock(stream, fcntl.LOCK_EX)
-            yield
-
     def extend(self, count: int) -> None:
         """Renders what is missing up to ``count`` scenes."""
         if self._count() >= count:
             return
-        with self._locked():
+        with locked(self.folder):
             done = self._count()
             if done >= count:
                 return
             self._cut(done)
-            spans = [(k, min(k + _SHARD, count)) for k in range(done, count, _SHARD)]
-            workers = max(1, min(len(os.sched_getaffinity(0)), len(spans)))
-            with progress(f"rendering rooms/{self.split}", count - done, unit="images") as advance, self._rendering():
-                if workers == 1:
-                    for start, stop in spans:
-                        advance(self._append(_render_shard(self.split, start, stop, self.size)))
-                    return
-                with ProcessPoolExecutor(workers, get_context("spawn"), _leave_interrupts_to_the_parent) as pool:
-                    jobs = [pool.submit(_render_shard, self.split, a, b, self.size) for a, b in spans]
-                    try:
-                        for job in jobs:
-                            advance(self._append(job.result()))
-                    finally:  # after Ctrl-C only the shards under way are waited for
-                        pool.shutdown(wait=True, cancel_futures=True)
-
-    @contextmanager
-    def _rendering(self) -> Iterator[None]:
-        """Marks this process and those it starts: see ``_locked``."""
-        global _here
-        os.environ[_RENDERING] = _here = str(self.folder)
-        try:
-            yield
-        finally:
-            os.environ.pop(_RENDERING, None)
-            _here = None
+            jobs = [(self.split, k, min(k + _SHARD, count), self.size) for k in range(done, count, _SHARD)]
+            results = in_parallel(self.folder, _render_shard, jobs)
+            with progress(f"rendering rooms/{self.split}", count - done, unit="images") as advance, closing(results):
+                for shard in results:
+                    advance(self._append(shard))
 
     def _append(self, shard: tuple[int, bytes, bytes, bytes, list[str]]) -> int:
         count, *arrays, lines = shard

@@ -55,7 +55,7 @@ def test_a_finished_store_is_not_rendered_again(tmp_path: Path) -> None:
 def test_another_size_or_generator_misses_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     load("train", 1, SIZE, tmp_path)
     load("train", 1, SIZE + 4, tmp_path)
-    monkeypatch.setattr(store, "_code_hash", lambda: "another")
+    monkeypatch.setattr(store, "code_hash", lambda: "another")
     load("train", 1, SIZE, tmp_path)
     assert len(list((tmp_path / "rooms").iterdir())) == 3
 
