@@ -35,7 +35,7 @@ def sample(model: Diffusion, states: Tensor, empty: Tensor, guidance: float, ste
     Returns:
         uint8 [B, 3, G, G].
     """
-    scheduler: Any = build(DDIMScheduler, {**model.scheduler.config, "set_alpha_to_one": False, "steps_offset": 1})
+    scheduler: Any = build(DDIMScheduler, {**model.scheduler.config, "set_alpha_to_one": True, "steps_offset": 1})
     scheduler.set_timesteps(steps)
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn((len(states), *model.latent_shape), generator=generator).to(states)
