@@ -25,7 +25,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Literal, get_args
@@ -39,7 +39,7 @@ from spatialbench.backbones.visual_tokens import Tokens, visual_tokens
 from spatialbench.data.pictures import PictureBatch, PictureDataset, pictures_of, resized
 from spatialbench.data.region_batches import generator
 from spatialbench.errors import SpatialbenchError
-from spatialbench.finetuning import sgd
+from spatialbench.finetuning import adamw, sgd
 from spatialbench.latents import Latents
 from spatialbench.method import DEFAULTS, FineTuning, Method
 from spatialbench.reconstructions import NAME, PICTURES, SEED, denoised_panels, draw
@@ -68,9 +68,11 @@ class Diva(Method):
             of its accumulation over 5 batches (decision D6).
         legacy_range: give the autoencoder the released code's narrower range of pixels (D1).
         antialias: scale pictures to the student's size as CLIP does; false: as the released code (D3).
-        optimizer: ``sgd`` without decay, as DIVA, or the suite's ``adamw``; both with the settings of ``finetuning``.
+        optimizer: ``sgd`` without decay, as DIVA, or the suite's ``adamw``; both with the schedule of ``finetuning``.
         momentum: of ``sgd``.
-        finetuning: learning rates (``connection_lr`` is of P) and schedule; what it says of captions is of no use here.
+        lr: learning rate of the student and of P, which DIVA has in one group; None: those of ``finetuning``, lr and
+            connection_lr.
+        finetuning: learning rates and schedule; what it says of captions is of no use here.
 
     Raises:
         SpatialbenchError: a value out of its range.
@@ -93,6 +95,7 @@ class Diva(Method):
         antialias: bool = True,
         optimizer: Optimizer = "sgd",
         momentum: float = 0.9,
+        lr: float | None = None,
         finetuning: FineTuning = DEFAULTS,
     ) -> None:
         super().__init__(student, finetuning)
@@ -104,14 +107,15 @@ class Diva(Method):
         own = {"tokens": asdict(self.tokens), "inner_weights": self.weights, "offset": offset, "antialias": antialias}
         loading = {"dtype": dtype, "hashes": hashes, "checkpointing": checkpointing, "legacy_range": legacy_range}
         self.save_hyperparameters({"diffusion": diffusion, "cache": cache, **loading, **own})
-        self.save_hyperparameters({"optimizer": optimizer, "momentum": momentum})
+        self.save_hyperparameters({"optimizer": optimizer, "momentum": momentum, "lr": lr})
         for name, value, known in (("offset", offset, Offset), ("optimizer", optimizer, Optimizer)):
             if value not in get_args(known):
                 raise SpatialbenchError(f"{name} is {value!r}; one of {', '.join(get_args(known))}")
         if not self.weights or not all(weight > 0 and math.isfinite(weight) for weight in self.weights):
             raise SpatialbenchError(f"inner_weights is {self.weights}; give one number above 0 for each inner step")
-        if not 0 <= momentum < 1:
-            raise SpatialbenchError(f"momentum is {momentum}; it must be in [0, 1)")
+        if not 0 <= momentum < 1 or not (lr is None or lr >= 0):
+            raise SpatialbenchError(f"momentum {momentum} must be in [0, 1), lr {lr} 0 or more, or null")
+        self.rates = self.finetuning if lr is None else replace(self.finetuning, lr=lr, connection_lr=lr)
         for name, parameter in self.student.named_parameters():
             if not name.startswith("visual."):
                 parameter.requires_grad_(False)
@@ -219,10 +223,10 @@ class Diva(Method):
 
     def configure_optimizers(self) -> Any:
         """SGD or AdamW with warm-up and cosine over the trainer's steps; see ``FineTuning``."""
+        total = self.trainer.estimated_stepping_batches if self.rates.schedule == "cosine" else 0
         if self.optimizer == "adamw":
-            return super().configure_optimizers()
-        total = self.trainer.estimated_stepping_batches if self.finetuning.schedule == "cosine" else 0
-        return sgd(self.named_parameters(), self.finetuning, total, self.pretrained, self.momentum)
+            return adamw(self.named_parameters(), self.rates, total, self.pretrained)
+        return sgd(self.named_parameters(), self.rates, total, self.pretrained, self.momentum)
 
     def _log_drift(self, pixels: Tensor) -> None:
         """How far the image tower has moved, in the steps of which the trainer writes a line."""

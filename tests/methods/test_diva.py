@@ -277,8 +277,10 @@ def test_sgd_has_momentum_two_rates_and_no_decay(monkeypatch: pytest.MonkeyPatch
     expected = {"student": 0.1, "visual_proj": 0.3}
     named = {name: p for name, p in made.named_parameters() if p.requires_grad}
     assert {id(p): expected[name.split(".")[0]] for name, p in named.items()} == rates
-    made.optimizer = "adamw"
-    assert type(made.configure_optimizers()["optimizer"]) is torch.optim.AdamW
+    one = method(finetuning=settings, lr=0.2, optimizer="adamw").configure_optimizers()["optimizer"]
+    assert type(one) is torch.optim.AdamW
+    assert {group["lr"] for group in one.param_groups} == {0.2}
+    assert {group["weight_decay"] for group in one.param_groups} == {0.0, 0.2}
 
 
 def test_hyper_parameters_make_the_method_again() -> None:
@@ -296,7 +298,8 @@ def test_hyper_parameters_make_the_method_again() -> None:
         ({"optimizer": "lamb"}, "optimizer is 'lamb'; one of sgd, adamw"),
         ({"inner_weights": []}, r"inner_weights is \[\]; give one number above 0"),
         ({"inner_weights": [1, 0]}, "give one number above 0 for each inner step"),
-        ({"momentum": 1.0}, r"momentum is 1\.0"),
+        ({"momentum": 1.0}, r"momentum 1\.0 must be in \[0, 1\)"),
+        ({"lr": -1.0}, r"lr -1\.0 0 or more"),
     ],
 )
 def test_wrong_arguments(arguments: dict, what: str) -> None:
