@@ -9,8 +9,9 @@ import lightning as L
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
 
+from spatialbench.data.batches import ResumablePlans, training_loader
 from spatialbench.data.rooms import RoomsSet, load
 from spatialbench.data.rooms.captions import PLAIN, seen_things, write_captions
 
@@ -48,6 +49,10 @@ class _Scenes(Dataset):
     def pixels(self, rows: np.ndarray) -> Tensor:
         return torch.from_numpy(self.rooms.images[rows]).permute(0, 3, 1, 2).contiguous()
 
+    def __len__(self) -> int:
+        """Pictures."""
+        return len(self.rooms.scenes)
+
     def __getitem__(self, key: tuple[np.ndarray, int]) -> CaptionBatch | DenseBatch:
         rows, seed = key
         if self.names + self.pairs == 0:
@@ -71,25 +76,24 @@ class _Scenes(Dataset):
         )
 
 
-class _Batches(Sampler):
+class _Batches(ResumablePlans):
     """Batches of a fixed size in an order drawn from (seed, epoch); without ``shuffle``, in order and with the rest."""
 
-    def __init__(self, count: int, batch: int, seed: int, shuffle: bool) -> None:
-        self.count, self.batch, self.seed, self.shuffle, self.epoch = count, batch, seed, shuffle, 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning at the start of every epoch."""
-        self.epoch = epoch
+    def __init__(self, scenes: _Scenes, count: int, batch: int, seed: int, shuffle: bool) -> None:
+        super().__init__(scenes, count, batch, seed)
+        self.shuffled = shuffle
 
     def __len__(self) -> int:
-        return self.count // self.batch if self.shuffle else -(-self.count // self.batch)
+        return self.items // self.batch if self.shuffled else -(-self.items // self.batch)
 
     def __iter__(self) -> Iterator[tuple[np.ndarray, int]]:
         rng = np.random.default_rng([self.seed, self.epoch])
-        order = rng.permutation(self.count) if self.shuffle else np.arange(self.count)
+        order = rng.permutation(self.items) if self.shuffled else np.arange(self.items)
         for k in range(len(self)):
             rows = order[k * self.batch : (k + 1) * self.batch]
-            yield np.sort(rows), int(rng.integers(2**31)) if self.shuffle else 0
+            seed = int(rng.integers(2**31)) if self.shuffled else 0
+            if k >= self.start:
+                yield np.sort(rows), seed
 
 
 class PretrainData(L.LightningDataModule):
@@ -124,7 +128,7 @@ class PretrainData(L.LightningDataModule):
 
     def _loader(self, split: str, count: int, shuffle: bool) -> DataLoader:
         scenes = _Scenes(load(split, count, self.image_size), self.names, self.pairs, self.plain if shuffle else PLAIN)
-        return DataLoader(scenes, sampler=_Batches(count, self.batch_images, self.seed, shuffle), batch_size=None)
+        return training_loader(_Batches(scenes, count, self.batch_images, self.seed, shuffle))
 
     def train_dataloader(self) -> DataLoader:
         return self._loader("pretrain", self.images, shuffle=True)

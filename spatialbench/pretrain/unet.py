@@ -129,7 +129,7 @@ class UnetPretraining(L.LightningModule):
     def on_fit_start(self) -> None:
         """Every picture of the training goes through the autoencoder now."""
         scenes: Any = self.trainer.datamodule.train_dataloader().dataset  # type: ignore[attr-defined]
-        rows = np.arange(len(scenes.rooms.scenes))
+        rows = np.arange(len(scenes))
         with progress("latents", len(rows), "images") as advance:
             for start in range(0, len(rows), _CHUNK):
                 part = rows[start : start + _CHUNK]

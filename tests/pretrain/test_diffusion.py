@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
-from lightning import Trainer
+from lightning import Callback, Trainer
 from PIL import Image
 from torch import Tensor
 
@@ -149,6 +149,27 @@ def test_a_picture_s_latents_are_computed_once(autoencoder: str) -> None:
     assert asked == [1]
     assert again[0].equal(first[1])
     assert again[2].equal(first[0])
+
+
+def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(autoencoder: str, tmp_path: Path) -> None:
+    """Stopped in the middle of the second epoch."""
+
+    class Save(Callback):
+        def on_train_batch_end(self, trainer: Trainer, *_: object) -> None:
+            if trainer.global_step == 5:
+                trainer.save_checkpoint(tmp_path / "last.ckpt")
+
+    def train(callbacks: list[Callback], resume: Path | None = None) -> UnetPretraining:
+        torch.manual_seed(0 if resume is None else 1)
+        module = UnetPretraining(autoencoder=autoencoder, warmup=1)
+        trainer = Trainer(max_steps=7, accelerator="cpu", limit_val_batches=0, callbacks=callbacks, **QUIET)
+        trainer.fit(module, PretrainData(images=8, val_images=8, batch_images=2, names=1, pairs=1), ckpt_path=resume)
+        return module
+
+    whole = train([Save()])
+    resumed = train([], tmp_path / "last.ckpt")
+    for (name, one), other in zip(whole.named_parameters(), resumed.parameters(), strict=True):
+        assert one.equal(other), name
 
 
 def test_what_training_leaves_is_a_model_that_loads(
