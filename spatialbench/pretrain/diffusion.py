@@ -1,6 +1,6 @@
-"""The small latent diffusion model of the rooms: an autoencoder, and a UNet that reads captions.
+"""The autoencoder of the rooms' diffusion model; its UNet is trained in ``unet.py``.
 
-The autoencoder, x a picture in [-1, 1], E and D its two halves, n standard normal noise:
+x is a picture in [-1, 1], E and D the two halves, n standard normal noise:
 
     (1)  (mu, log s^2) = E(x),  z = mu + s n
     (2)  L_x = mean over pixels of | D(z) - x |
@@ -16,6 +16,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import lightning as L
@@ -121,7 +122,7 @@ class VaePretraining(L.LightningModule):
         """Writes weights and scores; called when the page's training is done."""
         folder = Path(self.hparams["export"])
         self.vae.register_to_config(scaling_factor=round(1 / self.scores["latent_std"], 5))
-        self.vae.half().save_pretrained(folder / "vae")
+        save_part(self.vae.half(), folder / "vae")
         write_scores(folder / "vae.json", self.scores)
         return self.scores
 
@@ -129,6 +130,18 @@ class VaePretraining(L.LightningModule):
 def signed(pixels: Tensor) -> Tensor:
     """uint8 in [0, 255] -> float32 in [-1, 1]."""
     return pixels.float() / 127.5 - 1
+
+
+def save_part(part: Any, folder: Path) -> None:
+    """Writes a model or scheduler of diffusers into its folder, each file whole or not at all.
+
+    Raises:
+        SpatialbenchError: a file cannot be written.
+    """
+    with TemporaryDirectory() as temporary:
+        part.save_pretrained(temporary)
+        for path in sorted(Path(temporary).iterdir()):
+            write_atomic(folder / path.name, path.read_bytes())
 
 
 def write_scores(path: Path, scores: dict[str, float]) -> None:

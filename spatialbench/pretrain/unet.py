@@ -31,7 +31,7 @@ from spatialbench.backbones.token_cache import content_key
 from spatialbench.data.cache import progress
 from spatialbench.errors import write_atomic
 from spatialbench.pretrain.data import CaptionBatch
-from spatialbench.pretrain.diffusion import step_generator, write_scores
+from spatialbench.pretrain.diffusion import save_part, step_generator, write_scores
 from spatialbench.pretrain.samples import CAPTIONS, draw_samples
 from spatialbench.pretrain.student import adamw
 
@@ -148,8 +148,8 @@ class UnetPretraining(L.LightningModule):
     def finish(self, run_dir: Path) -> dict[str, float]:
         """Writes weights, scores and samples; called when the page's training is done."""
         folder = Path(self.hparams["export"])
-        self.model.unet.half().save_pretrained(folder / "unet")
-        self.model.scheduler.save_pretrained(folder / "scheduler")
+        save_part(self.model.unet.half(), folder / "unet")
+        save_part(self.model.scheduler, folder / "scheduler")
         write_atomic(folder / STUDENT_FILE, json.dumps(self.text, indent=2) + "\n")
         write_scores(folder / "unet.json", self.scores)
         self.model.unet.float()

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from lightning import Callback, Trainer
 from PIL import Image
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from spatialbench import WEIGHTS
 from spatialbench.backbones.diffusion import load_diffusion
-from spatialbench.backbones.diffusion_files import OWN
+from spatialbench.backbones.diffusion_files import OWN, read_part
 from spatialbench.pretrain import samples
 from spatialbench.pretrain.data import CaptionBatch, DenseBatch, PretrainData
 from spatialbench.pretrain.diffusion import VaePretraining, cropped, divergence, psnr, signed, step_generator
@@ -218,7 +219,7 @@ def test_the_shipped_autoencoder_has_its_stored_scores() -> None:
     """On 192 of the 1,000 pictures of the validation split that the stored ones are of."""
     stored = json.loads((SHIPPED / "vae.json").read_text())
     module = VaePretraining()
-    module.vae.load_state_dict(load_diffusion(dtype="float32").vae.state_dict())
+    module.vae = read_part(AutoencoderKL, SHIPPED / "vae", OWN)
     data = PretrainData(val_images=192, names=0, pairs=0)
     Trainer(accelerator="cpu", **QUIET).validate(module, data, verbose=False)
     assert module.scores["psnr"] == pytest.approx(stored["psnr"], abs=0.5)
