@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+from diffusers import AutoencoderKL, DDPMScheduler, PNDMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from spatialbench.backbones.diffusion import Diffusion
@@ -30,7 +30,6 @@ def vae(seed: int = 0) -> AutoencoderKL:
     return AutoencoderKL(
         sample_size=SIZE, latent_channels=CHANNELS, block_out_channels=(4, 4, 8), norm_num_groups=2,
         down_block_types=("DownEncoderBlock2D",) * 3, up_block_types=("UpDecoderBlock2D",) * 3, scaling_factor=SCALE,
-        mid_block_add_attention=False,
     )  # fmt: skip
 
 
@@ -46,7 +45,7 @@ def write_folder(folder: Path, seed: int = 0, text_width: int = WIDTH) -> Path:
     """The layout of Stable Diffusion's folders, text encoder and tokenizer included."""
     unet(seed).save_pretrained(folder / "unet")
     vae(seed).save_pretrained(folder / "vae")
-    DDPMScheduler(**BETAS, clip_sample=False).save_pretrained(folder / "scheduler")
+    PNDMScheduler(**BETAS, skip_prk_steps=True, steps_offset=1).save_pretrained(folder / "scheduler")
     letters = ["a", "p", "h", "o", "t", "f", "."]
     words = ["!", *letters, *(f"{letter}</w>" for letter in letters), "<|startoftext|>", "<|endoftext|>"]
     tokenizer = CLIPTokenizer(

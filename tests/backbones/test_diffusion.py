@@ -163,6 +163,22 @@ def test_a_folder_of_diffusers_layout_is_what_diffusers_loads(folder: Path) -> N
     assert (model.image_size, model.latent_shape, model.steps, model.width) == (32, (4, 8, 8), 1000, WIDTH)
 
 
+def test_an_autoencoder_with_the_names_of_old_files_loads(folder: Path, tmp_path: Path) -> None:
+    """Those of Stable Diffusion's own file: query, key, value, proj_attn."""
+    copy = shutil.copytree(folder, tmp_path / "old")
+    path = copy / "vae" / "diffusion_pytorch_model.safetensors"
+    names = {"to_q": "query", "to_k": "key", "to_v": "value", "to_out.0": "proj_attn"}
+    weights = load_file(path)
+    renamed = {}
+    for name, value in weights.items():
+        for new, old in names.items():
+            name = name.replace(new, old)
+        renamed[name] = value
+    assert renamed.keys() != weights.keys()
+    save_file(renamed, path, {"format": "pt"})
+    assert load_diffusion(str(copy)).latents_fingerprint == load_diffusion(str(folder)).latents_fingerprint
+
+
 def test_the_context_is_the_text_encoder_s_for_the_constant_prompt(folder: Path) -> None:
     model = load_diffusion(str(folder), dtype="float32")
     tokens = torch.tensor([[15, 8, 2, 3, 4, 5, 11, 4, 13, 8, 14, 16, 0, 0, 0, 0]])  # a p h o t o</w> o f</w> a .
