@@ -14,6 +14,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from spatialbench import WEIGHTS
+from spatialbench.backbones.openai_files import openai_state
 from spatialbench.errors import SpatialbenchError
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -29,8 +30,9 @@ def load_clip(spec: str) -> open_clip.CLIP:
     Args:
         spec: ``<model>[:<weights>]``. The model is a name open_clip knows (``ViT-L-14-336``), ``rooms-student``, or a
             path to a config of open_clip's form (``.json``). The weights are a pretrained tag (``openai``), a file
-            (an open_clip state dict, or a checkpoint of a spatialbench method, whose student is taken), ``random``;
-            left out, they are the shipped ones for ``rooms-student`` and random for a config file.
+            (an open_clip state dict, OpenAI's own file, DIVA's, or a checkpoint of a spatialbench method, whose
+            student is taken), ``random``; left out, they are the shipped ones for ``rooms-student`` and random for a
+            config file.
 
     Raises:
         SpatialbenchError: unknown model or weights, weights of another architecture, or a model without the plain
@@ -43,14 +45,17 @@ def load_clip(spec: str) -> open_clip.CLIP:
             f"student {spec!r}: there is no weights file {weights}, nor a pretrained tag of that name (tags: {tags})"
         )
     _check_activation(name, weights, spec)
-    own = weights is None or weights.endswith(".ckpt")  # not a thing that open_clip can read
     try:
+        state = openai_state(Path(weights)) if weights and Path(weights).is_file() else None
+        own = weights is None or weights.endswith(".ckpt") or state is not None  # not a thing that open_clip can read
         with _without_warning("No pretrained weights loaded"):
             model = open_clip.create_model(name, pretrained=None if own else weights, precision="fp32")
     except Exception as error:  # the Hub, the network, the disk: whatever it was, the user reads one line
         raise SpatialbenchError(f"student {spec!r} cannot be loaded: {_first_line(error)}") from error
     _check_architecture(model, spec)
-    if weights is not None and own:
+    if state is not None:
+        _load_openai(model, state, name, spec)
+    elif weights is not None and own:
         _load_checkpoint(model, Path(weights), spec)
     return model.eval()
 
@@ -152,6 +157,18 @@ def _load_checkpoint(model: open_clip.CLIP, path: Path, spec: str) -> None:
         model.load_state_dict({k.removeprefix("student."): v for k, v in state.items() if k.startswith("student.")})
     except Exception as error:
         raise SpatialbenchError(f"student {spec!r}: {path} does not fit the model: {_first_line(error)}") from error
+
+
+def _load_openai(model: open_clip.CLIP, state: dict[str, Tensor], name: str, spec: str) -> None:
+    if not open_clip.get_model_config(name).get("quick_gelu", False):
+        raise SpatialbenchError(
+            f"student {spec!r}: OpenAI's weights were trained with QuickGELU, which the model {name} does not have; "
+            f"take {name}-quickgelu, or set quick_gelu in its config"
+        )
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        raise SpatialbenchError(f"student {spec!r}: the weights do not fit the model: {_first_line(error)}") from error
 
 
 def _first_line(error: Exception) -> str:

@@ -187,7 +187,7 @@ class Diva(Method):
     def training_step(self, batch: PictureBatch, batch_idx: int) -> Tensor:
         assert self.diffusion is not None, "setup loads it"
         z, rng = self.latents(batch["pixels"]), generator(batch["key"])
-        tokens = self.visual_tokens(batch["pixels"])  # (1)
+        tokens = self.tokens_of(batch["pixels"])  # (1)
         real, surrogate = z.new_zeros(()), z.new_zeros(())
         for weight in self.weights:
             t, eps = self._drawn(z, rng)
@@ -201,7 +201,7 @@ class Diva(Method):
         self._log_drift(batch["pixels"])
         return real + (surrogate - surrogate.detach())  # the value of (5), the gradient of (6)
 
-    def visual_tokens(self, pixels: Tensor, model: Any = None) -> Tokens:
+    def tokens_of(self, pixels: Tensor, model: Any = None) -> Tokens:
         """(1), of pictures uint8 [B, 3, G, G] at any size; ``model`` in the place of the student."""
         seen = self._normalised(resized(pixels, self.image_size, self.antialias))
         return visual_tokens(self.student if model is None else model, seen)
@@ -244,7 +244,7 @@ class Diva(Method):
         pairs = zip(self.student.visual.parameters(), start.visual.parameters(), strict=True)
         distance = torch.stack([(now - before).square().sum() for now, before in pairs]).sum().sqrt()
         with torch.autocast(self.device.type, enabled=False):
-            now, before = (self.visual_tokens(pixels, model).cls for model in (None, start))
+            now, before = (self.tokens_of(pixels, model).cls for model in (None, start))
         return distance, F.cosine_similarity(now, before, dim=-1).mean()
 
     # ---------------------------------------------------------------------------------------- what is left
@@ -258,7 +258,7 @@ class Diva(Method):
         with torch.autocast(self.device.type, enabled=False):
             for title, model in (("before", self._start[0]), ("after", None)):
                 rng = torch.Generator().manual_seed(SEED)
-                contexts[title] = self.context(self.visual_tokens(pixels, model), rng)
+                contexts[title] = self.context(self.tokens_of(pixels, model), rng)
             draw(denoised_panels(self.diffusion, pixels, self.diffusion.latents(pixels), contexts), path)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -135,7 +135,7 @@ def test_pictures_are_scaled_to_the_student(monkeypatch: pytest.MonkeyPatch) -> 
     for antialias, picture in wanted.items():
         made = method(TokenSelector("all"), size=16, antialias=antialias)
         cls = made.student.encode_image((picture.round().clamp(0, 255) - made.mean) / made.std)
-        torch.testing.assert_close(made.visual_tokens(x).cls, cls, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(made.tokens_of(x).cls, cls, rtol=1e-4, atol=1e-5)
         made.training_step(batch(), 0)
 
 
@@ -314,6 +314,6 @@ def test_tokens_that_cannot_be_aligned_are_told_of() -> None:
 
 def test_the_context_is_wide_enough() -> None:
     made = method(TokenSelector("all"))
-    context = made.context(made.visual_tokens(batch()["pixels"]), generator((0, 0, 0)))
+    context = made.context(made.tokens_of(batch()["pixels"]), generator((0, 0, 0)))
     assert context.shape == (2, 17, WIDTH)
     assert np.isfinite(context.detach().numpy()).all()
