@@ -48,7 +48,7 @@ class UnetPretraining(L.LightningModule):
         empty: share of the pictures that come without a caption.
         seed: of t, noise, and the choice of captions.
         export: folder in diffusers' layout where ``finish`` writes ``unet/`` (float16), ``scheduler/``,
-            ``student.json``, ``unet.json``, the scores, and ``samples.png``.
+            ``student.json`` and ``unet.json``, the scores; the samples go beside it, ``<export>.png``.
     """
 
     def __init__(
@@ -153,7 +153,7 @@ class UnetPretraining(L.LightningModule):
         write_atomic(folder / STUDENT_FILE, json.dumps(self.text, indent=2) + "\n")
         write_scores(folder / "unet.json", self.scores)
         self.model.unet.float()
-        draw_samples(self.model, self.states(CAPTIONS), self.states([""])[0], folder / "samples.png")
+        draw_samples(self.model, self.states(CAPTIONS), self.states([""])[0], folder.with_suffix(".png"))
         return self.scores
 
 

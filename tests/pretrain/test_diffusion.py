@@ -189,7 +189,7 @@ def test_what_training_leaves_is_a_model_that_loads(
     for name, value in module.model.unet.state_dict().items():
         assert loaded.unet.state_dict()[name].equal(value), name
     assert loaded.context.shape == (20, 128)
-    grid = Image.open(Path(autoencoder) / "samples.png")
+    grid = Image.open(f"{autoencoder}.png")
     assert grid.size == (2 * 98, len(samples.CAPTIONS) * (98 + 16))
 
 
