@@ -42,6 +42,7 @@ COMMANDS = {
 }
 VERB_OPTIONS = (
     *("--config", "--track", "--budget", "--seed", "--runs", "--ckpt_path", "--force"),
+    *("--evaluation", "--evaluation_path"),
     *("--image", "--caption", "--format", "--print_config", "--help"),
 )
 
@@ -155,6 +156,11 @@ def _verb(name: str, argv: list[str]) -> int:
 
         fit(resolved, force=options.force, started=_STARTED)
         return 0
+    if name == "test" and (options.evaluation or options.evaluation_path):
+        from spatialbench import select
+
+        select.run(resolved, options)
+        return 0
     return _evaluate(name, resolved, options)
 
 
@@ -181,6 +187,10 @@ def _verb_parser(name: str) -> Parser:
         )
         add("--ckpt_path", metavar="FILE|LAST", help=text)
         add("--format", choices=("text", "json"), default="text", help="how the result is printed (default: text)")
+    if name == "test":
+        text = "image selection alone, in the place of the pairs: counterfactual (the rooms'), mmvp"
+        add("--evaluation", metavar="NAME", help=text)
+        add("--evaluation_path", metavar="FOLDER", help="of mmvp: a copy of the Hub's dataset MMVP/MMVP_VLM")
     if name == "predict":
         add("--image", action="append", default=[], metavar="FILE", help="a picture; may be repeated")
         add("--caption", action="append", default=[], metavar="TEXT", help="'The A is left of the B.'; may be repeated")
@@ -240,6 +250,7 @@ def _evaluate(name: str, resolved: Resolved, options: argparse.Namespace) -> int
     from spatialbench.callbacks import Interruptions, StepProgress
     from spatialbench.method import Method
     from spatialbench.report.measures import HEADING, print_measures
+    from spatialbench.report.selection import print_selection, run_json
     from spatialbench.report.table import print_run
     from spatialbench.runs import checkpoint_of
 
@@ -258,14 +269,17 @@ def _evaluate(name: str, resolved: Resolved, options: argparse.Namespace) -> int
             )
         if name == "test":
             outcomes, fingerprint = scoring.test(built, checkpoint)
-            measures = scoring.measure(built, resolved)
+            measures, selection = scoring.measure(built, resolved), scoring.select(built, resolved)
             if options.format == "json":
                 found = {"data_fingerprint": fingerprint, **scoring.scores_json(outcomes.scores())}
-                print(json.dumps(found | ({} if measures is None else {"measures": measures.values()}), indent=2))
+                found |= {} if measures is None else {"measures": measures.values()}
+                print(json.dumps(found | ({} if selection is None else run_json(selection)), indent=2))
                 return 0
             print_run(f"{resolved.label} on {resolved.data_arguments.get('path') or 'its test set'}", outcomes)
             if measures is not None:
                 print_measures(HEADING, measures)
+            if selection is not None:
+                print_selection(selection)
             return 0
         return _predict(built, checkpoint, options)
 

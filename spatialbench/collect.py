@@ -23,17 +23,31 @@ def load_measures(page: Page, records: Sequence[RunRecord]) -> list[Measures] | 
     Raises:
         SpatialbenchError: some did and some did not, or a file is damaged.
     """
+    return _load(page, records, [record.measures for record in records])
+
+
+def load_selection(page: Page, records: Sequence[RunRecord]) -> list[Measures] | None:
+    """Image selection of the runs of one page; see :func:`load_measures`."""
+    return _load(page, records, [record.selection for record in records])
+
+
+def _load(page: Page, records: Sequence[RunRecord], paths: Sequence[Path]) -> list[Measures] | None:
+    """The files of the runs of one page.
+
+    Raises:
+        SpatialbenchError: some did and some did not, or a file is damaged.
+    """
     seeds: dict[bool, list[str]] = {True: [], False: []}
-    for record in records:
-        seeds[record.measures.exists()].append(str(record.info.get("seed", record.run_dir.name)))
+    for record, path in zip(records, paths, strict=True):
+        seeds[path.exists()].append(str(record.info.get("seed", record.run_dir.name)))
     if not seeds[True]:
         return None
     if seeds[False]:
         raise SpatialbenchError(
-            f"page {page.name}: measures.npz is there for seed {', '.join(seeds[True])} but not for seed "
+            f"page {page.name}: {paths[0].name} is there for seed {', '.join(seeds[True])} but not for seed "
             f"{', '.join(seeds[False])}; run them again with --force"
         )
-    return [Measures.load(record.measures) for record in records]
+    return [Measures.load(path) for path in paths]
 
 
 def collect(
@@ -43,13 +57,14 @@ def collect(
     records: Sequence[RunRecord],
     outcomes: Sequence[RunOutcomes],
     measures: Sequence[Measures] | None = None,
+    selection: Sequence[Measures] | None = None,
 ) -> Result:
     """The row of finished runs of one page.
 
     Args:
         records: one for each seed.
         outcomes: of each of ``records``.
-        measures: of each of ``records``, one seed each; None: not measured.
+        measures, selection: of each of ``records``, one seed each; None: not measured.
 
     Raises:
         SpatialbenchError: the runs do not belong together, or a run.json lacks something.
@@ -66,6 +81,7 @@ def collect(
         [_seed_run(record, one) for record, one in zip(records, outcomes, strict=True)],
         ResultOutcomes.join(outcomes),
         None if measures is None else Measures.join(measures),
+        None if selection is None else Measures.join(selection),
         name=page.name,
         page=_shown(page.path),
         page_hash=page_hash(page, budget),

@@ -35,6 +35,7 @@ def _table(argv: list[str]) -> int:
     parser.add_argument("--format", default="text", choices=("text", "md", "json", "csv"))
     parser.add_argument("--reported", action="store_true", help="set the papers' own numbers beside ours")
     parser.add_argument("--measures", action="store_true", help="regions, dense quality and retrieval instead")
+    parser.add_argument("--selection", action="store_true", help="image selection on pairs of pictures instead")
     parser.add_argument("--track", default="rooms", help="default: rooms")
     parser.add_argument("--budget", default="full", help="default: full, the stored rows")
     parser.add_argument("--results", default="results", metavar="FOLDER", help="default: results")
@@ -46,12 +47,17 @@ def _table(argv: list[str]) -> int:
 
         print(write_readme(o.results, o.benchmarks))
         return 0
-    if o.measures:
+    if o.measures or o.selection:
+        if o.measures and o.selection:
+            parser.error("--measures and --selection are two tables: leave one out")
         if o.reported:
-            parser.error("--reported has no numbers to set beside --measures: leave one out")
+            name = "--measures" if o.measures else "--selection"
+            parser.error(f"--reported has no numbers to set beside {name}: leave one out")
         from spatialbench.report.measures import measures_table
+        from spatialbench.report.selection import selection_table
 
-        print(measures_table(o.results, o.benchmarks, o.track, o.format, o.budget), end="")
+        made = measures_table if o.measures else selection_table
+        print(made(o.results, o.benchmarks, o.track, o.format, o.budget), end="")
         return 0
     from spatialbench.report.table import table
 

@@ -12,15 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from spatialbench import WEIGHTS
 from spatialbench.arguments import did_you_mean
 from spatialbench.errors import SpatialbenchError
 from spatialbench.pages import LAYER_KEYS, Config, Page, Track, check_seed, content_hash, load_page, load_track
-
-if TYPE_CHECKING:
-    from spatialbench.data.region_sets import RegionSet
 
 DATAMODULE = "spatialbench.data.datamodule.PairDataModule"
 """The datamodule of every page that names no other."""
@@ -209,45 +206,6 @@ def _check_overrides(page: Page, overrides: Mapping[str, Any]) -> None:
             f"--{strange[0]} would not reach {page.init_from}, which page {page.path} starts from: say it in a track "
             "(--track PATH.yaml), which all stages share"
         )
-
-
-def region_arguments(track: Track, budget: str) -> Config:
-    """Of the class that a track's ``regions`` names, at a budget."""
-    block = track.regions or {}
-    return deep_merge(block.get("init_args") or {}, (block.get("budgets") or {}).get(budget) or {})
-
-
-def region_settings(track: Track, budget: str) -> str:
-    """Hash of what is measured beside the pairs: of the region set's settings, and of how it is measured; "" for
-    nothing."""
-    from spatialbench.evaluation.measures import VERSION
-
-    if track.regions is None:
-        return ""
-    return content_hash([VERSION, track.regions["class_path"], region_arguments(track, budget)])
-
-
-def region_set(track: Track, budget: str) -> RegionSet | None:
-    """The region set that rows of a track are measured on at a budget; None where the track names none.
-
-    Raises:
-        SpatialbenchError: unknown class or argument, or the set cannot be read.
-    """
-    from spatialbench.signatures import import_class, unknown_key
-
-    if track.regions is None:
-        return None
-    where = f"track {track.path}: regions"
-    cls = import_class(track.regions["class_path"], where)
-    arguments = region_arguments(track, budget)
-    bad = unknown_key(arguments, cls)
-    if bad is not None:
-        key, known = bad
-        raise SpatialbenchError(f"unknown key {key!r} for {cls.__qualname__} ({where}){did_you_mean(key, known)}")
-    try:
-        return cls(**arguments)
-    except TypeError as error:
-        raise SpatialbenchError(f"{where}: {error}") from error
 
 
 def weights_digests(model: Mapping[str, Any]) -> dict[str, str]:

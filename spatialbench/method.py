@@ -19,6 +19,7 @@ from torch import Tensor
 
 from spatialbench.backbones.clip import TextTokenizer, load_clip, normalisation
 from spatialbench.backbones.towers import Mix, Model, encode_dense, encode_image, encode_text
+from spatialbench.backbones.visual_tokens import Tokens, visual_tokens
 from spatialbench.data.batches import Batch
 from spatialbench.distributed import Encoded, gather
 from spatialbench.errors import SpatialbenchError
@@ -113,6 +114,10 @@ class Method(LightningModule):
             SpatialbenchError: images that are not whole patches, or of another type.
         """
         return F.normalize(encode_dense(self.student, self._patches(x), self.connect(x)).float(), dim=-1)
+
+    def visual_tokens(self, x: Tensor) -> Tokens:
+        """Embedding and patches in the joint space, not normalised, of images as ``image`` takes them."""
+        return visual_tokens(self.student, self._normalised(x), self.connect(x))
 
     def tokenize(self, captions: Sequence[str]) -> Tensor:
         """Tokens int64 [C, context] of captions, on the method's device.

@@ -21,7 +21,7 @@ from spatialbench.arguments import did_you_mean
 from spatialbench.errors import SpatialbenchError
 
 PAGE_KEYS = ("seed_everything", "trainer", "model", "data", "budgets", "init_from")
-TRACK_KEYS = ("name", "seeds", "trainer", "model", "data", "budgets", "regions")
+TRACK_KEYS = ("name", "seeds", "trainer", "model", "data", "budgets", "regions", "selection")
 LAYER_KEYS = ("trainer", "model", "data")
 Config = dict[str, Any]
 
@@ -57,9 +57,9 @@ class Page:
 @dataclass(frozen=True)
 class Track:
     """The controlled variables of one table: ``config`` holds its trainer, data and model blocks, ``budgets`` the named
-    sizes laid over them, ``seeds`` the seeds of a stored row. ``regions`` names the region set that is measured beside
-    the pairs, ``{class_path, init_args, budgets: {budget: init_args}}`` or None; it is no part of the hash of a row, as
-    no pair depends on it, but of that of its measures. ``hash`` is a hash of the whole file."""
+    sizes laid over them, ``seeds`` the seeds of a stored row. ``regions`` and ``selection`` name what is measured
+    beside the pairs, a region set and pairs of pictures, ``{class_path, init_args, budgets: {budget: init_args}}`` or
+    None (``beside.py``). ``hash`` is a hash of the whole file."""
 
     name: str
     path: Path
@@ -68,6 +68,7 @@ class Track:
     seeds: tuple[int, ...]
     hash: str
     regions: Config | None = None
+    selection: Config | None = None
 
 
 class _Loader(yaml.SafeLoader):
@@ -146,23 +147,26 @@ def load_track(name: str | Path, near: Path | None = None) -> Track:
         check_seed(seed, f"track {path}: seeds")
     layers = {key: config.get(key) or {} for key in LAYER_KEYS}
     name = str(config.get("name", path.stem))
-    regions = _regions(config.get("regions"), path, list(budgets))
-    return Track(name, path, layers, budgets, tuple(seeds), content_hash(config), regions)
+    beside = [_beside(key, kind, config.get(key), path, list(budgets)) for key, kind in _BESIDE.items()]
+    return Track(name, path, layers, budgets, tuple(seeds), content_hash(config), *beside)
 
 
-def _regions(block: Any, path: Path, budgets: Sequence[str]) -> Config | None:
+_BESIDE = {"regions": "RegionSet", "selection": "SelectionSet"}
+
+
+def _beside(name: str, kind: str, block: Any, path: Path, budgets: Sequence[str]) -> Config | None:
     if block is None:
         return None
     known = ("class_path", "init_args", "budgets")
     for key in block if isinstance(block, dict) else [None]:
         if key not in known:
-            raise SpatialbenchError(f"unknown key {f'regions.{key}'!r} (track {path}){did_you_mean(str(key), known)}")
+            raise SpatialbenchError(f"unknown key {f'{name}.{key}'!r} (track {path}){did_you_mean(str(key), known)}")
     if not isinstance(block.get("class_path"), str):
-        raise SpatialbenchError(f"track {path}: regions needs 'class_path', a RegionSet")
+        raise SpatialbenchError(f"track {path}: {name} needs 'class_path', a {kind}")
     for budget in block.get("budgets") or {}:
         if budget not in budgets:
             raise SpatialbenchError(
-                f"unknown budget {budget!r} (track {path}: regions.budgets){did_you_mean(str(budget), budgets)}"
+                f"unknown budget {budget!r} (track {path}: {name}.budgets){did_you_mean(str(budget), budgets)}"
             )
     return block
 

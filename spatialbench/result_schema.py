@@ -13,8 +13,10 @@ from spatialbench.evaluation.scores import Count, Scores
 from spatialbench.evaluation.statistics import COLUMNS, spread
 from spatialbench.relations import RELATIONS
 
-SCHEMA_VERSION = 2
-"""Version 2 added ``measures``; a file of version 1 is read as one without."""
+SCHEMA_VERSION = 3
+"""Version 2 added ``measures``, version 3 ``selection``; an earlier file is read as one without."""
+ADDED = {"measures": 2, "selection": 3}
+"""Field -> the version that added it."""
 
 
 @dataclass(frozen=True)
@@ -104,6 +106,23 @@ class MeasuresFile:
 
 
 @dataclass(frozen=True)
+class SelectionFile(MeasuresFile):
+    """The file of image selection beside the result: ``pictures`` is the number of pairs.
+
+    Attributes:
+        patterns: measure -> pattern -> percent, mean over seeds.
+    """
+
+    patterns: dict[str, dict[str, float]]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        names = [list(found) for found in self.patterns.values()]
+        if list(self.patterns) != list(self.value) or any(found != names[0] for found in names):
+            raise ValueError("patterns must have the measures of value, and all of them the same patterns")
+
+
+@dataclass(frozen=True)
 class Result:
     """One row.
 
@@ -120,6 +139,7 @@ class Result:
         accuracy: column -> percent, mean over seeds; None for a relation without records.
         interval: column -> 95 % interval in percent (bootstrap over scenes and seeds).
         measures: regions, dense quality and retrieval; None where they were not measured.
+        selection: image selection, likewise.
     """
 
     schema_version: int
@@ -139,6 +159,7 @@ class Result:
     outcomes: OutcomesFile
     runs: list[SeedRun]
     measures: MeasuresFile | None = None
+    selection: SelectionFile | None = None
 
     def __post_init__(self) -> None:
         if not self.runs or self.seeds != [run.seed for run in self.runs] or len(set(self.seeds)) != len(self.seeds):

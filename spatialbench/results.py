@@ -2,8 +2,9 @@
 
 ``results/<track>/<name>.json`` holds a :class:`Result`; ``<name>.outcomes.npz`` beside it the margin of every record
 and seed, so that any two rows can be compared record by record; ``<name>.measures.npz``, where regions, dense quality
-and retrieval were measured, their :class:`Measures` of all seeds. A file whose numbers do not follow from these is
-refused. Rows of another budget than ``full`` live in a folder of their own: ``results/<track>/smoke/<name>.json``.
+and retrieval were measured, their :class:`Measures` of all seeds, and ``<name>.selection.npz`` those of image selection
+(``result_measures.py``). A file whose numbers do not follow from these is refused. Rows of another budget than ``full``
+live in a folder of their own: ``results/<track>/smoke/<name>.json``.
 
 Letters: S seeds, N records.
 """
@@ -15,19 +16,28 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 
 from spatialbench.errors import SpatialbenchError, write_atomic
-from spatialbench.evaluation.measures import MeasureResampler, Measures
+from spatialbench.evaluation.measures import Measures
 from spatialbench.evaluation.outcomes import RunOutcomes, check_records, digest, npz_bytes, read_npz
 from spatialbench.evaluation.scores import Scores, count
 from spatialbench.evaluation.statistics import accuracy, bootstrap
-from spatialbench.result_schema import SCHEMA_VERSION, MeasuresFile, OutcomesFile, Result, SeedRun
+from spatialbench.result_measures import (
+    ADVICE,
+    KINDS,
+    disagree,
+    file_name,
+    load,
+    measures_file,
+    recount,
+    selection_file,
+)
+from spatialbench.result_schema import ADDED, SCHEMA_VERSION, OutcomesFile, Result, SeedRun
 from spatialbench.schema import dump_json, load_json, parse
 
-ADVICE = "restore it from git, or make it again: spatialbench run <page> --force"
 STORED_BUDGET = "full"
 """The budget of the rows of the table."""
 
@@ -99,13 +109,17 @@ def result_path(results: Path, track: str, budget: str, name: str) -> Path:
 
 
 def make_result(
-    runs: Sequence[SeedRun], outcomes: ResultOutcomes, measures: Measures | None = None, **identity: Any
+    runs: Sequence[SeedRun],
+    outcomes: ResultOutcomes,
+    measures: Measures | None = None,
+    selection: Measures | None = None,
+    **identity: Any,
 ) -> Result:
     """A row from its runs and outcomes: adds accuracy, measures, intervals and the files beside it.
 
     Args:
         runs: one for each seed, in the order of ``outcomes.margins``.
-        measures: of the same seeds in the same order, where there are any.
+        measures, selection: of the same seeds in the same order, where there are any.
         identity: the other fields of ``Result``: name, page, page_hash, track, ...
     """
     margins = outcomes.margins.astype(np.float32)
@@ -119,52 +133,42 @@ def make_result(
         interval={name: None if pair is None else [round(bound, 3) for bound in pair] for name, pair in bounds.items()},
         outcomes=OutcomesFile(f"{identity['name']}.outcomes.npz", digest(outcomes.arrays()), len(outcomes.record_ids)),
         runs=list(runs),
-        measures=None if measures is None else _measures_file(measures_name(identity["name"]), measures),
+        measures=measures_file(identity["name"], measures),
+        selection=selection_file(identity["name"], selection),
     )
 
 
-def _measures_file(file: str, measures: Measures) -> MeasuresFile:
-    draws = MeasureResampler(measures.scenes)
-    return MeasuresFile(
-        file=file,
-        sha256=measures.digest,
-        pictures=measures.pictures,
-        data=measures.data,
-        settings=measures.settings,
-        commits=list(dict.fromkeys(measures.commits)),
-        value={name: round(value, 4) for name, value in measures.values().items()},
-        interval={
-            name: [round(bound, 3) for bound in draws.interval(ratio)] for name, ratio in measures.ratios.items()
-        },
-    )
-
-
-def measures_name(row: str) -> str:
-    """The file of measures beside the result of a row."""
-    return f"{row}.measures.npz"
-
-
-def write_result(path: Path, result: Result, outcomes: ResultOutcomes, measures: Measures | None = None) -> None:
+def write_result(
+    path: Path,
+    result: Result,
+    outcomes: ResultOutcomes,
+    measures: Measures | None = None,
+    selection: Measures | None = None,
+) -> None:
     """Writes outcomes, measures and result, each in one step, the result last; measures of an earlier row go.
 
     Raises:
         SpatialbenchError: they do not belong together, or the folder cannot be written.
     """
     _recount(path, result, outcomes)
-    if measures is not None and result.measures is not None:
-        _recount_measures(path, result, result.measures, measures)
-    elif measures is not None or result.measures is not None:
-        raise SpatialbenchError(f"{path}: field 'measures': the result and its measures must be given together")
+    beside = dict(zip(KINDS, (measures, selection), strict=True))
+    for kind, found in beside.items():
+        if (found is None) != (getattr(result, kind) is None):
+            raise SpatialbenchError(f"{path}: field {kind!r}: the result and its {kind} must be given together")
+        if found is not None:
+            recount(path, result, kind, found)
     write_atomic(path.with_name(result.outcomes.file), npz_bytes(outcomes.arrays()))
-    if measures is not None and result.measures is not None:
-        measures.save(path.with_name(result.measures.file))
+    for kind, found in beside.items():
+        if found is not None:
+            found.save(path.with_name(file_name(result.name, kind)))
     write_atomic(path, dump_json(result))
-    if measures is None:
-        path.with_name(measures_name(result.name)).unlink(missing_ok=True)
+    for kind, found in beside.items():
+        if found is None:
+            path.with_name(file_name(result.name, kind)).unlink(missing_ok=True)
 
 
 def read_result(path: Path) -> Result:
-    """Reads and validates a result file (not what lies beside it). Version 1, which knew no measures, becomes 2.
+    """Reads and validates a result file (not what lies beside it); of an earlier version without what that lacked.
 
     Raises:
         SpatialbenchError: which field is wrong, and what to do.
@@ -176,9 +180,10 @@ def read_result(path: Path) -> Result:
             f"{path}: field 'schema_version': {version} is newer than this spatialbench reads ({SCHEMA_VERSION}); "
             "update spatialbench"
         )
-    if type(version) is int and version == 1:
-        if "measures" in data:
-            raise SpatialbenchError(f"{path}: field 'measures': unknown in schema_version 1; {ADVICE}")
+    if type(version) is int and 1 <= version < SCHEMA_VERSION:
+        for field, added in ADDED.items():
+            if version < added and field in data:
+                raise SpatialbenchError(f"{path}: field {field!r}: unknown in schema_version {version}; {ADVICE}")
         data = {**data, "schema_version": SCHEMA_VERSION}
     result = parse(Result, data, str(path), ADVICE)
     if result.schema_version != SCHEMA_VERSION:
@@ -216,26 +221,19 @@ def read_measures(path: Path, result: Result) -> Measures | None:
     """Reads the measures beside the result file ``path`` and recounts them; None for a row without.
 
     Raises:
-        SpatialbenchError: they are missing or damaged, belong to another result, or the result's numbers do not follow
-            from them.
+        SpatialbenchError: see ``result_measures.load``.
     """
-    if result.measures is None:
-        return None
-    measures = Measures.load(path.with_name(result.measures.file), ADVICE)
-    _recount_measures(path, result, result.measures, measures)
-    return measures
+    return load(path, result, "measures")
 
 
-def _refuse(path: Path, what: str, file: str, field: str, stated: object, found: object) -> NoReturn:
-    raise SpatialbenchError(
-        f"{path}: field {field!r}: says {stated} but the {what} give {found}: the file was edited, or {file} belongs "
-        f"to another result; {ADVICE}"
-    )
+def read_selection(path: Path, result: Result) -> Measures | None:
+    """Reads image selection beside the result file, likewise."""
+    return load(path, result, "selection")
 
 
 def _recount(path: Path, result: Result, outcomes: ResultOutcomes) -> None:
     """Raises unless digest, counts, averages and accuracies of ``result`` are those of ``outcomes``."""
-    refuse = partial(_refuse, path, "outcomes", result.outcomes.file)
+    refuse = partial(disagree, path, "outcomes", result.outcomes.file)
     for index, (run, scores) in enumerate(zip(result.runs, outcomes.scores(), strict=True)):
         for relation, counts in scores.relations.items():
             if run.relations[relation] != counts:
@@ -252,24 +250,6 @@ def _recount(path: Path, result: Result, outcomes: ResultOutcomes) -> None:
         refuse("outcomes.records", result.outcomes.records, len(outcomes.record_ids))
     if not re.fullmatch("[0-9a-f]{64}", result.outcomes.sha256) or result.outcomes.sha256 != content:
         refuse("outcomes.sha256", result.outcomes.sha256, content)
-
-
-def _recount_measures(path: Path, result: Result, stated: MeasuresFile, measures: Measures) -> None:
-    """Raises unless digest, seeds, pictures and values are those of ``measures``."""
-    refuse = partial(_refuse, path, "measures", stated.file)
-    if measures.seeds != len(result.seeds):
-        refuse("seeds", result.seeds, f"{measures.seeds} seeds")
-    for field in ("pictures", "data", "settings"):
-        if getattr(stated, field) != getattr(measures, field):
-            refuse(f"measures.{field}", getattr(stated, field), getattr(measures, field))
-    found = measures.values()
-    if list(stated.value) != list(found):
-        refuse("measures.value", ", ".join(stated.value), ", ".join(found))
-    for name, value in found.items():
-        if abs(stated.value[name] - value) > 1e-3:
-            refuse(f"measures.value.{name}", stated.value[name], round(value, 4))
-    if stated.sha256 != measures.digest:
-        refuse("measures.sha256", stated.sha256, measures.digest)
 
 
 def list_results(results: Path, track: str, budget: str = STORED_BUDGET) -> list[Path]:

@@ -15,7 +15,8 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from spatialbench.collect import collect, load_measures
+from spatialbench.beside import selection_settings
+from spatialbench.collect import collect, load_measures, load_selection
 from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.measures import Measures
 from spatialbench.evaluation.outcomes import RunOutcomes
@@ -27,10 +28,11 @@ from spatialbench.results import (
     read_measures,
     read_outcomes,
     read_result,
+    read_selection,
     result_path,
     write_result,
 )
-from spatialbench.runs import RunRecord, measured
+from spatialbench.runs import RunRecord, measured, selected
 from spatialbench.stale import ancestors, stale_reasons
 
 Fit = Callable[[Resolved, bool], RunRecord]
@@ -187,11 +189,26 @@ def _current(row: Row, out: Path) -> bool:
         result = read_result(path)
         read_outcomes(path, result)
         read_measures(path, result)
+        read_selection(path, result)
     except SpatialbenchError as error:
         say(f"{error} -- it is made again now")
         return False
     seeds = {one.seed for one in row.runs}
+    if seeds == set(result.seeds) and result.selection is None and _can_be_selected(row):
+        return False
     return seeds <= set(result.seeds) and not stale_reasons(result, row.page, row.runs[0].track)
+
+
+def _can_be_selected(row: Row) -> bool:
+    """Whether a stored row that lacks the image selection of its track gets it from its run folders, untrained."""
+    first = row.runs[0]
+    if not selection_settings(first.track, first.budget):
+        return False
+    try:
+        records = [RunRecord.read(one.run_dir) for one in row.runs]
+    except SpatialbenchError:
+        return False
+    return all(record.finished and record.outcomes.exists() for record in records)
 
 
 def _finished(resolved: Resolved) -> bool:
@@ -200,7 +217,7 @@ def _finished(resolved: Resolved) -> bool:
         record = RunRecord.read(resolved.run_dir)
     except SpatialbenchError:
         return False
-    return record.finished and measured(resolved, record)
+    return record.finished and measured(resolved, record) and selected(resolved, record)
 
 
 def _row(row: Row, todo: list[Resolved], clock: Clock, fit: Fit, force: bool, out: Path) -> None:
@@ -235,9 +252,10 @@ def _write(row: Row, records: Sequence[RunRecord], out: Path) -> None:
         say(f"{row.page.name} has no pair test: no row is written")
         return
     outcomes = [RunOutcomes.load(record.outcomes) for record in records]
-    measures = load_measures(row.page, records)
-    result = collect(row.page, row.runs[0].track, row.runs[0].budget, records, outcomes, measures)
-    write_result(path, result, ResultOutcomes.join(outcomes), None if measures is None else Measures.join(measures))
+    found = load_measures(row.page, records), load_selection(row.page, records)
+    result = collect(row.page, row.runs[0].track, row.runs[0].budget, records, outcomes, *found)
+    joined = [None if measures is None else Measures.join(measures) for measures in found]
+    write_result(path, result, ResultOutcomes.join(outcomes), *joined)
     commits = {(one.commit[:8] or "no commit") + (" (dirty)" if one.dirty else "") for one in result.runs}
     if len(commits) > 1:
         say(f"note: the seeds of {row.page.name} come from {', '.join(sorted(commits))}; --force makes them alike")

@@ -3,8 +3,8 @@
 ``runs/<track>/<budget>/<page>/<config hash>/seed<k>/`` holds config.yaml (the complete configuration), last.ckpt
 (weights, optimizer, position), metrics.jsonl (training and validation), run.json (provenance, times, scores),
 outcomes.npz (the scores of every test record) and, where they were asked for, measures.npz (regions, dense quality,
-retrieval) and, of a generative method, reconstructions.png. run.json says ``finished: true`` only when all else is in
-place.
+retrieval) and selection.npz (image selection) and, of a generative method, reconstructions.png. run.json says
+``finished: true`` only when all else is in place.
 """
 
 from __future__ import annotations
@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from spatialbench.arguments import did_you_mean
+from spatialbench.beside import region_settings, selection_settings
 from spatialbench.errors import SpatialbenchError, write_atomic
 from spatialbench.evaluation.measures import Measures
-from spatialbench.experiment import Resolved, region_settings
+from spatialbench.experiment import Resolved
 from spatialbench.pages import Config
 
 SCHEMA = 1
@@ -51,6 +52,11 @@ class RunRecord:
         """Regions, dense quality and retrieval; there only where the run measured them."""
         return self.run_dir / "measures.npz"
 
+    @property
+    def selection(self) -> Path:
+        """Image selection; there only where the run measured it."""
+        return self.run_dir / "selection.npz"
+
     @classmethod
     def read(cls, run_dir: Path) -> RunRecord:
         """The record of a folder; an empty one when nothing was written yet.
@@ -80,11 +86,19 @@ class RunRecord:
 
 def measured(resolved: Resolved, record: RunRecord) -> bool:
     """Whether a finished run is measured as the track asks today."""
-    wanted = region_settings(resolved.track, resolved.budget)
+    return _is(record.measures, region_settings(resolved.track, resolved.budget), record)
+
+
+def selected(resolved: Resolved, record: RunRecord) -> bool:
+    """Whether a finished run has the image selection that the track asks for today."""
+    return _is(record.selection, selection_settings(resolved.track, resolved.budget), record)
+
+
+def _is(path: Path, wanted: str, record: RunRecord) -> bool:
     if not wanted or not record.outcomes.exists():
         return True
     try:
-        return Measures.load(record.measures).settings == wanted
+        return Measures.load(path).settings == wanted
     except SpatialbenchError:
         return False
 
@@ -94,6 +108,7 @@ FILES = (
     "last.ckpt",
     "outcomes.npz",
     "measures.npz",
+    "selection.npz",
     "metrics.jsonl",
     "config.yaml",
     "reconstructions.png",

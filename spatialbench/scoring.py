@@ -15,18 +15,22 @@ from lightning.pytorch import LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from spatialbench import provenance
+from spatialbench.backbones.clip import resize_mode
+from spatialbench.beside import region_set, region_settings, selection_set, selection_settings
 from spatialbench.build import Built, build
 from spatialbench.callbacks import Interruptions
 from spatialbench.data.region_sets import RegionSet
+from spatialbench.data.selection_sets import SelectionSet
 from spatialbench.distributed import is_first_rank
 from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.measures import Measures
 from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.evaluation.regions import measure as measure_regions
 from spatialbench.evaluation.relations import Scores
-from spatialbench.experiment import Resolved, region_set, region_settings
+from spatialbench.evaluation.selection import measure as measure_selection
+from spatialbench.experiment import Resolved
 from spatialbench.method import Method
-from spatialbench.runs import RunRecord, checkpoint_of, read_checkpoint
+from spatialbench.runs import RunRecord, checkpoint_of, measured, read_checkpoint, selected
 
 
 def test(built: Built, checkpoint: Path | None) -> tuple[RunOutcomes, str]:
@@ -91,7 +95,7 @@ def load_method(resolved: Resolved, given: str | None, runs: Path, seed: int | N
         say(note)
     built = build(resolved)
     if not isinstance(built.model, Method):
-        raise SpatialbenchError(f"page {resolved.page.path} has no dense map: its model is not a method; give another")
+        raise SpatialbenchError(f"page {resolved.page.path} has no student: its model is not a method; give another")
     if path is not None:
         load_weights(built.model, read_checkpoint(path), path)
     return built.model.eval().to(built.trainer.strategy.root_device), path
@@ -100,8 +104,17 @@ def load_method(resolved: Resolved, given: str | None, runs: Path, seed: int | N
 def open_regions(resolved: Resolved) -> RegionSet | None:
     """What the run is measured on beside the pairs; None where the track names nothing, where pairs of one's own
     (``--data.path``) are scored, and on ranks that do not measure."""
+    return region_set(resolved.track, resolved.budget) if _measures(resolved) else None
+
+
+def open_selection(resolved: Resolved) -> SelectionSet | None:
+    """The pairs of pictures of image selection, likewise."""
+    return selection_set(resolved.track, resolved.budget) if _measures(resolved) else None
+
+
+def _measures(resolved: Resolved) -> bool:
     own_pairs = resolved.data_arguments.get("path") != resolved.track.config["data"].get("path")
-    return None if own_pairs or not is_first_rank() else region_set(resolved.track, resolved.budget)
+    return not own_pairs and is_first_rank()
 
 
 def measure(built: Built, resolved: Resolved, regions: RegionSet | None = None) -> Measures | None:
@@ -118,14 +131,47 @@ def measure(built: Built, resolved: Resolved, regions: RegionSet | None = None) 
     if regions is None or not isinstance(built.model, Method):
         return None
     found = measure_regions(built.model.eval().to(built.trainer.strategy.root_device), regions)
+    return _stamped(found, region_settings(resolved.track, resolved.budget))
+
+
+def select(built: Built, resolved: Resolved, pairs: SelectionSet | None = None) -> Measures | None:
+    """Image selection, likewise.
+
+    Args:
+        pairs: the set, where it is open already.
+    """
+    pairs = open_selection(resolved) if pairs is None else pairs
+    if pairs is None or not isinstance(built.model, Method):
+        return None
+    model = built.model.eval().to(built.trainer.strategy.root_device)
+    return select_from(model, pairs, selection_settings(resolved.track, resolved.budget))
+
+
+def select_from(model: Method, pairs: SelectionSet, settings: str = "") -> Measures:
+    """Image selection of a method in eval mode, from any pairs.
+
+    Args:
+        settings: hash of what the pairs are.
+    """
+    return _stamped(measure_selection(model, pairs.pairs(model.image_size, resize_mode(model.student))), settings)
+
+
+def _stamped(found: Measures, settings: str) -> Measures:
     commit, dirty = provenance.commit()
-    settings = region_settings(resolved.track, resolved.budget)
     return replace(found, settings=settings, commits=(commit + (" (dirty)" if dirty else ""),))
 
 
 def measure_into(path: Path, built: Built, resolved: Resolved, regions: RegionSet | None) -> None:
     """Writes what is measured, or removes what was measured before."""
-    found = measure(built, resolved, regions)
+    _write(path, measure(built, resolved, regions))
+
+
+def select_into(path: Path, built: Built, resolved: Resolved, pairs: SelectionSet | None) -> None:
+    """Likewise of image selection."""
+    _write(path, select(built, resolved, pairs))
+
+
+def _write(path: Path, found: Measures | None) -> None:
     if found is None:
         path.unlink(missing_ok=True)
     else:
@@ -133,7 +179,7 @@ def measure_into(path: Path, built: Built, resolved: Resolved, regions: RegionSe
 
 
 def measure_again(resolved: Resolved, record: RunRecord) -> None:
-    """Measures a finished run from its checkpoint; what was trained and tested stays."""
+    """Measures a finished run from its checkpoint where its track asks for more; what was trained and tested stays."""
     say(f"{resolved.label} is measured again, beside the pairs")
     with Interruptions(), readable_errors(resolved):
         built = build(resolved)
@@ -141,7 +187,10 @@ def measure_again(resolved: Resolved, record: RunRecord) -> None:
             return
         if record.checkpoint.exists():
             load_weights(built.model, read_checkpoint(record.checkpoint), record.checkpoint)
-        measure_into(record.measures, built, resolved, None)
+        if not measured(resolved, record):
+            measure_into(record.measures, built, resolved, None)
+        if not selected(resolved, record):
+            select_into(record.selection, built, resolved, None)
 
 
 @contextmanager

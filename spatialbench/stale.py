@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from spatialbench.beside import region_settings, selection_settings
 from spatialbench.errors import SpatialbenchError
-from spatialbench.experiment import data_of, model_of, region_settings, weights_digests
+from spatialbench.experiment import data_of, model_of, weights_digests
 from spatialbench.pages import Page, Track, content_hash, discover, load_page, load_track
 from spatialbench.relations import RELATIONS, Statement
 from spatialbench.results import Result
@@ -72,6 +73,8 @@ def stale_reasons(result: Result, page: Page | None, track: Track | None) -> lis
         reasons.append(f"track {result.track} changed")
     if track is not None and result.measures and result.measures.settings != region_settings(track, result.budget):
         reasons.append("what is measured beside the pairs changed")
+    if track is not None and result.selection and result.selection.settings != selection_settings(track, result.budget):
+        reasons.append("the pairs of image selection changed")
     if result.grammar != grammar_hash():
         reasons.append("the captions changed")
     return reasons

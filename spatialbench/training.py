@@ -28,21 +28,25 @@ from spatialbench.callbacks import (
     StopAfterStep,
 )
 from spatialbench.data.region_sets import RegionSet
+from spatialbench.data.selection_sets import SelectionSet
 from spatialbench.errors import SpatialbenchError, write_atomic
 from spatialbench.evaluation.measures import Measures
 from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.experiment import Resolved
 from spatialbench.method import Method
 from spatialbench.report.measures import HEADING, print_measures
+from spatialbench.report.selection import print_selection
 from spatialbench.report.table import print_run
-from spatialbench.runs import RunRecord, check_checkpoint, clear, measured, read_checkpoint, stamp
+from spatialbench.runs import RunRecord, check_checkpoint, clear, measured, read_checkpoint, selected, stamp
 from spatialbench.scoring import (
     measure_again,
     measure_into,
     open_regions,
+    open_selection,
     readable_errors,
     say,
     scores_json,
+    select_into,
     test,
     validate,
 )
@@ -80,7 +84,7 @@ def fit(resolved: Resolved, force: bool = False, started: float | None = None, s
     if record.finished:
         say(f"{resolved.label} is finished: {folder}; --force runs it again")
         _warn_of_another_commit(record)
-        if not measured(resolved, record):
+        if not (measured(resolved, record) and selected(resolved, record)):
             measure_again(resolved, record)
         if show:
             show_record(resolved, record)
@@ -101,7 +105,8 @@ def _run(resolved: Resolved, before: RunRecord, clock: StageClock, interruptions
     clock.lap("start")
     step = resume["global_step"] if resume else 0
     built.trainer.loggers = [*built.trainer.loggers, MetricsFile(resolved.run_dir / "metrics.jsonl", step)]
-    regions = open_regions(resolved) if isinstance(built.model, Method) else None  # a missing file is told of now
+    task = isinstance(built.model, Method)
+    beside = (open_regions(resolved), open_selection(resolved)) if task else (None, None)  # what misses is told of now
     info = {**_origin(resolved), "started_at": before.info.get("started_at", _now())}
     earlier = before.info.get("wall_seconds") if resume else None
     try:
@@ -109,7 +114,7 @@ def _run(resolved: Resolved, before: RunRecord, clock: StageClock, interruptions
             _start_from(built.model, resolved.init_from)
         if resolved.needs_training:
             _train(built, resolved, last, resume)
-        result = _finish(built, resolved, last, regions, clock)
+        result = _finish(built, resolved, last, beside, clock)
     except BaseException:
         clock.lap("other")
         with suppress(SpatialbenchError):  # the error under way is the one to be seen
@@ -145,7 +150,11 @@ def _train(built: Built, resolved: Resolved, last: Path, resume: Mapping[str, An
 
 
 def _finish(
-    built: Built, resolved: Resolved, last: Path, regions: RegionSet | None, clock: StageClock
+    built: Built,
+    resolved: Resolved,
+    last: Path,
+    beside: tuple[RegionSet | None, SelectionSet | None],
+    clock: StageClock,
 ) -> dict[str, Any]:
     """The pair test and the measures of a method; of a module with a task of its own validation and its ``finish``.
 
@@ -163,7 +172,9 @@ def _finish(
         if built.trainer.is_global_zero:
             outcomes.save(resolved.run_dir / "outcomes.npz")
             clock.lap("other")
-            measure_into(RunRecord(resolved.run_dir, {}).measures, built, resolved, regions)
+            record = RunRecord(resolved.run_dir, {})
+            measure_into(record.measures, built, resolved, beside[0])
+            select_into(record.selection, built, resolved, beside[1])
             clock.lap("measure")
         if trained is None and resolved.init_from is not None:
             built.trainer.save_checkpoint(last)
@@ -182,6 +193,8 @@ def show_record(resolved: Resolved, record: RunRecord) -> None:
         print_run(resolved.label, RunOutcomes.load(record.outcomes))
         if record.measures.is_file():
             print_measures(HEADING, Measures.load(record.measures))
+        if record.selection.is_file():
+            print_selection(Measures.load(record.selection))
     else:
         for name, value in (record.info.get("scores") or {}).items():
             print(f"{name:<16} {value:.3f}" if isinstance(value, float) else f"{name:<16} {value}")

@@ -77,6 +77,19 @@ def run_measures(seed: int, level: float = 0.5, pictures: int = 60, data: str = 
     return Measures.of([f"room {index // 2}" for index in range(pictures)], ratios, data)
 
 
+def run_selection(seed: int, level: float = 0.5, pairs: int = 60, data: str = "s" * 16) -> Measures:
+    """Random image selection of one seed: three patterns, as many pairs of each, scenes of two pairs.
+
+    Args:
+        level: share of the pairs that are right by the embedding; with the patches 0.2 fewer.
+    """
+    rng = np.random.default_rng(seed)
+    groups = np.eye(3)[np.arange(pairs) % 3]
+    right = {"select_cls": rng.random(pairs) < level, "select_local": rng.random(pairs) < level - 0.2}
+    ratios = {name: (groups * found[:, None], groups) for name, found in right.items()}
+    return Measures.of([f"room {k // 2}" for k in range(pairs)], ratios, data, ("left", "colour", "presence"))
+
+
 def seed_run(seed: int, outcomes: RunOutcomes) -> SeedRun:
     scores = outcomes.scores()
     return SeedRun(
@@ -104,6 +117,7 @@ def result_of(
     seeds: Sequence[int] = (0,),
     budget: str = "full",
     measures: Measures | None = None,
+    selection: Measures | None = None,
 ) -> Result:
     """The row that the runner would make today of these runs of the page ``name`` in the benchmarks ``folder``."""
     today = Today.read(folder)
@@ -112,6 +126,7 @@ def result_of(
         [seed_run(seed, run) for seed, run in zip(seeds, runs, strict=True)],
         ResultOutcomes.join(runs),
         measures,
+        selection,
         name=name,
         page=f"benchmarks/{name}.yaml",
         page_hash=page_hash(page, budget),
@@ -132,10 +147,11 @@ def row(
     shift: float = 0.3,
     budget: str = "full",
     measures: Measures | None = None,
+    selection: Measures | None = None,
 ) -> tuple[Result, ResultOutcomes]:
     """A row with random outcomes; ``shift`` moves its accuracy."""
     runs = [run_outcomes(1000 * seed + sum(map(ord, name)), shift) for seed in seeds]
-    return result_of(name, folder, runs, seeds, budget, measures), ResultOutcomes.join(runs)
+    return result_of(name, folder, runs, seeds, budget, measures, selection), ResultOutcomes.join(runs)
 
 
 def measures_of(name: str, seeds: Sequence[int] = (0, 1, 2), **kwargs: object) -> Measures:
@@ -143,15 +159,33 @@ def measures_of(name: str, seeds: Sequence[int] = (0, 1, 2), **kwargs: object) -
     return Measures.join([run_measures(1000 * seed + sum(map(ord, name)), **kwargs) for seed in seeds])  # type: ignore[arg-type]
 
 
-def store(results: Path, name: str, folder: Path, measures: Measures | None = None, **kwargs: object) -> Path:
+def selection_of(name: str, seeds: Sequence[int] = (0, 1, 2), **kwargs: object) -> Measures:
+    """Random image selection of a row; see ``run_selection``."""
+    return Measures.join([run_selection(1000 * seed + sum(map(ord, name)), **kwargs) for seed in seeds])  # type: ignore[arg-type]
+
+
+def store(
+    results: Path,
+    name: str,
+    folder: Path,
+    measures: Measures | None = None,
+    selection: Measures | None = None,
+    **kwargs: object,
+) -> Path:
     """Writes a row where the table looks for it; returns its path."""
-    result, outcomes = row(name, folder, measures=measures, **kwargs)  # type: ignore[arg-type]
+    result, outcomes = row(name, folder, measures=measures, selection=selection, **kwargs)  # type: ignore[arg-type]
     path = result_path(results, result.track, result.budget, name)
-    write_result(path, result, outcomes, measures)
+    write_result(path, result, outcomes, measures, selection)
     return path
 
 
-def write_run(resolved: Resolved, outcomes: RunOutcomes, measures: Measures | None = None, **info: object) -> RunRecord:
+def write_run(
+    resolved: Resolved,
+    outcomes: RunOutcomes,
+    measures: Measures | None = None,
+    selection: Measures | None = None,
+    **info: object,
+) -> RunRecord:
     """A finished run folder, as ``spatialbench.training.fit`` leaves it."""
     made = seed_run(resolved.seed, outcomes)
     kept = {key: value for key, value in vars(made).items() if key not in ("relations", "micro", "macro")}
@@ -160,6 +194,8 @@ def write_run(resolved: Resolved, outcomes: RunOutcomes, measures: Measures | No
     outcomes.save(resolved.run_dir / "outcomes.npz")
     if measures is not None:
         measures.save(resolved.run_dir / "measures.npz")
+    if selection is not None:
+        selection.save(resolved.run_dir / "selection.npz")
     record = RunRecord(resolved.run_dir, {**names, **numbers, **kept, "finished": True, **info})
     record.write()
     return record

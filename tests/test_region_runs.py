@@ -14,13 +14,14 @@ import torch
 from PIL import Image
 
 from spatialbench import training
+from spatialbench.beside import region_set, region_settings
 from spatialbench.build import build
 from spatialbench.callbacks import Interrupted
 from spatialbench.cli import main
 from spatialbench.data.region_batches import RegionDataModule
 from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.measures import Measures
-from spatialbench.experiment import Resolved, region_set, region_settings, resolve
+from spatialbench.experiment import Resolved, resolve
 from spatialbench.methods.r_sc_rla import RegionDistillation
 from spatialbench.pages import load_track
 from spatialbench.runs import RunRecord, measured, read_checkpoint

@@ -105,7 +105,7 @@ def test_a_truncated_file_is_refused_with_its_place(stored: Path) -> None:
         (lambda d: d.update(note="x"), "field 'note': unknown field"),
         (lambda d: d.update(budget=3), "field 'budget': expected str, found 3"),
         (lambda d: d.update(schema_version=99), "field 'schema_version': 99 is newer .* update spatialbench"),
-        (lambda d: d.update(schema_version=0), "field 'schema_version': expected 1 to 2, found 0"),
+        (lambda d: d.update(schema_version=0), "field 'schema_version': expected 1 to 3, found 0"),
         (lambda d: d.update(schema_version="1"), "field 'schema_version': expected int"),
         (lambda d: d.update(name="other"), "field 'name': says 'other'"),
         (lambda d: d.update(seeds=[0, 1]), r"seeds \[0, 1\] do not name the runs"),
@@ -244,7 +244,7 @@ def measured(stored: Path, tmp_path: Path) -> Path:
 
 def test_measures_round_trip(measured: Path) -> None:
     measures, result = fakes.measures_of("clip"), read_result(measured)
-    assert result.schema_version == 2
+    assert result.schema_version == 3
     again = read_measures(measured, result)
     assert again is not None
     assert again.digest == measures.digest
@@ -281,7 +281,7 @@ def test_measures_of_an_earlier_row_go(measured: Path, tmp_path: Path) -> None:
 def to_version_1(path: Path) -> None:
     """The file as version 1 wrote it."""
     edit(path, lambda d: d.update(schema_version=1))
-    edit(path, lambda d: d.pop("measures"))
+    edit(path, lambda d: (d.pop("measures"), d.pop("selection")))
 
 
 def test_version_1_is_read_as_a_row_without_measures(stored: Path) -> None:
@@ -290,9 +290,9 @@ def test_version_1_is_read_as_a_row_without_measures(stored: Path) -> None:
     assert "measures" not in stored.read_text()
     result = read_result(stored)
     assert result == expected
-    assert (result.schema_version, result.measures) == (2, None)
+    assert (result.schema_version, result.measures, result.selection) == (3, None, None)
     write_result(stored, result, read_outcomes(stored, result))
-    assert json.loads(stored.read_text())["schema_version"] == 2
+    assert json.loads(stored.read_text())["schema_version"] == 3
 
 
 def test_version_1_knew_no_measures(stored: Path) -> None:
@@ -306,7 +306,7 @@ def test_version_1_knew_no_measures(stored: Path) -> None:
 
 
 def test_the_repositorys_rows_are_read() -> None:
-    """Version 1 or 2: what is stored stays readable."""
+    """Version 1 to 3: what is stored stays readable."""
     results = Path(__file__).resolve().parents[1] / "results"
     for path in list_results(results, "rooms"):
         result = read_result(path)

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from spatialbench import relations
+from spatialbench.beside import region_settings
 from spatialbench.errors import SpatialbenchError
-from spatialbench.experiment import region_settings
 from spatialbench.pages import load_page, load_track
 from spatialbench.result_schema import MeasuresFile
 from spatialbench.stale import Today, ancestors, grammar_hash, page_hash, stale_reasons, track_hash

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from spatialbench import WEIGHTS
 from spatialbench.backbones.openai_files import openai_state
+from spatialbench.data.images import Resize
 from spatialbench.errors import SpatialbenchError
 
 CONFIGS = Path(__file__).parent / "configs"
@@ -109,6 +110,12 @@ def normalisation(model: open_clip.CLIP) -> tuple[tuple[float, ...], tuple[float
     """Mean and standard deviation per RGB channel, in units of the range [0, 1], that the image tower expects."""
     config = model.visual.preprocess_cfg
     return tuple(config["mean"]), tuple(config["std"])
+
+
+def resize_mode(model: open_clip.CLIP) -> Resize:
+    """How the model's own preprocessing makes a picture square."""
+    modes: dict[str, Resize] = {"shortest": "crop", "squash": "squash", "longest": "letterbox"}
+    return modes[model.visual.preprocess_cfg["resize_mode"]]
 
 
 def _check_activation(name: str, weights: str | None, spec: str) -> None:

@@ -26,6 +26,8 @@ from spatialbench.evaluation.statistics import BOOTSTRAP_SEED, LEVEL, RESAMPLES,
 
 VERSION = 1
 """Of what is measured and how; another version makes stored measures stale."""
+SELECTION_VERSION = 1
+"""Likewise of image selection."""
 TITLES: dict[str, str] = {
     "box_top1": "Boxes top-1",
     "box_top5": "Boxes top-5",
@@ -39,8 +41,12 @@ TITLES: dict[str, str] = {
     "image_r5": "Image R@5",
     "text_r1": "Text R@1",
     "text_r5": "Text R@5",
+    "select_cls": "Selection, cls",
+    "select_local": "Selection, cls + local",
 }
 """Measure -> heading, in the order of the tables. All in percent, more is better."""
+SELECTION = ("select_cls", "select_local")
+"""Those of image selection, whose pictures are pairs: in files and tables of their own."""
 
 
 class Ratio(NamedTuple):
@@ -60,6 +66,7 @@ class Measures:
         data: hash of the pictures, regions and captions.
         settings: hash of the track's settings and of ``VERSION``.
         commits: of the code that measured, one for each seed.
+        labels: names of the G groups, where all measures share them and they have names; else empty.
 
     Raises:
         SpatialbenchError: no or unknown measures, arrays that do not fit together, or what is no ratio in [0, 1].
@@ -70,6 +77,7 @@ class Measures:
     data: str
     settings: str = ""
     commits: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         strange = [name for name in self.ratios if name not in TITLES]
@@ -86,16 +94,24 @@ class Measures:
         counts = {name: len(ratio.numerator) for name, ratio in ratios.items()}
         if len(set(counts.values())) > 1:
             raise SpatialbenchError(f"the measures have different numbers of seeds: {counts}")
+        if self.labels and set(self.groups.values()) != {len(self.labels)}:
+            raise SpatialbenchError(f"{len(self.labels)} names of groups, but the measures have {self.groups} of them")
 
     @classmethod
-    def of(cls, scenes: Sequence[str], ratios: Mapping[str, tuple[np.ndarray, np.ndarray]], data: str) -> Self:
+    def of(
+        cls,
+        scenes: Sequence[str],
+        ratios: Mapping[str, tuple[np.ndarray, np.ndarray]],
+        data: str,
+        labels: Sequence[str] = (),
+    ) -> Self:
         """Of one seed, from [M, G] or [M] arrays; a measure without any denominator has no value and is left out."""
         joined = {
             name: Ratio(*(_three(np.asarray(part)) for part in parts))
             for name, parts in ratios.items()
             if np.any(parts[1])
         }
-        return cls(np.asarray(scenes, dtype=np.str_), joined, data)
+        return cls(np.asarray(scenes, dtype=np.str_), joined, data, labels=tuple(labels))
 
     @classmethod
     def join(cls, runs: Sequence[Measures]) -> Measures:
@@ -109,14 +125,14 @@ class Measures:
             alike = (other.data, other.settings) == (first.data, first.settings)
             if not alike or not np.array_equal(other.scenes, first.scenes):
                 raise SpatialbenchError("the seeds were measured on different data; run them again with --force")
-            if other.groups != first.groups:
+            if (other.groups, other.labels) != (first.groups, first.labels):
                 raise SpatialbenchError("the seeds hold different measures; run them again with --force")
         ratios = {
             name: Ratio(*(np.concatenate([getattr(run.ratios[name], part) for run in runs]) for part in Ratio._fields))
             for name in first.ratios
         }
         commits = tuple(commit for run in runs for commit in run.commits)
-        return cls(first.scenes, ratios, first.data, first.settings, commits)
+        return cls(first.scenes, ratios, first.data, first.settings, commits, first.labels)
 
     @property
     def seeds(self) -> int:
@@ -141,11 +157,19 @@ class Measures:
         """(1) of one measure, float [S]."""
         return _whole(self.ratios[name])
 
+    def group_values(self, name: str) -> np.ndarray:
+        """The terms of (1) of one measure, group by group, in percent: float [S, G]; NaN for a group without any."""
+        above, below = (part.sum(1, dtype=np.float64) for part in self.ratios[name])
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return 100 * above / below
+
     # ------------------------------------------------------------------------------------------------------ files
     def arrays(self) -> dict[str, np.ndarray]:
         """What a file holds."""
         found = {"scenes": self.scenes, "data": np.asarray(self.data), "settings": np.asarray(self.settings)}
         found["commits"] = np.asarray(self.commits, dtype=np.str_)
+        if self.labels:
+            found["labels"] = np.asarray(self.labels, dtype=np.str_)
         for name, ratio in self.ratios.items():
             found |= {f"{name}.{part}": getattr(ratio, part) for part in Ratio._fields}
         return found
@@ -174,7 +198,8 @@ class Measures:
                 for name in dict.fromkeys(key.rpartition(".")[0] for key in arrays if "." in key)
             }
             data, settings = (str(arrays[name].item()) for name in ("data", "settings"))
-            found = cls(arrays["scenes"], ratios, data, settings, tuple(arrays["commits"].tolist()))
+            commits, labels = (tuple(arrays[name].tolist()) if name in arrays else () for name in ("commits", "labels"))
+            found = cls(arrays["scenes"], ratios, data, settings, commits, labels)
             if found.arrays().keys() != arrays.keys():
                 raise SpatialbenchError(f"holds {sorted(arrays)}")
             return found

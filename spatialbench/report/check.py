@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from spatialbench.collect import collect, load_measures
+from spatialbench.collect import collect, load_measures, load_selection
 from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.measures import MeasureResampler
 from spatialbench.evaluation.outcomes import RunOutcomes
@@ -21,12 +21,11 @@ from spatialbench.report.measures import check_measured_alike
 from spatialbench.report.readme import readme
 from spatialbench.report.repeat import compare
 from spatialbench.report.rows import check_mergeable
+from spatialbench.result_measures import KINDS, file_name, load
 from spatialbench.result_schema import Result
 from spatialbench.results import (
     ResultOutcomes,
     list_results,
-    measures_name,
-    read_measures,
     read_outcomes,
     read_result,
     result_path,
@@ -78,7 +77,8 @@ def check_stored(results: Path, today: Today) -> list[str]:
                 rows += [] if result is None else [result]
             try:
                 check_mergeable(folder, rows)
-                check_measured_alike(folder, rows)
+                for kind in KINDS:
+                    check_measured_alike(folder, rows, kind)
             except SpatialbenchError as error:
                 problems.append(str(error))
         problems += _strays(folder)
@@ -86,21 +86,22 @@ def check_stored(results: Path, today: Today) -> list[str]:
 
 
 def _strays(folder: Path) -> list[str]:
-    """Outcomes without a result file, measures without a result file that has measures."""
+    """Outcomes without a result file, measures (or selection) without a result file that has some."""
     named: set[Path] = set()
     for path in folder.rglob("*.json"):
         named.add(path.with_name(f"{path.stem}.outcomes.npz"))
         try:
-            has_measures = read_result(path).measures is not None
+            result = read_result(path)
         except SpatialbenchError:
-            has_measures = True  # told by check_row; nothing beside a damaged file is to be deleted
-        named |= {path.with_name(measures_name(path.stem))} if has_measures else set()
+            result = None  # told by check_row; nothing beside a damaged file is to be deleted
+        there = [kind for kind in KINDS if result is None or getattr(result, kind) is not None]
+        named |= {path.with_name(file_name(path.stem, kind)) for kind in there}
     return [f"{path}: no result file names it; delete it" for path in _beside(folder) if path not in named]
 
 
 def _beside(folder: Path) -> list[Path]:
     """The files that lie beside results."""
-    return sorted([*folder.rglob("*.outcomes.npz"), *folder.rglob("*.measures.npz")])
+    return sorted(path for kind in ("outcomes", *KINDS) for path in folder.rglob(f"*.{kind}.npz"))
 
 
 def check_row(path: Path, today: Today) -> tuple[list[str], Result | None]:
@@ -108,7 +109,7 @@ def check_row(path: Path, today: Today) -> tuple[list[str], Result | None]:
     try:
         result = read_result(path)
         outcomes = read_outcomes(path, result)
-        measures = read_measures(path, result)
+        beside = {kind: load(path, result, kind) for kind in KINDS}
     except SpatialbenchError as error:
         return [str(error)], None
     problems = [f"{path}: stale, {reason}; spatialbench run {result.page}" for reason in today.stale(result)]
@@ -118,14 +119,14 @@ def check_row(path: Path, today: Today) -> tuple[list[str], Result | None]:
         for column in COLUMNS
         if _apart(result.interval[column], bounds[column])
     ]
-    if measures is not None and result.measures is not None:
+    for kind, measures in beside.items():
+        if measures is None:
+            continue
         draws = MeasureResampler(measures.scenes)
         for name, ratio in measures.ratios.items():
-            stated, found = result.measures.interval[name], draws.interval(ratio)
+            stated, found = getattr(result, kind).interval[name], draws.interval(ratio)
             if _apart(stated, found):
-                problems.append(
-                    f"{path}: field 'measures.interval.{name}': says {stated} but the measures give {found}"
-                )
+                problems.append(f"{path}: field '{kind}.interval.{name}': says {stated} but the measures give {found}")
     return problems, result
 
 
@@ -186,7 +187,7 @@ def _repeat(results: Path, page: Page, track: Track, fit: Fit, runs: Path) -> li
         say(f"smoke run of {resolved.label}")
         records.append(fit(resolved, False))
         outcomes.append(RunOutcomes.load(records[-1].outcomes))
-    fresh = collect(page, track, SMOKE, records, outcomes, load_measures(page, records))
+    fresh = collect(page, track, SMOKE, records, outcomes, load_measures(page, records), load_selection(page, records))
     found = compare(stored, before, fresh, ResultOutcomes.join(outcomes))
     say(f"smoke run of {page.name}: {found.summary}")
     return [f"smoke run of {page.name} on {track.name}: {problem}" for problem in found.problems]

@@ -32,20 +32,23 @@ class Differences:
 
     Args:
         rows: at least one, of the same records.
-        measures: name of a row -> its measures, of the same pictures; rows without are left out.
+        beside: what was measured beside the pairs and what was selected, each name of a row -> its measures, of the
+            same pictures; rows without are left out.
 
     Raises:
         SpatialbenchError: rows of different records.
     """
 
-    def __init__(self, rows: Sequence[Row], measures: Mapping[str, Measures]) -> None:
+    def __init__(self, rows: Sequence[Row], *beside: Mapping[str, Measures]) -> None:
         first = rows[0].outcomes
         self.places = {row.result.name: place for place, row in enumerate(rows)}
         self._records = Resampler(first.relation, first.cluster)
         self._margins = [row.outcomes.aligned(first) for row in rows]
-        self._measures = [measures.get(row.result.name) for row in rows]
-        scenes = [found.scenes for found in self._measures if found is not None]
-        self._pictures = MeasureResampler(scenes[0]) if scenes else None
+        self._beside = [
+            (MeasureResampler(next(iter(measures.values())).scenes), [measures.get(row.result.name) for row in rows])
+            for measures in beside
+            if measures
+        ]
 
     def between(self, row: str, than: str, column: str) -> Gain | None:
         """``row`` minus ``than``; None where one of them has no number in ``column``.
@@ -59,7 +62,8 @@ class Differences:
             found = self._records.difference(self._margins[first], self._margins[second], places)
             interval = found.interval[column]
             return None if interval is None else Gain(found.gain[column], interval)
-        a, b = self._measures[first], self._measures[second]
-        if self._pictures is None or a is None or b is None or column not in a.ratios or column not in b.ratios:
-            return None
-        return Gain(*self._pictures.difference(a.ratios[column], b.ratios[column], places))
+        for pictures, measures in self._beside:
+            a, b = measures[first], measures[second]
+            if a is not None and b is not None and column in a.ratios and column in b.ratios:
+                return Gain(*pictures.difference(a.ratios[column], b.ratios[column], places))
+        return None

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spatialbench.errors import SpatialbenchError
-from spatialbench.evaluation.measures import TITLES, MeasureResampler, Measures
+from spatialbench.evaluation.measures import SELECTION, TITLES, MeasureResampler, Measures
 from spatialbench.evaluation.statistics import spread
 from spatialbench.report.differences import Differences
 from spatialbench.report.rows import Row
@@ -28,8 +28,9 @@ from spatialbench.report.table import (
     stale_notes,
     stored_rows,
 )
+from spatialbench.result_measures import load
 from spatialbench.result_schema import Result
-from spatialbench.results import STORED_BUDGET, read_measures, result_path
+from spatialbench.results import STORED_BUDGET, result_path
 
 HEADING = "Regions, dense quality, retrieval"
 EXPLANATION = """\
@@ -76,8 +77,11 @@ def measures_table(
     return as_text(rows, measures)
 
 
-def measures_of(results: Path, rows: Sequence[Row]) -> dict[str, Measures]:
+def measures_of(results: Path, rows: Sequence[Row], kind: str = "measures") -> dict[str, Measures]:
     """Name -> measures of the rows that have some, read and recounted.
+
+    Args:
+        kind: ``selection`` for those of image selection.
 
     Raises:
         SpatialbenchError: a damaged file, or rows measured on different data.
@@ -85,21 +89,22 @@ def measures_of(results: Path, rows: Sequence[Row]) -> dict[str, Measures]:
     found = {}
     for row in rows:
         path = result_path(results, row.result.track, row.result.budget, row.result.name)
-        measures = read_measures(path, row.result)
+        measures = load(path, row.result, kind)
         if measures is not None:
             found[row.result.name] = measures
-    check_measured_alike(results, [row.result for row in rows])
+    check_measured_alike(results, [row.result for row in rows], kind)
     _check_alike_inside(results, found)
     return found
 
 
-def check_measured_alike(where: Path, results: Sequence[Result]) -> None:
+def check_measured_alike(where: Path, results: Sequence[Result], kind: str = "measures") -> None:
     """Rows are compared on the same pictures, regions and captions.
 
     Raises:
         SpatialbenchError: they were measured on others than the first row with measures; names the odd ones out.
     """
-    data = {result.name: result.measures.data for result in results if result.measures is not None}
+    stated = {result.name: getattr(result, kind) for result in results}
+    data = {name: found.data for name, found in stated.items() if found is not None}
     first = next(iter(data), "")
     odd = [name for name in data if data[name] != data[first]]
     if odd:
@@ -115,6 +120,7 @@ def _check_alike_inside(where: Path, measures: Mapping[str, Measures]) -> None:
     for name, found in measures.items():
         groups = measures[first].groups
         same = {measure: groups.get(measure, count) for measure, count in found.groups.items()} == found.groups
+        same &= found.labels == measures[first].labels
         if not same or found.scenes.tolist() != measures[first].scenes.tolist():
             raise SpatialbenchError(
                 f"{where}: the measures of {name} and {first} have the same hash of data but not the same pictures or "
@@ -191,11 +197,12 @@ def as_csv(rows: Sequence[Row], measures: Mapping[str, Measures]) -> str:
     """One line for each row; percent with four digits; for every measure value, spread over seeds, low, high."""
     stream = io.StringIO()
     writer = csv.writer(stream, lineterminator="\n")
-    names = [f"{name}{part}" for name in TITLES for part in ("", "_spread", "_low", "_high")]
+    shown = [name for name in TITLES if name not in SELECTION]
+    names = [f"{name}{part}" for name in shown for part in ("", "_spread", "_low", "_high")]
     writer.writerow(["name", *names, "seeds", "pictures", "stale"])
     for row in rows:
         found, cells = row.result.measures, []
-        for name in TITLES:
+        for name in shown:
             values: list[float | None] = [None] * 4
             if found is not None and name in found.value:
                 values = [found.value[name], _spread(measures[row.result.name], name), *found.interval[name]]

@@ -11,6 +11,7 @@ from spatialbench.evaluation.measures import Measures
 from spatialbench.evaluation.statistics import COLUMNS
 from spatialbench.report import claims as claims_report
 from spatialbench.report import measures as measures_report
+from spatialbench.report import selection as selection_report
 from spatialbench.report.claims import Claim, read_claims
 from spatialbench.report.differences import Differences
 from spatialbench.report.rows import Reported, Row, read_rows
@@ -85,8 +86,9 @@ def readme(results: Path, benchmarks: Path) -> str:
         if not rows:  # outcomes without their result files, which check-results tells
             continue
         measures = measures_report.measures_of(results, rows)
+        selection = measures_report.measures_of(results, rows, "selection")
         own = [claim for claim in claims if claim.track == folder.name]
-        sections.append("\n".join(_section(folder.name, rows, papers, measures, own)) + "\n")
+        sections.append("\n".join(_section(folder.name, rows, papers, measures, selection, own)) + "\n")
     if len(sections) == 1:
         sections.append("No rows yet: `spatialbench run benchmarks/*.yaml --budget full`.\n")
     return "\n".join(sections)
@@ -97,15 +99,18 @@ def _section(
     rows: Sequence[Row],
     papers: Sequence[Reported],
     measures: Mapping[str, Measures],
+    selection: Mapping[str, Measures],
     claims: Sequence[Claim],
 ) -> list[str]:
-    differences = Differences(rows, measures)
+    differences = Differences(rows, measures, selection)
     lines = [f"## {track}", "", *markdown(rows), "", *notes(rows), ""]
     lines += ["### 95 % intervals", "", *_interval_table(rows), ""]
     if len(rows) > 1:
         lines += ["### Paired differences on All", "", *_difference_table(rows, differences), ""]
     if measures:
         lines += [*measures_report.section(rows, measures, differences), ""]
+    if selection:
+        lines += [*selection_report.section(rows, selection, differences), ""]
     if claims:
         lines += [*claims_report.section(claims, rows, differences), ""]
     lines += ["### Cost", "", *_cost_table(rows), "", "### Origin", "", *_origin_table(rows)]

@@ -10,7 +10,8 @@ relation. The drift of a relation is r(m' - m) / r(m).
   ``SAME_DRIFT``.
 - Otherwise: no relation drifts by more than ``OTHER_DRIFT``; and every record whose sign changed had a margin of at
   most ``FLIP_MARGIN`` r(m), or else the change of the accuracy lies inside its paired 95 % interval.
-- Measures (regions, dense quality, retrieval): no value moves by more than ``SAME_POINTS``, elsewhere ``OTHER_POINTS``.
+- Measures (regions, dense quality, retrieval, image selection): no value moves by more than ``SAME_POINTS``, elsewhere
+  ``OTHER_POINTS``.
 
 Letters: S seeds, N records.
 """
@@ -94,6 +95,7 @@ def compare(stored: Result, before: ResultOutcomes, fresh: Result, after: Result
     if not same:
         problems += _large_flips(before, old, new, flipped)
     problems += _moved_measures(stored.measures, fresh.measures, same)
+    problems += _moved_measures(stored.selection, fresh.selection, same)
     return Comparison(same, drift, int(flipped.sum()), problems)
 
 

@@ -254,7 +254,7 @@ def test_mistakes(folder: Path, trained: Path, capsys: pytest.CaptureFixture[str
         (*one, *where, "--buget", "full"): "did you mean '--budget'?",
         (*pages(folder, "clip"), *BASE, *where, "--runs", "none"): "no run of page",
         (*pages(folder, "clip"), *BASE, *where, "--runs", trained, "--seed", 1): "with seed 1",
-        (*pages(folder, "other"), *BASE, *where): "has no dense map",
+        (*pages(folder, "other"), *BASE, *where): "has no student",
         (*pages(folder, "zeroshott"), *BASE, *where): "zeroshot.yaml'?",
     }
     for argv, part in cases.items():

@@ -11,6 +11,7 @@ import pytest
 from spatialbench.data.rooms import counterfactual
 from spatialbench.data.rooms.changes import PATTERNS, Change, Relates, Shows, changes, extent, seen_all
 from spatialbench.data.rooms.counterfactual import Counterfactual, Pair, render_shard
+from spatialbench.data.rooms.facts import SceneView
 from spatialbench.data.rooms.kinds import KIND
 from spatialbench.data.rooms.render import render
 from spatialbench.data.rooms.scene import Scene, generate
@@ -71,7 +72,7 @@ def test_captions_are_true_of_one_picture_and_false_of_the_other(found: list) ->
                 assert not shown(text, other.view)
 
 
-def stands(statement: Statement, seen: object) -> bool:
+def stands(statement: Statement, seen: SceneView) -> bool:
     relation, a, b = statement.relation, seen.named[statement.subject], seen.named[statement.object]
     if relation in ("far", "right", "under"):
         relation, a, b = CONVERSE[relation], b, a
@@ -82,7 +83,7 @@ def stands(statement: Statement, seen: object) -> bool:
     return a.box.y + a.box.h <= b.box.y
 
 
-def shown(text: str, seen: object) -> bool:
+def shown(text: str, seen: SceneView) -> bool:
     return any(
         text in (f"a {v.name}", f"an {v.name}", f"a {v.colour} {v.name}", f"an {v.colour} {v.name}") for v in seen.views
     )

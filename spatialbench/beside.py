@@ -1,0 +1,98 @@
+"""What a track has measured beside the pairs: regions, dense quality, retrieval on a region set, and image selection.
+
+A track names the class of either, ``{class_path, init_args, budgets: {budget: init_args}}``. None of it is part of the
+hash of a row, as no pair depends on it; the measures have a hash of their own.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from spatialbench.arguments import did_you_mean
+from spatialbench.errors import SpatialbenchError
+from spatialbench.evaluation.measures import SELECTION_VERSION, VERSION
+from spatialbench.experiment import deep_merge
+from spatialbench.pages import Config, Track, content_hash
+
+if TYPE_CHECKING:
+    from spatialbench.data.region_sets import RegionSet
+    from spatialbench.data.selection_sets import SelectionSet
+
+
+def region_settings(track: Track, budget: str) -> str:
+    """Hash of the region set's settings at a budget, and of how it is measured; "" for nothing."""
+    return _settings(track.regions, budget, VERSION)
+
+
+def selection_settings(track: Track, budget: str) -> str:
+    """Likewise of image selection."""
+    return _settings(track.selection, budget, SELECTION_VERSION)
+
+
+def region_set(track: Track, budget: str) -> RegionSet | None:
+    """The region set that rows of a track are measured on at a budget; None where the track names none.
+
+    Raises:
+        SpatialbenchError: unknown class or argument, or the set cannot be read.
+    """
+    return _opened(track.regions, budget, f"track {track.path}: regions")
+
+
+def selection_set(track: Track, budget: str) -> SelectionSet | None:
+    """The pairs of pictures of image selection, likewise."""
+    return _opened(track.selection, budget, f"track {track.path}: selection")
+
+
+EVALUATIONS = ("counterfactual", "mmvp")
+"""What ``spatialbench test --evaluation`` takes."""
+
+
+def evaluation_set(name: str, path: str | None, track: Track, budget: str) -> SelectionSet:
+    """The pairs of an evaluation by its name.
+
+    Args:
+        name: one of ``EVALUATIONS``; the rooms' counterfactual pairs are those of the track, where it names some.
+        path: of ``mmvp``, the folder of the downloaded copy.
+
+    Raises:
+        SpatialbenchError: unknown name, a path where none belongs or none where one does, or the set cannot be read.
+    """
+    if name not in EVALUATIONS:
+        raise SpatialbenchError(f"unknown --evaluation {name!r}{did_you_mean(name, EVALUATIONS)}")
+    if name == "mmvp":
+        from spatialbench.data.mmvp import SOURCE, Mmvp
+
+        if path is None:
+            raise SpatialbenchError(f"--evaluation mmvp needs --evaluation_path FOLDER, {SOURCE}")
+        return Mmvp(path)
+    from spatialbench.data.rooms.counterfactual import Counterfactual
+
+    if path is not None:
+        raise SpatialbenchError("--evaluation counterfactual renders its own pictures: leave --evaluation_path out")
+    own = selection_set(track, budget)
+    return own if isinstance(own, Counterfactual) else Counterfactual()
+
+
+def _arguments(block: Config, budget: str) -> Config:
+    return deep_merge(block.get("init_args") or {}, (block.get("budgets") or {}).get(budget) or {})
+
+
+def _settings(block: Config | None, budget: str, version: int) -> str:
+    return "" if block is None else content_hash([version, block["class_path"], _arguments(block, budget)])
+
+
+def _opened(block: Config | None, budget: str, where: str) -> Any:
+    from spatialbench.signatures import import_class, unknown_key
+
+    if block is None:
+        return None
+    cls = import_class(block["class_path"], where)
+    arguments = _arguments(block, budget)
+    bad = unknown_key(arguments, cls)
+    if bad is not None:
+        key, known = bad
+        raise SpatialbenchError(f"unknown key {key!r} for {cls.__qualname__} ({where}){did_you_mean(key, known)}")
+    try:
+        return cls(**arguments)
+    except TypeError as error:
+        raise SpatialbenchError(f"{where}: {error}") from error

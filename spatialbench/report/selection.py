@@ -1,0 +1,200 @@
+"""Tables of image selection: one run, the stored rows, and the section of results/README.md.
+
+Either scorer has a line of its own in every row, so that a gain of the scorer is not read as one of the weights.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from spatialbench.errors import SpatialbenchError
+from spatialbench.evaluation.measures import SELECTION, TITLES, MeasureResampler, Measures
+from spatialbench.evaluation.statistics import spread
+from spatialbench.report.differences import Differences
+from spatialbench.report.measures import difference_table, measures_of
+from spatialbench.report.rows import Row
+from spatialbench.report.table import (
+    accuracy_cell,
+    check_format,
+    interval_cell,
+    markdown_table,
+    number,
+    render,
+    stale_notes,
+    stored_rows,
+)
+from spatialbench.result_measures import patterns as patterns_of
+from spatialbench.results import STORED_BUDGET
+
+HEADING = "Image selection"
+SCORERS = {"select_cls": "cls", "select_local": "cls + local"}
+"""Measure -> scorer, as the tables call it."""
+EXPLANATION = """\
+Two pictures that differ in one thing, and a caption of either: a pair is right when both captions pick their own
+picture (MMVP-VLM's metric; independent guessing gives 25, a picture that wins both captions 0). In percent, by what the
+pictures differ in. Scorer *cls*: the embedding of the picture; *cls + local*: the mean of its patches added, as DIVA
+evaluates. A difference between the scorers of one row is the scorer's, one between rows in the same scorer the
+weights'."""
+
+
+def selection_table(
+    results: str | Path = "results",
+    benchmarks: str | Path = "benchmarks",
+    track: str = "rooms",
+    format: str = "text",
+    budget: str = STORED_BUDGET,
+) -> str:
+    """The table of image selection of a track.
+
+    Args:
+        results, benchmarks: folders.
+        format: ``text`` for a terminal, ``md``, ``json``, ``csv``.
+        budget: ``full`` for the stored rows.
+
+    Raises:
+        SpatialbenchError: no rows or none with image selection, a damaged row, rows of different data, an unknown
+            format.
+    """
+    check_format(format)
+    rows = stored_rows(Path(results), Path(benchmarks), track, budget)
+    selection = measures_of(Path(results), rows, "selection")
+    if not selection:
+        raise SpatialbenchError(
+            f"no row of track {track} at budget {budget} in {results} has image selection: spatialbench run "
+            f"benchmarks/*.yaml --track {track} --budget {budget}, where the track names a 'selection'"
+        )
+    if format == "json":
+        for note in stale_notes(rows):  # the form has no place for it
+            print(note, file=sys.stderr)
+        return json.dumps(as_json(rows), indent=2) + "\n"
+    if format == "csv":
+        return as_csv(rows, selection)
+    header, lines = table_of(rows, selection)
+    if format == "md":
+        return "\n".join([*markdown_table(header, lines, left=2), "", *notes(rows)]) + "\n"
+    drawn = Table(title=f"{track}, budget {budget}: image selection in %", title_justify="left")
+    for position, title in enumerate(header):
+        drawn.add_column(title, justify="right" if position > 1 else "left", no_wrap=True)
+    for cells in lines:
+        drawn.add_row(*cells)
+    return render(drawn) + "\n".join(notes(rows)) + "\n"
+
+
+def table_of(rows: Sequence[Row], selection: Mapping[str, Measures]) -> tuple[list[str], list[list[str]]]:
+    """Header and lines: a line for each row and scorer, percent by pattern, their mean and its interval; a dash for
+    rows without."""
+    patterns = next(iter(selection.values())).labels
+    lines = []
+    for row in rows:
+        name, stated = row.result.name + (" (stale)" if row.stale else ""), row.result.selection
+        if stated is None:
+            lines.append([name, *["–"] * (len(patterns) + 5)])
+            continue
+        found, counts = selection[row.result.name], [str(len(row.result.seeds)), str(stated.pictures)]
+        for measure in stated.value:
+            values = [number(stated.patterns[measure][pattern]) for pattern in patterns]
+            mean = accuracy_cell(stated.value[measure], spread(found.seed_values(measure).tolist()))
+            lines.append([name, SCORERS[measure], *values, mean, interval_cell(stated.interval[measure]), *counts])
+    return ["", "scorer", *patterns, "mean", "95 % interval", "seeds", "pairs"], lines
+
+
+def section(rows: Sequence[Row], selection: Mapping[str, Measures], differences: Differences) -> list[str]:
+    """The lines of results/README.md about image selection."""
+    header, lines = table_of(rows, selection)
+    text = [f"### {HEADING}", "", *EXPLANATION.splitlines(), "", *markdown_table(header, lines, left=2)]
+    if len(selection) > 1:
+        text += ["", "Paired differences:", "", *difference_table(rows, selection, differences)]
+    return text
+
+
+def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """``{name, selection: {measure: {value, interval, patterns}}, seeds, pairs}`` for each row.
+
+    value in percent, mean over seeds; interval: the two bounds of its 95 % interval; patterns: pattern -> percent; a
+    row without image selection has none, and None for pairs.
+    """
+    lines = []
+    for row in rows:
+        found = row.result.selection
+        values = {} if found is None else found.value
+        lines.append(
+            {
+                "name": row.result.name,
+                "selection": {
+                    name: {"value": value, "interval": found.interval[name], "patterns": found.patterns[name]}
+                    for name, value in values.items()
+                    if found is not None
+                },
+                "seeds": row.result.seeds,
+                "pairs": None if found is None else found.pictures,
+            }
+        )
+    return lines
+
+
+def as_csv(rows: Sequence[Row], selection: Mapping[str, Measures]) -> str:
+    """One line for each row and scorer; percent with four digits."""
+    patterns = next(iter(selection.values())).labels
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["name", "measure", *patterns, "mean", "spread", "low", "high", "seeds", "pairs", "stale"])
+    for row in rows:
+        found = row.result.selection
+        for name, value in ({} if found is None else found.value).items():
+            assert found is not None
+            deviation = spread(selection[row.result.name].seed_values(name).tolist())
+            by_pattern = [found.patterns[name][pattern] for pattern in patterns]
+            numbers = [*by_pattern, value, deviation, *found.interval[name]]
+            cells = ["" if number is None else f"{number:.4f}" for number in numbers]
+            seeds = " ".join(map(str, row.result.seeds))
+            writer.writerow([row.result.name, name, *cells, seeds, found.pictures, "; ".join(row.stale)])
+    return stream.getvalue()
+
+
+def notes(rows: Sequence[Row]) -> list[str]:
+    """What stands below a table: what is stale, and what was selected from."""
+    found = next(row.result.selection for row in rows if row.result.selection is not None)
+    stale = stale_notes(rows)
+    return [*stale, *([""] if stale else []), f"Selected on data {found.data}, {found.pictures} pairs."]
+
+
+def run_json(measures: Measures) -> dict[str, Any]:
+    """``{selection: {measure: {value, interval, patterns}}, pairs}`` of one run, in percent."""
+    draws = MeasureResampler(measures.scenes)
+    by_pattern = patterns_of(measures)
+    found = {
+        name: {"value": value, "interval": list(draws.interval(measures.ratios[name])), "patterns": by_pattern[name]}
+        for name, value in measures.values().items()
+    }
+    return {"selection": found, "pairs": measures.pictures}
+
+
+def print_selection(measures: Measures, title: str = HEADING) -> None:
+    """Prints image selection of one run: percent by pattern and scorer, the mean and its 95 % interval."""
+    names = [name for name in SELECTION if name in measures.ratios]
+    draws = MeasureResampler(measures.scenes)
+    intervals = [draws.interval(measures.ratios[name]) for name in names]
+    drawn = Table(title=title, title_justify="left")
+    for heading in ("", "pairs", *(TITLES[name].replace("Selection, ", "") + " %" for name in names)):
+        drawn.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    counts = measures.ratios[names[0]].denominator[0].sum(0)
+    values = [measures.group_values(name).mean(0) for name in names]
+    for group, label in enumerate(measures.labels):
+        drawn.add_row(label, f"{counts[group]:.0f}", *(number(value[group]) for value in values))
+    drawn.add_section()
+    drawn.add_row("mean", str(measures.pictures), *(number(value) for value in measures.values().values()))
+    drawn.add_row("95 % from", "", *(number(bounds.low) for bounds in intervals))
+    drawn.add_row("to", "", *(number(bounds.high) for bounds in intervals))
+    console = Console()
+    console = console if console.width >= 100 else Console(width=100)
+    console.print(drawn)
+    console.print(f"{measures.pictures} pairs of {draws.count} scenes, data {measures.data}", highlight=False)
