@@ -27,13 +27,15 @@ from spatialbench.build import build
 from spatialbench.connection import ConnectedMethod
 from spatialbench.data.cache import CACHE_VARIABLE
 from spatialbench.data.datamodule import PairDataModule
+from spatialbench.data.pictures import PictureBatch, PictureDataModule
 from spatialbench.data.region_batches import RegionBatch, RegionDataModule
 from spatialbench.data.rooms import load
 from spatialbench.data.rooms.render import render
 from spatialbench.data.rooms.scene import generate
 from spatialbench.errors import SpatialbenchError, write_atomic
-from spatialbench.experiment import resolve
+from spatialbench.experiment import PICTURES, resolve
 from spatialbench.method import Method
+from spatialbench.methods.diva import Diva
 from spatialbench.methods.r_sc_rla import RegionDistillation
 from spatialbench.methods.refiner import Refiner
 from spatialbench.pages import discover, load_page
@@ -165,6 +167,43 @@ def distillation(page: Path, seconds: float) -> dict[str, float]:
     return found
 
 
+def feedback(page: Path, seconds: float) -> dict[str, float]:
+    """Pictures a second of the training step of a page of pictures alone, of what makes its batches and of the frozen
+    autoencoder; the latents are kept, as they are in training."""
+    resolved = resolve(page, budget="smoke")  # few pictures, of the size of every budget
+    built = build(resolved)
+    model, data = built.model, built.data
+    assert isinstance(data, PictureDataModule)
+    data.setup("fit")
+    model.setup("fit")
+    found = {"batch_images": float(data.picture_batch)}
+    batches: list[PictureBatch] = []
+
+    def load() -> int:
+        batches[:] = list(data.train_dataloader())
+        return len(batches) * data.picture_batch
+
+    found["loader_images"] = rate(load, 0)
+    if isinstance(model, Diva):
+        model.prepare(data.picture_set)
+        encode = model.latents.diffusion.latents
+        found["encoded_images"] = rate(lambda: len(encode(batches[0]["pixels"])), seconds / 3)
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True)
+    steps = iter(range(10**9))
+
+    def step() -> int:
+        batch = batches[next(steps) % len(batches)]
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model.training_step(batch, 0)
+        assert isinstance(loss, torch.Tensor)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return len(batch["pixels"])
+
+    return {**found, "train_images": rate(step, seconds)}
+
+
 def tokens(size: int, seconds: float) -> float:
     """Pictures a second through the frozen VFM, without its cache."""
     vfm = load_vfm("rooms-vfm", size, cache=False)
@@ -220,8 +259,9 @@ def main() -> None:
         "pages": {},
     }
     for each in discover(arguments.benchmarks):
-        regions = (each.config.get("data") or {}).get("class_path")
-        found["pages"][each.name] = (distillation if regions else training)(each.path, arguments.seconds)
+        own = (each.config.get("data") or {}).get("class_path")
+        work = training if own is None else feedback if own.startswith(PICTURES) else distillation
+        found["pages"][each.name] = work(each.path, arguments.seconds)
         print(each.name, found["pages"][each.name], flush=True)
     write_atomic(arguments.out, json.dumps(found, indent=2) + "\n")
     found["fit"] = whole_fit(page, arguments.budget)

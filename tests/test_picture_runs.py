@@ -18,11 +18,13 @@ from spatialbench.errors import SpatialbenchError
 from spatialbench.experiment import Resolved, model_of, resolve, weights_digests
 from spatialbench.methods.diva import Diva
 from spatialbench.runs import RunRecord, read_checkpoint
+from spatialbench.token_selection import TokenSelector
 from spatialbench.training import fit
 from tests import tiny
 from tests.diffusions import write_folder
 from tests.pictures import Noise
 
+BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
 DATA = """\
 data:
   class_path: spatialbench.data.pictures.PictureDataModule
@@ -170,3 +172,27 @@ def test_other_weights_of_the_diffusion_model_are_another_run(folder: Path, tmp_
     assert "diffusion" not in model_of({"model": {"class_path": "x"}})
     assert set(weights_digests({"diffusion": str(tmp_path), "student": "rooms-student"})) == {"student", "diffusion"}
     assert "diffusion" not in weights_digests({"diffusion": "sd-2-1-base:random"})
+
+
+def test_the_paper_scale_is_divas() -> None:
+    """specs/generative.md 1.3, 1.5 and 1.6."""
+    found = resolve(BENCHMARKS / "diva_legacy.yaml", "cc3m", "full").config
+    data, model, trainer = found["data"]["init_args"], found["model"]["init_args"], found["trainer"]
+    assert data["picture_batch"] * trainer["accumulate_grad_batches"] == 16 * 8 * 5
+    assert (trainer["max_steps"], trainer["gradient_clip_val"], data["picture_size"]) == (4600, 1.0, 512)
+    assert (data["picture_crop"], data["image_size"]) == ([0.9, 1.0], 224)
+    assert (model["optimizer"], model["lr"], model["momentum"], model["inner_weights"]) == ("sgd", 1e-4, 0.9, [5, 1])
+    assert model["finetuning"]["warmup_steps"] == 23
+    assert TokenSelector(**model["tokens"]).length((16, 16)) == 77  # beside the prompt's 77 positions
+    assert model["legacy_range"]
+    assert set(model["hashes"]) == {
+        "unet/diffusion_pytorch_model.safetensors",
+        "vae/diffusion_pytorch_model.safetensors",
+        "text_encoder/model.safetensors",
+    }
+    tuned = resolve(BENCHMARKS / "diva_finetune.yaml", "cc3m", "full").config
+    assert not any(name.startswith("picture_") for name in tuned["data"])
+    assert "lr" not in tuned["model"]["init_args"]
+    rooms = resolve(BENCHMARKS / "diva.yaml", "rooms", "full").config
+    assert rooms["data"]["init_args"]["train_images"] == 24000  # of which all are learned from
+    assert TokenSelector(**rooms["model"]["init_args"]["tokens"]).length((8, 8)) == 20
