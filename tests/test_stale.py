@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from spatialbench import relations
-from spatialbench.beside import region_settings
+from spatialbench.beside import region_settings, selection_settings
 from spatialbench.errors import SpatialbenchError
 from spatialbench.pages import load_page, load_track
 from spatialbench.result_schema import MeasuresFile
@@ -110,6 +110,24 @@ def test_measures_of_other_settings_are_stale(folder: Path) -> None:
         reasons = stale_reasons(measured, page, replace(track, regions=other))
         assert reasons == ["what is measured beside the pairs changed"]
     assert region_settings(regions, "smoke") != region_settings(regions, "full")
+
+
+def test_image_selection_is_stale_by_its_own_settings_and_a_row_without_is_not(folder: Path) -> None:
+    page, track = load_page(folder / "a.yaml"), load_track(folder / "tracks/rooms.yaml")
+    block = {"class_path": "somewhere.Pairs", "init_args": {"pairs": 100}, "budgets": {"smoke": {"pairs": 2}}}
+    asks = replace(track, selection=block)
+    result, _ = fakes.row("a", folder)
+    assert stale_reasons(result, page, asks) == []  # not measured
+    assert track_hash(asks, "full", page) == result.track_hash
+    own = replace(fakes.selection_of("a"), settings=selection_settings(asks, "full"))
+    measured, _ = fakes.row("a", folder, selection=own)
+    assert stale_reasons(measured, page, asks) == []
+    for other in ({**block, "init_args": {"pairs": 50}}, {**block, "class_path": "somewhere.Others"}, None):
+        assert stale_reasons(measured, page, replace(track, selection=other)) == [
+            "the pairs of image selection changed"
+        ]
+    assert selection_settings(asks, "smoke") != selection_settings(asks, "full")
+    assert selection_settings(track, "full") == ""
 
 
 def test_every_relation_is_in_the_hash_of_the_captions(monkeypatch: pytest.MonkeyPatch) -> None:
