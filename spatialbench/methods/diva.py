@@ -68,7 +68,7 @@ class Diva(Method):
             of its accumulation over 5 batches (decision D6).
         legacy_range: give the autoencoder the released code's narrower range of pixels (D1).
         antialias: scale pictures to the student's size as CLIP does; false: as the released code (D3).
-        optimizer: ``sgd`` without decay, as DIVA, or the suite's ``adamw``; both with the schedule of ``finetuning``.
+        optimizer: the suite's ``adamw``, or ``sgd`` without decay, as DIVA; both with the schedule of ``finetuning``.
         momentum: of ``sgd``.
         lr: learning rate of the student and of P, which DIVA has in one group; None: those of ``finetuning``, lr and
             connection_lr.
@@ -93,7 +93,7 @@ class Diva(Method):
         inner_weights: Sequence[float] | None = None,
         legacy_range: bool = False,
         antialias: bool = True,
-        optimizer: Optimizer = "sgd",
+        optimizer: Optimizer = "adamw",
         momentum: float = 0.9,
         lr: float | None = None,
         finetuning: FineTuning = DEFAULTS,

@@ -268,7 +268,7 @@ def test_latents_are_kept_where_a_picture_is_always_the_same(tmp_path: Path, mon
 
 def test_sgd_has_momentum_two_rates_and_no_decay(monkeypatch: pytest.MonkeyPatch) -> None:
     settings = FineTuning(lr=0.1, connection_lr=0.3, weight_decay=0.2, schedule="constant")
-    made = method(finetuning=settings, momentum=0.8)
+    made = method(finetuning=settings, momentum=0.8, optimizer="sgd")
     monkeypatch.setattr(Diva, "trainer", Ended(Path()))
     optimizer = made.configure_optimizers()["optimizer"]
     assert type(optimizer) is torch.optim.SGD
