@@ -3,8 +3,9 @@
     (1)  z_t = sqrt(a_t) z + sqrt(1 - a_t) e      z: latents of a picture, e: standard normal, t uniform
     (2)  L = mean over pictures and latents of (U(z_t, t, C) - e)^2
 
-C are the hidden states of the student's text tower for one of the picture's captions, for every tenth picture those of
-the empty caption, so that samples can be guided (Ho and Salimans, arXiv 2207.12598).
+C are the hidden states of the student's text tower for some of the picture's captions, one after the other; for every
+tenth picture those of empty captions, so that samples can be guided (Ho and Salimans, arXiv 2207.12598). A short
+caption says little of a picture, and a UNet that reads but one learns to do without.
 
 Source: latent diffusion (Rombach et al., arXiv 2112.10752), with Stable Diffusion's betas.
 """
@@ -45,6 +46,8 @@ class UnetPretraining(L.LightningModule):
         preset: a name of ``backbones.diffusion_files.PRESETS`` whose text encoder is a student's text tower.
         autoencoder: folder in diffusers' layout, whose ``vae/`` is taken.
         lr, weight_decay, warmup: as in ``StudentPretraining``.
+        captions: so many of a picture's captions at once; of one that was written in both orders of its objects only
+            one. Where a picture has fewer, empty ones fill up.
         empty: share of the pictures that come without a caption.
         seed: of t, noise, and the choice of captions.
         export: folder in diffusers' layout where ``finish`` writes ``unet/`` (float16), ``scheduler/``,
@@ -58,6 +61,7 @@ class UnetPretraining(L.LightningModule):
         lr: float = 1e-3,
         weight_decay: float = 0.01,
         warmup: int = 100,
+        captions: int = 1,
         empty: float = 0.1,
         seed: int = 0,
         export: str = "spatialbench/weights/rooms-diffusion",
@@ -75,10 +79,12 @@ class UnetPretraining(L.LightningModule):
         self.scores: dict[str, float] = {}
         self._latents: dict[bytes, Tensor] = {}  # content of a picture -> float32 [c, h, w]
 
-    def states(self, captions: Sequence[str]) -> Tensor:
-        """C, float32 [B, T, W]."""
+    def states(self, captions: Sequence[Sequence[str]]) -> Tensor:
+        """C, float32 [B, n T, W], of n captions for each of B pictures."""
+        flat = [caption for own in captions for caption in own]
         with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-            return caption_states(self.student, self.tokenizer, captions, self.text["length"])
+            found = caption_states(self.student, self.tokenizer, flat, self.text["length"])
+        return found.unflatten(0, (len(captions), -1)).flatten(1, 2)
 
     def loss(self, z: Tensor, t: Tensor, eps: Tensor, states: Tensor) -> Tensor:
         """(2), a picture: float32 [B]."""
@@ -92,9 +98,9 @@ class UnetPretraining(L.LightningModule):
         z = self.latents(batch["pixels"])
         t = torch.randint(self.model.steps, (count,), generator=generator).to(z.device)
         eps = torch.randn(z.shape, generator=generator).to(z)
-        chosen = choose_captions(batch, generator)
+        chosen = choose_captions(batch, self.hparams["captions"], generator)
         without = torch.rand(count, generator=generator) < self.hparams["empty"]
-        captions = ["" if gone else caption for gone, caption in zip(without, chosen, strict=True)]
+        captions = [[""] * len(own) if gone else own for gone, own in zip(without, chosen, strict=True)]
         loss = self.loss(z, t, eps, self.states(captions)).mean()
         self.log("loss", loss, prog_bar=True)
         return loss
@@ -103,13 +109,14 @@ class UnetPretraining(L.LightningModule):
         self._kept: list[Tensor] = []
 
     def validation_step(self, batch: CaptionBatch, number: int) -> None:
-        """The loss with the picture's own caption, the next picture's, and none, at the same t and noise."""
+        """The loss with the picture's own captions, the next picture's, and empty ones, at the same t and noise."""
         generator = step_generator(self.hparams["seed"], number)
         z = self.latents(batch["pixels"])
         t = torch.randint(self.model.steps, (len(z),), generator=generator).to(z.device)
         eps = torch.randn(z.shape, generator=generator).to(z)
-        own = choose_captions(batch, generator)
-        losses = [self.loss(z, t, eps, self.states(c)) for c in (own, own[1:] + own[:1], [""] * len(own))]
+        own = choose_captions(batch, self.hparams["captions"], generator)
+        empty = [[""] * len(captions) for captions in own]
+        losses = [self.loss(z, t, eps, self.states(c)) for c in (own, own[1:] + own[:1], empty)]
         self._kept.append(torch.stack(losses))
 
     def on_validation_epoch_end(self) -> None:
@@ -153,14 +160,21 @@ class UnetPretraining(L.LightningModule):
         write_atomic(folder / STUDENT_FILE, json.dumps(self.text, indent=2) + "\n")
         write_scores(folder / "unet.json", self.scores)
         self.model.unet.float()
-        draw_samples(self.model, self.states(CAPTIONS), self.states([""])[0], folder.with_suffix(".png"))
+        shown = self.states([[caption] for caption in CAPTIONS])
+        draw_samples(self.model, shown, self.states([[""]])[0], folder.with_suffix(".png"))
         return self.scores
 
 
-def choose_captions(batch: CaptionBatch, generator: torch.Generator) -> list[str]:
-    """One of each picture's captions, "" for a picture that has none."""
+def choose_captions(batch: CaptionBatch, count: int, generator: torch.Generator) -> list[list[str]]:
+    """``count`` of each picture's captions, in an order drawn anew; "" where there are no more.
+
+    Of two captions that name the same objects in either order one is taken.
+    """
     own: list[list[str]] = [[] for _ in range(len(batch["pixels"]))]
-    for row, caption in zip(batch["image"].tolist(), batch["captions"], strict=True):
-        own[row].append(caption)
-    draws = torch.rand(len(own), generator=generator).tolist()
-    return [found[int(draw * len(found))] if found else "" for found, draw in zip(own, draws, strict=True)]
+    draws = torch.rand(len(batch["captions"]), 2, generator=generator).tolist()
+    twins = batch["twin"].tolist()
+    for caption in sorted(range(len(draws)), key=lambda c: draws[c][0]):
+        first, second = sorted((caption, twins[caption]))
+        if caption == (first if draws[first][1] < 0.5 else second):
+            own[int(batch["image"][caption])].append(batch["captions"][caption])
+    return [(found + [""] * count)[:count] for found in own]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -46,8 +47,8 @@ def captioned(count: int = 2) -> CaptionBatch:
     image = torch.tensor([row for row in range(count) for _ in range(1 + row % 2)])
     rest = torch.zeros(len(texts), dtype=torch.long)
     return CaptionBatch(
-        pixels=pictures(count), image=image, captions=texts, twin=rest, foils=texts, seen=torch.zeros(count, 1),
-        claims=rest, foil_claims=rest,
+        pixels=pictures(count), image=image, captions=texts, twin=torch.arange(len(texts)), foils=texts,
+        seen=torch.zeros(count, 1), claims=rest, foil_claims=rest,
     )  # fmt: skip
 
 
@@ -109,7 +110,7 @@ def test_the_unet_s_loss_is_the_printed_equation_and_trains_nothing_else(autoenc
     z = module.model.latents(batch["pixels"])
     t = torch.randint(1000, (2,), generator=generator)
     eps = torch.randn(z.shape, generator=generator)
-    states = module.states(choose_captions(batch, generator))
+    states = module.states(choose_captions(batch, 1, generator))
     a = module.model.scheduler.alphas_cumprod[t].view(-1, 1, 1, 1)
     said = module.model.unet(a.sqrt() * z + (1 - a).sqrt() * eps, t, encoder_hidden_states=states).sample
     assert found.item() == pytest.approx((said - eps).square().mean().item(), rel=1e-4)
@@ -122,20 +123,37 @@ def test_the_unet_s_loss_is_the_printed_equation_and_trains_nothing_else(autoenc
 
 def test_captions_go_with_their_pictures_and_some_are_empty(autoencoder: str) -> None:
     batch = captioned(64)
-    chosen = choose_captions(batch, torch.Generator().manual_seed(0))
+    chosen = [own[0] for own in choose_captions(batch, 1, torch.Generator().manual_seed(0))]
     assert set(chosen[::2]) == {"a sofa"}, "pictures with one caption have that"
     assert set(chosen[1::2]) == {"a sofa", "a red lamp"}
+    several = choose_captions(batch, 2, torch.Generator().manual_seed(0))
+    assert all(own == ["a sofa", ""] for own in several[::2]), "what is missing is empty"
+    assert {tuple(own) for own in several[1::2]} == {("a sofa", "a red lamp"), ("a red lamp", "a sofa")}
     without = CaptionBatch(**{**batch, "image": batch["image"] + 1, "pixels": pictures(66)})
-    assert choose_captions(without, torch.Generator())[0] == ""
+    assert choose_captions(without, 1, torch.Generator())[0] == [""]
     module = UnetPretraining(autoencoder=autoencoder, empty=0.25)
     module.log = lambda *_, **__: None  # type: ignore[method-assign]
     read: list[str] = []
     states = module.states
-    module.states = lambda captions: read.extend(captions) or states(captions)  # type: ignore[assignment]
+    module.states = lambda captions: read.extend(map(str, chain(*captions))) or states(captions)  # type: ignore[assignment]
     with torch.no_grad():
         module.training_step(batch, 0)
     assert 8 <= read.count("") <= 24
     assert len(read) == 64
+
+
+def test_of_two_captions_in_either_order_one_is_read() -> None:
+    both = CaptionBatch(**{**captioned(2), "captions": ["one", "a and b", "b and a"], "twin": torch.tensor([0, 2, 1])})
+    drawn = [choose_captions(both, 2, torch.Generator().manual_seed(seed)) for seed in range(20)]
+    assert {tuple(second) for _, second in drawn} == {("a and b", ""), ("b and a", "")}
+    assert all(first == ["one", ""] for first, _ in drawn)
+
+
+def test_the_states_of_several_captions_follow_one_another(autoencoder: str) -> None:
+    module = UnetPretraining(autoencoder=autoencoder)
+    joined = module.states([["a sofa", "a red lamp"], ["a bed", ""]])
+    torch.testing.assert_close(joined[0, 20:], module.states([["a red lamp"]])[0])
+    torch.testing.assert_close(joined[1, :20], module.states([["a bed"]])[0])
 
 
 def test_a_picture_s_latents_are_computed_once(autoencoder: str) -> None:
