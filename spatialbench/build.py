@@ -138,6 +138,7 @@ def quiet() -> None:
         ".*isinstance.*LeafSpec.*",
         ".*callbacks used to create the checkpoint need to be provided.*",
         ".*in eval mode at the start of training.*",
+        ".*Cannot dispatch to fused implementation.*",  # a norm's float32 weight beside bfloat16: of speed only
         ".*resuming from a checkpoint that ended before the epoch ended.*",
     ):
         warnings.filterwarnings("ignore", message)

@@ -14,8 +14,11 @@ import torch.nn.functional as F
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from spatialbench.backbones.autoencoder import Autoencoder
+from spatialbench.backbones.denoiser import Denoiser, denoise
 from spatialbench.backbones.diffusion import Diffusion
 from spatialbench.errors import atomic_path
+from spatialbench.flow import between
 
 NAME = "reconstructions.png"
 """The file in the run folder."""
@@ -59,6 +62,35 @@ def denoised_panels(
         panels += [
             Panel(f"{title}\nt = {int(t[0])}", diffusion.decode(diffusion.denoised(latents, t, eps, context)))
             for title, context in contexts.items()
+        ]
+    return panels
+
+
+@torch.no_grad()
+def flow_panels(
+    autoencoder: Autoencoder,
+    pixels: Tensor,
+    latents: Tensor,
+    known: Mapping[str, tuple[Denoiser, Tensor]],
+    times: Sequence[float] = (*NOISE, 1.0),
+) -> list[Panel]:
+    """The input; then for each time the noised picture, and where the flow of a denoiser leads from there.
+
+    Args:
+        autoencoder: of the latents.
+        pixels: uint8 [B, 3, G, G].
+        latents: of them, [B, c, h, w].
+        known: title -> a denoiser and what it knows of the pictures, [B, D].
+        times: in (0, 1]; 1 is noise alone.
+    """
+    panels = [Panel("input", pixels)]
+    eps = torch.randn(latents.shape, generator=torch.Generator().manual_seed(SEED)).to(latents)
+    for time in times:
+        noised = between(latents, eps, latents.new_full((len(latents),), time))
+        panels.append(Panel(f"noised\nt = {time:g}", autoencoder.decode(noised)))
+        panels += [
+            Panel(f"{title}\nt = {time:g}", autoencoder.decode(denoise(denoiser, noised, condition, time)))
+            for title, (denoiser, condition) in known.items()
         ]
     return panels
 
