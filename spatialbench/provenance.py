@@ -12,7 +12,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "lightning", "open_clip_torch", "timm", "torchmetrics", "numpy")
+PACKAGES = ("torch", "lightning", "open_clip_torch", "timm", "torchmetrics", "numpy", "diffusers", "peft")
 
 
 def commit() -> tuple[str, bool]:

@@ -74,7 +74,7 @@ def compare(stored: Result, before: ResultOutcomes, fresh: Result, after: Result
             f"other data: {fresh.data_fingerprint}, stored {stored.data_fingerprint}; if that is wanted, run it again"
         )
         return Comparison(False, {}, 0, [text])
-    same = environment(stored) == environment(fresh)
+    same = same_environment(stored, fresh)
     old, new = before.margins.astype(np.float64), after.margins.astype(np.float64)
     drift = {
         relation: max(_drift(*pair) for pair in zip(old[:, chosen], new[:, chosen], strict=True))
@@ -115,12 +115,16 @@ def _moved_measures(stored: MeasuresFile | None, fresh: MeasuresFile | None, sam
     return problems + ([f"the measures {', '.join(lacking)} are missing"] if lacking else [])
 
 
-def environment(result: Result) -> list[object]:
-    """What has to be equal for runs to repeat exactly: hardware, threads, versions of everything but this package."""
-    return [
-        [run.hardware, {name: version for name, version in run.versions.items() if name != "spatialbench"}]
-        for run in result.runs
-    ]
+def same_environment(stored: Result, fresh: Result) -> bool:
+    """Whether what has to be equal for runs to repeat exactly is equal: hardware, threads, versions of everything but
+    this package. Packages that one of the two did not note yet tell nothing."""
+    if len(stored.runs) != len(fresh.runs):
+        return False
+    for before, after in zip(stored.runs, fresh.runs, strict=True):
+        noted = before.versions.keys() & after.versions.keys() - {"spatialbench"}
+        if before.hardware != after.hardware or any(before.versions[k] != after.versions[k] for k in noted):
+            return False
+    return True
 
 
 def _drift(old: np.ndarray, new: np.ndarray) -> float:

@@ -264,8 +264,10 @@ def test_another_version_of_this_package_is_the_same_machine(row: tuple[Result, 
     result, outcomes = row
     newer = replace(result, runs=[replace(run, versions={**run.versions, "spatialbench": "9"}) for run in result.runs])
     other = replace(result, runs=[replace(run, versions={**run.versions, "torch": "9"}) for run in result.runs])
+    noted = replace(result, runs=[replace(run, versions={**run.versions, "soon": "1"}) for run in result.runs])
     assert compare(result, outcomes, newer, outcomes).same
     assert not compare(result, outcomes, other, outcomes).same
+    assert compare(result, outcomes, noted, outcomes).same, "a package that was not noted yet tells nothing"
 
 
 def test_another_machine_may_flip_what_is_near_zero(row: tuple[Result, ResultOutcomes]) -> None:
