@@ -75,8 +75,12 @@ class Adapters:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self._model = LoraModel(visual, config, _NAME)  # freezes all else
-        for layer in self._attention():
+        self._layers = _layers(self._model)  # once: peft's modules make their weights anew where they are listed
+        inside = [layer for _, _, layer in self._layers if isinstance(layer, MultiheadAttention)]
+        for layer in inside:
             layer.in_proj_bias.requires_grad_(settings.bias)  # peft's lora_only does not see it
+        parts = {id(part) for layer in inside for part in (layer, layer.get_base_layer().out_proj)}
+        self._attention = [found for found in self._layers if id(found[2]) in parts]
         self._biases = {name: p.detach().clone() for name, p in visual.named_parameters() if _is_bias(name, p)}
 
     @contextmanager
@@ -86,9 +90,8 @@ class Adapters:
         Args:
             dropout: of the global generator; without it (1) and (2) are the same.
         """
-        before = [(owner, name, getattr(owner, name)) for owner, name, _ in self._inside_attention()]
-        for owner, name, layer in self._inside_attention():
-            weight = getattr(owner, name)
+        before = [(owner, name, getattr(owner, name)) for owner, name, _ in self._attention]
+        for (owner, name, weight), (_, _, layer) in zip(before, self._attention, strict=True):
             delattr(owner, name)  # a parameter gives way to a plain tensor of that name, which autograd follows
             setattr(owner, name, weight + layer.get_delta_weight(_NAME))  # (2)
         self._drop(dropout)
@@ -103,7 +106,7 @@ class Adapters:
     @torch.no_grad()
     def drift(self) -> Tensor:
         """||theta - theta_0||, a scalar."""
-        moved = [layer.get_delta_weight(_NAME).float() for _, _, layer in _layers(self._model)]
+        moved = [layer.get_delta_weight(_NAME).float() for _, _, layer in self._layers]
         biases = {name: p for name, p in self._model.model.named_parameters() if name in self._biases}
         moved += [p - self._biases[name].to(p.device) for name, p in biases.items()]
         return torch.stack([part.square().sum() for part in moved]).sum().sqrt()
@@ -117,21 +120,14 @@ class Adapters:
 
         What was adapted is what has ``requires_grad`` then.
         """
-        adapted = [owner for owner, _, _ in _layers(self._model)]
+        adapted = [owner for owner, _, _ in self._layers]
         _unloaded(self._model).requires_grad_(False)
         for owner in adapted:
             owner.requires_grad_(True)
 
     def _drop(self, mode: bool) -> None:
-        for _, _, layer in _layers(self._model):
+        for _, _, layer in self._layers:
             layer.lora_dropout.train(mode)
-
-    def _inside_attention(self) -> list[tuple[nn.Module, str, Any]]:
-        attention = {id(part) for part in self._attention() for part in (part, part.get_base_layer().out_proj)}
-        return [found for found in _layers(self._model) if id(found[2]) in attention]
-
-    def _attention(self) -> list[Any]:
-        return [layer for layer in self._model.modules() if isinstance(layer, MultiheadAttention)]
 
 
 def _layers(model: LoraModel) -> list[tuple[nn.Module, str, Any]]:
