@@ -163,14 +163,16 @@ def positions(rows: int, columns: int, device: torch.device | None = None) -> Te
 
 
 @torch.no_grad()
-def denoise(denoiser: Denoiser, x: Tensor, c: Tensor, start: float = 1.0, steps: int = 20) -> Tensor:
+def denoise(denoiser: Denoiser, x: Tensor, c: Tensor, start: float = 1.0, step: float = 0.1) -> Tensor:
     """Follows the flow from x at the time ``start`` to the time 0 in Euler steps of one size.
 
     Args:
         x: [B, C, H, W]: noise, where ``start`` is 1.
         c: [B, D].
         start: in (0, 1].
+        step: about the size of a step.
     """
+    steps = max(1, round(start / step))
     scheduler: Any = FlowMatchEulerDiscreteScheduler()
     scheduler.set_timesteps(sigmas=np.linspace(start, start / steps, steps).tolist(), device=x.device)
     for time in scheduler.timesteps:

@@ -120,11 +120,11 @@ def test_denoising_follows_the_flow_to_the_latent() -> None:
         asked.append(t.tolist())
         return eps - z
 
-    torch.testing.assert_close(denoise(exact, eps, z, steps=4), z)  # type: ignore[arg-type]
+    torch.testing.assert_close(denoise(exact, eps, z, step=0.25), z)  # type: ignore[arg-type]
     assert asked == [pytest.approx([t, t]) for t in (1.0, 0.75, 0.5, 0.25)]
     half = 0.5 * z + 0.5 * eps
-    torch.testing.assert_close(denoise(exact, half, z, start=0.5, steps=3), z)  # type: ignore[arg-type]
-    assert asked[4] == pytest.approx([0.5, 0.5])
+    torch.testing.assert_close(denoise(exact, half, z, start=0.5, step=0.2), z)  # type: ignore[arg-type]
+    assert asked[4:] == [pytest.approx([0.5, 0.5]), pytest.approx([0.25, 0.25])]
 
 
 def test_an_unknown_preset_is_one_line() -> None:
