@@ -160,9 +160,19 @@ def _parse(config: Config, where: str, **kwargs: Any) -> PageCLI:
             raise
         raise SpatialbenchError(f"{where}: the configuration was refused") from error
     except Exception as error:
+        if (mistake := _mistake(error)) is not None:
+            raise SpatialbenchError(str(mistake)) from error
         if kwargs.get("instantiate") and not _is_parser_error(error):
             raise
         raise SpatialbenchError(f"{where}: {condense(str(error))}") from error
+
+
+def _mistake(error: BaseException) -> SpatialbenchError | None:
+    """What a class said of its arguments, in the errors that jsonargparse wraps around it; None: nothing of ours."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, SpatialbenchError):
+        cause = cause.__cause__
+    return cause
 
 
 def _is_parser_error(error: Exception) -> bool:
@@ -183,6 +193,9 @@ def condense(message: str) -> str:
     keys = [key for key in re.findall(r'[Kk]ey "([^"]+)"', message) if key != "config"]
     lines = [line.strip(" -\t") for line in message.splitlines() if line.strip()]
     useful = [line for line in lines if re.search(r"Expected an? .*Got value", line)]
+    for given in [line for line in lines if line.startswith("Given value: ")][:1]:  # the innermost
+        expected = [line for line in lines if re.match(r"Expected an? (?!<class 'NoneType'>)", line)]
+        useful += [f"{line}. Got value: {given.removeprefix('Given value: ')}" for line in expected]
     useful += [
         line for line in lines if re.search(r"not accepted|unrecognized|no attribute|cannot |expected |required", line)
     ]

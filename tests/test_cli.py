@@ -194,6 +194,7 @@ def test_mistakes_in_words(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("fit", *base(folder), "--data.train_image=3"): "did you mean 'train_images'?",
         ("fit", *base(folder), "--model.init_args.finetuning.lrr", 3): "did you mean 'finetuning.lr'?",
         ("fit", *base(folder), "--model.finetuning.lr", "x"): "model.finetuning.lr: expected float, got x",
+        ("fit", *base(folder), "--model.init_args.student", "nope"): "spatialbench: student 'nope'",
         ("fit", *base(folder), "--track", "tinny"): "unknown track 'tinny': did you mean 'tiny'?",
         ("fit", "--config", folder / "clipp.yaml"): "clip.yaml'?",
         ("run", page, "--seeds", "0,a"): "--seeds: needs integers with commas between them, as 0,1,2; got '0,a'",
@@ -272,6 +273,13 @@ def test_debug_shows_the_trace(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
             "    - Problem with given class_path 'a.B':\n        Parser key \"k\":\n"
             "          Expected a <class 'int'>. Got value: abc\n    - Expected a <class 'NoneType'>",
             "model.k: expected int, got abc",
+        ),
+        (
+            'Parser key "data":\n  Errors:\n    - Problem with given class_path \'a.B\':\n        Parser key "crop":\n'
+            "          Does not validate against any of the Union subtypes\n          Errors:\n"
+            "            - Expected a tuple with 2 elements\n            - Expected a <class 'NoneType'>\n"
+            "          Given value: [0.9]\n    - Expected a <class 'NoneType'>\n  Given value: NestedArg('crop', [0.9])",
+            "data.crop: expected tuple with 2 elements, got [0.9]",
         ),
         ("something else", "something else"),
     ],
