@@ -278,7 +278,7 @@ def test_debug_shows_the_trace(folder: Path, monkeypatch: pytest.MonkeyPatch) ->
             'Parser key "data":\n  Errors:\n    - Problem with given class_path \'a.B\':\n        Parser key "crop":\n'
             "          Does not validate against any of the Union subtypes\n          Errors:\n"
             "            - Expected a tuple with 2 elements\n            - Expected a <class 'NoneType'>\n"
-            "          Given value: [0.9]\n    - Expected a <class 'NoneType'>\n  Given value: NestedArg('crop', [0.9])",
+            "          Given value: [0.9]\n    - Expected a <class 'NoneType'>\n  Given value: NestedArg('crop')",
             "data.crop: expected tuple with 2 elements, got [0.9]",
         ),
         ("something else", "something else"),

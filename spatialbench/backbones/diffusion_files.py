@@ -79,10 +79,12 @@ def read_parts(folder: Path, prompt: str, spec: str) -> Parts:
         SpatialbenchError: a part is missing or damaged, or its weights do not fit its configuration.
     """
     unet, vae = read_part(UNet2DConditionModel, folder / "unet", spec), read_part(AutoencoderKL, folder / "vae", spec)
+    place = folder / "scheduler"
+    _check_there(place / "scheduler_config.json", spec)
     try:
-        scheduler = DDPMScheduler.from_pretrained(folder / "scheduler", local_files_only=True)
+        scheduler = DDPMScheduler.from_pretrained(place, local_files_only=True)
     except Exception as error:
-        raise SpatialbenchError(f"diffusion {spec!r}: no scheduler in {folder}: {_first_line(error)}") from error
+        raise SpatialbenchError(f"diffusion {spec!r}: {place} cannot be read: {_first_line(error)}") from error
     return Parts(unet, vae, scheduler, prompt_states(folder, prompt, spec))
 
 
@@ -133,7 +135,12 @@ def check(parts: Parts, spec: str) -> None:
 
 
 def read_part(cls: Any, folder: Path, spec: str) -> Any:
-    """One of diffusers' models out of its folder, float32, every weight from the file."""
+    """One of diffusers' models out of its folder, float32, every weight from the file.
+
+    Raises:
+        SpatialbenchError: the folder or its config.json is missing, or what is in it cannot be read.
+    """
+    _check_there(folder / "config.json", spec)
     try:
         model, found = cls.from_pretrained(
             folder, local_files_only=True, output_loading_info=True, torch_dtype=torch.float32, low_cpu_mem_usage=False
@@ -146,6 +153,14 @@ def read_part(cls: Any, folder: Path, spec: str) -> Any:
             "such)"
         )
     return model
+
+
+def _check_there(path: Path, spec: str) -> None:
+    """Told here, as diffusers looks for what is missing on the Hub and speaks of the network."""
+    if not path.is_file():
+        raise SpatialbenchError(
+            f"diffusion {spec!r}: there is no {path}; give a folder in diffusers' layout, with all its parts"
+        )
 
 
 def _download(spec: str) -> Path:

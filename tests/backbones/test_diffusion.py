@@ -258,7 +258,9 @@ def test_damaged_folders_are_one_line(folder: Path, tmp_path: Path) -> None:
     save_file(weights, without_weight / WEIGHTS_FILE, {"format": "pt"})
     cut = broken("cut")
     (cut / WEIGHTS_FILE).write_bytes((cut / WEIGHTS_FILE).read_bytes()[:1000])
-    no_vae, no_text, no_scheduler, sampled = (broken(name) for name in ("vae", "text", "scheduler", "sampled"))
+    no_unet, no_vae, no_text, no_scheduler = (broken(name) for name in ("unet", "vae", "text", "scheduler"))
+    sampled = broken("sampled")
+    shutil.rmtree(no_unet / "unet")
     shutil.rmtree(no_vae / "vae")
     shutil.rmtree(no_text / "text_encoder")
     shutil.rmtree(no_scheduler / "scheduler")
@@ -267,14 +269,16 @@ def test_damaged_folders_are_one_line(folder: Path, tmp_path: Path) -> None:
     for found, message in (
         (without_weight, r"do not fit their config.json \(conv_in.bias, 1 such\)"),
         (cut, "unet cannot be read"),
-        (no_vae, "vae cannot be read"),
+        (no_unet, r"there is no .*unet.config\.json; give a folder in diffusers' layout, with all its parts"),
+        (no_vae, r"there is no .*vae.config\.json; give a folder"),
         (no_text, "has neither text_encoder/ and tokenizer/ nor student.json"),
-        (no_scheduler, "no scheduler in"),
+        (no_scheduler, r"there is no .*scheduler.scheduler_config\.json; give a folder"),
         (sampled, "prediction_type is sample"),
     ):
         with pytest.raises(SpatialbenchError, match=message) as caught:
             load_diffusion(str(found))
         assert "\n" not in str(caught.value)
+        assert "huggingface.co" not in str(caught.value)  # nothing of it is a matter of the network
     narrow = write_folder(tmp_path / "narrow", text_width=WIDTH + 8)
     with pytest.raises(SpatialbenchError, match=f"is {WIDTH + 8} wide and the UNet reads {WIDTH}"):
         load_diffusion(str(narrow))
