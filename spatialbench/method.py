@@ -45,6 +45,7 @@ class Method(LightningModule):
     Attributes:
         student: the open_clip model, float32.
         frozen: prefixes of the parameters that are never trained and that a checkpoint leaves out.
+        leaves: files that the end of training writes into the run folder, beside the checkpoint.
         pretrained: prefixes of those that learn at ``finetuning.lr``; all others learn at ``connection_lr``.
         test_outcomes, test_scores: what the last ``test`` found, None before.
         hparams: plain JSON types.
@@ -54,6 +55,7 @@ class Method(LightningModule):
     """
 
     frozen: ClassVar[tuple[str, ...]] = ()
+    leaves: ClassVar[tuple[str, ...]] = ()
     pretrained: ClassVar[tuple[str, ...]] = ("student.",)
     student: Model
     mean: Tensor

@@ -142,8 +142,9 @@ def _train(built: Built, resolved: Resolved, last: Path, resume: Mapping[str, An
     if resume is not None:
         done = resume["global_step"]
         say(f"{resolved.label}: going on from step {done}{f' of {total}' if total > 0 else ''} ({last})")
-        if 0 < total <= done:
-            return
+        left = [resolved.run_dir / name for name in getattr(built.model, "leaves", ())]
+        if 0 < total <= done and all(path.is_file() for path in left):
+            return  # else it was stopped before the end of training wrote them: no step is left, but that
     checkpoint = None if resume is None else str(last)
     built.trainer.fit(built.model, datamodule=built.data, ckpt_path=checkpoint, weights_only=True)
     built.trainer.save_checkpoint(last)

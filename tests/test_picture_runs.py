@@ -34,13 +34,13 @@ TOKENS = "  init_args: {tokens: {mode: random, count: 2}, optimizer: adamw}\n"
 
 
 class Stopping(Diva):
-    """Gets Ctrl-C in its fourth step, the first time."""
+    """Gets Ctrl-C in its fourth step (or another), the first time."""
 
-    seen = 0
+    seen, at = 0, 4
 
     def training_step(self, batch: object, batch_idx: int) -> torch.Tensor:
         type(self).seen += 1
-        if type(self).seen == 4:
+        if type(self).seen == self.at:
             os.kill(os.getpid(), signal.SIGINT)
         return super().training_step(batch, batch_idx)  # type: ignore[arg-type]
 
@@ -128,6 +128,26 @@ def test_after_ctrl_c_it_ends_where_one_run_ends(folder: Path, monkeypatch: pyte
     drift = logged(made, "drift/weights")
     assert drift == {step: logged(whole, "drift/weights")[step] for step in drift}
     assert max(drift) == 5
+    pictures = [Image.open(one.run_dir / "reconstructions.png").tobytes() for one in (whole, made)]
+    assert pictures[0] == pictures[1]
+
+
+def test_after_ctrl_c_in_the_last_step_the_picture_is_drawn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No step is made again, and the picture is that of a run that was not stopped."""
+    whole, made = run(folder / "stopping.yaml", "whole"), run(folder / "stopping.yaml")
+    monkeypatch.setattr(Stopping, "seen", 100)
+    fit(whole)
+    monkeypatch.setattr(Stopping, "seen", 0)
+    monkeypatch.setattr(Stopping, "at", 6)
+    with pytest.raises(Interrupted) as stopped:
+        fit(made)
+    assert stopped.value.step == 6
+    assert not (made.run_dir / "reconstructions.png").exists()
+    before = state(made)
+    fit(made)
+    assert Stopping.seen == 6
+    assert RunRecord.read(made.run_dir).info["train_steps"] == 6
+    assert all(torch.equal(value, before[part]) for part, value in state(made).items())
     pictures = [Image.open(one.run_dir / "reconstructions.png").tobytes() for one in (whole, made)]
     assert pictures[0] == pictures[1]
 

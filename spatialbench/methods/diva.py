@@ -79,6 +79,7 @@ class Diva(Method):
     """
 
     frozen = ("diffusion.",)
+    leaves = (NAME,)
 
     def __init__(
         self,
@@ -179,6 +180,7 @@ class Diva(Method):
     def on_fit_end(self) -> None:
         """Leaves the picture of what was learned; the diffusion model is gone, what is left is a CLIP and P."""
         if self.trainer.is_global_zero:
+            self.to(self.trainer.strategy.root_device)  # Lightning has it back on the CPU by now, but not the start
             self.draw(pictures_of(self.trainer), Path(self.trainer.default_root_dir) / NAME)
         self.diffusion, self._start = None, []
         del self.latents

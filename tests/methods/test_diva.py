@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -213,10 +214,10 @@ class Ended:
     """A trainer at the end of its work."""
 
     is_global_zero = True
-    strategy = None
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, device: str = "cpu") -> None:
         self.default_root_dir = str(folder)
+        self.strategy = SimpleNamespace(root_device=torch.device(device))
 
 
 def test_at_the_end_a_picture_a_clip_and_p_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -228,6 +229,18 @@ def test_at_the_end_a_picture_a_clip_and_p_are_left(tmp_path: Path, monkeypatch:
     assert (tmp_path / "reconstructions.png").stat().st_size > 1000
     assert made.diffusion is None
     assert {name.split(".")[0] for name, _ in made.named_parameters()} == {"student", "visual_proj"}
+
+
+def test_the_picture_is_drawn_where_the_start_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning takes the module back to the CPU before the hook; "meta" stands for the accelerator."""
+    made = method()
+    made._start[0].visual.to("meta")
+    where = []
+    monkeypatch.setattr(Diva, "draw", lambda self, *_: where.extend(p.device.type for p in self.parameters()))
+    monkeypatch.setattr(diva, "pictures_of", lambda trainer: None)
+    monkeypatch.setattr(Diva, "trainer", Ended(tmp_path, "meta"))
+    made.on_fit_end()
+    assert set(where) == {"meta"}
 
 
 def test_the_picture_shows_what_the_weights_do(tmp_path: Path) -> None:
