@@ -26,7 +26,6 @@ from typing import Protocol
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from spatialbench.backbones.visual_tokens import Tokens
@@ -35,6 +34,7 @@ from spatialbench.data.selection_sets import PicturePairs, fingerprint
 from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.measures import SELECTION_VERSION, Measures
 from spatialbench.prompts import TextEncoder, caption_embeddings
+from spatialbench.token_selection import Scorer, score_vector
 
 _BATCH = 32  # pairs
 
@@ -74,7 +74,7 @@ def measure(model: Encoder, pairs: PicturePairs) -> Measures:
             pixels = torch.from_numpy(part).flatten(0, 1).permute(0, 3, 1, 2).to(model.device)
             tokens = model.visual_tokens(pixels)
             for name, scorer in SCORERS.items():
-                images = scorer(tokens).float().unflatten(0, (len(part), 2))
+                images = score_vector(tokens, scorer).unflatten(0, (len(part), 2))  # (4), (5)
                 scores = texts[start : start + _BATCH] @ images.mT  # (1), [b, 2, 2]
                 if not scores.isfinite().all():
                     raise SpatialbenchError("image selection: a score is not a finite number; the training diverged")
@@ -98,15 +98,5 @@ def both_right(scores: np.ndarray) -> np.ndarray:
     return (scores[:, 0, 0] > scores[:, 0, 1]) & (scores[:, 1, 1] >= scores[:, 1, 0])
 
 
-def embedding(tokens: Tokens) -> Tensor:
-    """(4), [B, D]."""
-    return F.normalize(tokens.cls, dim=-1)
-
-
-def embedding_with_patches(tokens: Tokens) -> Tensor:
-    """(5), [B, D]."""
-    return F.normalize(tokens.cls + tokens.local.mean(1), dim=-1)
-
-
-SCORERS = {"select_cls": embedding, "select_local": embedding_with_patches}
-"""Measure -> picture embedding."""
+SCORERS: dict[str, Scorer] = {"select_cls": "cls", "select_local": "cls_local"}
+"""Measure -> scorer: (4) and (5)."""

@@ -14,8 +14,9 @@ from spatialbench.backbones.visual_tokens import Tokens
 from spatialbench.data.selection_sets import PicturePairs
 from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.measures import Measures
-from spatialbench.evaluation.selection import both_right, embedding, embedding_with_patches, measure
+from spatialbench.evaluation.selection import SCORERS, both_right, measure
 from spatialbench.methods.clip import Clip
+from spatialbench.token_selection import score_vector
 from tests.models import images, student
 
 SIZE = 4
@@ -112,14 +113,15 @@ def test_the_value_is_the_mean_over_patterns() -> None:
 
 def test_scorers_are_their_equations() -> None:
     generator = torch.Generator().manual_seed(0)
-    cls, local = torch.randn(3, 5, generator=generator).double(), torch.randn(3, 7, 5, generator=generator).double()
+    cls, local = torch.randn(3, 5, generator=generator), torch.randn(3, 7, 5, generator=generator)
     tokens = Tokens(cls, local, (7, 1))
     for row in range(3):
         x = [float(cls[row, d]) for d in range(5)]
         y = [x[d] + sum(float(local[row, patch, d]) for patch in range(7)) / 7 for d in range(5)]
-        for vector, found in ((x, embedding(tokens)[row]), (y, embedding_with_patches(tokens)[row])):
+        for vector, name in ((x, "select_cls"), (y, "select_local")):
+            found = score_vector(tokens, SCORERS[name])[row]
             norm = math.sqrt(sum(value**2 for value in vector))
-            assert found.tolist() == pytest.approx([value / norm for value in vector], abs=1e-12)
+            assert found.tolist() == pytest.approx([value / norm for value in vector], abs=1e-6)
 
 
 def test_patches_have_a_say_in_the_second_scorer_only() -> None:
@@ -146,7 +148,7 @@ def test_numbers_that_are_none_are_told() -> None:
 def test_a_method_is_measured_and_its_embedding_is_its_own() -> None:
     model = Clip(student()).eval()
     x = images(4)
-    assert torch.allclose(embedding(model.visual_tokens(x)), model.image(x), atol=1e-6)
+    assert torch.allclose(score_vector(model.visual_tokens(x), SCORERS["select_cls"]), model.image(x), atol=1e-6)
     pictures = x.unflatten(0, (2, 2)).permute(0, 1, 3, 4, 2).numpy()
     found = PicturePairs(pictures, [("a sofa", "a bed"), ("a lamp", "a bed")], np.array([0, 1]), ("a", "b"), "xy", "d")
     measured = measure(model, found)
