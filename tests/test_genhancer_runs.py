@@ -196,6 +196,7 @@ def test_a_kill_between_the_last_step_and_the_merge_is_of_no_harm(
     fit(made)
     assert Stopping.seen == 106
     assert state(made.init_from).keys() == state(made).keys()
+    assert (made.init_from.run_dir / "reconstructions.png").is_file()
 
 
 def test_settings_that_do_not_fit(folder: Path) -> None:

@@ -76,6 +76,7 @@ class GenHancer(Method):
     """
 
     frozen = ("autoencoder.",)
+    leaves = (NAME,)
 
     def __init__(
         self,
@@ -173,13 +174,16 @@ class GenHancer(Method):
         for start in self._start:
             start.visual.to(self.device)
 
-    def on_train_end(self) -> None:
-        """Leaves the picture of what was learned."""
-        if self.trainer.is_global_zero:
-            self.draw(pictures_of(self.trainer), Path(self.trainer.default_root_dir) / NAME)
-
     def on_fit_end(self) -> None:
-        """The autoencoder is gone, the adapters are merged; of stage ``clip`` a CLIP is left."""
+        """Leaves the picture of what was learned; the autoencoder is gone, the adapters are merged, and of stage
+        ``clip`` a CLIP is left."""
+        if self.trainer.is_global_zero:
+            self.to(self.trainer.strategy.root_device)  # Lightning has it back on the CPU by now, but not the start
+            self.draw(pictures_of(self.trainer), Path(self.trainer.default_root_dir) / NAME)
+        self.finish_stage()
+
+    def finish_stage(self) -> None:
+        """What only training needs goes."""
         self.autoencoder, self._start, self._before = None, [], {}
         if self._adapters is not None:
             self._adapters.merge()
@@ -191,7 +195,7 @@ class GenHancer(Method):
         return nullcontext() if self._adapters is None else self._adapters.active(dropout)
 
     def image(self, x: Tensor) -> Tensor:
-        """As ``Method.image``, with the adapters where there are any."""
+        """As ``Method.image``, with the adapters."""
         with self.adapted():
             return super().image(x)
 

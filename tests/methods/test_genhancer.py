@@ -154,7 +154,7 @@ def test_embeddings_are_the_adapted_ones_before_and_after_the_merge() -> None:
     x, tokens = images(2), made.tokenize(["a sofa left of a lamp"])
     image, dense, text = made.image(x), made.dense(x), made.text(tokens)
     torch.testing.assert_close(image, F.normalize(made.condition(x), dim=-1))
-    made.on_fit_end()
+    made.finish_stage()
     torch.testing.assert_close(made.image(x), image, rtol=1e-4, atol=1e-5)
     torch.testing.assert_close(made.dense(x), dense, rtol=1e-4, atol=1e-5)
     assert torch.equal(made.text(tokens), text)
