@@ -14,6 +14,7 @@ Source: tsb0601/MMVP @ 7635005, scripts/evaluate_vlm.py; specs/generative.md 4.
 from __future__ import annotations
 
 import csv
+import hashlib
 from pathlib import Path
 
 import numpy as np
@@ -79,9 +80,13 @@ class Mmvp(SelectionSet):
         SpatialbenchError: a picture cannot be read.
         """
         images = np.empty((len(self._files), 2, size, size, 3), dtype=np.uint8)
+        files_digest = hashlib.sha256()
         with progress("reading mmvp", len(self._files), "pairs") as advance:
             for row, files in enumerate(self._files):
-                images[row] = [_square(_read(file), size, resize) for file in files]
+                for column, file in enumerate(files):
+                    content = _content(file)
+                    files_digest.update(hashlib.sha256(content).digest())
+                    images[row, column] = _square(_decoded(file, content), size, resize)
                 advance(1)
         captions = [
             (PROMPT.format(self._statements[number]), PROMPT.format(self._statements[number + 1]))
@@ -94,7 +99,7 @@ class Mmvp(SelectionSet):
             pattern=np.array([kinds.index(kind) for kind, _ in self._pairs], dtype=np.int64),
             patterns=tuple(TYPES.values()),
             scenes=[str(number) for _, number in self._pairs],
-            data=fingerprint("mmvp", self._pairs, captions),
+            data=fingerprint("mmvp", self._pairs, captions, files_digest.hexdigest()),
         )
 
 
@@ -164,11 +169,16 @@ def _plain(name: str) -> str:
     return " ".join(name.replace("_", " ").split())
 
 
-def _read(path: Path) -> Image.Image:
+def _content(path: Path) -> bytes:
     try:
-        return decode(path.read_bytes())
+        return path.read_bytes()
     except OSError as error:
         raise SpatialbenchError(f"cannot read the picture {path}: {error.strerror or error}") from error
+
+
+def _decoded(path: Path, content: bytes) -> Image.Image:
+    try:
+        return decode(content)
     except BadImage as error:
         raise SpatialbenchError(f"{path}: {error}; give {SOURCE}") from error
 

@@ -52,6 +52,7 @@ def test_pairs_patterns_captions_and_pictures(folder: Path) -> None:
     assert np.bincount(found.pattern).tolist() == [15] * 9
     assert found.patterns[found.pattern[134]] == "viewpoint"
     assert len(set(found.scenes)) == 135
+    assert Mmvp(str(folder)).pairs(16).data == found.data  # models of other sizes are asked the same
 
 
 def test_the_pattern_is_that_of_the_type_not_of_the_row(folder: Path) -> None:
@@ -63,6 +64,8 @@ def test_the_pattern_is_that_of_the_type_not_of_the_row(folder: Path) -> None:
     assert np.array_equal(found.images, expected.images)
     assert np.array_equal(found.pattern, expected.pattern)
     assert found.data == expected.data
+    Image.new("RGB", (12, 8), (9, 9, 9)).save(folder / "MLLM_VLM Images" / KINDS[0] / "1.jpg", "PNG")
+    assert Mmvp(str(folder)).pairs(8).data != expected.data  # other pictures under the same captions
     swapped = [[number, KINDS[::-1][KINDS.index(kind)], text] for number, kind, text in rows()]
     write(folder, swapped)
     for kind, other in zip(KINDS[:4], KINDS[::-1][:4], strict=True):
