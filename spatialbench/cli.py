@@ -6,7 +6,6 @@ Everything heavy is imported where it is used, so that ``spatialbench --help`` a
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shlex
 import sys
@@ -19,7 +18,6 @@ from spatialbench.arguments import Parser, did_you_mean
 from spatialbench.errors import SpatialbenchError
 
 if TYPE_CHECKING:
-    from spatialbench.build import Built
     from spatialbench.experiment import Resolved
     from spatialbench.pages import Config
 
@@ -161,7 +159,10 @@ def _verb(name: str, argv: list[str]) -> int:
 
         select.run(resolved, options)
         return 0
-    return _evaluate(name, resolved, options)
+    from spatialbench import evaluate
+
+    evaluate.run(name, resolved, options)
+    return 0
 
 
 def _verb_parser(name: str) -> Parser:
@@ -241,65 +242,3 @@ def _check_words(name: str, flags: Sequence[str]) -> None:
             raise SpatialbenchError(f"unexpected {word!r}: did you mean 'spatialbench {name} --config {word}'?")
         else:
             raise SpatialbenchError(f"unexpected {word!r}: options are --name VALUE")
-
-
-def _evaluate(name: str, resolved: Resolved, options: argparse.Namespace) -> int:
-    """validate, test and predict."""
-    from spatialbench import scoring
-    from spatialbench.build import build
-    from spatialbench.callbacks import Interruptions, StepProgress
-    from spatialbench.method import Method
-    from spatialbench.report.measures import HEADING, print_measures
-    from spatialbench.report.selection import print_selection, run_json
-    from spatialbench.report.table import print_run
-    from spatialbench.runs import checkpoint_of
-
-    checkpoint, notes = checkpoint_of(resolved, options.ckpt_path, Path(options.runs), options.seed)
-    for note in notes:
-        scoring.say(note)
-    with Interruptions(), scoring.readable_errors(resolved):
-        built = build(resolved, [StepProgress(resolved.page.name)])
-        if name == "validate":
-            metrics = scoring.validate(built, checkpoint)
-            print(json.dumps(metrics, indent=2) if options.format == "json" else _lines(metrics))
-            return 0
-        if not isinstance(built.model, Method):
-            raise SpatialbenchError(
-                f"page {resolved.page.path} has no pair test; 'spatialbench validate' scores it on its own task"
-            )
-        if name == "test":
-            outcomes, fingerprint = scoring.test(built, checkpoint)
-            measures, selection = scoring.measure(built, resolved), scoring.select(built, resolved)
-            if options.format == "json":
-                found = {"data_fingerprint": fingerprint, **scoring.scores_json(outcomes.scores())}
-                found |= {} if measures is None else {"measures": measures.values()}
-                print(json.dumps(found | ({} if selection is None else run_json(selection)), indent=2))
-                return 0
-            print_run(f"{resolved.label} on {resolved.data_arguments.get('path') or 'its test set'}", outcomes)
-            if measures is not None:
-                print_measures(HEADING, measures)
-            if selection is not None:
-                print_selection(selection)
-            return 0
-        return _predict(built, checkpoint, options)
-
-
-def _predict(built: Built, checkpoint: Path | None, options: argparse.Namespace) -> int:
-    from spatialbench import predict
-
-    if not options.image:
-        if options.caption:
-            raise SpatialbenchError("--caption needs a picture: --image FILE")
-        for record in predict.predict_records(built, checkpoint):
-            print(json.dumps(record))
-        return 0
-    verdicts = predict.predict(built, checkpoint, options.image, options.caption)
-    if options.format == "json":
-        print(json.dumps([verdict.as_json() for verdict in verdicts], indent=2))
-    else:
-        predict.show(verdicts)
-    return 0
-
-
-def _lines(metrics: dict[str, float]) -> str:
-    return "\n".join(f"{name:<12} {value:8.3f}" for name, value in metrics.items())
