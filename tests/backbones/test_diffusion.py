@@ -127,6 +127,9 @@ def test_the_released_code_s_range_is_narrower() -> None:
 def test_pictures_of_another_size_are_told_of() -> None:
     with pytest.raises(SpatialbenchError, match=r"multiples of 4, found uint8 \[2, 3, 30, 30\]; set .* to 32"):
         diffusion().latents(pixels(size=30))
+    for narrow in (pixels()[..., :30], pixels()[..., :30, :]):  # one side is enough
+        with pytest.raises(SpatialbenchError, match="multiples of 4"):
+            diffusion().latents(narrow)
     with pytest.raises(SpatialbenchError, match="found float32"):
         diffusion().latents(pixels().float())
     assert diffusion().latents(pixels(size=40)).shape == (2, CHANNELS, 10, 10)

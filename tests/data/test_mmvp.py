@@ -102,6 +102,7 @@ def change(at: int, cell: int, value: str) -> Callable[[list[Row]], list[Row]]:
         (change(4, 2, " "), "row 6: Question ID 5 has no Statement"),
         (change(4, 1, "Color"), "Type 'Orientation' has one of the Question IDs 5 and 6, which are a pair"),
         (lambda lines: lines[1:], "Type 'Orientation' has one of the Question IDs 1 and 2"),
+        (lambda lines: [lines[0], *lines[2:]], "Type 'Orientation' has one of the Question IDs 1 and 2"),
         (lambda lines: lines[2:], "Type 'Orientation' has 14 pairs, not 15"),
         (lambda lines: lines[30:], "Type 'Orientation' has 0 pairs, not 15"),
         (lambda lines: [line[:2] for line in lines], r"row 2: 2 cells, not Question ID, Type, Statement"),

@@ -217,9 +217,10 @@ def test_rendered_once_by_content_of_the_generator(
     next((tmp_path / "rooms").glob("*-8/counterfactual-val-2.npz")).write_bytes(b"PK")
     assert Counterfactual("val", 2).pairs(8).data == first.data
     assert len(cheap) == 5
-    monkeypatch.setattr(counterfactual, "code_hash", lambda *names: "another")
+    monkeypatch.setattr(counterfactual, "code_hash", lambda *names: f"another{len(names)}")
     Counterfactual("val", 2).pairs(8)
     assert len(cheap) == 6
+    assert len(list((tmp_path / "rooms").glob(f"*-another{len(counterfactual.SOURCE)}-8/*.npz"))) == 1
 
 
 def test_another_source_is_another_key() -> None:
