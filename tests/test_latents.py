@@ -38,6 +38,16 @@ def test_kept_latents_are_those_of_the_pictures_rounded(monkeypatch: pytest.Monk
     assert torch.equal(Latents(model, cache=False)(pixels), model.latents(pixels))
 
 
+def test_pictures_are_always_encoded_in_equally_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A convolution may round differently for another number; how many are missing must not show."""
+    seen, plain, data = [], Diffusion.latents, pictures()
+    monkeypatch.setattr(Diffusion, "latents", lambda self, x: seen.append(len(x)) or plain(self, x))
+    kept = Latents(diffusion(dtype=torch.float32))
+    kept(torch.stack([data.whole(row) for row in (4, 0, 2)]))
+    kept.prepare(data)
+    assert seen == [32, 32]
+
+
 def test_a_picture_that_is_new_is_encoded_beside_those_that_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
