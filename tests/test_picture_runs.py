@@ -17,7 +17,7 @@ from spatialbench.data.cache import cache_root
 from spatialbench.errors import SpatialbenchError
 from spatialbench.experiment import Resolved, model_of, resolve, weights_digests
 from spatialbench.methods.diva import Diva
-from spatialbench.runs import RunRecord, read_checkpoint
+from spatialbench.runs import RunRecord, clear, read_checkpoint
 from spatialbench.token_selection import TokenSelector
 from spatialbench.training import fit
 from tests import tiny
@@ -150,6 +150,8 @@ def test_after_ctrl_c_in_the_last_step_the_picture_is_drawn(folder: Path, monkey
     assert all(torch.equal(value, before[part]) for part, value in state(made).items())
     pictures = [Image.open(one.run_dir / "reconstructions.png").tobytes() for one in (whole, made)]
     assert pictures[0] == pictures[1]
+    clear(made.run_dir)  # as --force does
+    assert list(made.run_dir.iterdir()) == []
 
 
 def test_the_seed_changes_what_is_drawn(folder: Path) -> None:
