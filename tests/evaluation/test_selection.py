@@ -13,6 +13,7 @@ from torch import Tensor
 from spatialbench.backbones.visual_tokens import Tokens
 from spatialbench.data.selection_sets import PicturePairs
 from spatialbench.errors import SpatialbenchError
+from spatialbench.evaluation import selection
 from spatialbench.evaluation.measures import Measures
 from spatialbench.evaluation.selection import SCORERS, both_right, measure
 from spatialbench.methods.clip import Clip
@@ -136,8 +137,16 @@ def test_every_distinct_caption_is_encoded_once() -> None:
     assert model.texts == 3
 
 
-def test_other_pairs_are_other_data() -> None:
-    assert measure(Eyes(), pairs()).data != measure(Eyes(), pairs(data="e")).data
+def test_more_pairs_than_one_batch_keep_their_own_captions() -> None:
+    found = measure(Eyes(), pairs(["both right"] * selection._BATCH + ["one right"] * 3))
+    assert found.ratios["select_cls"].numerator[0].sum(1).tolist() == [1] * selection._BATCH + [0] * 3
+
+
+def test_other_pairs_or_another_version_are_other_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = measure(Eyes(), pairs()).data
+    assert measure(Eyes(), pairs(data="e")).data != before
+    monkeypatch.setattr(selection, "SELECTION_VERSION", 99)
+    assert measure(Eyes(), pairs()).data != before
 
 
 def test_numbers_that_are_none_are_told() -> None:
