@@ -15,11 +15,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning import LightningModule
 
 from spatialbench import provenance
 from spatialbench.backbones.vfm import load_vfm
@@ -68,6 +69,24 @@ def rendering(size: int, seconds: float) -> float:
     return rate(work, seconds)
 
 
+def training_step(model: LightningModule, batches: Sequence[Any]) -> Callable[[], int]:
+    """Forward, backward and optimiser on the next of ``batches``; gives its number of pictures."""
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True)
+    steps = iter(range(10**9))
+
+    def step() -> int:
+        batch = batches[next(steps) % len(batches)]
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = model.training_step(batch, 0)
+        assert isinstance(loss, torch.Tensor)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return len(batch["pixels"])
+
+    return step
+
+
 def training(page: Path, seconds: float) -> dict[str, float]:
     """Pictures and pairs a second of a page's training step (forward, backward, optimiser), where it has one, and of
     its test.
@@ -84,18 +103,7 @@ def training(page: Path, seconds: float) -> dict[str, float]:
     batches = list(data.train_dataloader())
     if isinstance(model, ConnectedMethod):
         model.vfm.prepare(data.train_set.images)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True)
     steps = iter(range(10**9))
-
-    def step() -> int:
-        batch = batches[next(steps) % len(batches)]
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = model.training_step(batch, 0)
-        assert isinstance(loss, torch.Tensor)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        return len(batch["pixels"])
 
     def test() -> int:
         number = next(steps) % len(batches)
@@ -109,7 +117,7 @@ def training(page: Path, seconds: float) -> dict[str, float]:
     found = {"test_images": rate(test, seconds)}
     if resolved.needs_training:
         pairs = sum(len(batch["captions"]) for batch in batches) / sum(len(batch["pixels"]) for batch in batches)
-        found["train_images"] = rate(step, seconds)
+        found["train_images"] = rate(training_step(model, batches), seconds)
         found["train_pairs"] = round(found["train_images"] * pairs, 1)
     return found
 
@@ -188,20 +196,7 @@ def feedback(page: Path, seconds: float) -> dict[str, float]:
         model.prepare(data.picture_set)
         encode = model.latents.diffusion.latents
         found["encoded_images"] = rate(lambda: len(encode(batches[0]["pixels"])), seconds / 3)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True)
-    steps = iter(range(10**9))
-
-    def step() -> int:
-        batch = batches[next(steps) % len(batches)]
-        with torch.autocast("cpu", torch.bfloat16):
-            loss = model.training_step(batch, 0)
-        assert isinstance(loss, torch.Tensor)
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad()
-        return len(batch["pixels"])
-
-    return {**found, "train_images": rate(step, seconds)}
+    return {**found, "train_images": rate(training_step(model, batches), seconds)}
 
 
 def tokens(size: int, seconds: float) -> float:
