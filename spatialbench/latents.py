@@ -8,6 +8,7 @@ Letters: B pictures of G pixels a side, c h w of a latent.
 from __future__ import annotations
 
 from functools import cached_property
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
@@ -16,13 +17,22 @@ from torch import Tensor
 from spatialbench.backbones.diffusion import Diffusion
 from spatialbench.backbones.token_cache import TokenCache, content_key
 from spatialbench.data.cache import cache_root, progress
-from spatialbench.data.pictures import PictureDataset
 
 VERSION = 1
 """Of how a latent is made of pixels; another version misses the cache."""
 _CHUNK = 32
 """Pictures of one forward pass, always: a convolution may round differently for another number."""
 _SHARD = 2048
+
+
+class Pictures(Protocol):
+    """A set whose every picture is always the same."""
+
+    def __len__(self) -> int: ...
+
+    def whole(self, row: int) -> Tensor:
+        """uint8 [3, G, G]."""
+        ...
 
 
 class Latents:
@@ -46,7 +56,7 @@ class Latents:
             found[missing] = self._compute(pixels[missing]).float()
         return found
 
-    def prepare(self, pictures: PictureDataset) -> None:
+    def prepare(self, pictures: Pictures) -> None:
         """Encodes what a set without random crops shows, with a progress bar. Nothing without ``cache``.
 
         What is there is not made again, and what is done stays after a kill.

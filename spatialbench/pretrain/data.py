@@ -49,6 +49,10 @@ class _Scenes(Dataset):
     def pixels(self, rows: np.ndarray) -> Tensor:
         return torch.from_numpy(self.rooms.images[rows]).permute(0, 3, 1, 2).contiguous()
 
+    def whole(self, row: int) -> Tensor:
+        """The picture ``row``, uint8 [3, S, S]."""
+        return self.pixels(np.array([row]))[0]
+
     def __len__(self) -> int:
         """Pictures."""
         return len(self.rooms.scenes)

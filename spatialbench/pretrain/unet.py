@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
@@ -28,15 +27,12 @@ from spatialbench.backbones.clip import TextTokenizer, load_clip
 from spatialbench.backbones.diffusion import Diffusion
 from spatialbench.backbones.diffusion_files import OWN, build, preset_config, read_part
 from spatialbench.backbones.diffusion_text import STUDENT_FILE, caption_states
-from spatialbench.backbones.token_cache import content_key
-from spatialbench.data.cache import progress
 from spatialbench.errors import write_atomic
+from spatialbench.latents import Latents
 from spatialbench.pretrain.data import CaptionBatch
 from spatialbench.pretrain.diffusion import save_part, step_generator, write_scores
 from spatialbench.pretrain.samples import CAPTIONS, draw_samples
 from spatialbench.pretrain.student import adamw
-
-_CHUNK = 32
 
 
 class UnetPretraining(L.LightningModule):
@@ -77,7 +73,7 @@ class UnetPretraining(L.LightningModule):
         self.student = load_clip(self.text["student"]).requires_grad_(False)
         self.tokenizer = TextTokenizer(self.text["student"])
         self.scores: dict[str, float] = {}
-        self._latents: dict[bytes, Tensor] = {}  # content of a picture -> float32 [c, h, w]
+        self.latents = Latents(self.model)
 
     def states(self, captions: Sequence[Sequence[str]]) -> Tensor:
         """C, float32 [B, n T, W], of n captions for each of B pictures."""
@@ -132,24 +128,11 @@ class UnetPretraining(L.LightningModule):
     def configure_optimizers(self) -> Any:
         return adamw(self, self.hparams["lr"], self.hparams["weight_decay"], self.hparams["warmup"])
 
-    # ---------------------------------------------------------------------------------------- latents
     def on_fit_start(self) -> None:
-        """Every picture of the training goes through the autoencoder now."""
-        scenes: Any = self.trainer.datamodule.train_dataloader().dataset  # type: ignore[attr-defined]
-        rows = np.arange(len(scenes))
-        with progress("latents", len(rows), "images") as advance:
-            for start in range(0, len(rows), _CHUNK):
-                part = rows[start : start + _CHUNK]
-                self.latents(scenes.pixels(part).to(self.device))
-                advance(len(part))
-
-    def latents(self, pixels: Tensor) -> Tensor:
-        """Latents float32 [B, c, h, w] of uint8 [B, 3, S, S], each picture's computed once."""
-        keys = [content_key(image) for image in pixels.cpu().numpy()]
-        if missing := [row for row, key in enumerate(keys) if key not in self._latents]:
-            found = self.model.latents(pixels[missing]).cpu()
-            self._latents.update(zip((keys[row] for row in missing), found, strict=True))
-        return torch.stack([self._latents[key] for key in keys]).to(pixels.device)
+        """Every picture goes through the autoencoder now, or did so in an earlier start."""
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
+        for loader in (data.train_dataloader(), data.val_dataloader()):
+            self.latents.prepare(loader.dataset)
 
     # ---------------------------------------------------------------------------------------- the end
     def finish(self, run_dir: Path) -> dict[str, float]:

@@ -52,6 +52,12 @@ def captioned(count: int = 2) -> CaptionBatch:
     )  # fmt: skip
 
 
+@pytest.fixture(autouse=True)
+def latents_of_this_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The rendered pictures stay in the cache of all tests."""
+    monkeypatch.setattr("spatialbench.latents.cache_root", lambda: tmp_path)
+
+
 # ------------------------------------------------------------------------------------------------- the autoencoder
 def test_divergence_and_psnr_by_hand() -> None:
     posterior = DiagonalGaussianDistribution(torch.tensor([0.5, math.log(0.25)]).view(1, 2, 1, 1))
@@ -107,7 +113,8 @@ def test_the_unet_s_loss_is_the_printed_equation_and_trains_nothing_else(autoenc
     batch = captioned()
     found = module.training_step(batch, 0)
     generator = step_generator(0, 0)
-    z = module.model.latents(batch["pixels"])
+    z = module.latents(batch["pixels"])
+    torch.testing.assert_close(z, module.model.latents(batch["pixels"]), rtol=2**-7, atol=1e-4)
     t = torch.randint(1000, (2,), generator=generator)
     eps = torch.randn(z.shape, generator=generator)
     states = module.states(choose_captions(batch, 1, generator))
@@ -156,18 +163,19 @@ def test_the_states_of_several_captions_follow_one_another(autoencoder: str) -> 
     torch.testing.assert_close(joined[1, :20], module.states([["a bed"]])[0])
 
 
-def test_a_picture_s_latents_are_computed_once(autoencoder: str) -> None:
+def test_latents_of_an_earlier_start_are_taken_from_the_cache(autoencoder: str) -> None:
+    class Set:
+        def __len__(self) -> int:
+            return 3
+
+        def whole(self, row: int) -> Tensor:
+            return pictures(3)[row]
+
+    UnetPretraining(autoencoder=autoencoder).latents.prepare(Set())
     module = UnetPretraining(autoencoder=autoencoder)
-    x = pictures(3)
-    first = module.latents(x[:2])
-    torch.testing.assert_close(first, module.model.latents(x[:2]))
-    asked: list[int] = []
-    compute = module.model.latents
-    module.model.latents = lambda pixels: asked.append(len(pixels)) or compute(pixels)  # type: ignore[assignment]
-    again = module.latents(x[[1, 2, 0]])
-    assert asked == [1]
-    assert again[0].equal(first[1])
-    assert again[2].equal(first[0])
+    expected = module.model.latents(pictures(3))
+    module.model.latents = lambda pixels: pytest.fail("computed again")  # type: ignore[assignment]
+    torch.testing.assert_close(module.latents(pictures(3)), expected, rtol=2**-7, atol=1e-4)
 
 
 def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(autoencoder: str, tmp_path: Path) -> None:
@@ -199,7 +207,7 @@ def test_what_training_leaves_is_a_model_that_loads(
     module = UnetPretraining(autoencoder=autoencoder, warmup=1, export=autoencoder)
     data = PretrainData(images=16, val_images=16, batch_images=8, names=1, pairs=1)
     Trainer(max_steps=2, accelerator="cpu", **QUIET).fit(module, data)
-    assert len(module._latents) >= 16
+    assert len(module.latents._cache) == 32, "of training and of validation"
     module.finish(tmp_path)
     found = json.loads((Path(autoencoder) / "unet.json").read_text())
     assert set(found) == {"loss", "loss_other_caption", "loss_empty_caption", "text_use"}
