@@ -10,7 +10,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from spatialbench.errors import SpatialbenchError
@@ -25,6 +24,7 @@ from spatialbench.report.table import (
     markdown_table,
     number,
     render,
+    show,
     stale_notes,
     stored_rows,
 )
@@ -269,7 +269,4 @@ def print_measures(title: str, measures: Measures) -> None:
     for name, value in measures.values().items():
         bounds = draws.interval(measures.ratios[name])
         drawn.add_row(TITLES[name], number(value), number(bounds.low), number(bounds.high))
-    console = Console()
-    console = console if console.width >= 100 else Console(width=100)
-    console.print(drawn)
-    console.print(f"{measures.pictures} pictures of {draws.count} scenes, data {measures.data}", highlight=False)
+    show(drawn, f"{measures.pictures} pictures of {draws.count} scenes, data {measures.data}")

@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 
 from spatialbench.errors import SpatialbenchError
@@ -29,6 +28,7 @@ from spatialbench.report.table import (
     markdown_table,
     number,
     render,
+    show,
     stale_notes,
     stored_rows,
 )
@@ -194,7 +194,4 @@ def print_selection(measures: Measures, title: str = HEADING) -> None:
     drawn.add_row("mean", str(measures.pictures), *(number(value) for value in measures.values().values()))
     drawn.add_row("95 % from", "", *(number(bounds.low) for bounds in intervals))
     drawn.add_row("to", "", *(number(bounds.high) for bounds in intervals))
-    console = Console()
-    console = console if console.width >= 100 else Console(width=100)
-    console.print(drawn)
-    console.print(f"{measures.pictures} pairs of {draws.count} scenes, data {measures.data}", highlight=False)
+    show(drawn, f"{measures.pictures} pairs of {draws.count} scenes, data {measures.data}")

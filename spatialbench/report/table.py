@@ -241,6 +241,15 @@ def render(drawn: Table) -> str:
     return capture.get()
 
 
+def show(drawn: Table, footer: str = "") -> None:
+    """Prints a table of one run, a hundred columns wide at least, and a line below it."""
+    console = Console()
+    console = console if console.width >= 100 else Console(width=100)
+    console.print(drawn)
+    if footer:
+        console.print(footer, highlight=False)
+
+
 # ------------------------------------------------------------------------------------------------------------ notes
 
 
@@ -293,5 +302,4 @@ def print_run(title: str, outcomes: RunOutcomes) -> None:
     drawn.add_row("records", *(str(count.n) for count in counts), "")
     if scores.total.ties:
         drawn.add_row("ties (one half each)", *(str(count.ties) for count in counts), "")
-    console = Console()
-    (console if console.width >= 100 else Console(width=100)).print(drawn)
+    show(drawn)
