@@ -1,4 +1,4 @@
-"""A frozen autoencoder alone, for methods whose denoiser is their own: latents drawn from the posterior, and back.
+"""A frozen autoencoder: pictures to latents, the posterior's mean or drawn from it, and back.
 
     (1)  z = f (m + s n - b)            m, s: mean and deviation of the posterior; f, b: scaling and shift factor
     (2)  x = D(z / f + b)
@@ -19,12 +19,13 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from spatialbench import WEIGHTS
-from spatialbench.backbones.diffusion import DTYPES
-from spatialbench.backbones.diffusion_files import CONFIGS, OWN, build, find_folder, preset_config, read_part
+from spatialbench.backbones.diffusion_files import CONFIGS, DTYPES, OWN, build, find_folder, preset_config, read_part
 from spatialbench.errors import SpatialbenchError
 
 FLUX = "flux-vae"
 """The architecture of FLUX's autoencoder, 16 channels: configs/flux-vae.json. To be had with random weights only."""
+_OPENAI = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Autoencoder(nn.Module):
@@ -32,19 +33,22 @@ class Autoencoder(nn.Module):
 
     Args:
         vae: diffusers' AutoencoderKL.
+        legacy_range: give it what DIVA's released code gives it: pixels that were normalised with OpenAI's mean and
+            deviation and taken back with ImageNet's, which scales the contrast by about 0.85.
 
     Attributes:
         channels: C.
         factor: pixels a side of one latent.
     """
 
-    def __init__(self, vae: Any) -> None:
+    def __init__(self, vae: Any, legacy_range: bool = False) -> None:
         super().__init__()
         self.vae = vae.eval().requires_grad_(False)
+        self.legacy_range = legacy_range
+        self.advice = "take a student of such a size"
+        """What to do about pictures of another size."""
         self.channels: int = vae.config.latent_channels
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
-        self._scale: float = vae.config.scaling_factor
-        self._shift: float = vae.config.shift_factor or 0.0
 
     def train(self, mode: bool = True) -> Autoencoder:
         """Stays in eval mode."""
@@ -64,20 +68,30 @@ class Autoencoder(nn.Module):
         Raises:
             SpatialbenchError: pictures of another type or size.
         """
-        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or any(side % self.factor for side in pixels.shape[-2:]):
-            raise SpatialbenchError(
-                f"the autoencoder reads images uint8 [B, 3, H, W] with H and W multiples of {self.factor}, found "
-                f"{str(pixels.dtype).removeprefix('torch.')} {list(pixels.shape)}; take a student of such a size"
-            )
-        exact = torch.promote_types(self.vae.dtype, torch.float32)
         with torch.autocast(pixels.device.type, enabled=False):
-            x = pixels.to(exact) / 127.5 - 1
-            posterior = self.vae.encode(x.to(self.vae.dtype)).latent_dist
-        z = posterior.mean.to(exact)
+            posterior = self.vae.encode(self.vae_input(pixels).to(self.vae.dtype)).latent_dist
+        z = posterior.mean.to(self._exact)
         if generator is not None:
             n = torch.randn(z.shape, generator=generator, dtype=torch.float32)
-            z = z + posterior.std.to(exact) * n.to(z)
+            z = z + posterior.std.to(z) * n.to(z)
         return (z - self._shift) * self._scale  # (1)
+
+    def vae_input(self, pixels: Tensor) -> Tensor:
+        """uint8 [B, 3, G, G] -> float32 [B, 3, G, G] in [-1, 1], or in DIVA's range."""
+        cut = pixels.ndim != 4 or any(side % self.factor for side in pixels.shape[-2:])
+        if pixels.dtype != torch.uint8 or cut or pixels.shape[1] != 3:
+            raise SpatialbenchError(
+                f"the autoencoder reads images uint8 [B, 3, H, W] with H and W multiples of {self.factor}, found "
+                f"{str(pixels.dtype).removeprefix('torch.')} {list(pixels.shape)}; {self.advice}"
+            )
+        x = pixels.to(self._exact) / 255
+        if self.legacy_range:
+            (mean, std), (other_mean, other_std) = (
+                [torch.tensor(part, device=x.device, dtype=x.dtype).view(3, 1, 1) for part in pair]
+                for pair in (_OPENAI, _IMAGENET)
+            )
+            x = (x - mean) / std * other_std + other_mean
+        return 2 * x - 1
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
@@ -85,6 +99,19 @@ class Autoencoder(nn.Module):
         with torch.autocast(z.device.type, enabled=False):
             x = self.vae.decode((z / self._scale + self._shift).to(self.vae.dtype)).sample  # (2)
         return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+    @property
+    def _exact(self) -> torch.dtype:
+        """Of latents and losses: float32, or float64 where the weights are."""
+        return torch.promote_types(self.vae.dtype, torch.float32)
+
+    @property
+    def _scale(self) -> float:
+        return self.vae.config.scaling_factor
+
+    @property
+    def _shift(self) -> float:
+        return self.vae.config.shift_factor or 0.0
 
 
 def load_autoencoder(

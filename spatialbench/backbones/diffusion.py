@@ -24,26 +24,21 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from spatialbench import WEIGHTS
-from spatialbench.backbones.diffusion_files import OWN, check, find_folder, random_parts, read_parts
+from spatialbench.backbones.autoencoder import Autoencoder
+from spatialbench.backbones.diffusion_files import DTYPES, OWN, check, find_folder, random_parts, read_parts
 from spatialbench.backbones.diffusion_text import PROMPT
 from spatialbench.backbones.token_cache import tensors_digest
 from spatialbench.errors import SpatialbenchError
 
-DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat16", "float16")}
 
-_OPENAI = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-
-
-class Diffusion(nn.Module):
+class Diffusion(Autoencoder):
     """A frozen diffusion model. Always in eval mode, never with a gradient in its own weights.
 
     Args:
         unet, vae: diffusers' UNet2DConditionModel and AutoencoderKL, of one dtype.
         scheduler: diffusers' DDPMScheduler; gives the betas and what the UNet predicts.
         context: E [T, W], the text encoder's hidden states of the constant prompt.
-        legacy_range: give the autoencoder what DIVA's released code gives it: pixels that were normalised with OpenAI's
-            mean and deviation and taken back with ImageNet's, which scales the contrast by about 0.85.
+        legacy_range: see ``Autoencoder``.
 
     Attributes:
         image_size: G that goes with the UNet's native latents.
@@ -62,23 +57,16 @@ class Diffusion(nn.Module):
         context: Tensor,
         legacy_range: bool = False,
     ) -> None:
-        super().__init__()
+        super().__init__(vae, legacy_range)
         self.unet = unet.eval().requires_grad_(False)
-        self.vae = vae.eval().requires_grad_(False)
         self.scheduler = scheduler
         self.register_buffer("context", context.float(), persistent=False)
-        self.legacy_range = legacy_range
-        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
-        """Pixels a side of one latent."""
         side = int(unet.config.sample_size)
         self.image_size: int = side * self.factor
         self.latent_shape: tuple[int, int, int] = (int(unet.config.in_channels), side, side)
+        self.advice = f"set the page's picture_size to {self.image_size}"
         self.steps: int = scheduler.config.num_train_timesteps
         self.width: int = unet.config.cross_attention_dim
-
-    def train(self, mode: bool = True) -> Diffusion:
-        """Stays in eval mode."""
-        return super().train(False)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -91,39 +79,13 @@ class Diffusion(nn.Module):
         extra = repr([self._scale, self._shift, self.legacy_range, str(self.vae.dtype)])
         return tensors_digest(self.vae.state_dict(), extra)
 
-    @torch.no_grad()
     def latents(self, pixels: Tensor) -> Tensor:
-        """(1).
-
-        Args:
-            pixels: uint8 [B, 3, G', G'], G' a multiple of ``factor``.
-
-        Returns:
-            float32 [B, c, h, w].
+        """(1), float32 [B, c, h, w] of uint8 [B, 3, G', G'], G' a multiple of ``factor``; no gradient.
 
         Raises:
             SpatialbenchError: pictures of another type or size.
         """
-        with torch.autocast(pixels.device.type, enabled=False):
-            posterior = self.vae.encode(self.vae_input(pixels).to(self.vae.dtype)).latent_dist
-            return (posterior.mean.to(self._loss_dtype) - self._shift) * self._scale  # (1)
-
-    def vae_input(self, pixels: Tensor) -> Tensor:
-        """uint8 [B, 3, G', G'] -> float32 [B, 3, G', G'] in [-1, 1], or in DIVA's range."""
-        if pixels.dtype != torch.uint8 or pixels.ndim != 4 or pixels.shape[1] != 3 or self._cut(pixels):
-            raise SpatialbenchError(
-                f"the autoencoder reads images uint8 [B, 3, H, W] with H and W multiples of {self.factor}, found "
-                f"{str(pixels.dtype).removeprefix('torch.')} {list(pixels.shape)}; set the page's picture_size to "
-                f"{self.image_size}"
-            )
-        x = pixels.to(self._loss_dtype) / 255
-        if self.legacy_range:
-            (mean, std), (other_mean, other_std) = (
-                [torch.tensor(part, device=x.device, dtype=x.dtype).view(3, 1, 1) for part in pair]
-                for pair in (_OPENAI, _IMAGENET)
-            )
-            x = (x - mean) / std * other_std + other_mean
-        return 2 * x - 1
+        return self.encode(pixels)  # (1)
 
     def noised(self, z: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """(2), [B, c, h, w], of t int64 [B] and of z, eps [B, c, h, w]."""
@@ -152,7 +114,7 @@ class Diffusion(nn.Module):
         plain = device == "cpu" and not self.unet.is_gradient_checkpointing  # whose second pass would have another
         with torch.autocast(device, enabled=False), sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
             said = self.unet(z_t.to(self.dtype), t, encoder_hidden_states=context.to(self.dtype)).sample
-        return said.to(self._loss_dtype)
+        return said.to(self._exact)
 
     @torch.no_grad()
     def denoised(self, z: Tensor, t: Tensor, eps: Tensor, context: Tensor) -> Tensor:
@@ -167,32 +129,9 @@ class Diffusion(nn.Module):
             return (z_t - (1 - a).sqrt() * prediction) / a.sqrt()
         return a.sqrt() * z_t - (1 - a).sqrt() * prediction
 
-    @torch.no_grad()
-    def decode(self, z: Tensor) -> Tensor:
-        """Latents [B, c, h, w] -> pictures uint8 [B, 3, G, G]."""
-        with torch.autocast(z.device.type, enabled=False):
-            x = self.vae.decode((z / self._scale + self._shift).to(self.vae.dtype)).sample
-        return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
-
-    # ---------------------------------------------------------------------------------------- helpers
-    def _cut(self, pixels: Tensor) -> bool:
-        return bool(pixels.shape[2] % self.factor or pixels.shape[3] % self.factor)
-
-    @property
-    def _loss_dtype(self) -> torch.dtype:
-        return torch.promote_types(self.dtype, torch.float32)
-
     @property
     def _predicts_noise(self) -> bool:
         return self.scheduler.config.prediction_type == "epsilon"
-
-    @property
-    def _scale(self) -> float:
-        return self.vae.config.scaling_factor
-
-    @property
-    def _shift(self) -> float:
-        return self.vae.config.shift_factor or 0.0
 
 
 def load_diffusion(

@@ -18,6 +18,7 @@ from spatialbench.backbones.diffusion_text import prompt_states, student_states
 from spatialbench.errors import SpatialbenchError
 
 CONFIGS = Path(__file__).parent / "configs"
+DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat16", "float16")}
 OWN = "rooms-diffusion"
 """The model shipped with the package: configs/rooms-diffusion.json, weights/rooms-diffusion/."""
 PRESETS = (OWN, "sd-2-1-base")
