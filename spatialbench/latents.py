@@ -67,17 +67,28 @@ class Latents:
         if not self.cache:
             return
         self.refresh()
-        device = self.diffusion.context.device
         todo: dict[bytes, Tensor] = {}
+        done: dict[bytes, Tensor] = {}
         with progress("latents", len(pictures), "pictures") as advance:
             for row in range(len(pictures)):
                 pixels = pictures.whole(row)
-                if (key := content_key(pixels.numpy())) not in self._cache:
+                key = content_key(pixels.numpy())
+                if key not in self._cache and key not in done:
                     todo[key] = pixels
-                if len(todo) >= _SHARD or (todo and row + 1 == len(pictures)):
-                    self._cache.put(list(todo), self._compute(torch.stack(list(todo.values())).to(device)).cpu())
+                last = row + 1 == len(pictures)
+                if len(todo) == _CHUNK or last:
+                    done |= self._encoded(todo)
                     todo = {}
+                if len(done) >= _SHARD or (done and last):
+                    self._cache.put(list(done), torch.stack(list(done.values())))
+                    done = {}
                 advance(1)
+
+    def _encoded(self, pictures: dict[bytes, Tensor]) -> dict[bytes, Tensor]:
+        if not pictures:
+            return {}
+        pixels = torch.stack(list(pictures.values())).to(self.diffusion.context.device)
+        return dict(zip(pictures, self._compute(pixels).cpu(), strict=True))
 
     def refresh(self) -> None:
         """Takes up what other processes have put into the cache."""
