@@ -18,12 +18,11 @@ import hashlib
 from pathlib import Path
 
 import numpy as np
-import torchvision.transforms.functional as TF
-from PIL import Image
 
 from spatialbench.arguments import did_you_mean
 from spatialbench.data.cache import progress
-from spatialbench.data.images import BadImage, Resize, decode, fit
+from spatialbench.data.images import Resize
+from spatialbench.data.picture_files import content, decoded, square
 from spatialbench.data.selection_sets import PicturePairs, SelectionSet, fingerprint
 from spatialbench.errors import SpatialbenchError
 
@@ -59,6 +58,7 @@ class Mmvp(SelectionSet):
     """
 
     name = "mmvp"
+    source = SOURCE
 
     def __init__(self, path: str) -> None:
         self.folder = Path(path)
@@ -84,9 +84,9 @@ class Mmvp(SelectionSet):
         with progress("reading mmvp", len(self._files), "pairs") as advance:
             for row, files in enumerate(self._files):
                 for column, file in enumerate(files):
-                    content = _content(file)
-                    files_digest.update(hashlib.sha256(content).digest())
-                    images[row, column] = _square(_decoded(file, content), size, resize)
+                    data = content(file)
+                    files_digest.update(hashlib.sha256(data).digest())
+                    images[row, column] = square(decoded(file, data, SOURCE), size, resize)
                 advance(1)
         captions = [
             (PROMPT.format(self._statements[number]), PROMPT.format(self._statements[number + 1]))
@@ -167,25 +167,3 @@ def _one_of(parent: Path, names: tuple[str, ...]) -> Path:
 
 def _plain(name: str) -> str:
     return " ".join(name.replace("_", " ").split())
-
-
-def _content(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SpatialbenchError(f"cannot read the picture {path}: {error.strerror or error}") from error
-
-
-def _decoded(path: Path, content: bytes) -> Image.Image:
-    try:
-        return decode(content)
-    except BadImage as error:
-        raise SpatialbenchError(f"{path}: {error}; give {SOURCE}") from error
-
-
-def _square(picture: Image.Image, size: int, resize: Resize) -> np.ndarray:
-    """As torchvision and open_clip do it, to the pixel: uint8 [S, S, 3]."""
-    if resize != "crop":
-        return fit(picture, size, resize)
-    shorter = TF.resize(picture, size, TF.InterpolationMode.BICUBIC)
-    return np.asarray(TF.center_crop(shorter, [size, size]))

@@ -11,7 +11,8 @@ import open_clip
 import pytest
 from PIL import Image
 
-from spatialbench.data.mmvp import COLUMNS, TYPES, Mmvp, _square
+from spatialbench.data.mmvp import COLUMNS, TYPES, Mmvp
+from spatialbench.data.picture_files import square
 from spatialbench.errors import SpatialbenchError
 
 KINDS = list(TYPES)
@@ -146,4 +147,4 @@ def test_pictures_are_open_clips_to_the_pixel(shape: tuple[int, int]) -> None:
     for mode, resize in (("shortest", "crop"), ("squash", "squash")):
         transform = open_clip.image_transform(24, False, mean=(0, 0, 0), std=(1, 1, 1), resize_mode=mode)
         theirs = (transform(picture) * 255).round().byte().permute(1, 2, 0).numpy()
-        assert np.array_equal(_square(picture, 24, resize), theirs), (mode, shape)  # type: ignore[arg-type]
+        assert np.array_equal(square(picture, 24, resize), theirs), (mode, shape)  # type: ignore[arg-type]
