@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping
@@ -11,11 +10,11 @@ from typing import Any, NamedTuple
 
 import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
-from huggingface_hub import snapshot_download
 from torch import Tensor
 
 from spatialbench.backbones.diffusion_text import prompt_states, student_states
 from spatialbench.errors import SpatialbenchError
+from spatialbench.hub import digest, first_line, snapshot
 
 CONFIGS = Path(__file__).parent / "configs"
 DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat16", "float16")}
@@ -85,7 +84,7 @@ def read_parts(folder: Path, prompt: str, spec: str) -> Parts:
     try:
         scheduler = DDPMScheduler.from_pretrained(place, local_files_only=True)
     except Exception as error:
-        raise SpatialbenchError(f"diffusion {spec!r}: {place} cannot be read: {_first_line(error)}") from error
+        raise SpatialbenchError(f"diffusion {spec!r}: {place} cannot be read: {first_line(error)}") from error
     return Parts(unet, vae, scheduler, prompt_states(folder, prompt, spec))
 
 
@@ -147,7 +146,7 @@ def read_part(cls: Any, folder: Path, spec: str) -> Any:
             folder, local_files_only=True, output_loading_info=True, torch_dtype=torch.float32, low_cpu_mem_usage=False
         )
     except Exception as error:  # diffusers, safetensors, the disk: whatever it was, the user reads one line
-        raise SpatialbenchError(f"diffusion {spec!r}: {folder} cannot be read: {_first_line(error)}") from error
+        raise SpatialbenchError(f"diffusion {spec!r}: {folder} cannot be read: {first_line(error)}") from error
     if strange := [*found["missing_keys"], *found["unexpected_keys"]]:
         raise SpatialbenchError(
             f"diffusion {spec!r}: the weights in {folder} do not fit their config.json ({strange[0]}, {len(strange)} "
@@ -168,25 +167,17 @@ def _download(spec: str) -> Path:
     """A snapshot of the Hub; with HF_HUB_OFFLINE, or without a network, the copy in its cache."""
     repository, _, commit = spec.partition("@")
     try:
-        return Path(
-            snapshot_download(repository, revision=commit, allow_patterns=[*_HUB_FILES], ignore_patterns=[*_HUB_LEFT])
-        )
-    except Exception as error:
+        return snapshot(repository, commit, _HUB_FILES, _HUB_LEFT)
+    except SpatialbenchError as error:
         raise SpatialbenchError(
-            f"diffusion {spec!r} is neither in the cache of the Hugging Face Hub nor can it be downloaded "
-            f"({_first_line(error)}); give a folder in diffusers' layout, or fill the cache where there is a network: "
-            f"hf download {repository} --revision {commit}"
+            f"diffusion {spec!r}: {error}; give a folder in diffusers' layout, or fill the cache where there is a "
+            f"network: hf download {repository} --revision {commit}"
         ) from error
 
 
 def _check_hash(path: Path, wanted: str, spec: str) -> None:
     if not path.is_file():
         raise SpatialbenchError(f"diffusion {spec!r}: there is no file {path}, for which a hash is given")
-    with path.open("rb") as stream:
-        found = hashlib.file_digest(stream, "sha256").hexdigest()
+    found = digest(path)
     if found != wanted.lower():
         raise SpatialbenchError(f"diffusion {spec!r}: {path} has the sha256 {found}, not {wanted}; load it again")
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__

