@@ -43,36 +43,6 @@ def selection_set(track: Track, budget: str) -> SelectionSet | None:
     return _opened(track.selection, budget, f"track {track.path}: selection")
 
 
-EVALUATIONS = ("counterfactual", "mmvp")
-"""What ``spatialbench test --evaluation`` takes."""
-
-
-def evaluation_set(name: str, path: str | None, track: Track, budget: str) -> SelectionSet:
-    """The pairs of an evaluation by its name.
-
-    Args:
-        name: one of ``EVALUATIONS``; the rooms' counterfactual pairs are those of the track, where it names some.
-        path: of ``mmvp``, the folder of the downloaded copy.
-
-    Raises:
-        SpatialbenchError: unknown name, a path where none belongs or none where one does, or the set cannot be read.
-    """
-    if name not in EVALUATIONS:
-        raise SpatialbenchError(f"unknown --evaluation {name!r}{did_you_mean(name, EVALUATIONS)}")
-    if name == "mmvp":
-        from spatialbench.data.mmvp import SOURCE, Mmvp
-
-        if path is None:
-            raise SpatialbenchError(f"--evaluation mmvp needs --evaluation_path FOLDER, {SOURCE}")
-        return Mmvp(path)
-    from spatialbench.data.rooms.counterfactual import Counterfactual
-
-    if path is not None:
-        raise SpatialbenchError("--evaluation counterfactual renders its own pictures: leave --evaluation_path out")
-    own = selection_set(track, budget)
-    return own if isinstance(own, Counterfactual) else Counterfactual()
-
-
 def _arguments(block: Config, budget: str) -> Config:
     return deep_merge(block.get("init_args") or {}, (block.get("budgets") or {}).get(budget) or {})
 

@@ -155,9 +155,9 @@ def _verb(name: str, argv: list[str]) -> int:
         fit(resolved, force=options.force, started=_STARTED)
         return 0
     if name == "test" and (options.evaluation or options.evaluation_path):
-        from spatialbench import select
+        from spatialbench import evaluations
 
-        select.run(resolved, options)
+        evaluations.run(resolved, options)
         return 0
     from spatialbench import evaluate
 
@@ -189,9 +189,12 @@ def _verb_parser(name: str) -> Parser:
         add("--ckpt_path", metavar="FILE|LAST", help=text)
         add("--format", choices=("text", "json"), default="text", help="how the result is printed (default: text)")
     if name == "test":
-        text = "image selection alone, in the place of the pairs: counterfactual (the rooms'), mmvp"
+        text = (
+            "one benchmark in the place of the pairs: counterfactual (the rooms' own), mmvp, whatsup, vsr, sugarcrepe, "
+            "aro, cvbench, cocoqa, vgqa, spatialsense (docs/selection.md, docs/benchmarks.md)"
+        )
         add("--evaluation", metavar="NAME", help=text)
-        add("--evaluation_path", metavar="FOLDER", help="of mmvp: a copy of the Hub's dataset MMVP/MMVP_VLM")
+        add("--evaluation_path", metavar="FOLDER", help="the downloaded benchmark, of all but counterfactual")
     if name == "predict":
         add("--image", action="append", default=[], metavar="FILE", help="a picture; may be repeated")
         add("--caption", action="append", default=[], metavar="TEXT", help="'The A is left of the B.'; may be repeated")

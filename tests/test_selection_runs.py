@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spatialbench.beside import evaluation_set, selection_set, selection_settings
+from spatialbench.beside import selection_set, selection_settings
 from spatialbench.cli import main
 from spatialbench.data.images import Resize
 from spatialbench.data.rooms.counterfactual import Counterfactual
 from spatialbench.data.selection_sets import PicturePairs, SelectionSet
 from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.measures import Measures
+from spatialbench.evaluations import evaluation_set
 from spatialbench.experiment import Resolved, resolve
 from spatialbench.pages import load_track
 from spatialbench.result_measures import patterns

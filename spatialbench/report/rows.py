@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -21,6 +22,8 @@ from spatialbench.results import (
 )
 from spatialbench.schema import parse
 from spatialbench.stale import Today
+
+ADVICE = "see the head of results/reported.yaml for its form"
 
 
 @dataclass(frozen=True)
@@ -61,19 +64,37 @@ class _ReportedFile:
 
 
 def read_reported(path: Path) -> list[Reported]:
-    """Reads the papers' numbers, in the order of the file.
+    """Reads the papers' numbers for methods of ours, in the order of the file.
 
     Raises:
         SpatialbenchError: missing file, bad YAML, a wrong field.
     """
-    advice = "see the head of results/reported.yaml for its form"
+    data = _load(path)
+    own = [item for item in data if not _of_benchmark(item)] if isinstance(data, list) else data
+    return parse(_ReportedFile, {"rows": own}, str(path), ADVICE).rows
+
+
+def published_items(path: Path) -> list[Any]:
+    """The items of the same file that are numbers of a benchmark of ``--evaluation``, as they stand there.
+
+    Raises:
+        SpatialbenchError: missing file or bad YAML.
+    """
+    data = _load(path)
+    return [item for item in data if _of_benchmark(item)] if isinstance(data, list) else []
+
+
+def _of_benchmark(item: Any) -> bool:
+    return isinstance(item, dict) and "benchmark" in item
+
+
+def _load(path: Path) -> Any:
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return yaml.safe_load(path.read_text(encoding="utf-8")) or []
     except FileNotFoundError as error:
         raise SpatialbenchError(f"{path}: no such file; restore it from git") from error
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SpatialbenchError(f"{path}: cannot be read ({' '.join(str(error).split())}); {advice}") from error
-    return parse(_ReportedFile, {"rows": data or []}, str(path), advice).rows
+        raise SpatialbenchError(f"{path}: cannot be read ({' '.join(str(error).split())}); {ADVICE}") from error
 
 
 @dataclass(frozen=True)

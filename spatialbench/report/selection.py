@@ -20,6 +20,7 @@ from spatialbench.evaluation.measures import SELECTION, TITLES, MeasureResampler
 from spatialbench.evaluation.statistics import spread
 from spatialbench.report.differences import Differences
 from spatialbench.report.measures import difference_table, measures_of
+from spatialbench.report.published import NOTHING_PUBLISHED, Published
 from spatialbench.report.rows import Row
 from spatialbench.report.table import (
     accuracy_cell,
@@ -178,8 +179,11 @@ def run_json(measures: Measures) -> dict[str, Any]:
     return {"selection": found, "pairs": measures.pictures}
 
 
-def print_selection(measures: Measures, title: str = HEADING) -> None:
-    """Prints image selection of one run: percent by pattern and scorer, the mean and its 95 % interval."""
+def print_selection(
+    measures: Measures, title: str = HEADING, published: Mapping[str, Published] = NOTHING_PUBLISHED
+) -> None:
+    """Prints image selection of one run: percent by pattern and scorer, the mean and its 95 % interval, and below what
+    is published of OpenAI's CLIP."""
     names = [name for name in SELECTION if name in measures.ratios]
     draws = MeasureResampler(measures.scenes)
     intervals = [draws.interval(measures.ratios[name]) for name in names]
@@ -194,4 +198,6 @@ def print_selection(measures: Measures, title: str = HEADING) -> None:
     drawn.add_row("mean", str(measures.pictures), *(number(value) for value in measures.values().values()))
     drawn.add_row("95 % from", "", *(number(bounds.low) for bounds in intervals))
     drawn.add_row("to", "", *(number(bounds.high) for bounds in intervals))
-    show(drawn, f"{measures.pictures} pairs of {draws.count} scenes, data {measures.data}")
+    footer = [f"{measures.pictures} pairs of {draws.count} scenes, data {measures.data}"]
+    footer += [row.line() for row in published.values()]
+    show(drawn, "\n".join(footer))

@@ -1,0 +1,97 @@
+"""``spatialbench test --evaluation NAME``: one benchmark alone, of a page's weights, in the place of the pairs.
+
+Two kinds: pairs of pictures (image selection) and records of captions. A benchmark is a class that reads a folder; its
+name stands here and nowhere else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from spatialbench.arguments import did_you_mean
+from spatialbench.backbones.clip import resize_mode
+from spatialbench.beside import selection_set
+from spatialbench.callbacks import Interruptions
+from spatialbench.data.caption_sets import CaptionSet
+from spatialbench.data.rooms.counterfactual import Counterfactual
+from spatialbench.data.selection_sets import SelectionSet
+from spatialbench.errors import SpatialbenchError
+from spatialbench.evaluation.captions import score
+from spatialbench.experiment import Resolved
+from spatialbench.pages import Track
+from spatialbench.report.captions import captions_json, print_captions
+from spatialbench.report.published import read_published
+from spatialbench.report.selection import print_selection, run_json
+from spatialbench.scoring import load_method, readable_errors, select_from
+from spatialbench.signatures import import_class
+
+FOLDERS: dict[str, str] = {
+    "mmvp": "spatialbench.data.mmvp.Mmvp",
+    "whatsup": "spatialbench.data.benchmarks.whatsup.WhatsUp",
+    "vsr": "spatialbench.data.benchmarks.vsr.Vsr",
+    "sugarcrepe": "spatialbench.data.benchmarks.sugarcrepe.SugarCrepe",
+    "aro": "spatialbench.data.benchmarks.aro.Aro",
+    "cvbench": "spatialbench.data.benchmarks.cvbench.CvBench",
+    "cocoqa": "spatialbench.data.benchmarks.cocoqa.CocoQa",
+    "vgqa": "spatialbench.data.benchmarks.vgqa.VgQa",
+    "spatialsense": "spatialbench.data.benchmarks.spatialsense.SpatialSense",
+}
+"""Benchmark -> the class that reads its folder (``--evaluation_path``)."""
+EVALUATIONS = ("counterfactual", *FOLDERS)
+"""What ``--evaluation`` takes; counterfactual are the rooms' own pairs, which are rendered."""
+
+
+def evaluation_set(name: str, path: str | None, track: Track, budget: str) -> SelectionSet | CaptionSet:
+    """The pairs or records of an evaluation by its name.
+
+    Args:
+        name: one of ``EVALUATIONS``; the rooms' counterfactual pairs are those of the track, where it names some.
+        path: the folder of a downloaded benchmark.
+
+    Raises:
+        SpatialbenchError: unknown name, a path where none belongs or none where one does, or the set cannot be read.
+    """
+    if name not in EVALUATIONS:
+        raise SpatialbenchError(f"unknown --evaluation {name!r}{did_you_mean(name, EVALUATIONS)}")
+    if name in FOLDERS:
+        benchmark: Any = import_class(FOLDERS[name], f"--evaluation {name}")
+        if path is None:
+            raise SpatialbenchError(f"--evaluation {name} needs --evaluation_path FOLDER, {benchmark.source}")
+        return benchmark(path)
+    if path is not None:
+        raise SpatialbenchError("--evaluation counterfactual renders its own pictures: leave --evaluation_path out")
+    own = selection_set(track, budget)
+    return own if isinstance(own, Counterfactual) else Counterfactual()
+
+
+def run(resolved: Resolved, options: argparse.Namespace, results: Path = Path("results")) -> None:
+    """Prints what the page's weights score.
+
+    Args:
+        options: evaluation, evaluation_path, ckpt_path, runs, seed and format, as ``spatialbench.cli`` parses them.
+        results: where the published numbers are.
+
+    Raises:
+        SpatialbenchError: something the user gave is wrong; one line.
+    """
+    if options.evaluation is None:
+        raise SpatialbenchError(f"--evaluation_path belongs to --evaluation {', '.join(FOLDERS)}: say which")
+    found = evaluation_set(options.evaluation, options.evaluation_path, resolved.track, resolved.budget)
+    published = read_published(results, options.evaluation)
+    with Interruptions(), readable_errors(resolved):
+        model, _ = load_method(resolved, options.ckpt_path, Path(options.runs), options.seed)
+        title = f"{resolved.label} on {found.name}"
+        if isinstance(found, CaptionSet):
+            scores = score(model, found, resize_mode(model.student))
+            if options.format == "text":
+                return print_captions(found, scores, published, title)
+            made = captions_json(found, scores, published)
+        else:
+            measures = select_from(model, found)
+            if options.format == "text":
+                return print_selection(measures, title, published)
+            made = {"data": measures.data, **run_json(measures)}
+    print(json.dumps({"evaluation": options.evaluation, **made}, indent=2))
