@@ -8,12 +8,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import torch
+from lightning import Trainer
 from torch import nn
 
 from spatialbench.errors import SpatialbenchError
 from spatialbench.objectives import NEGATIVES
 
 SCHEDULES = ("cosine", "constant")
+CHUNKS = ("chunk_images", "chunk_captions")
 
 
 @dataclass
@@ -33,6 +35,13 @@ class FineTuning:
             them out, the poster's ablation.
         own_negation_weight: weight of the caption against its own negation beside the poster's loss; 0 is the poster.
         freeze_logit_scale: keep the temperature of the pre-trained student, as the authors' code does.
+        chunk_images: activations of so many images are in memory at a time, whatever the batch that the loss sees; one
+            more forward pass, the same gradient (chunks.py). 0: all at once.
+        chunk_captions: likewise of captions.
+        checkpointing: keep the inputs of the student's blocks only and compute the rest again in the backward pass:
+            less memory, a third more time, the same numbers.
+        compile: the image tower's blocks through ``torch.compile`` in training; scoring runs as written.
+        fused: one kernel for all of AdamW. None: on CUDA, where the trainer does not clip gradients in mixed precision.
 
     Raises:
         SpatialbenchError: a value out of its range.
@@ -50,10 +59,15 @@ class FineTuning:
     negatives: Literal["appended", "none"] = "appended"
     own_negation_weight: float = 0.0
     freeze_logit_scale: bool = True
+    chunk_images: int = 0
+    chunk_captions: int = 0
+    checkpointing: bool = False
+    compile: bool = False
+    fused: bool | None = None
 
     def __post_init__(self) -> None:
         self.betas = tuple(self.betas)  # type: ignore[assignment]  # a list, where they come from JSON
-        for name in ("lr", "connection_lr", "eps", "weight_decay", "warmup_steps", "own_negation_weight"):
+        for name in ("lr", "connection_lr", "eps", "weight_decay", "warmup_steps", "own_negation_weight", *CHUNKS):
             if not getattr(self, name) >= 0:
                 raise SpatialbenchError(f"finetuning.{name} is {getattr(self, name)}; it must be 0 or more")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
@@ -122,10 +136,31 @@ def adamw(
     settings: FineTuning,
     total_steps: float,
     pretrained: tuple[str, ...] = ("student.",),
+    fused: bool | None = None,
 ) -> dict[str, Any]:
     """AdamW and its schedule, in the form that Lightning's ``configure_optimizers`` returns."""
     groups = parameter_groups(named, settings, pretrained)
-    return _scheduled(torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps), settings, total_steps)
+    optimizer = torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps, fused=fused)
+    return _scheduled(optimizer, settings, total_steps)
+
+
+def fused(settings: FineTuning, trainer: Trainer) -> bool | None:
+    """Whether AdamW is one kernel; None: torch's own choice.
+
+    Lightning clips no gradients for an optimiser that unscales them itself, as a fused one would under a GradScaler.
+
+    Raises:
+        SpatialbenchError: it was asked for where Lightning would refuse it.
+    """
+    clips = bool(trainer.gradient_clip_val) and "mixed" in str(trainer.precision)
+    if settings.fused and clips:
+        raise SpatialbenchError(
+            f"finetuning.fused does not go with trainer.gradient_clip_val {trainer.gradient_clip_val} in precision "
+            f"{trainer.precision}: leave one of them out, or train in bf16-true"
+        )
+    if settings.fused is not None:
+        return settings.fused
+    return True if trainer.strategy.root_device.type == "cuda" and not clips else None
 
 
 def sgd(

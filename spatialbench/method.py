@@ -18,13 +18,16 @@ from lightning import LightningModule
 from torch import Tensor
 
 from spatialbench.backbones.clip import TextTokenizer, load_clip, normalisation
+from spatialbench.backbones.running import BlockRunner, runner
 from spatialbench.backbones.towers import Mix, Model, encode_dense, encode_image, encode_text
 from spatialbench.backbones.visual_tokens import Tokens, visual_tokens
+from spatialbench.checkpoints import check_fits, class_path, part_of, without
+from spatialbench.chunks import in_chunks
 from spatialbench.data.batches import Batch
 from spatialbench.distributed import Encoded, gather
 from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.relations import Outcomes, PairOutcomes, Scores, score
-from spatialbench.finetuning import FineTuning, adamw
+from spatialbench.finetuning import FineTuning, adamw, fused
 from spatialbench.objectives import negated_contrastive
 
 __all__ = ["DEFAULTS", "Batch", "FineTuning", "Method"]
@@ -96,11 +99,13 @@ class Method(LightningModule):
         Raises:
             SpatialbenchError: images of another size or type.
         """
-        return F.normalize(encode_image(self.student, self._normalised(x), self.connect(x)).float(), dim=-1)
+        return _unit(
+            encode_image(self.student, self._normalised(x), self.connect(x), self._runner(self.finetuning.compile))
+        )
 
     def text(self, tokens: Tensor) -> Tensor:
         """Caption embeddings, float32 [C, D] of unit norm, of tokens int64 [C, context]."""
-        return F.normalize(encode_text(self.student, tokens).float(), dim=-1)
+        return _unit(encode_text(self.student, tokens, self._runner()))
 
     def dense(self, x: Tensor) -> Tensor:
         """Embeddings of the patches in the joint space: the last block by its value path (specs/r_sc_rla.md 2.1).
@@ -115,7 +120,7 @@ class Method(LightningModule):
         Raises:
             SpatialbenchError: images that are not whole patches, or of another type.
         """
-        return F.normalize(encode_dense(self.student, self._patches(x), self.connect(x)).float(), dim=-1)
+        return _unit(encode_dense(self.student, self._patches(x), self.connect(x)))
 
     def visual_tokens(self, x: Tensor) -> Tokens:
         """Embedding and patches in the joint space, not normalised, of images as ``image`` takes them."""
@@ -134,7 +139,8 @@ class Method(LightningModule):
         """The protocol's step: every distinct image and caption once, then equations (5)-(7) over all ranks' pairs."""
         captions, negated = batch["captions"], batch["negated"] if self.finetuning.needs_negated else []
         names = list(dict.fromkeys([*captions, *negated]))
-        images, texts = self.image(batch["pixels"]), self.text(self.tokenize(names))  # [M, D], [K, D]
+        images = in_chunks(self.image, batch["pixels"], self.finetuning.chunk_images)  # [M, D]
+        texts = in_chunks(self.text, self.tokenize(names), self.finetuning.chunk_captions)  # [K, D]
         whole = gather(Encoded(images, texts, names, batch["image"], captions, negated))
         with torch.autocast(self.device.type, enabled=False):
             loss = negated_contrastive(
@@ -161,7 +167,8 @@ class Method(LightningModule):
     def configure_optimizers(self) -> Any:
         """AdamW with warm-up and cosine over the trainer's steps; see ``FineTuning``."""
         total = self.trainer.estimated_stepping_batches if self.finetuning.schedule == "cosine" else 0
-        return adamw(self.named_parameters(), self.finetuning, total, self.pretrained)
+        kernel = fused(self.finetuning, self.trainer)
+        return adamw(self.named_parameters(), self.finetuning, total, self.pretrained, kernel)
 
     # ---------------------------------------------------------------------------------------- evaluation
     def scores(self, x: Tensor, image: Tensor, captions: Sequence[str]) -> Tensor:
@@ -237,23 +244,13 @@ class Method(LightningModule):
         Raises:
             SpatialbenchError: there is no student, or it is of another architecture.
         """
-        student = {name: value for name, value in weights.items() if name.startswith(_STUDENT)}
-        known = {name: value.shape for name, value in self.state_dict().items() if name.startswith(_STUDENT)}
-        strange = [
-            name for name in {**known, **student} if known.get(name) != getattr(student.get(name), "shape", None)
-        ]
-        if strange:
-            raise SpatialbenchError(
-                f"init_from: the student of {label} does not fit ({strange[0]}); its student is another"
-            )
+        student = part_of(weights, self.state_dict(), _STUDENT, label)
         self.load_state_dict(student, strict=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Without what is frozen."""
-        checkpoint["method"] = _class_path(self)
-        if self.frozen:
-            state = checkpoint["state_dict"]
-            checkpoint["state_dict"] = {k: value for k, value in state.items() if not k.startswith(self.frozen)}
+        checkpoint["method"] = class_path(self)
+        checkpoint["state_dict"] = without(checkpoint["state_dict"], self.frozen)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Fills in what is frozen; refuses what does not fit, in one line.
@@ -261,26 +258,16 @@ class Method(LightningModule):
         Raises:
             SpatialbenchError: a checkpoint of another method or another architecture.
         """
+        own = self.state_dict()
         if self.frozen:
-            own = {name: value for name, value in self.state_dict().items() if name.startswith(self.frozen)}
-            checkpoint["state_dict"] = {**checkpoint["state_dict"], **own}
-        method = checkpoint.get("method", "something other than a spatialbench method")
-        if method != _class_path(self):
-            raise SpatialbenchError(
-                f"the checkpoint is of {method}, this page is of {_class_path(self)}; give a checkpoint of this page"
-            )
-        own = {name: tuple(value.shape) for name, value in self.state_dict().items()}
-        found = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
-        wrong = [name for name in {**own, **found} if own.get(name) != found.get(name)]
-        if wrong:
-            name = wrong[0]
-            raise SpatialbenchError(
-                f"the checkpoint is of another architecture than this page: {name} is {found.get(name, 'missing')} "
-                f"there and {own.get(name, 'missing')} here ({len(wrong)} such); its hyper-parameters are "
-                f"{dict(checkpoint.get('hyper_parameters', {}))}"
-            )
+            frozen = {name: value for name, value in own.items() if name.startswith(self.frozen)}
+            checkpoint["state_dict"] = {**checkpoint["state_dict"], **frozen}
+        check_fits(checkpoint, own, class_path(self))
 
     # ---------------------------------------------------------------------------------------- helpers
+    def _runner(self, compiled: bool = False) -> BlockRunner:
+        return runner(self.training and compiled, self.training and self.finetuning.checkpointing)
+
     def _normalised(self, x: Tensor) -> Tensor:
         if x.dtype != torch.uint8 or x.ndim != 4 or tuple(x.shape[1:]) != (3, self.image_size, self.image_size):
             raise SpatialbenchError(
@@ -303,5 +290,6 @@ class Method(LightningModule):
         return x.to(self.mean.dtype).sub_(self.mean).div_(self.std)
 
 
-def _class_path(method: Method) -> str:
-    return f"{type(method).__module__}.{type(method).__qualname__}"
+def _unit(x: Tensor) -> Tensor:
+    """In float32, float64 where a method is double."""
+    return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)

@@ -95,6 +95,20 @@ def attention_block(
     q, k, v = project_qkv(block, x)
     if mix is not None:
         q, k, v = mix(q, k, v)
+    return attend(block, x, q, k, v, mask, scale, read)
+
+
+def attend(
+    block: Block,
+    x: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+    read: Tensor | None = None,
+) -> Tensor:
+    """What comes after the projections of a block; arguments as in ``attention_block``."""
     if read is not None:
         rows = torch.arange(len(x), device=x.device)
         x, q = x[rows, read][:, None], q[rows, :, read][:, :, None]
@@ -119,12 +133,15 @@ def value_block(
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
-def encode_image(model: Model, pixels: Tensor, mix: Mix | None = None) -> Tensor:
+def encode_image(
+    model: Model, pixels: Tensor, mix: Mix | None = None, run: Callable[..., Tensor] = attention_block
+) -> Tensor:
     """open_clip's ``encode_image`` with a hook.
 
     Args:
         pixels: normalised images, float [B, 3, S, S].
         mix: called with the number of every block and its q, k, v.
+        run: in the place of ``attention_block``; see ``running.py``.
 
     Returns:
         [B, D], not normalised.
@@ -133,9 +150,9 @@ def encode_image(model: Model, pixels: Tensor, mix: Mix | None = None) -> Tensor
     x = embed_patches(visual, pixels)
     *blocks, last = visual.transformer.resblocks
     for number, block in enumerate(blocks):
-        x = attention_block(block, x, mix and partial(mix, number))
+        x = run(block, x, mix and partial(mix, number))
     read = torch.zeros(len(x), dtype=torch.long, device=x.device) if visual.pool_type == "tok" else None
-    return pool(visual, attention_block(last, x, mix and partial(mix, len(blocks)), read=read))
+    return pool(visual, run(last, x, mix and partial(mix, len(blocks)), read=read))
 
 
 def pool(visual: Any, x: Tensor) -> Tensor:
@@ -191,13 +208,14 @@ def _positions(visual: Any, grid: tuple[int, int]) -> Tensor:
     return torch.cat([embedding[:1], patches.flatten(1).T])
 
 
-def encode_text(model: Model, tokens: Tensor) -> Tensor:
+def encode_text(model: Model, tokens: Tensor, run: Callable[..., Tensor] = attention_block) -> Tensor:
     """open_clip's ``encode_text``, run at the length of the longest caption instead of the full context.
 
     The text tower is causal and reads out at the end token, so that nothing behind it has any effect.
 
     Args:
         tokens: int64 [C, context_length].
+        run: in the place of ``attention_block``; see ``running.py``.
 
     Returns:
         [C, D], not normalised.
@@ -209,8 +227,8 @@ def encode_text(model: Model, tokens: Tensor) -> Tensor:
     mask = model.attn_mask[:length, :length]
     *blocks, last = model.transformer.resblocks
     for block in blocks:
-        x = attention_block(block, x, mask=mask)
-    x = model.ln_final(attention_block(last, x, mask=mask, read=end)[:, 0])
+        x = run(block, x, mask=mask)
+    x = model.ln_final(run(last, x, mask=mask, read=end)[:, 0])
     if isinstance(model.text_projection, nn.Linear):
         return model.text_projection(x)
     return x if model.text_projection is None else x @ model.text_projection

@@ -1,0 +1,110 @@
+"""How much arithmetic a training step is, and how much a GPU could do: the two halves of MFU.
+
+FLOPs are counted, not estimated: ``torch.utils.flop_counter`` sees every matrix product, convolution and attention of
+one real step, forward and backward. What a step computes a second time to save memory (``repeated``) is left out, as
+the definition of MFU asks (Chowdhery et al., PaLM, 2022, appendix B).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from typing import NamedTuple
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+
+class Peak(NamedTuple):
+    """What a GPU can do in 16 bits, dense.
+
+    tflops: 10^12 FLOP/s. source: where the number is from.
+    """
+
+    tflops: float
+    source: str
+
+
+PEAKS = {
+    "H200": Peak(790, "bf16 matrix products as measured, specs/peers.md 5; the data sheet says 989"),
+    "H100 PCIe": Peak(756, "data sheet"),
+    "H100 NVL": Peak(835, "data sheet"),
+    "H100": Peak(989, "data sheet, SXM"),
+    "A100": Peak(312, "data sheet"),
+    "L40S": Peak(362, "data sheet"),
+    "L4": Peak(121, "data sheet"),
+    "A10G": Peak(70, "data sheet"),
+    "A40": Peak(150, "data sheet"),
+    "RTX 4090": Peak(165, "Ada white paper, fp32 accumulation"),
+    "RTX 3090": Peak(71, "GA102 white paper, fp32 accumulation"),
+}
+"""By a part of the device's name; the first that fits counts. Data sheets print twice as much for sparse matrices."""
+
+
+def peak(name: str) -> Peak | None:
+    """The peak of a device by its name, for instance ``NVIDIA H100 80GB HBM3``; None where it is not known."""
+    words = f" {name} ".replace("-", " ")
+    return next((found for part, found in PEAKS.items() if f" {part} " in words), None)
+
+
+class StepFlops:
+    """Counts the FLOPs of what runs between ``start`` and ``stop``; compiled code runs as written meanwhile.
+
+    Attributes:
+        total: all that was computed.
+        again: those among them that were computed a second time.
+    """
+
+    _counting: StepFlops | None = None
+
+    def __init__(self) -> None:
+        self.total, self.again = 0, 0
+        self._inside = False
+        self._stack = ExitStack()
+
+    @property
+    def once(self) -> int:
+        """What the step is worth: the model's forward and backward, each counted once."""
+        return self.total - self.again
+
+    def start(self) -> None:
+        self._stack.enter_context(torch.compiler.set_stance("force_eager"))
+        self._counter = self._stack.enter_context(FlopCounterMode(display=False))
+        StepFlops._counting = self
+
+    def stop(self) -> None:
+        """Harmless when nothing was started."""
+        if StepFlops._counting is self:
+            StepFlops._counting = None
+            self._stack.close()
+            self.total = self._counter.get_total_flops()
+
+    @contextmanager
+    def _again(self) -> Iterator[None]:
+        if self._inside:  # a block computed again inside of a chunk that is computed again
+            yield
+            return
+        self._inside = True
+        try:
+            with FlopCounterMode(display=False) as counter:
+                yield
+        finally:
+            self._inside = False
+            self.again += counter.get_total_flops()
+
+
+class _Repeated(AbstractContextManager[None]):
+    """Around a recomputation; asks when it is entered whether somebody counts."""
+
+    def __enter__(self) -> None:
+        counting = StepFlops._counting
+        self._inner = nullcontext() if counting is None else counting._again()
+        self._inner.__enter__()
+
+    def __exit__(self, *error: object) -> bool | None:
+        return self._inner.__exit__(*error)  # type: ignore[arg-type]
+
+
+def repeated() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+    """``context_fn`` of ``torch.utils.checkpoint``: nothing around the first time, a count around the second."""
+    return nullcontext(), _Repeated()
