@@ -16,10 +16,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import yaml
+from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from spatialbench.arguments import did_you_mean
+from spatialbench.checkpoints import AtomicCheckpoints
 from spatialbench.errors import SpatialbenchError
 from spatialbench.experiment import DATAMODULE, Resolved
 from spatialbench.pages import Config
@@ -91,6 +93,9 @@ def build(resolved: Resolved, callbacks: Sequence[Callback] = ()) -> Built:
     config = {**resolved.config, "trainer": trainer}
     cli = _parse(config, f"page {resolved.page.path}", callbacks=callbacks, instantiate=True)
     cli.datamodule.allow_zero_length_dataloader_with_multiple_devices = True  # few evaluation batches, many ranks
+    strategy = cli.trainer.strategy
+    if type(strategy.checkpoint_io) is TorchCheckpointIO:  # a page may ask for another
+        strategy.checkpoint_io = AtomicCheckpoints()
     return Built(cli.trainer, cli.model, cli.datamodule)
 
 

@@ -19,6 +19,7 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from spatialbench.data.cache import progress
 from spatialbench.distributed import is_first_rank
+from spatialbench.errors import write_atomic
 from spatialbench.runs import STAMP
 
 
@@ -258,7 +259,7 @@ class MetricsFile(Logger):
         self.path = path
         if path.is_file() and is_first_rank():
             lines = [line for line in path.read_text(encoding="utf-8").splitlines() if _step(line) < step]
-            path.write_text("".join(line + "\n" for line in lines), encoding="utf-8")
+            write_atomic(path, "".join(line + "\n" for line in lines))
 
     @property
     def name(self) -> str:

@@ -180,8 +180,10 @@ class Method(LightningModule):
         Args:
             x: uint8 [M, 3, S, S].
             image: int64 [N], row of ``x`` of every caption.
-            captions: N.
+            captions: N; none in a batch of nothing, which a rank may get.
         """
+        if not captions:
+            return x.new_zeros(0, dtype=torch.float32)
         with torch.autocast(self.device.type, enabled=False):
             new = [caption for caption in dict.fromkeys(captions) if caption not in self._text_rows]
             for start in range(0, len(new), _CAPTIONS_AT_ONCE):
@@ -193,7 +195,9 @@ class Method(LightningModule):
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Tensor]:
         """record int64 [N], positive and negative float32 [N]: cosine with the caption and with its negation."""
         image = batch["image"].repeat(2)
-        positive, negative = self.scores(batch["pixels"], image, [*batch["captions"], *batch["negated"]]).chunk(2)
+        positive, negative = self.scores(batch["pixels"], image, [*batch["captions"], *batch["negated"]]).tensor_split(
+            2
+        )
         return {"record": batch["record"], "positive": positive, "negative": negative}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

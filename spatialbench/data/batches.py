@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 from spatialbench.data.records import Record, RecordSet
 
 Plan = list[np.ndarray]
-"""One batch: for each of its images the rows of its records in ``RecordSet.records``."""
+"""One batch: for each of its images the rows of its records in ``RecordSet.records``; empty is a batch of nothing."""
 
 
 class Batch(TypedDict):
@@ -54,14 +54,15 @@ class PairDataset(Dataset[Batch]):
     def __getitem__(self, plan: Plan) -> Batch:
         records = self.record_set.records
         chosen = [[records[row] for row in rows] for rows in plan]
-        pixels = self.record_set.images[[group[0].image for group in chosen]]  # [M, S, S, 3]
+        images = np.array([group[0].image for group in chosen], dtype=np.int64)
+        pixels = self.record_set.images[images]  # [M, S, S, 3]
         statements = [record.statement for group in chosen for record in group]
         return Batch(
             pixels=torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))),
-            image=torch.repeat_interleave(torch.tensor([len(group) for group in chosen])),
+            image=torch.repeat_interleave(torch.tensor([len(group) for group in chosen], dtype=torch.int64)),
             captions=[statement.caption for statement in statements],
             negated=[statement.negated.caption for statement in statements],
-            record=torch.from_numpy(np.concatenate(plan)),
+            record=torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *plan])),
         )
 
 
@@ -141,20 +142,22 @@ class TrainingPlans(ResumablePlans):
 class EvaluationPlans(DistributedSampler[Plan]):
     """Every record exactly once, in order; the images of a batch are distinct and bring all their records.
 
-    No padding and no dropped rest, so ranks may differ by one batch.
+    No padding and no dropped rest. All ranks have as many batches, as what DistributedDataParallel does at every batch
+    needs; where the batches do not divide the ranks, the last of some ranks holds nothing. A batch is the same whatever
+    the number of ranks.
     """
 
     def __init__(self, record_set: RecordSet, batch_images: int, world: int = 1, rank: int = 0) -> None:
         self.groups = records_by_image(record_set.records)
         super().__init__(PairDataset(record_set), num_replicas=world, rank=rank, shuffle=False)
-        self.starts = range(0, len(self.groups), batch_images)[rank::world]
         self.batch_images = batch_images
 
     def __len__(self) -> int:
-        return len(self.starts)
+        return -(-len(self.groups) // (self.batch_images * self.num_replicas))
 
     def __iter__(self) -> Iterator[Plan]:
-        for start in self.starts:
+        for step in range(len(self)):
+            start = (step * self.num_replicas + self.rank) * self.batch_images
             yield self.groups[start : start + self.batch_images]
 
 
@@ -182,21 +185,35 @@ class TrainingLoader(DataLoader[Any]):
         self.plans.resume = (state["epoch"], self.seen)
 
 
-def training_loader(plans: ResumablePlans, workers: int = 0) -> TrainingLoader:
+def training_loader(plans: ResumablePlans, workers: int = 0, pin: bool = False) -> TrainingLoader:
+    """Args:
+    pin: batches in page-locked memory, from where a GPU takes them while it computes.
+    """
     return TrainingLoader(
         plans.dataset,
         batch_size=None,
         sampler=plans,
         num_workers=workers,
         persistent_workers=workers > 0,
+        pin_memory=pin,
     )
 
 
 def evaluation_loader(
-    record_set: RecordSet, batch_images: int = 256, workers: int = 0, world: int = 1, rank: int = 0
+    record_set: RecordSet,
+    batch_images: int = 256,
+    workers: int = 0,
+    world: int = 1,
+    rank: int = 0,
+    pin: bool = False,
 ) -> DataLoader[Batch]:
     """Batches that hold every record exactly once (``EvaluationPlans``)."""
     plans = EvaluationPlans(record_set, batch_images, world, rank)
     return DataLoader(
-        plans.dataset, batch_size=None, sampler=plans, num_workers=workers, persistent_workers=workers > 0
+        plans.dataset,
+        batch_size=None,
+        sampler=plans,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=pin,
     )

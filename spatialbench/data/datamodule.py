@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+import torch
 from lightning.pytorch import LightningDataModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.utils.data import DataLoader
@@ -43,6 +44,7 @@ class PairDataModule(LightningDataModule):
         records_per_image: at most so many records of each image a training batch.
         eval_batch_images: distinct images a batch of validation, test and predict.
         workers: processes that prepare batches beside the main one.
+        pin_memory: batches in page-locked memory where there is a GPU, so that they travel while it computes.
         strict: a damaged record of a file is an error; without it damaged records are dropped and counted.
         seed: of the order of training images and the choice of their records.
 
@@ -65,6 +67,7 @@ class PairDataModule(LightningDataModule):
         records_per_image: int = 4,
         eval_batch_images: int = 256,
         workers: int = 0,
+        pin_memory: bool = True,
         strict: bool = False,
         seed: int = 0,
     ) -> None:
@@ -92,7 +95,7 @@ class PairDataModule(LightningDataModule):
         self.train_images, self.val_images, self.test_images = train_images, val_images, test_images
         self.batch_images, self.records_per_image = batch_images, records_per_image
         self.eval_batch_images, self.workers = eval_batch_images, workers
-        self.strict, self.seed = strict, seed
+        self.pin_memory, self.strict, self.seed = pin_memory and torch.cuda.is_available(), strict, seed
         self.train_set: RecordSet
         self.val_set: RecordSet
         self.test_set: RecordSet
@@ -182,7 +185,7 @@ class PairDataModule(LightningDataModule):
 
     def train_dataloader(self) -> DataLoader[Batch]:
         plans = TrainingPlans(self.train_set, self.batch_images, self.records_per_image, self.seed, *self.ranks())
-        return training_loader(plans, self.workers)
+        return training_loader(plans, self.workers, self.pin_memory)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         return self._evaluation(self.val_set)
@@ -194,7 +197,7 @@ class PairDataModule(LightningDataModule):
         return self._evaluation(self.test_set)
 
     def _evaluation(self, record_set: RecordSet) -> DataLoader[Batch]:
-        return evaluation_loader(record_set, self.eval_batch_images, self.workers, *self.ranks())
+        return evaluation_loader(record_set, self.eval_batch_images, self.workers, *self.ranks(), self.pin_memory)
 
     def ranks(self) -> tuple[int, int]:
         """World size and rank."""

@@ -67,10 +67,14 @@ def check_batch(batch: Batch, record_set: RecordSet) -> None:
 def test_evaluation_sees_every_record_exactly_once(batch_images: int, world: int) -> None:
     record_set = small_set(7)
     seen: Counter[int] = Counter()
+    alone = rows(evaluation_loader(record_set, batch_images))
+    steps = {len(evaluation_loader(record_set, batch_images, 0, world, rank)) for rank in range(world)}
+    assert steps == {-(-len(alone) // world)}, "all ranks have as many batches"
     for rank in range(world):
         for batch in evaluation_loader(record_set, batch_images, 0, world, rank):
             check_batch(batch, record_set)
             assert len(batch["pixels"]) <= batch_images
+            assert batch["record"].tolist() in [*alone, []], "the same batches whatever the number of ranks"
             seen.update(batch["record"].tolist())
     assert seen == Counter(range(len(record_set.records)))
 
