@@ -34,7 +34,7 @@ COMMANDS = {
     "table": "the table of the stored rows",
     "check-results": "are the stored rows current, and do smoke runs repeat?",
     "list": "the pages, their paper, command, cost, and the state of the stored row",
-    "data": "data check FILE.json | data export --split test --out FILE.json, in EmbSpatial's schema or COCO's",
+    "data": "data check FILE.json | data export --out FILE.json | data download NAME: published data sets",
     "maps": "a figure: what the token under a point of a picture is alike to, page beside page",
     "contexts": "is a page's dense map better when it is averaged over contexts (no training)?",
 }
@@ -77,7 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _interrupted(argv: Sequence[str], signum: int, step: int | None) -> int:
     where = "" if step is None else f" at step {step}, which is saved"
-    again = "" if argv[:1] not in (["fit"], ["run"]) else "; the same command goes on from there: "
+    resumable = argv[:1] in (["fit"], ["run"]) or argv[:2] == ["data", "download"]
+    again = "; the same command goes on from there: " if resumable else ""
     command = f"spatialbench {shlex.join(word for word in argv if word != '--force')}" if again else ""
     print(f"\nspatialbench: stopped{where}{again}{command}", file=sys.stderr)
     return 128 + signum

@@ -108,12 +108,30 @@ def _data(argv: list[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(
             "usage: spatialbench data check FILE [--strict] [--images FOLDER]\n"
-            "       spatialbench data export --out FILE [--split test] [--form embspatial|coco]"
+            "       spatialbench data export --out FILE [--split test] [--form embspatial|coco]\n"
+            "       spatialbench data download NAME [--from FOLDER] [--to FOLDER] | --list"
         )
         return 0
-    if argv[0] not in ("check", "export"):
-        raise SpatialbenchError(f"unknown command 'data {argv[0]}'{did_you_mean(argv[0], ('check', 'export'))}")
-    return _data_check(argv[1:]) if argv[0] == "check" else _data_export(argv[1:])
+    run = {"check": _data_check, "export": _data_export, "download": _data_download}
+    if argv[0] not in run:
+        raise SpatialbenchError(f"unknown command 'data {argv[0]}'{did_you_mean(argv[0], run)}")
+    return run[argv[0]](argv[1:])
+
+
+def _data_download(argv: list[str]) -> int:
+    parser = Parser("data download", "bring a published data set to disk: pinned, checked, resumable")
+    add = parser.add_argument
+    add("name", nargs="?", metavar="NAME", help="of --list")
+    add("--list", action="store_true", help="every data set with its size, its licence and whether it is here")
+    add("--from", dest="source", metavar="FOLDER", help="no network: take files that lie in a folder of yours")
+    add("--copy", action="store_true", help="with --from: copy the files (default: link them)")
+    add("--to", metavar="FOLDER", help="where the data set goes (default: data/NAME, where the tracks look)")
+    add("--only", action="append", default=[], metavar="FILE", help="this file of it (or *.json); may be repeated")
+    options = parser.parse_args(argv)
+    from spatialbench.data.download.command import run
+
+    run(options)
+    return 0
 
 
 def _data_check(argv: list[str]) -> int:

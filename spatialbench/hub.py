@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from spatialbench.data.cache import progress
 from spatialbench.errors import SpatialbenchError
@@ -102,6 +103,9 @@ def first_line(error: BaseException) -> str:
 
 
 def _missing(repository: str, error: Exception) -> SpatialbenchError:
+    reason = first_line(error)
+    if isinstance(error, LocalEntryNotFoundError):
+        reason = reason.partition(". ")[0].removesuffix(".")  # then follows advice on the network
     return SpatialbenchError(
-        f"{repository} is neither in the cache of the Hugging Face Hub nor can it be downloaded ({first_line(error)})"
+        f"{repository} is neither in the cache of the Hugging Face Hub nor can it be downloaded ({reason})"
     )
