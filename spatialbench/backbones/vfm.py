@@ -1,5 +1,5 @@
 """The vision foundation model: a frozen timm ViT whose queries, keys and values others may read. The only importer of
-timm.
+timm beside dinov2_files.py.
 
 Letters: B images, L blocks, T tokens (class token and patches; registers are dropped), D width, H heads, d channels
 of a head.
@@ -8,7 +8,6 @@ of a head.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,17 @@ import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from timm.layers import Attention
-from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
+from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from spatialbench import WEIGHTS
+from spatialbench.backbones.dinov2_files import load_weights, set_size
 from spatialbench.backbones.token_cache import TokenCache, content_key, tensors_digest
+from spatialbench.backbones.weight_files import PINNED, hub_weights, obtain
 from spatialbench.data.cache import cache_root, progress
 from spatialbench.errors import SpatialbenchError
+from spatialbench.hub import first_line
 
 CONFIGS = Path(__file__).parent / "configs"
 OWN = "rooms-vfm"
@@ -192,65 +193,79 @@ class VFM(nn.Module):
 
 
 # ------------------------------------------------------------------------------------------------- loading
-def load_vfm(spec: str, image_size: int | None = None, cache: bool = True) -> VFM:
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation per RGB channel, in units of the range [0, 1]."""
+
+
+def load_vfm(
+    spec: str, image_size: int | None = None, cache: bool = True, normalisation: Normalisation | None = None
+) -> VFM:
     """A frozen VFM.
 
     Args:
         spec: ``<model>[:<weights>]``. The model is ``rooms-vfm`` or a ViT of timm (``vit_large_patch14_dinov2``). The
-            weights are a file (timm's or DINOv2's names, or the ``pretrained.`` part of a Depth Anything checkpoint;
-            safetensors or a torch file), ``random``, or left out: the shipped ones, or timm's pretrained ones.
-        image_size: side of the images in pixels; default the model's own. Taken to the nearest multiple of the patch.
+            weights are a short name of ``weight_files.PINNED`` (``depth-anything-v2``, ``dinov2``), a file of the Hub
+            (``<owner>/<name>@<commit>/<path>[#<sha256>]``), a file here, ``random``, or left out: the shipped ones,
+            DINOv2's own, or timm's pretrained ones. Files are safetensors or of torch, in any layout of
+            ``dinov2_files``.
+        image_size: side of the images in pixels; default the model's own. Taken to the nearest multiple of the patch,
+            the position embedding as the publisher of the weights takes it there.
         cache: keep tokens on disk.
+        normalisation: of the pixels; default the model's own.
 
     Raises:
         SpatialbenchError: unknown model or weights, weights of another architecture, not a plain ViT.
     """
     model, mean, std = build_vit(spec, image_size)
+    if normalisation is not None:
+        mean, std = normalisation
     return VFM(model, mean, std, spec.partition(":")[0], image_size, cache)
 
 
 def build_vit(spec: str, image_size: int | None = None) -> tuple[Any, tuple[float, ...], tuple[float, ...]]:
     """The timm model of ``spec``, trainable, and the mean and standard deviation of its pixels; see ``load_vfm``."""
     name, _, weights = spec.partition(":")
+    path = _weights_file(name, weights, spec)
     model: Any
     try:
         if name == OWN:
             arguments = json.loads((CONFIGS / f"{OWN}.json").read_text())
             mean, std = tuple(arguments.pop("mean")), tuple(arguments.pop("std"))
             model = VisionTransformer(**arguments)
-            weights = weights or str(WEIGHTS / f"{OWN}.safetensors")
         else:
-            model = timm.create_model(name, pretrained=not weights, num_classes=0)
+            model = timm.create_model(name, pretrained=path is None and not weights, num_classes=0)
             mean, std = tuple(model.pretrained_cfg["mean"]), tuple(model.pretrained_cfg["std"])
     except Exception as error:  # timm, the Hub, the network: whatever it was, the user reads one line
-        raise SpatialbenchError(f"vfm {spec!r} cannot be loaded: {_first_line(error)}") from error
+        raise SpatialbenchError(f"vfm {spec!r} cannot be loaded: {first_line(error)}") from error
     _check_architecture(model, name)
-    if weights not in ("", "random"):
-        _load_weights(model, Path(weights), spec)
+    positions = "timm" if path is None else load_weights(model, path, spec)
     if image_size is not None:
-        patch = model.patch_embed.patch_size[0]
-        size = max(1, round(image_size / patch)) * patch
-        if (size, size) != tuple(model.patch_embed.img_size):
-            model.set_input_size((size, size))
+        set_size(model, image_size, positions)
     return model, mean, std
 
 
-def _load_weights(model: VisionTransformer, path: Path, spec: str) -> None:
-    if not path.is_file():
-        raise SpatialbenchError(f"vfm {spec!r}: there is no weights file {path}")
-    try:
-        state: Mapping[str, Tensor]
-        state = load_file(path) if path.suffix == ".safetensors" else torch.load(path, "cpu", weights_only=True)
-        state = state.get("model", state.get("state_dict", state))  # type: ignore[assignment]
-        if any(name.startswith("pretrained.") for name in state):  # Depth Anything: a DINOv2 encoder and a depth head
-            state = {k.removeprefix("pretrained."): v for k, v in state.items() if k.startswith("pretrained.")}
-        model.load_state_dict(checkpoint_filter_fn(dict(state), model))
-    except Exception as error:
-        raise SpatialbenchError(f"vfm {spec!r}: {path} does not fit the model: {_first_line(error)}") from error
+def _weights_file(name: str, weights: str, spec: str) -> Path | None:
+    """The file that ``weights`` means; None: random ones, or what timm itself loads.
 
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
+    Raises:
+        SpatialbenchError: there is none.
+    """
+    if weights == "random":
+        return None
+    if name == OWN:
+        weights = weights or str(WEIGHTS / f"{OWN}.safetensors")
+    if Path(weights).is_file():
+        return Path(weights)
+    model = name.partition(".")[0]
+    file = PINNED.get((model, weights or "dinov2")) or hub_weights(weights)
+    if file is not None:
+        return obtain(file, f"vfm {spec!r}")
+    if not weights:
+        return None
+    tags = ", ".join(tag for known, tag in PINNED if known == model) or "none"
+    raise SpatialbenchError(
+        f"vfm {spec!r}: there is no weights file {weights}, nor published weights of that name (names: {tags})"
+    )
 
 
 def _check_architecture(model: Any, name: str) -> None:
