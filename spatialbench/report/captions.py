@@ -11,7 +11,7 @@ from rich.table import Table
 from spatialbench.data.caption_sets import Account, CaptionSet
 from spatialbench.evaluation.captions import CaptionScores, Value, by_relation, evaluate
 from spatialbench.report.published import BACKBONES, Published, sources
-from spatialbench.report.table import number, show
+from spatialbench.report.table import interval_cell, number, show
 
 SHOWN = 12
 """Relations of a part that are printed, the most frequent ones; JSON has all."""
@@ -49,8 +49,9 @@ def print_captions(found: CaptionSet, scores: CaptionScores, published: Mapping[
     measures = found.measures()
     shown = [name for name in BACKBONES if any(name in published[m.name].clip for m in measures if m.name in published)]
     drawn = Table(title=title, title_justify="left")
-    for heading in ("", "n", "ties", "chance", "%", "95 % from", "to", *shown):
-        drawn.add_column(heading, justify="right" if heading else "left", no_wrap=True)
+    drawn.add_column("")  # the only one that gives way where the terminal is narrow
+    for heading in ("n", "ties", "chance", "%", "95 % interval", *shown):
+        drawn.add_column(heading, justify="right", no_wrap=True)
     for measure in measures:
         value = evaluate(found, measure, scores.scores)
         drawn.add_row(measure.title, *_cells(value, measure.chance), *_published(published.get(measure.name), shown))
@@ -62,8 +63,7 @@ def print_captions(found: CaptionSet, scores: CaptionScores, published: Mapping[
 
 
 def _cells(value: Value, chance: float) -> list[str]:
-    bounds = [number(bound) for bound in value.interval]
-    return [str(value.n), str(value.ties), number(chance), number(value.value), *bounds]
+    return [str(value.n), str(value.ties), number(chance), number(value.value), interval_cell(value.interval)]
 
 
 def _published(known: Published | None, shown: list[str]) -> list[str]:
