@@ -24,7 +24,8 @@ WAIT = 1.0
 """Seconds before the second try; twice as long before each further one."""
 _TIMEOUT = (15, 60)
 """Seconds to connect, and between two bytes."""
-_CHUNK = 1 << 18
+CHUNK = 1 << 15
+"""Bytes that a cut can lose."""
 _AGAIN = (408, 429, 500, 502, 503, 504)
 
 
@@ -124,7 +125,7 @@ def _write(response: requests.Response, part: Path, start: int, total: int | Non
     rest = None if total is None else (total - start) / 1e6
     try:
         with part.open("ab" if start else "wb") as stream, progress(label, rest, "MB") as advance:
-            for chunk in response.iter_content(_CHUNK):
+            for chunk in response.iter_content(CHUNK):
                 stream.write(chunk)
                 advance(len(chunk) / 1e6)
     except requests.RequestException as error:

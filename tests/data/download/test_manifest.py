@@ -1,0 +1,53 @@
+"""What the shipped declarations say, without loading anything."""
+
+from __future__ import annotations
+
+import re
+from pathlib import PurePosixPath
+from urllib.parse import urlsplit
+
+import pytest
+
+from spatialbench.data.download.manifest import DataSet, Drive, Https, Hub, data_sets
+from spatialbench.data.mmvp import FOLDERS
+
+NAMES = "embspatial whatsup vsr sugarcrepe aro mmvp cvbench cocoqa vgqa spatialsense"
+
+
+def test_the_data_sets() -> None:
+    assert " ".join(data_sets()) == NAMES
+
+
+@pytest.mark.parametrize("data_set", data_sets().values(), ids=lambda data_set: data_set.name)
+def test_every_declaration_is_sound(data_set: DataSet) -> None:
+    assert data_set.title
+    assert data_set.licence
+    assert data_set.terms
+    assert urlsplit(data_set.homepage).scheme == "https"
+    assert data_set.after.format(name="x", folder="y").startswith("spatialbench ")
+    assert len({item.placed for item in data_set.items}) == len(data_set.items)
+    for item in data_set.items:
+        assert not PurePosixPath(item.name).is_absolute()
+        assert ".." not in PurePosixPath(item.name).parts
+        assert re.fullmatch(r"[0-9a-f]{64}|", item.sha256)
+        assert re.fullmatch(r"[0-9a-f]{32}|", item.md5)
+        assert bool(item.folder) == item.name.endswith((".zip", ".tar.gz"))
+        match item.source:
+            case Hub():
+                assert re.fullmatch(r"[0-9a-f]{40}|main", item.source.revision)
+                assert bool(item.files) == item.source.path.endswith("/*")
+            case Https():
+                assert urlsplit(item.source.url).scheme == "https"
+                pinned = item.sha256 or item.md5
+                assert pinned, "what can be pinned is pinned"
+            case Drive():
+                assert re.fullmatch(r"[\w-]{33}", item.source.key)
+
+
+def test_names_are_those_of_the_adapters() -> None:
+    """And of the tracks, which look for data/embspatial/EmbSpatial-Bench.json."""
+    placed = {name: {item.placed for item in data_set.items} for name, data_set in data_sets().items()}
+    assert placed["mmvp"] == {"Questions.csv", FOLDERS[0]}
+    assert placed["embspatial"] == {"EmbSpatial-Bench.json", "EmbSpatial-SFT.json"}
+    assert placed["whatsup"] >= {"controlled_images", "controlled_clevr"}
+    assert placed["spatialsense"] == {"annotations.json", "images"}
