@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -93,5 +94,6 @@ def run(resolved: Resolved, options: argparse.Namespace, results: Path = Path("r
             measures = select_from(model, found)
             if options.format == "text":
                 return print_selection(measures, title, published)
-            made = {"data": measures.data, **run_json(measures)}
+            known = {name: asdict(row) for name, row in published.items()}
+            made = {"data": measures.data, **run_json(measures), "published": known}
     print(json.dumps({"evaluation": options.evaluation, **made}, indent=2))

@@ -47,8 +47,8 @@ def test_whatsup_from_the_command_line(
     text = capsys.readouterr().out
     row = next(line for line in text.splitlines() if "A: one of four" in line)
     assert re.findall(r"[\d.]+", row)[-3:] == ["30.6", "26.9", "26.5"]
-    assert "Published: OpenAI CLIP, which a run of its weights must reproduce (Oh et al. 2024" in text
-    assert "1 dropped, the four captions do not name the four arrangements" in text
+    assert "Published: OpenAI CLIP, which a run of its weights must reproduce.\nOh et al. 2024" in text
+    assert "1 dropped: the four captions do not name the four arrangements" in text
     assert main([*arguments, "--format", "json"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["evaluation"], found["pairs"], found["account"]["read"]) == ("whatsup", 11, 12)

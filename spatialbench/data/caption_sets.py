@@ -5,6 +5,7 @@ Letters: M records, K captions of a record, P distinct pictures, S pixels a side
 
 from __future__ import annotations
 
+import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -145,7 +146,7 @@ class Account:
         """For people: a line for every reason, with the first record it was met at."""
         found = [("dropped", self.dropped), ("kept", self.flagged)]
         return [
-            f"{noted.count} {what}, {reason}; first {noted.first}"
+            f"{noted.count} {what}: {reason} (first {textwrap.shorten(noted.first, 80, placeholder=' ...')})"
             for what, reasons in found
             for reason, noted in reasons.items()
         ]

@@ -20,7 +20,7 @@ class Published:
     Attributes:
         benchmark: as ``--evaluation`` has it.
         measure: name of the measure.
-        paper, table: where it stands.
+        paper, table, row: where it stands.
         clip: backbone -> percent, as printed.
         note: what differs from what is measured here; empty where nothing does.
     """
@@ -29,6 +29,7 @@ class Published:
     measure: str
     paper: str
     table: str
+    row: str
     clip: dict[str, float]
     note: str = ""
 
@@ -43,7 +44,7 @@ class Published:
     def line(self) -> str:
         """All of it, for people."""
         values = ", ".join(f"{name} {value}" for name, value in self.clip.items())
-        text = f"Published, OpenAI CLIP, {self.measure}: {values} ({self.paper}, {self.table})"
+        text = f"Published, OpenAI CLIP, {self.measure}: {values} ({self.paper}, {self.row})"
         return f"{text}; {self.note}" if self.note else text
 
 
@@ -81,6 +82,10 @@ def read_published(results: Path, benchmark: str) -> Mapping[str, Published]:
 def sources(published: Mapping[str, Published], measures: list[str]) -> list[str]:
     """Lines that say where the shown numbers are from, and what differs in them."""
     shown = [published[name] for name in measures if name in published]
+    notes: dict[str, list[str]] = {}
+    for row in shown:
+        notes.setdefault(row.note, []).append(row.measure)
     places = dict.fromkeys(f"{row.paper}, {row.table}" for row in shown)
-    notes = [f"* {row.measure}: {row.note}" for row in shown if row.note]
-    return [f"Published: OpenAI CLIP, which a run of its weights must reproduce ({'; '.join(places)}).", *notes]
+    text = "Published: OpenAI CLIP, which a run of its weights must reproduce, but for what differs (*)."
+    text = text if any(notes) else text.replace(", but for what differs (*)", "")
+    return [text, *places, *(f"* {', '.join(names)}: {note}" for note, names in notes.items() if note)]

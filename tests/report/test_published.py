@@ -17,6 +17,7 @@ ITEM = """\
   measure: a_four
   paper: Someone 2024
   table: Table 1
+  row: CLIP
   clip: {B/32: 30.6}
 """
 
@@ -48,10 +49,12 @@ def test_they_are_of_benchmarks_that_are_there_and_no_rows_of_a_table() -> None:
 
 def test_sources_and_notes_of_what_is_shown() -> None:
     found = read_published(RESULTS, "cvbench")
-    lines = sources(found, ["relation", "relation_sources"])
-    assert lines[0].count("CVBench") == 1
-    assert lines[1].startswith("* relation: there picture and question are one query")
-    assert len(lines) == 2
+    assert sources(found, ["relation", "depth", "relation_sources"]) == [
+        "Published: OpenAI CLIP, which a run of its weights must reproduce, but for what differs (*).",
+        "MIEB (arXiv 2504.10471), embeddings-benchmark/results",
+        "* relation, depth: there picture and question are one query, here two captions are compared",
+    ]
+    assert sources(read_published(RESULTS, "whatsup"), ["b_four"])[0].endswith("must reproduce.")
 
 
 def test_no_file_is_no_numbers(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ class Aro(CaptionSet):
             else:
                 counted = [row for row in rows if counts[self.records[row].relation] >= FEWEST]
             groups = [self.records[row].relation for row in counted]
-            title = f"VG-{part.capitalize()}"
-            found.append(macro(f"{part}_macro", f"{title}, mean of {len(set(groups))} {part}s", counted, groups))
+            title, what = f"VG-{part.capitalize()}", "relations" if part == "relation" else "attribute pairs"
+            found.append(macro(f"{part}_macro", f"{title}, mean of {len(set(groups))} {what}", counted, groups))
             found.append(micro(f"{part}_micro", f"{title}, all records", rows))
         return [measure for measure in found if measure.units]

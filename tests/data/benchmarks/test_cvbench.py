@@ -127,7 +127,7 @@ def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:
     write(tmp_path, [FLAT[1] | {"image": {"bytes": b"", "path": ""}}], DEEP)
     complaint(lambda: CvBench(str(tmp_path)), "row 0: the image is empty")
     write(tmp_path, [FLAT[0]], [FLAT[0]])
-    complaint(lambda: CvBench(str(tmp_path)), "cvbench has no usable record .2 dropped, counting, which has no pair")
+    complaint(lambda: CvBench(str(tmp_path)), "cvbench has no usable record .2 dropped: counting, which has no pair")
     (tmp_path / "test_3d.parquet").write_bytes(b"PAR1 and no more")
     complaint(lambda: CvBench(str(tmp_path)), r"3d\.parquet: no readable parquet")
     (tmp_path / "test_3d.parquet").unlink()
