@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from spatialbench import WEIGHTS
 from spatialbench.backbones.dinov2_files import load_weights, set_size
 from spatialbench.backbones.token_cache import TokenCache, content_key, tensors_digest
-from spatialbench.backbones.weight_files import PINNED, hub_weights, obtain
+from spatialbench.backbones.weight_files import PINNED, WeightFile, hub_weights, obtain
 from spatialbench.data.cache import cache_root, progress
 from spatialbench.errors import SpatialbenchError
 from spatialbench.hub import first_line
@@ -242,6 +242,18 @@ def build_vit(spec: str, image_size: int | None = None) -> tuple[Any, tuple[floa
     if image_size is not None:
         set_size(model, image_size, positions)
     return model, mean, std
+
+
+def published(spec: str) -> WeightFile | str | None:
+    """Where the weights of ``spec`` come from: a pinned file, or the repository of the Hub that timm takes them from.
+
+    None: shipped or random weights, or a file. The network is not asked.
+    """
+    name, _, weights = spec.partition(":")
+    if weights == "random" or name == OWN or (weights and Path(weights).is_file()):
+        return None
+    file = PINNED.get((name.partition(".")[0], weights or "dinov2")) or hub_weights(weights)
+    return file or str(getattr(timm.get_pretrained_cfg(name, allow_unregistered=True), "hf_hub_id", None) or name)
 
 
 def _weights_file(name: str, weights: str, spec: str) -> Path | None:

@@ -20,7 +20,7 @@ from huggingface_hub import constants
 
 from spatialbench.data.cache import cache_root
 from spatialbench.errors import SpatialbenchError
-from spatialbench.hub import digest, first_line, hub_file
+from spatialbench.hub import cached, digest, first_line, hub_file
 
 WEIGHTS_VARIABLE = "SPATIALBENCH_WEIGHTS"
 _HUB = re.compile(
@@ -128,6 +128,11 @@ def obtain(file: WeightFile, what: str) -> Path:
             f"{what}: {path} has the sha256 {found}, not {file.sha256}; remove it, and it is loaded again"
         )
     return path
+
+
+def local(file: WeightFile) -> Path | None:
+    """The copy that :func:`obtain` would take without a network, its hash not checked; None: there is none."""
+    return _here(file) or (cached(file.repository, [file.name], file.commit) if file.repository else None)
 
 
 def _here(file: WeightFile) -> Path | None:
