@@ -145,6 +145,7 @@ def quiet() -> None:
         ".*in eval mode at the start of training.*",
         ".*Cannot dispatch to fused implementation.*",  # a norm's float32 weight beside bfloat16: of speed only
         ".*resuming from a checkpoint that ended before the epoch ended.*",
+        ".*when logging on epoch level in distributed setting.*",  # the scores are of all ranks' records already
     ):
         warnings.filterwarnings("ignore", message)
 

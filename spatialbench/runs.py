@@ -129,6 +129,13 @@ def clear(run_dir: Path) -> None:
             raise SpatialbenchError(f"cannot remove {run_dir / name}: {error.strerror}") from error
 
 
+def sweep(run_dir: Path) -> None:
+    """Removes what a kill left of files that were being written."""
+    for name in FILES:
+        for path in run_dir.glob(f".{name}.*"):
+            path.unlink(missing_ok=True)
+
+
 def newest(resolved: Resolved, runs: Path, seed: int | None = None) -> Path:
     """last.ckpt of the newest run, finished or not, of a page on its track and budget.
 

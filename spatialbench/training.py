@@ -29,6 +29,7 @@ from spatialbench.callbacks import (
 )
 from spatialbench.data.region_sets import RegionSet
 from spatialbench.data.selection_sets import SelectionSet
+from spatialbench.distributed import is_first_rank
 from spatialbench.errors import SpatialbenchError, write_atomic
 from spatialbench.evaluation.measures import Measures
 from spatialbench.evaluation.outcomes import RunOutcomes
@@ -37,7 +38,7 @@ from spatialbench.method import Method
 from spatialbench.report.measures import HEADING, print_measures
 from spatialbench.report.selection import print_selection
 from spatialbench.report.table import print_run
-from spatialbench.runs import RunRecord, check_checkpoint, clear, measured, read_checkpoint, selected, stamp
+from spatialbench.runs import RunRecord, check_checkpoint, clear, measured, read_checkpoint, selected, stamp, sweep
 from spatialbench.scoring import (
     measure_again,
     measure_into,
@@ -50,6 +51,7 @@ from spatialbench.scoring import (
     test,
     validate,
 )
+from spatialbench.speed import Speed
 
 CHECKPOINTS = 20
 """How many times a training writes last.ckpt."""
@@ -99,6 +101,8 @@ def fit(resolved: Resolved, force: bool = False, started: float | None = None, s
 
 def _run(resolved: Resolved, before: RunRecord, clock: StageClock, interruptions: Interruptions) -> RunRecord:
     """Training and test; writes run.json, whether it ends well or not."""
+    if is_first_rank():
+        sweep(resolved.run_dir)
     last = before.checkpoint
     resume = _resume_point(last, resolved)
     built = build(resolved, _callbacks(resolved, clock, interruptions, last))
@@ -118,14 +122,12 @@ def _run(resolved: Resolved, before: RunRecord, clock: StageClock, interruptions
     except BaseException:
         clock.lap("other")
         with suppress(SpatialbenchError):  # the error under way is the one to be seen
-            _write(
-                built, RunRecord(resolved.run_dir, {**info, **_costs(built.model, clock, earlier), "finished": False})
-            )
+            _write(built, RunRecord(resolved.run_dir, {**info, **_costs(built, clock, earlier), "finished": False}))
         raise
     clock.lap("other")
     record = RunRecord(
         resolved.run_dir,
-        {**info, **_costs(built.model, clock, earlier), **result, "finished_at": _now(), "finished": True},
+        {**info, **_costs(built, clock, earlier), **result, "finished_at": _now(), "finished": True},
     )
     _write(built, record)
     return record
@@ -208,7 +210,9 @@ def _callbacks(resolved: Resolved, clock: StageClock, interruptions: Interruptio
     trainer = resolved.config["trainer"]
     steps = trainer.get("max_steps", -1)
     every = max(1, math.ceil(steps / CHECKPOINTS)) if steps > 0 else 100
-    callbacks: list[Callback] = [clock, PairCounter(), Stamp(stamp(resolved)), StopAfterStep(interruptions, last)]
+    callbacks: list[Callback] = [
+        *(clock, PairCounter(), Speed(), Stamp(stamp(resolved)), StopAfterStep(interruptions, last))
+    ]
     if trainer.get("enable_progress_bar") is not False:
         callbacks.append(StepProgress(resolved.page.name))
     if trainer.get("enable_checkpointing") is not False:
@@ -257,11 +261,13 @@ def _origin(resolved: Resolved) -> dict[str, Any]:
     }
 
 
-def _costs(model: LightningModule, clock: StageClock, earlier: dict[str, float] | None) -> dict[str, Any]:
+def _costs(built: Built, clock: StageClock, earlier: dict[str, float] | None) -> dict[str, Any]:
     seconds = clock.summary(earlier)
-    parameters = list(model.parameters())
+    parameters = list(built.model.parameters())
+    speeds = [each for each in built.trainer.callbacks if isinstance(each, Speed)]  # type: ignore[attr-defined]
     return {
         "wall_seconds": seconds,
+        "speed": speeds[0].summary(built.trainer.world_size),
         "overhead_share": clock.overhead(seconds),
         "peak_memory_mb": provenance.peak_memory_mb(),
         "peak_gpu_memory_mb": provenance.peak_gpu_memory_mb(),

@@ -2,19 +2,23 @@
 
 A folder of shards of two files each: ``<name>.npy`` holds bfloat16 tokens (as int16) and is memory-mapped;
 ``<name>.keys`` holds the 16-byte keys of its rows and is written last, so that a shard without keys was never finished.
-A process that is killed loses the shard under way. Shards are never changed, so several processes may share a folder.
+A process that is killed loses the shard under way; what it left half written is removed by a later one, an hour on.
+Shards are never changed, so several processes may share a folder.
 """
 
 from __future__ import annotations
 
 import hashlib
+import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from spatialbench.data.image_cache import ABANDONED_SECONDS
 from spatialbench.errors import SpatialbenchError, atomic_path, write_atomic
 
 KEY_BYTES = 16
@@ -47,6 +51,7 @@ class TokenCache:
         self.shape = shape
         self._rows: dict[bytes, tuple[np.ndarray, int]] = {}
         self._read: set[str] = set()
+        self._swept = False
         self.refresh()
 
     def __len__(self) -> int:
@@ -83,6 +88,7 @@ class TokenCache:
         Raises:
             SpatialbenchError: the folder cannot be written, or the disk is full.
         """
+        self._sweep()
         joined = b"".join(keys)
         name = hashlib.blake2b(joined, digest_size=8).hexdigest()
         try:
@@ -95,6 +101,16 @@ class TokenCache:
                 "make room, set SPATIALBENCH_CACHE to another disk, or set the method's cache to false"
             ) from error
         self._take(name)
+
+    def _sweep(self) -> None:
+        """Removes temporary files, which may hold gigabytes, of processes that were killed; once."""
+        if self._swept:
+            return
+        self._swept = True
+        for path in self.folder.glob(".*"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                    path.unlink()
 
     def _take(self, name: str) -> None:
         """A shard that cannot be read as its keys promise is left out, and so computed again."""
