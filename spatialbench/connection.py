@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spatialbench.backbones.towers import has_class_token, image_blocks, patch_size
 from spatialbench.backbones.vfm import load_vfm
 from spatialbench.errors import SpatialbenchError
 from spatialbench.method import DEFAULTS, FineTuning, Method
@@ -33,6 +34,7 @@ class ConnectedMethod(Method):
     """
 
     frozen = ("vfm.",)
+    pooled = True
 
     def __init__(
         self,
@@ -44,10 +46,10 @@ class ConnectedMethod(Method):
         super().__init__(student, finetuning)
         self.save_hyperparameters({"vfm": vfm, "cache": cache})
         self.vfm = load_vfm(vfm, self.image_size, cache)
-        visual = self.student.visual
-        self.depth: int = len(visual.transformer.resblocks)
-        self.heads: int = visual.transformer.resblocks[0].attn.num_heads
-        self.head_dim: int = visual.transformer.width // self.heads
+        blocks = image_blocks(self.student)
+        self.depth: int = len(blocks)
+        self.heads: int = blocks[0].attn.num_heads
+        self.head_dim: int = blocks[0].attn.head_dim
 
     # ---------------------------------------------------------------------------------------- what the VFM gives
     def vfm_block(self, block: int) -> int:
@@ -62,7 +64,8 @@ class ConnectedMethod(Method):
     def vfm_qkv(self, block: int, tokens: Tensor, grid: tuple[int, int], values: bool = True) -> tuple[Tensor, ...]:
         """Q', K' (and V') for the student's block ``block``, on the student's tokens: each [B, H', T, d'].
 
-        The class token goes with the class token; the patches are resampled bilinearly where the grids differ.
+        The class token goes with the class token, and is left out for a student that has none (SigLIP); the patches
+        are resampled bilinearly where the grids differ.
 
         Args:
             tokens: from ``self.vfm.tokens``.
@@ -70,11 +73,13 @@ class ConnectedMethod(Method):
         """
         number = self.vfm_block(block)
         parts = self.vfm.qkv(number, tokens[:, number], values)
-        return parts if self.vfm.grid == grid else tuple(self._resampled(part, grid) for part in parts)
+        if self.vfm.grid != grid:
+            parts = tuple(self._resampled(part, grid) for part in parts)
+        return parts if has_class_token(self.student) else tuple(part[:, :, 1:] for part in parts)
 
     def grid(self, x: Tensor) -> tuple[int, int]:
         """Rows and columns of the student's patches of images [B, 3, H, W]."""
-        height, width = self.student.visual.patch_size
+        height, width = patch_size(self.student)
         return x.shape[2] // height, x.shape[3] // width
 
     def _resampled(self, x: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from spatialbench.backbones.clip import TextTokenizer, load_clip, normalisation
 from spatialbench.backbones.running import BlockRunner, runner
-from spatialbench.backbones.towers import Mix, Model, encode_dense, encode_image, encode_text
+from spatialbench.backbones.towers import Mix, Model, encode_dense, encode_image, encode_text, patch_size
 from spatialbench.backbones.visual_tokens import Tokens, visual_tokens
 from spatialbench.checkpoints import check_fits, class_path, part_of, without
 from spatialbench.chunks import in_chunks
@@ -50,6 +50,7 @@ class Method(LightningModule):
         frozen: prefixes of the parameters that are never trained and that a checkpoint leaves out.
         leaves: files that the end of training writes into the run folder, beside the checkpoint.
         pretrained: prefixes of those that learn at ``finetuning.lr``; all others learn at ``connection_lr``.
+        pooled: whether a student without a class token, SigLIP, will do.
         test_outcomes, test_scores: what the last ``test`` found, None before.
         hparams: plain JSON types.
 
@@ -60,6 +61,7 @@ class Method(LightningModule):
     frozen: ClassVar[tuple[str, ...]] = ()
     leaves: ClassVar[tuple[str, ...]] = ()
     pretrained: ClassVar[tuple[str, ...]] = ("student.",)
+    pooled: ClassVar[bool] = False
     student: Model
     mean: Tensor
     std: Tensor
@@ -70,7 +72,7 @@ class Method(LightningModule):
             finetuning = FineTuning(**finetuning)
         self.save_hyperparameters({"student": student, "finetuning": finetuning.as_json()})
         self.finetuning = finetuning
-        self.student = load_clip(student)
+        self.student = load_clip(student, self.pooled)
         self.student.logit_scale.requires_grad_(not finetuning.freeze_logit_scale)
         self.image_size: int = self.student.visual.image_size[0]
         mean, std = (torch.tensor(value).view(3, 1, 1) * 255 for value in normalisation(self.student))
@@ -282,7 +284,7 @@ class Method(LightningModule):
 
     def _patches(self, x: Tensor) -> Tensor:
         """Normalised pixels of images of any size that is whole patches."""
-        height, width = self.student.visual.patch_size
+        height, width = patch_size(self.student)
         if x.dtype != torch.uint8 or x.ndim != 4 or x.shape[1] != 3 or x.shape[2] % height or x.shape[3] % width:
             raise SpatialbenchError(
                 f"a dense map is made of images uint8 [B, 3, H, W] with H and W multiples of {height} and {width}, "

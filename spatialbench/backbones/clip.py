@@ -1,4 +1,5 @@
-"""The student: an open_clip model, its tokenizer and the pixels it expects. The only importer of open_clip."""
+"""The student: an open_clip model, its tokenizer and the pixels it expects. The only importer of open_clip beside
+clip_files.py."""
 
 from __future__ import annotations
 
@@ -11,12 +12,24 @@ from typing import Any
 import open_clip
 import torch
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from timm.layers import Attention
+from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 
 from spatialbench import WEIGHTS
+from spatialbench.backbones.clip_files import (
+    check_activation,
+    load_checkpoint,
+    load_openai,
+    openai_file,
+    preprocessing,
+    weights_file,
+)
 from spatialbench.backbones.openai_files import openai_state
+from spatialbench.backbones.weight_files import WeightFile, hub_weights
 from spatialbench.data.images import Resize
 from spatialbench.errors import SpatialbenchError
+from spatialbench.hub import first_line
 
 CONFIGS = Path(__file__).parent / "configs"
 OWN = "rooms-student"
@@ -25,40 +38,58 @@ OWN = "rooms-student"
 open_clip.add_model_config(CONFIGS / f"{OWN}.json")
 
 
-def load_clip(spec: str) -> open_clip.CLIP:
+def load_clip(spec: str, pooled: bool = False) -> open_clip.CLIP:
     """An open_clip model in float32, in eval mode.
 
     Args:
         spec: ``<model>[:<weights>]``. The model is a name open_clip knows (``ViT-L-14-336``), ``rooms-student``, or a
-            path to a config of open_clip's form (``.json``). The weights are a pretrained tag (``openai``), a file
-            (an open_clip state dict, OpenAI's own file, DIVA's, or a checkpoint of a spatialbench method, whose
-            student is taken), ``random``; left out, they are the shipped ones for ``rooms-student`` and random for a
-            config file.
+            path to a config of open_clip's form (``.json``). The weights are a pretrained tag (``openai``), a file of
+            the Hub (``<owner>/<name>@<commit>/<path>[#<sha256>]``), a file here (an open_clip state dict, OpenAI's own
+            file, DIVA's, or a checkpoint of a spatialbench method, whose student is taken), ``random``; left out, they
+            are the shipped ones for ``rooms-student`` and random for a config file.
+        pooled: SigLIP (``open_clip.CustomTextCLIP``) will do, too: a timm ViT without a class token, whose patches a
+            head pools.
 
     Raises:
-        SpatialbenchError: unknown model or weights, weights of another architecture, or a model without the plain
-            pre-norm ViT and causal text tower that the methods work on.
+        SpatialbenchError: unknown model or weights, weights of another architecture or activation, or a model without
+            the towers that the methods work on.
     """
     name, weights = _split(spec)
-    if weights and not Path(weights).is_file() and not open_clip.get_pretrained_cfg(name, weights):
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
-        raise SpatialbenchError(
-            f"student {spec!r}: there is no weights file {weights}, nor a pretrained tag of that name (tags: {tags})"
-        )
-    _check_activation(name, weights, spec)
+    check_activation(name, weights, spec)
+    path = weights_file(name, weights, spec)
     try:
-        state = openai_state(Path(weights)) if weights and Path(weights).is_file() else None
-        own = weights is None or weights.endswith(".ckpt") or state is not None  # not a thing that open_clip can read
+        state = None if path is None else openai_state(path)
+        own = path is not None and (path.suffix == ".ckpt" or state is not None)  # not a thing that open_clip can read
         with _without_warning("No pretrained weights loaded"):
-            model = open_clip.create_model(name, pretrained=None if own else weights, precision="fp32")
+            pretrained = None if own else weights if path is None else str(path)
+            model = open_clip.create_model(name, pretrained=pretrained, precision="fp32")
     except Exception as error:  # the Hub, the network, the disk: whatever it was, the user reads one line
-        raise SpatialbenchError(f"student {spec!r} cannot be loaded: {_first_line(error)}") from error
-    _check_architecture(model, spec)
+        raise SpatialbenchError(f"student {spec!r} cannot be loaded: {first_line(error)}") from error
+    _check_architecture(model, spec, pooled)
+    if model.logit_bias is not None:  # SigLIP's: the same for every pair, so that no loss of ours sees it
+        model.logit_bias.requires_grad_(False)
+    preprocessing(model, path, tag=path is None and weights is not None)
     if state is not None:
-        _load_openai(model, state, name, spec)
-    elif weights is not None and own:
-        _load_checkpoint(model, Path(weights), spec)
+        load_openai(model, state, name, spec)
+    elif own and path is not None:
+        load_checkpoint(model, path, spec)
     return model.eval()
+
+
+def published(spec: str) -> WeightFile | str | None:
+    """Where the weights of ``spec`` come from: a pinned file, or the repository of the Hub that open_clip takes them from.
+
+    None: shipped or random weights, or a file. The network is not asked.
+
+    Raises:
+        SpatialbenchError: unknown model.
+    """
+    name, weights = _split(spec)
+    if weights is None or Path(weights).is_file():
+        return None
+    known = open_clip.get_pretrained_cfg(name, weights)
+    file = hub_weights(weights) or openai_file(known.get("url") or "")
+    return file or str(known.get("hf_hub") or weights).rstrip("/")
 
 
 class TextTokenizer:
@@ -79,11 +110,14 @@ class TextTokenizer:
             if not vocabulary.is_file():
                 raise SpatialbenchError(f"the vocabulary {vocabulary} is missing; reinstall spatialbench")
             options["bpe_path"] = str(vocabulary)
-        self._tokenizer = open_clip.get_tokenizer(name, **options)
+        try:
+            self._tokenizer = open_clip.get_tokenizer(name, **options)
+        except Exception as error:  # SigLIP's is on the Hub
+            raise SpatialbenchError(f"the tokenizer of student {spec!r} cannot be had: {first_line(error)}") from error
         self._rows: dict[str, Tensor] = {}  # caption -> int64 [context_length]
 
     def __call__(self, captions: Sequence[str]) -> Tensor:
-        """captions -> int64 [C, context_length], zero after the end token.
+        """captions -> int64 [C, context_length], zero (SigLIP: its padding) after the end token.
 
         Raises:
             SpatialbenchError: a caption is longer than the student reads.
@@ -96,14 +130,15 @@ class TextTokenizer:
 
     def _encode(self, captions: list[str]) -> Tensor:
         context = self._tokenizer.context_length
-        tokens = self._tokenizer(captions, context_length=context + 1)
-        too_long = tokens[:, context].nonzero()
+        tokens = self._tokenizer(captions, context_length=context)
+        longer = self._tokenizer(captions, context_length=context + 1)  # the end token moves where one was cut
+        too_long = longer[:, :context].ne(tokens).any(1).nonzero()
         if len(too_long):
             caption = captions[int(too_long[0])]
             raise SpatialbenchError(
                 f"caption {caption!r} is longer than the {context} tokens of the student; shorten it"
             )
-        return tokens[:, :context]
+        return tokens
 
 
 def normalisation(model: open_clip.CLIP) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -116,23 +151,6 @@ def resize_mode(model: open_clip.CLIP) -> Resize:
     """How the model's own preprocessing makes a picture square."""
     modes: dict[str, Resize] = {"shortest": "crop", "squash": "squash", "longest": "letterbox"}
     return modes[model.visual.preprocess_cfg["resize_mode"]]
-
-
-def _check_activation(name: str, weights: str | None, spec: str) -> None:
-    """open_clip only warns where weights were trained with QuickGELU and the model is built with GELU, or the reverse.
-
-    Raises:
-        SpatialbenchError: the tag's weights want another activation.
-    """
-    known = open_clip.get_pretrained_cfg(name, weights) if weights and not Path(weights).is_file() else {}
-    wanted = known.get("quick_gelu")
-    if wanted is None or wanted == bool(open_clip.get_model_config(name).get("quick_gelu", False)):
-        return
-    other = f"{name}-quickgelu" if wanted else name.removesuffix("-quickgelu")
-    raise SpatialbenchError(
-        f"student {spec!r}: the weights {weights} were trained with {'QuickGELU' if wanted else 'GELU'}, which the "
-        f"model {name} does not have; take {other}:{weights}"
-    )
 
 
 def _split(spec: str) -> tuple[str, str | None]:
@@ -157,31 +175,6 @@ def _split(spec: str) -> tuple[str, str | None]:
     return name, weights or str(WEIGHTS / f"{OWN}.safetensors")
 
 
-def _load_checkpoint(model: open_clip.CLIP, path: Path, spec: str) -> None:
-    """The student out of a checkpoint of a spatialbench method, at a path that exists."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-        model.load_state_dict({k.removeprefix("student."): v for k, v in state.items() if k.startswith("student.")})
-    except Exception as error:
-        raise SpatialbenchError(f"student {spec!r}: {path} does not fit the model: {_first_line(error)}") from error
-
-
-def _load_openai(model: open_clip.CLIP, state: dict[str, Tensor], name: str, spec: str) -> None:
-    if not open_clip.get_model_config(name).get("quick_gelu", False):
-        raise SpatialbenchError(
-            f"student {spec!r}: OpenAI's weights were trained with QuickGELU, which the model {name} does not have; "
-            f"take {name}-quickgelu, or set quick_gelu in its config"
-        )
-    try:
-        model.load_state_dict(state)
-    except RuntimeError as error:
-        raise SpatialbenchError(f"student {spec!r}: the weights do not fit the model: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:300] or type(error).__name__
-
-
 @contextmanager
 def _without_warning(text: str) -> Iterator[None]:
     """open_clip warns of random weights through the root logger, also where they were asked for."""
@@ -197,8 +190,11 @@ def _without_warning(text: str) -> Iterator[None]:
         root.removeFilter(keep)
 
 
-def _check_architecture(model: Any, spec: str) -> None:
-    """The towers of towers.py are written for open_clip's plain ViT and causal transformer, which is what CLIP is."""
+def _check_architecture(model: Any, spec: str, pooled: bool) -> None:
+    """The towers of towers.py are written for open_clip's plain ViT and causal transformer, which is what CLIP is, and
+    for SigLIP's image tower of timm."""
+    if pooled and _is_pooled(model):
+        return
     plain = isinstance(model, open_clip.CLIP) and isinstance(model.visual, VisionTransformer)
     if plain:
         visual, blocks = model.visual, [*model.visual.transformer.resblocks, *model.transformer.resblocks]
@@ -211,7 +207,20 @@ def _check_architecture(model: Any, spec: str) -> None:
             and model.text_pool_type in ("argmax", "eos")
         )
     if not plain:
+        reason = "; SigLIP's towers have no class token, which this method reads" if _is_pooled(model) else ""
         raise SpatialbenchError(
-            f"student {spec!r} is not a plain CLIP (a ViT of open_clip's own and a causal text transformer); take one "
-            "such as ViT-B-16 or ViT-L-14-336"
+            f"student {spec!r} is not a plain CLIP (a ViT of open_clip's own and a causal text transformer){reason}; "
+            "take one such as ViT-B-16 or ViT-L-14-336"
         )
+
+
+def _is_pooled(model: Any) -> bool:
+    """SigLIP: plain blocks of timm, no class token, a pooling head."""
+    trunk: Any = getattr(model.visual, "trunk", None)
+    return (
+        isinstance(model, open_clip.CustomTextCLIP)
+        and getattr(trunk, "attn_pool", None) is not None
+        and trunk.num_prefix_tokens == 0
+        and all(type(block) is Block and type(block.attn) is Attention for block in trunk.blocks)
+        and all(block.attn.gate is None for block in trunk.blocks)
+    )

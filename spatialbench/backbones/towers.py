@@ -19,8 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from spatialbench.errors import SpatialbenchError
+
 Block = Any
-"""``open_clip.transformer.ResidualAttentionBlock``"""
+"""``open_clip.transformer.ResidualAttentionBlock``, or timm's ``Block`` in SigLIP's image tower."""
 Model = Any
 """``open_clip.CLIP``, as ``spatialbench.backbones.clip.load_clip`` gives it."""
 BlockMix = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
@@ -67,6 +69,9 @@ def merge_heads(x: Tensor) -> Tensor:
 
 def project_qkv(block: Block, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Queries, keys and values of one block, each [B, H, T, d], from its input tokens x [B, T, H d]."""
+    if hasattr(block, "norm1"):  # timm's, of SigLIP
+        q, k, v = (split_heads(part, block.attn.num_heads) for part in block.attn.qkv(block.norm1(x)).chunk(3, dim=-1))
+        return block.attn.q_norm(q), block.attn.k_norm(k), v
     qkv = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
     q, k, v = (split_heads(part, block.attn.num_heads) for part in qkv.chunk(3, dim=-1))
     return q, k, v
@@ -113,6 +118,9 @@ def attend(
         rows = torch.arange(len(x), device=x.device)
         x, q = x[rows, read][:, None], q[rows, :, read][:, :, None]
         mask = None if mask is None else mask[read][:, None, None]
+    if hasattr(block, "norm1"):
+        x = x + block.ls1(block.attn.proj(block.attn.norm(merge_heads(attention(q, k, v, mask, scale)))))
+        return x + block.ls2(block.mlp(block.norm2(x)))
     x = x + block.ls_1(block.attn.out_proj(merge_heads(attention(q, k, v, mask, scale))))
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
@@ -147,12 +155,41 @@ def encode_image(
         [B, D], not normalised.
     """
     visual = model.visual
+    if hasattr(visual, "trunk"):
+        return _encode_pooled(visual, pixels, mix, run)
     x = embed_patches(visual, pixels)
     *blocks, last = visual.transformer.resblocks
     for number, block in enumerate(blocks):
         x = run(block, x, mix and partial(mix, number))
     read = torch.zeros(len(x), dtype=torch.long, device=x.device) if visual.pool_type == "tok" else None
     return pool(visual, run(last, x, mix and partial(mix, len(blocks)), read=read))
+
+
+def _encode_pooled(visual: Any, pixels: Tensor, mix: Mix | None, run: Callable[..., Tensor]) -> Tensor:
+    """SigLIP's image tower: timm's blocks over the patches alone, pooled by its head."""
+    trunk = visual.trunk
+    x = trunk.norm_pre(trunk._pos_embed(trunk.patch_embed(pixels)))
+    for number, block in enumerate(trunk.blocks):
+        x = run(block, x, mix and partial(mix, number))
+    return visual.head(trunk.forward_head(trunk.norm(x)))
+
+
+def image_blocks(model: Model) -> Sequence[Block]:
+    """The residual blocks of the image tower."""
+    visual = model.visual
+    return visual.trunk.blocks if hasattr(visual, "trunk") else visual.transformer.resblocks
+
+
+def has_class_token(model: Model) -> bool:
+    """Whether the image tower's first token is none of the patches."""
+    return not hasattr(model.visual, "trunk")
+
+
+def patch_size(model: Model) -> tuple[int, int]:
+    """Height and width of a patch in pixels."""
+    visual = model.visual
+    height, width = visual.trunk.patch_embed.patch_size if hasattr(visual, "trunk") else visual.patch_size
+    return height, width
 
 
 def pool(visual: Any, x: Tensor) -> Tensor:
@@ -178,8 +215,13 @@ def encode_dense(model: Model, pixels: Tensor, mix: Mix | None = None, blocks: S
     Returns:
         [B, h, w, D], not normalised.
 
+    Raises:
+        SpatialbenchError: a SigLIP tower.
+
     Source: CLIPSelf's ``encode_dense``; specs/r_sc_rla.md 2.1.
     """
+    if not has_class_token(model):
+        raise SpatialbenchError("SigLIP's pooling head gives its patches no place in the joint space: no dense map")
     visual = model.visual
     x = embed_patches(visual, pixels)
     *before, last = visual.transformer.resblocks if blocks is None else blocks
@@ -220,6 +262,8 @@ def encode_text(model: Model, tokens: Tensor, run: Callable[..., Tensor] = atten
     Returns:
         [C, D], not normalised.
     """
+    if not hasattr(model, "token_embedding"):  # SigLIP's looks both ways and reads at its last position
+        return model.encode_text(tokens)
     end = tokens.eq(model.text_eos_id).int().argmax(-1) if model.text_pool_type == "eos" else tokens.argmax(-1)
     length = int(end.max()) + 1
     x = model.token_embedding(tokens[:, :length])

@@ -31,6 +31,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spatialbench import provenance
+from spatialbench.backbones.towers import patch_size
 from spatialbench.data.cache import progress
 from spatialbench.data.region_sets import RegionSet
 from spatialbench.data.regions import random_boxes
@@ -237,7 +238,7 @@ def encoded_size(asked: int | None, resolved: Resolved, model: Method) -> tuple[
         resolved: says the track.
         model: says the patch.
     """
-    patch = math.lcm(*model.student.visual.patch_size)
+    patch = math.lcm(*patch_size(model.student))
     default = ((resolved.track.regions or {}).get("init_args") or {}).get("size") or 2 * model.image_size
     size = max(1, round((asked or default) / patch)) * patch
     if asked in (None, size):
@@ -255,7 +256,7 @@ def _measured(resolved: Resolved, options: argparse.Namespace) -> dict[str, Any]
     if note:
         say(f"note: {note}")
     regions = RoomsRegions("val", options.pictures, size)
-    height, width = model.student.visual.patch_size
+    height, width = patch_size(model.student)
     grid = (size // height, size // width)
     with torch.inference_mode():
         measures = measure_contexts(

@@ -23,5 +23,7 @@ class Clip(Method):
         finetuning: the protocol of training, the same for every row of a table.
     """
 
+    pooled = True
+
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self.finetuning_loss(batch)
