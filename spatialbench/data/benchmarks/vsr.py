@@ -42,7 +42,7 @@ RANDOM, ZEROSHOT, SOFT_PART, ANNOTATED = "random", "zeroshot", "distance", "anno
 
 
 class Line(NamedTuple):
-    """One caption: ``true`` or not of ``image``; ``is_`` holds "is " where the sentence has it."""
+    """One caption, ``true`` of its ``image`` or not; ``verb`` is "is " where the sentence has that."""
 
     record: str
     image: str
