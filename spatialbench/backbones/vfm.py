@@ -8,6 +8,7 @@ of a head.
 from __future__ import annotations
 
 import json
+import math
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,9 @@ OWN = "rooms-vfm"
 _CHUNK = 32
 """Images of one forward pass, always: a matrix product may round differently for another number of rows."""
 _SHARD = 512
-"""Images of one file of the cache, and so what a kill can lose."""
+"""Images of one file of the cache at most, and so what a kill can lose."""
+_SHARD_BYTES = 1 << 30
+"""Bytes of one file, which are in memory twice while it is made: of ViT-L/14 at 336 an image has 28 MB."""
 
 
 class VFM(nn.Module):
@@ -143,8 +146,10 @@ class VFM(nn.Module):
             return
         keys = list(todo)
         with progress(f"tokens of {self.name}", len(keys), "images") as advance:
-            for start in range(0, len(keys), _SHARD):
-                shard = keys[start : start + _SHARD]
+            size = 2 * math.prod(self.token_shape)
+            rows_of_shard = max(_CHUNK, min(_SHARD, _SHARD_BYTES // size // _CHUNK * _CHUNK))
+            for start in range(0, len(keys), rows_of_shard):
+                shard = keys[start : start + rows_of_shard]
                 parts = []
                 for first in range(0, len(shard), _CHUNK):
                     rows = [todo[key] for key in shard[first : first + _CHUNK]]

@@ -156,6 +156,15 @@ def test_a_killed_preparation_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(again._cache) == 96
 
 
+def test_a_shard_holds_so_many_bytes_at_most_and_one_chunk_at_least(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_SHARD_BYTES", 1000)
+    vfm = load_vfm(SAME)
+    vfm.prepare(images(70).permute(0, 2, 3, 1).numpy())
+    rows = sorted(len(np.load(path, mmap_mode="r")) for path in vfm._cache.folder.glob("*.npy"))
+    assert rows == [6, 32, 32]
+    assert len(vfm._cache) == 70
+
+
 def test_a_damaged_shard_is_computed_again() -> None:
     vfm = load_vfm(SAME)
     pictures = images(3).permute(0, 2, 3, 1).numpy()
