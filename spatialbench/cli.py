@@ -35,6 +35,7 @@ COMMANDS = {
     "check-results": "are the stored rows current, and do smoke runs repeat?",
     "list": "the pages, their paper, command, cost, and the state of the stored row",
     "data": "data check FILE.json | data export --out FILE.json | data download NAME: published data sets",
+    "doctor": "what this machine can run, what is missing, and the command that mends it; no network",
     "maps": "a figure: what the token under a point of a picture is alike to, page beside page",
     "contexts": "is a page's dense map better when it is averaged over contexts (no training)?",
 }

@@ -1,4 +1,4 @@
-"""The commands around the table: run, table, check-results, list, data, maps, contexts."""
+"""The commands around the table: run, table, check-results, list, data, doctor, maps, contexts."""
 
 from __future__ import annotations
 
@@ -102,6 +102,16 @@ def _list(argv: list[str]) -> int:
     else:
         show(rows)
     return 0
+
+
+def _doctor(argv: list[str]) -> int:
+    parser = Parser("doctor", "what this machine can run, what is missing and how it is got; asks no network")
+    parser.add_argument("--json", action="store_true", help="the findings for machines")
+    parser.add_argument("--benchmarks", default="benchmarks", metavar="FOLDER", help="default: benchmarks")
+    options = parser.parse_args(argv)
+    from spatialbench.doctor.command import run
+
+    return run(options)
 
 
 def _data(argv: list[str]) -> int:
@@ -255,6 +265,7 @@ RUN: dict[str, Callable[[list[str]], int]] = {
     "check-results": _check_results,
     "list": _list,
     "data": _data,
+    "doctor": _doctor,
     "maps": _maps,
     "contexts": _contexts,
 }

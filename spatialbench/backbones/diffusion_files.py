@@ -171,8 +171,17 @@ def _download(spec: str) -> Path:
     except SpatialbenchError as error:
         raise SpatialbenchError(
             f"diffusion {spec!r}: {error}; give a folder in diffusers' layout, or fill the cache where there is a "
-            f"network: hf download {repository} --revision {commit}"
+            f"network: {fetch_command(spec)}"
         ) from error
+
+
+def fetch_command(spec: str) -> str:
+    """What brings the wanted files of ``<owner>/<name>@<commit>`` into the Hub's cache, and not the rest of them."""
+    repository, _, commit = spec.partition("@")
+    wanted = [f"--include '{pattern}'" for pattern in _HUB_FILES]
+    return " ".join(
+        [f"hf download {repository} --revision {commit}", *wanted, *(f"--exclude '{left}'" for left in _HUB_LEFT)]
+    )
 
 
 def _check_hash(path: Path, wanted: str, spec: str) -> None:
