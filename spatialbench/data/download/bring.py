@@ -69,7 +69,7 @@ def take(item: Item, given: Path, folder: Path, lock: Lock, copied: bool) -> Don
     Raises:
         SpatialbenchError: it is not what the manifest says, or cannot be written.
     """
-    source = str(given.absolute())
+    source = str(given.resolve())
     if given.is_dir():
         done = Done(_counted(given, item, source))
         place(given, folder / item.placed, copied)
@@ -126,7 +126,7 @@ def place(source: Path, target: Path, copied: bool = False) -> None:
     try:
         if not copied:
             try:
-                made.symlink_to(source.absolute(), target_is_directory=source.is_dir())
+                made.symlink_to(source.parent.resolve() / source.name, target_is_directory=source.is_dir())
             except OSError:
                 copied = True
         if copied:

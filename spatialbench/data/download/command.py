@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fnmatch
+import shlex
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,15 +34,12 @@ def run(options: Namespace) -> None:
     if given is not None and not given.is_dir():
         raise SpatialbenchError(f"--from {given}: there is no such folder")
     items = _selected(data_set, options.only)
-    _print_notice(data_set, folder)
+    _print_notice(data_set, items, folder)
     fresh = _all(data_set, items, folder, given, options.copy)
     if data_set.pictures is not None:
         print(link_pictures(data_set, folder, given), flush=True)
     _check(data_set, fresh, folder)
-    if not options.only and all((folder / item.placed).exists() for item in items):
-        print(f"\n{data_set.name} is in {folder}; next:\n  {data_set.after.format(name=data_set.name, folder=folder)}")
-    elif fresh:
-        print(f"\nin {folder}: {', '.join(item.placed for item in fresh)}")
+    _print_next(data_set, folder)
 
 
 def _all(data_set: DataSet, items: Sequence[Item], folder: Path, given: Path | None, copied: bool) -> list[Item]:
@@ -102,11 +100,12 @@ def _selected(data_set: DataSet, only: Sequence[str]) -> list[Item]:
     return [item for item in data_set.items if item in found]
 
 
-def _print_notice(data_set: DataSet, folder: Path) -> None:
+def _print_notice(data_set: DataSet, items: Sequence[Item], folder: Path) -> None:
     print(f"{data_set.name}: {data_set.title}")
     print(f"  from     {data_set.homepage}")
     print(f"  licence  {data_set.licence}; {data_set.terms}")
-    print(f"  size     {size_text(data_set).replace('?', 'unknown number of')} MB")
+    size = size_text(items)
+    print(f"  size     {'not known' if size == '?' else f'{size} MB'}")
     print(f"  to       {folder}", flush=True)
 
 
@@ -119,6 +118,19 @@ def _print_item(item: Item, done: Done, how: str) -> None:
     print(f"{item.placed}: {', '.join(filter(None, said))}")
     if done.note:
         print(f"  note: {done.note}")
+
+
+def _print_next(data_set: DataSet, folder: Path) -> None:
+    """The next command, once what it needs is there: the files that it names, or all."""
+    needed = [item for item in data_set.items if item.name in data_set.after] or data_set.items
+    missing = [item.placed for item in needed if not (folder / item.placed).exists()]
+    if data_set.pictures is not None and not (folder / data_set.pictures.folder).exists():
+        missing.append(data_set.pictures.folder)
+    command = data_set.after.format(name=data_set.name, folder=shlex.quote(str(folder)))
+    if missing:
+        print(f"\nin {folder}; still missing: {', '.join(missing)}; then:\n  {command}")
+    else:
+        print(f"\nin {folder}; next:\n  {command}")
 
 
 def _check(data_set: DataSet, fresh: Sequence[Item], folder: Path) -> None:

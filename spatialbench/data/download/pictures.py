@@ -73,7 +73,7 @@ def _link_singly(names: Sequence[str], sources: Sequence[Path], target: Path) ->
             source = next((part / name for part in sources if (part / name).is_file()), None)
             if source is None:
                 raise SpatialbenchError(f"there is no picture {name} in {' or '.join(map(str, sources))}")
-            (work / name).symlink_to(source.absolute())
+            (work / name).symlink_to(source.resolve())
         work.chmod(0o755)
         work.replace(target)
     except OSError as error:

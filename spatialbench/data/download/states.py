@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spatialbench.data.download.https import length
-from spatialbench.data.download.manifest import DataSet, data_sets
+from spatialbench.data.download.manifest import DataSet, Item, data_sets
 
 ROOT = Path("data")
 """The folder of the data sets, in the working folder, where the tracks look."""
@@ -67,15 +68,15 @@ def print_list(console: Console | None = None) -> None:
             column, justify="right" if column == "size" else "left", no_wrap=column in ("data set", "size")
         )
     for data_set in data_sets().values():
-        table.add_row(data_set.name, data_set.title, size_text(data_set), data_set.licence, str(state(data_set)))
+        table.add_row(data_set.name, data_set.title, size_text(data_set.items), data_set.licence, str(state(data_set)))
     console.print(table)
     console.print(
         "spatialbench data download NAME brings one; sizes in MB, + where a file's is not known", highlight=False
     )
 
 
-def size_text(data_set: DataSet) -> str:
+def size_text(items: Sequence[Item]) -> str:
     """Sum of the sizes that are known, in MB; ``+`` where some are not, ``?`` where none is."""
-    known = [item.megabytes for item in data_set.items if item.megabytes is not None]
-    more = "+" if len(known) < len(data_set.items) else ""
+    known = [item.megabytes for item in items if item.megabytes is not None]
+    more = "+" if len(known) < len(items) else ""
     return f"{sum(known):.{0 if sum(known) >= 10 else 1}f}{more}" if known else "?"

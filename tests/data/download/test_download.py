@@ -116,7 +116,7 @@ def test_a_data_set_is_brought_checked_recorded_and_kept(files: Files, capsys: p
     text = output(capsys, "lines")
     assert "licence  MIT; photos of others" in text
     assert text.index("licence") < text.index("random/test.jsonl: 0.0 MB, downloaded")
-    assert text.rstrip().endswith("lines is in data/lines; next:\n  spatialbench use lines data/lines")
+    assert text.rstrip().endswith("\nin data/lines; next:\n  spatialbench use lines data/lines")
     assert Path("data/lines/random/test.jsonl").read_bytes() == LINES
     assert Path("data/lines/pictures/b.jpg").read_bytes() == b"bb"
     assert {p.name for p in Path("data/lines").iterdir()} == {"random", "pictures", NAME}  # nothing else is left
@@ -180,7 +180,7 @@ def test_without_a_network_it_says_what_to_do_by_hand(files: Files, capsys: pyte
 
 
 def test_one_file_of_many(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "in data/lines: random/test.jsonl" in output(capsys, "lines", "--only", "*.jsonl")
+    assert "in data/lines; still missing: pictures; then:" in output(capsys, "lines", "--only", "*.jsonl")
     assert [path for path, _ in files.asked] == ["data/test.jsonl"]
     assert "1 of 2 files" in output(capsys, "--list")
     assert "no file 'random/tset.jsonl': did you mean 'random/test.jsonl'?" in mistake(
@@ -227,7 +227,7 @@ def test_a_folder_of_an_archive_unpacked_already_is_taken(tmp_path: Path, capsys
     (mine / "pictures").mkdir()
     (mine / "random" / "test.jsonl").write_bytes(LINES)
     (mine / "pictures" / "a.jpg").write_bytes(b"a")
-    assert "lines is in data/lines" in output(capsys, "lines", "--from", mine)
+    assert "in data/lines; next:" in output(capsys, "lines", "--from", mine)
     assert Path("data/lines/pictures").is_symlink()
     assert "here, as it came" in output(capsys, "lines")  # and again
 
@@ -275,6 +275,7 @@ def test_pictures_of_coco_are_linked_or_asked_for(tmp_path: Path, capsys: pytest
     text = output(capsys, "coco", "--to", "data/vsr")
     assert "images: missing; unpack http://images.cocodataset.org/zips/train2017.zip and http" in text
     assert "as data/coco/train2017 and data/coco/val2017 and start again, or ask for it" in text
+    assert "in data/vsr; still missing: images; then:\n  spatialbench use coco data/vsr" in text
     for part, name in (("train2017", "1.jpg"), ("val2017", "2.jpg")):
         Path(f"data/coco/{part}").mkdir(parents=True)
         Path(f"data/coco/{part}/{name}").write_text(part)
