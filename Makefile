@@ -6,7 +6,7 @@ PAGES ?= benchmarks/*.yaml
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint table check-results rows smoke throughput figures
+.PHONY: help test lint table check-results rows smoke throughput paper-scale figures
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -33,6 +33,9 @@ smoke:  ## store the smoke results that check-results repeats
 
 throughput:  ## images a second of every stage and one whole quick fit, to results/throughput.json (15 minutes)
 	$(PYTHON) -m spatialbench.throughput
+
+paper-scale:  ## spatial attention at the paper's sizes on one GPU, to results/paper_scale.json
+	$(PYTHON) -m spatialbench.paper_scale
 
 figures:  ## the README's pictures
 	$(PYTHON) -m spatialbench.report.figures
