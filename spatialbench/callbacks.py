@@ -14,13 +14,15 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from spatialbench.data.cache import progress
 from spatialbench.distributed import is_first_rank
 from spatialbench.errors import write_atomic
-from spatialbench.runs import STAMP
+from spatialbench.experiment import Resolved
+from spatialbench.runs import BEST, STAMP, scores_best
 
 
 class Interrupted(BaseException):
@@ -244,6 +246,14 @@ class StepProgress(Callback):
     def _close(self) -> None:
         self._stack.close()
         self._advance = lambda count: None
+
+
+def keep_best(resolved: Resolved) -> list[Callback]:
+    """Writes the checkpoint that was best on the validation set, where ``finetuning.scored`` says so."""
+    if not scores_best(resolved):
+        return []
+    when: dict[str, Any] = {"monitor": "val/all", "mode": "max", "save_on_train_epoch_end": False}
+    return [ModelCheckpoint(resolved.run_dir, Path(BEST).stem, enable_version_counter=False, **when)]
 
 
 class MetricsFile(Logger):

@@ -6,16 +6,19 @@ VFM.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spatialbench.backbones.clip import normalisation
 from spatialbench.backbones.towers import has_class_token, image_blocks, patch_size
 from spatialbench.backbones.vfm import load_vfm
 from spatialbench.errors import SpatialbenchError
 from spatialbench.method import DEFAULTS, FineTuning, Method
+
+Normalisation = Literal["own", "student"]
 
 
 class ConnectedMethod(Method):
@@ -28,6 +31,7 @@ class ConnectedMethod(Method):
         cache: keep the VFM's tokens of every image on disk; false computes them in every step, for sets that are too
             large for the disk.
         finetuning: the protocol of training, the same for every row of a table.
+        vfm_normalisation: the VFM's pixels have its own mean and deviation, or the student's, as in the poster's code.
 
     Raises:
         SpatialbenchError: student or VFM cannot be loaded.
@@ -42,10 +46,12 @@ class ConnectedMethod(Method):
         vfm: str = "rooms-vfm",
         cache: bool = True,
         finetuning: FineTuning = DEFAULTS,
+        vfm_normalisation: Normalisation = "own",
     ) -> None:
         super().__init__(student, finetuning)
-        self.save_hyperparameters({"vfm": vfm, "cache": cache})
-        self.vfm = load_vfm(vfm, self.image_size, cache)
+        self.save_hyperparameters({"vfm": vfm, "cache": cache, "vfm_normalisation": vfm_normalisation})
+        pixels = normalisation(self.student) if vfm_normalisation == "student" else None
+        self.vfm = load_vfm(vfm, self.image_size, cache, pixels)
         blocks = image_blocks(self.student)
         self.depth: int = len(blocks)
         self.heads: int = blocks[0].attn.num_heads

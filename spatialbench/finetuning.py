@@ -15,6 +15,7 @@ from spatialbench.errors import SpatialbenchError
 from spatialbench.objectives import NEGATIVES
 
 SCHEDULES = ("cosine", "constant")
+CHOICES = {"optimizer": ("adamw", "adam"), "decay": ("matrices", "all"), "scored": ("last", "best")}
 CHUNKS = ("chunk_images", "chunk_captions")
 
 
@@ -41,6 +42,10 @@ class FineTuning:
         checkpointing: keep the inputs of the student's blocks only and compute the rest again in the backward pass:
             less memory, a third more time, the same numbers.
         compile: the image tower's blocks through ``torch.compile`` in training; scoring runs as written.
+        optimizer: adamw decouples the weight decay from the gradient; adam adds it to the gradient (L2), as the
+            authors' code does.
+        decay: matrices have weight decay, or all parameters, as in the authors' code.
+        scored: the last checkpoint is scored, or the one that was best on the validation set, for a legacy reading.
         fused: one kernel for all of AdamW. None: on CUDA, where the trainer does not clip gradients in mixed precision.
 
     Raises:
@@ -64,6 +69,9 @@ class FineTuning:
     checkpointing: bool = False
     compile: bool = False
     fused: bool | None = None
+    optimizer: Literal["adamw", "adam"] = "adamw"
+    decay: Literal["matrices", "all"] = "matrices"
+    scored: Literal["last", "best"] = "last"
 
     def __post_init__(self) -> None:
         self.betas = tuple(self.betas)  # type: ignore[assignment]  # a list, where they come from JSON
@@ -72,7 +80,7 @@ class FineTuning:
                 raise SpatialbenchError(f"finetuning.{name} is {getattr(self, name)}; it must be 0 or more")
         if len(self.betas) != 2 or not all(0 <= beta < 1 for beta in self.betas):
             raise SpatialbenchError(f"finetuning.betas is {self.betas}; it must be two numbers in [0, 1)")
-        for name, known in (("negatives", NEGATIVES), ("schedule", SCHEDULES)):
+        for name, known in {"negatives": NEGATIVES, "schedule": SCHEDULES, **CHOICES}.items():
             if getattr(self, name) not in known:
                 raise SpatialbenchError(f"finetuning.{name} is {getattr(self, name)!r}; one of {', '.join(known)}")
 
@@ -89,11 +97,12 @@ class FineTuning:
 def parameter_groups(
     named: Iterable[tuple[str, nn.Parameter]], settings: FineTuning, pretrained: tuple[str, ...] = ("student.",)
 ) -> list[dict[str, Any]]:
-    """What is pre-trained (by its prefix) and what a method adds have a learning rate each; only matrices decay."""
+    """What is pre-trained (by its prefix) and what a method adds have a learning rate each; what decays is a field."""
     trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
     groups = []
     for lr, begun in ((settings.lr, True), (settings.connection_lr, False)):
-        for weight_decay, is_matrix in ((settings.weight_decay, True), (0.0, False)):
+        rest = settings.weight_decay if settings.decay == "all" else 0.0
+        for weight_decay, is_matrix in ((settings.weight_decay, True), (rest, False)):
             parameters = [
                 parameter
                 for name, parameter in trained
@@ -138,9 +147,10 @@ def adamw(
     pretrained: tuple[str, ...] = ("student.",),
     fused: bool | None = None,
 ) -> dict[str, Any]:
-    """AdamW and its schedule, in the form that Lightning's ``configure_optimizers`` returns."""
+    """AdamW, or the settings' Adam, and its schedule, in the form that Lightning's ``configure_optimizers`` returns."""
     groups = parameter_groups(named, settings, pretrained)
-    optimizer = torch.optim.AdamW(groups, betas=settings.betas, eps=settings.eps, fused=fused)
+    kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
+    optimizer = kind(groups, betas=settings.betas, eps=settings.eps, fused=fused)
     return _scheduled(optimizer, settings, total_steps)
 
 

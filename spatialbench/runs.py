@@ -103,9 +103,12 @@ def _is(path: Path, wanted: str, record: RunRecord) -> bool:
         return False
 
 
+BEST = "best.ckpt"
+"""The checkpoint that was best on the validation set, of a track with ``finetuning.scored: best``."""
 FILES = (
     "run.json",
     "last.ckpt",
+    BEST,
     "outcomes.npz",
     "measures.npz",
     "selection.npz",
@@ -114,6 +117,18 @@ FILES = (
     "reconstructions.png",
 )
 """What a run folder can hold."""
+
+
+def to_score(resolved: Resolved, last: Path) -> Path:
+    """The last checkpoint, or the best one, where ``finetuning.scored`` says so and there was a validation."""
+    best = resolved.run_dir / BEST
+    return best if scores_best(resolved) and best.is_file() else last
+
+
+def scores_best(resolved: Resolved) -> bool:
+    """Whether the track says ``finetuning.scored: best``."""
+    model = resolved.config["model"].get("init_args") or {}
+    return (model.get("finetuning") or {}).get("scored") == "best"
 
 
 def clear(run_dir: Path) -> None:

@@ -1,6 +1,7 @@
 """One run: fit a resolved page, test its last checkpoint, and write the run folder.
 
-The checkpoint that is tested is always the last one: one chosen by its test score would have a better-looking number.
+The checkpoint that is tested is the last one: one chosen by its test score would have a better-looking number. A track
+that repeats a paper's protocol may say ``finetuning.scored: best``.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from spatialbench.callbacks import (
     Stamp,
     StepProgress,
     StopAfterStep,
+    keep_best,
 )
 from spatialbench.data.region_sets import RegionSet
 from spatialbench.data.selection_sets import SelectionSet
@@ -38,7 +40,17 @@ from spatialbench.method import Method
 from spatialbench.report.measures import HEADING, print_measures
 from spatialbench.report.selection import print_selection
 from spatialbench.report.table import print_run
-from spatialbench.runs import RunRecord, check_checkpoint, clear, measured, read_checkpoint, selected, stamp, sweep
+from spatialbench.runs import (
+    RunRecord,
+    check_checkpoint,
+    clear,
+    measured,
+    read_checkpoint,
+    selected,
+    stamp,
+    sweep,
+    to_score,
+)
 from spatialbench.scoring import (
     measure_again,
     measure_into,
@@ -171,7 +183,7 @@ def _finish(
         pairs = checkpoint["callbacks"].get("PairCounter", {}).get("pairs", 0)
         result = {"train_steps": checkpoint["global_step"], "train_pairs": pairs or None}
     if isinstance(built.model, Method):
-        outcomes, fingerprint = test(built, trained)
+        outcomes, fingerprint = test(built, trained and to_score(resolved, trained))
         if built.trainer.is_global_zero:
             outcomes.save(resolved.run_dir / "outcomes.npz")
             clock.lap("other")
@@ -219,6 +231,7 @@ def _callbacks(resolved: Resolved, clock: StageClock, interruptions: Interruptio
         callbacks.append(
             ModelCheckpoint(last.parent, last.stem, every_n_train_steps=every, enable_version_counter=False)
         )
+        callbacks += keep_best(resolved)
     return callbacks
 
 

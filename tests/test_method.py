@@ -180,7 +180,8 @@ def test_the_arguments_are_flags(tmp_path: Path) -> None:
     assert isinstance(method, SpatialAttention)
     assert method.finetuning == FineTuning(lr=0.5, negatives="none", betas=(0.8, 0.9))
     assert json.loads(json.dumps(dict(method.hparams))) == dict(method.hparams), "plain JSON types"
-    assert {"student", "vfm", "cache", "value_connection", "finetuning"} == set(method.hparams)
+    own = {"value_connection", "vfm_normalisation", "projections"}
+    assert {"student", "vfm", "cache", "finetuning", *own} == set(method.hparams)
 
 
 # ------------------------------------------------------------------------------------------------- scoring

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -16,8 +15,10 @@ from spatialbench.data.batches import Batch, TrainingPlans, evaluation_loader, t
 from spatialbench.data.embspatial import Loaded
 from spatialbench.data.embspatial import load as load_file
 from spatialbench.data.images import Resize
+from spatialbench.data.missing import advice
 from spatialbench.data.problems import CheckReport
-from spatialbench.data.records import RecordSet, fingerprint
+from spatialbench.data.records import RecordSet
+from spatialbench.data.splits import by_record, one_reference, part, whole_batches
 from spatialbench.errors import SpatialbenchError
 
 
@@ -46,6 +47,12 @@ class PairDataModule(LightningDataModule):
         workers: processes that prepare batches beside the main one.
         pin_memory: batches in page-locked memory where there is a GPU, so that they travel while it computes.
         strict: a damaged record of a file is an error; without it damaged records are dropped and counted.
+        split: for ``embspatial`` without ``val_path``, how ``train_path`` is divided: ``image`` keeps the pictures of
+            training and validation apart; ``record`` draws records, so that a picture may be on both sides.
+        held_out: share of the records that ``split: record`` holds out.
+        test_on: what is tested where no ``path`` is given: ``path`` asks for it, ``held_out`` takes the validation set.
+        depth_pairs: a close or far question gives its answer against ``all`` other objects, or one drawn at ``random``.
+        drop_last: of every relation of what is scored, leave out the records that do not fill a batch of so many.
         seed: of the order of training images and the choice of their records.
 
     Raises:
@@ -69,6 +76,11 @@ class PairDataModule(LightningDataModule):
         workers: int = 0,
         pin_memory: bool = True,
         strict: bool = False,
+        split: Literal["image", "record"] = "image",
+        held_out: float = 0.2,
+        test_on: Literal["path", "held_out"] = "path",
+        depth_pairs: Literal["all", "random"] = "all",
+        drop_last: int = 0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -81,6 +93,7 @@ class PairDataModule(LightningDataModule):
             "records_per_image": (records_per_image, 1),
             "eval_batch_images": (eval_batch_images, 1),
             "workers": (workers, 0),
+            "drop_last": (drop_last, 0),
             "seed": (seed, 0),
         }
         for name, (value, least) in limits.items():
@@ -88,7 +101,9 @@ class PairDataModule(LightningDataModule):
                 raise SpatialbenchError(f"data.{name} is {value}; it must be {least} or more")
         for name, file in {"path": path, "train_path": train_path, "val_path": val_path}.items():
             if file is not None and not Path(file).is_file():  # now, not after an hour of training
-                raise SpatialbenchError(f"data.{name}: there is no file {file}")
+                raise SpatialbenchError(f"data.{name}: there is no file {file}{advice(file)}")
+        if not 0 < held_out < 1:
+            raise SpatialbenchError(f"data.held_out is {held_out}; it must be between 0 and 1")
         self.source, self.path, self.train_path, self.val_path = source, path, train_path, val_path
         self.image_size: int = image_size
         self.resize: Resize = resize
@@ -96,6 +111,8 @@ class PairDataModule(LightningDataModule):
         self.batch_images, self.records_per_image = batch_images, records_per_image
         self.eval_batch_images, self.workers = eval_batch_images, workers
         self.pin_memory, self.strict, self.seed = pin_memory and torch.cuda.is_available(), strict, seed
+        self.split, self.held_out, self.test_on = split, held_out, test_on
+        self.depth_pairs, self.drop_last = depth_pairs, drop_last
         self.train_set: RecordSet
         self.val_set: RecordSet
         self.test_set: RecordSet
@@ -134,6 +151,8 @@ class PairDataModule(LightningDataModule):
         if self.source == "rooms":
             return self._rooms("train", self.train_images)
         whole = self._file(self._needed("train_path", self.train_path))
+        if self.split == "record" and not self.val_path:
+            return by_record(part(whole, 0, self.train_images), self.held_out)[0]
         held_out = 0 if self.val_path else self.val_images
         if held_out >= len(whole.images):
             raise SpatialbenchError(
@@ -146,13 +165,17 @@ class PairDataModule(LightningDataModule):
         if self.source == "rooms":
             return self._rooms("val", self.val_images)
         if self.val_path:
-            return part(self._file(self.val_path), 0, self.val_images)
+            return self._scored(part(self._file(self.val_path), 0, self.val_images))
         whole = self._file(self._needed("train_path", self.train_path))
-        return part(whole, max(0, len(whole.images) - self.val_images), len(whole.images))
+        if self.split == "record":
+            return self._scored(by_record(part(whole, 0, self.train_images), self.held_out)[1])
+        return self._scored(part(whole, max(0, len(whole.images) - self.val_images), len(whole.images)))
 
     def _test_set(self) -> RecordSet:
         if self.path:
-            return self._file(self.path)
+            return self._scored(self._file(self.path))
+        if self.source == "embspatial" and self.test_on == "held_out":
+            return self._validation_set()
         if self.source == "embspatial":
             self._needed("path", self.path)
         return self._rooms("test", self.test_images)
@@ -181,7 +204,11 @@ class PairDataModule(LightningDataModule):
                     _say(f"{path} shares {shared} of its {len(loaded.image_keys)} images with {other}")
             self._files[path] = loaded
             self.reports[path] = loaded.report
-        return self._files[path].record_set
+        record_set = self._files[path].record_set
+        return one_reference(record_set) if self.depth_pairs == "random" else record_set
+
+    def _scored(self, record_set: RecordSet) -> RecordSet:
+        return whole_batches(record_set, self.drop_last) if self.drop_last else record_set
 
     def train_dataloader(self) -> DataLoader[Batch]:
         plans = TrainingPlans(self.train_set, self.batch_images, self.records_per_image, self.seed, *self.ranks())
@@ -202,17 +229,6 @@ class PairDataModule(LightningDataModule):
     def ranks(self) -> tuple[int, int]:
         """World size and rank."""
         return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
-
-
-def part(record_set: RecordSet, start: int, stop: int) -> RecordSet:
-    """The images ``start`` to ``stop`` of a record set, and their records."""
-    if start == 0 and stop >= len(record_set.images):
-        return record_set
-    records = [
-        replace(record, image=record.image - start) for record in record_set.records if start <= record.image < stop
-    ]
-    name = f"{record_set.name}[{start}:{stop}]"
-    return RecordSet(name, record_set.images[start:stop], records, fingerprint(records, record_set.fingerprint))
 
 
 @rank_zero_only

@@ -15,7 +15,8 @@ The connections are zero at the start, so the method begins as CLIP, bit for bit
 
 Differences  The poster prints no equation for this row. That it connects queries, keys and values is read from the
              parameter groups of the authors' optimiser (q_transform, k_transform, v_transform); ``connect`` chooses.
-             The VFM's pixels are normalised as the VFM expects; the authors use CLIP's mean and deviation.
+             The VFM's pixels are normalised as the VFM expects; the authors use CLIP's mean and deviation
+             (``vfm_normalisation``).
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from typing import Any, Literal, get_args
 from torch import Tensor, nn
 
 from spatialbench.backbones.towers import Mix, merge_heads, split_heads
-from spatialbench.connection import ConnectedMethod
+from spatialbench.connection import ConnectedMethod, Normalisation
 from spatialbench.errors import SpatialbenchError
 from spatialbench.method import DEFAULTS, Batch, FineTuning
 
@@ -45,6 +46,7 @@ class ResidualLinear(ConnectedMethod):
             large for the disk.
         connect: which of query, key, value are connected.
         finetuning: the protocol of training, the same for every row of a table.
+        vfm_normalisation: the VFM's pixels have its own mean and deviation, or the student's, as in the authors' code.
 
     Raises:
         SpatialbenchError: nothing is connected, or something that is none of the three.
@@ -57,8 +59,9 @@ class ResidualLinear(ConnectedMethod):
         cache: bool = True,
         connect: Sequence[Part] = PARTS,
         finetuning: FineTuning = DEFAULTS,
+        vfm_normalisation: Normalisation = "own",
     ) -> None:
-        super().__init__(student, vfm, cache, finetuning)
+        super().__init__(student, vfm, cache, finetuning, vfm_normalisation)
         if not connect or set(connect) - set(PARTS):
             raise SpatialbenchError(f"connect is {list(connect)}; give one or more of {', '.join(PARTS)}")
         self.save_hyperparameters({"connect": [part for part in PARTS if part in connect]})

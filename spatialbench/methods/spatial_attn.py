@@ -19,17 +19,21 @@ model is not CLIP any more. ``value_connection`` adds the ablation "(+) residual
 Differences  Head dimensions may differ: the scale is 1 / sqrt(d_k + d'_k), which is (3) where they do not. Depths and
              grids may differ (ConnectedMethod); the numbers of heads may not, as heads are paired.
              The authors' patched attention multiplies by W where the layer means W^T, so that their pre-trained
-             attention is scrambled before the fine-tuning; here it is not. The VFM's pixels are normalised as the VFM
-             expects; the authors use CLIP's mean and deviation.
+             attention is scrambled before the fine-tuning; here it is not, unless ``projections`` says so. The VFM's
+             pixels are normalised as the VFM expects; the authors use CLIP's mean and deviation
+             (``vfm_normalisation``).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 
-from spatialbench.backbones.towers import Mix, merge_heads, split_heads
-from spatialbench.connection import ConnectedMethod
+from spatialbench.backbones.towers import Block, Mix, image_blocks, merge_heads, split_heads
+from spatialbench.connection import ConnectedMethod, Normalisation
 from spatialbench.errors import SpatialbenchError
 from spatialbench.method import DEFAULTS, Batch, FineTuning
 
@@ -46,6 +50,8 @@ class SpatialAttention(ConnectedMethod):
             large for the disk.
         value_connection: add (5), a zero-initialised linear map from the VFM's values to CLIP's in every block.
         finetuning: the protocol of training, the same for every row of a table.
+        vfm_normalisation: the VFM's pixels have its own mean and deviation, or the student's, as in the authors' code.
+        projections: ``transposed`` multiplies by W where CLIP's layers mean W^T, as the authors' code does.
 
     Raises:
         SpatialbenchError: the VFM's number of heads is not the student's.
@@ -58,9 +64,13 @@ class SpatialAttention(ConnectedMethod):
         cache: bool = True,
         value_connection: bool = False,
         finetuning: FineTuning = DEFAULTS,
+        vfm_normalisation: Normalisation = "own",
+        projections: Literal["correct", "transposed"] = "correct",
     ) -> None:
-        super().__init__(student, vfm, cache, finetuning)
-        self.save_hyperparameters({"value_connection": value_connection})
+        super().__init__(student, vfm, cache, finetuning, vfm_normalisation)
+        self.save_hyperparameters({"value_connection": value_connection, "projections": projections})
+        if projections == "transposed":
+            _transpose(image_blocks(self.student))
         if self.vfm.heads != self.heads:
             raise SpatialbenchError(
                 f"vfm {vfm!r} has {self.vfm.heads} heads, student {student!r} has {self.heads}; attention heads "
@@ -86,3 +96,19 @@ class SpatialAttention(ConnectedMethod):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         return self.finetuning_loss(batch)
+
+
+@torch.no_grad()
+def _transpose(blocks: Iterable[Block]) -> None:
+    """W <- W^T for the query, key, value and output projections.
+
+    What code computes that multiplies by W where the layer means W^T, and what it learns, too: Adam treats the entries
+    of a matrix alike, wherever they stand. Source: specs/poster.md 4, "projections".
+    """
+    for block in blocks:
+        attention = block.attn
+        timms = hasattr(attention, "qkv")  # SigLIP's
+        into, out = (attention.qkv, attention.proj) if timms else (attention, attention.out_proj)
+        weight = into.weight if timms else into.in_proj_weight
+        weight.copy_(torch.cat([part.T for part in weight.chunk(3)]))
+        out.weight.copy_(out.weight.T.clone())

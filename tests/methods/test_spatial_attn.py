@@ -10,9 +10,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spatialbench.backbones import towers
+from spatialbench.backbones.towers import merge_heads, project_qkv
 from spatialbench.errors import SpatialbenchError
 from spatialbench.methods.clip import Clip
-from spatialbench.methods.spatial_attn import SpatialAttention
+from spatialbench.methods.spatial_attn import SpatialAttention, _transpose
 from tests.models import OTHER, SAME, TWO_HEADS, batch, images, student
 
 
@@ -182,3 +183,36 @@ def test_patches_are_resampled_and_the_class_token_is_not() -> None:
     assert out[:, :, 0].equal(x[:, :, 0])
     expected = F.interpolate(x[0, 1, 1:].T.reshape(1, 8, 2, 2), size=(4, 4), mode="bilinear")[0].flatten(1).T
     torch.testing.assert_close(out[0, 1, 1:], expected)
+
+
+def test_transposed_projections_multiply_by_w() -> None:
+    """Query, key, value and output of every block as x W instead of x W^T, in double, before anything is trained."""
+    plain = method().double()
+    legacy = method(projections="transposed")
+    before = [{name: value.clone() for name, value in block.state_dict().items()} for block in blocks(plain)]
+    legacy.student.load_state_dict(plain.student.state_dict())
+    _transpose(blocks(legacy))
+    legacy.double()
+    for block, old in zip(blocks(legacy), before, strict=True):
+        x = torch.randn(1, 17, 48, dtype=torch.float64)
+        normed = block.ln_1(x)
+        parts = zip(old["attn.in_proj_weight"].chunk(3), old["attn.in_proj_bias"].chunk(3), strict=True)
+        q, k, v = (normed @ weight.double() + bias.double() for weight, bias in parts)
+        for found, wanted in zip(project_qkv(block, x), (q, k, v), strict=True):
+            torch.testing.assert_close(merge_heads(found), wanted, rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(
+            block.attn.out_proj(x), x @ old["attn.out_proj.weight"].double() + old["attn.out_proj.bias"].double()
+        )
+    assert not method(projections="transposed").image(images(1)).allclose(method().image(images(1)))
+
+
+def blocks(of: SpatialAttention) -> nn.ModuleList:
+    return of.student.visual.transformer.resblocks
+
+
+def test_the_vfm_may_get_the_students_normalisation() -> None:
+    own, students = method(), method(vfm_normalisation="student")
+    assert own.vfm.mean.flatten().tolist() == pytest.approx([0.5 * 255, 0.4 * 255, 0.3 * 255])
+    assert students.vfm.mean.equal(students.mean)
+    assert students.vfm.std.equal(students.std)
+    assert own.vfm.fingerprint != students.vfm.fingerprint
