@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import shutil
+from contextlib import suppress
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from spatialbench.provenance import hardware, versions
 
 LOADED = ("torch", "torchvision", "lightning", "open_clip", "timm", "diffusers", "peft", "embreex")
 """Modules that are imported to see that they can be: those with compiled parts, or that are particular about others."""
-_CGROUP = Path("/sys/fs/cgroup/memory.max")
+_CGROUPS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""Of version 2 and of version 1."""
 
 
 def packages() -> list[dict[str, Any]]:
@@ -80,10 +82,10 @@ def machine() -> dict[str, Any]:
 
 def _limit(total: int) -> int:
     """Memory of the machine, or of the container where that has less."""
-    try:
-        return min(total, int(_CGROUP.read_text()))
-    except (OSError, ValueError):  # no cgroup, or "max"
-        return total
+    for path in _CGROUPS:
+        with suppress(OSError, ValueError):  # no such cgroup, or "max"
+            total = min(total, int(path.read_text()))
+    return total
 
 
 def _gpu(index: int) -> dict[str, Any]:

@@ -41,7 +41,7 @@ def bring(item: Item, folder: Path, lock: Lock) -> Done:
     if isinstance(item.source, Hub):
         return _from_hub(item, item.source, folder, lock)
     part = folder / f"{item.name}.part"
-    _make(part.parent)
+    make_folder(part.parent)
     try:
         if isinstance(item.source, Https):
             https.fetch(item.source.url, part, item.size)
@@ -120,7 +120,7 @@ def place(source: Path, target: Path, copied: bool = False) -> None:
     Raises:
         SpatialbenchError: it cannot be written.
     """
-    _make(target.parent)
+    make_folder(target.parent)
     work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
     made = work / target.name
     try:
@@ -209,7 +209,8 @@ def _examined(path: Path, item: Item, known: Entry) -> Done:
             raise SpatialbenchError(f"{path} has the sha256 {sha256}, not {wanted}{_ADVICE}")
     if item.md5 and digest(path, "md5") != item.md5:
         raise SpatialbenchError(f"{path} has another md5 than {item.md5}{_ADVICE}")
-    note = f"{rows} records, where {item.rows} were expected" if item.rows not in (None, rows) else ""
+    odd = rows is not None and item.rows not in (None, rows)
+    note = f"{rows} records, where {item.rows} were expected" if odd else ""
     return Done(replace(known, size=size, sha256=sha256), note)
 
 
@@ -226,7 +227,10 @@ def _counted(path: Path, item: Item, source: str) -> Entry:
     return Entry(source, size, files=files)
 
 
-def _make(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Raises:
+    SpatialbenchError: it cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -5,16 +5,21 @@ from __future__ import annotations
 import fnmatch
 import shlex
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from spatialbench.arguments import did_you_mean
-from spatialbench.data.download.bring import Done, NotLoaded, bring, find, has_gdown, take, verify
+from spatialbench.data.download.bring import Done, NotLoaded, bring, find, has_gdown, make_folder, take, verify
 from spatialbench.data.download.lock import Lock
 from spatialbench.data.download.manifest import DataSet, Drive, Item, data_sets
 from spatialbench.data.download.pictures import link_pictures
 from spatialbench.data.download.states import ROOT, print_list, size_text
 from spatialbench.errors import SpatialbenchError
+
+BUSY = ".download.busy"
 
 
 def run(options: Namespace) -> None:
@@ -35,11 +40,29 @@ def run(options: Namespace) -> None:
         raise SpatialbenchError(f"--from {given}: there is no such folder")
     items = _selected(data_set, options.only)
     _print_notice(data_set, items, folder)
-    fresh = _all(data_set, items, folder, given, options.copy)
-    if data_set.pictures is not None:
-        print(link_pictures(data_set, folder, given), flush=True)
+    with _alone(folder):
+        fresh = _all(data_set, items, folder, given, options.copy)
+        if data_set.pictures is not None:
+            print(link_pictures(data_set, folder, given), flush=True)
     _check(data_set, fresh, folder)
     _print_next(data_set, folder)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """Two at once would write into one ``.part``; the lock of one that was killed is free."""
+    make_folder(folder)
+    lock = FileLock(folder / BUSY, timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as error:
+        raise SpatialbenchError(f"another download into {folder} is running; wait for it") from error
+    except OSError as error:
+        raise SpatialbenchError(f"cannot write in {folder}: {error.strerror or error}") from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _all(data_set: DataSet, items: Sequence[Item], folder: Path, given: Path | None, copied: bool) -> list[Item]:

@@ -15,9 +15,10 @@ from typing import Any
 import huggingface_hub.constants
 import pytest
 import yaml
+from filelock import FileLock
 
 from spatialbench.cli import main
-from spatialbench.data.download import bring, https, manifest
+from spatialbench.data.download import bring, command, https, manifest
 from spatialbench.data.download.lock import NAME
 from tests.data import samples
 from tests.data.download.server import Files, serving
@@ -119,7 +120,7 @@ def test_a_data_set_is_brought_checked_recorded_and_kept(files: Files, capsys: p
     assert text.rstrip().endswith("\nin data/lines; next:\n  spatialbench use lines data/lines")
     assert Path("data/lines/random/test.jsonl").read_bytes() == LINES
     assert Path("data/lines/pictures/b.jpg").read_bytes() == b"bb"
-    assert {p.name for p in Path("data/lines").iterdir()} == {"random", "pictures", NAME}  # nothing else is left
+    assert {p.name for p in Path("data/lines").iterdir()} == {"random", "pictures", NAME, command.BUSY}
     lock = json.loads(Path(f"data/lines/{NAME}").read_text())["files"]
     assert lock["random/test.jsonl"]["sha256"] == sha(LINES)
     assert lock["pictures.tar.gz"]["sha256"] == sha(files.contents["pictures.tar.gz"])
@@ -148,7 +149,7 @@ def test_a_file_without_a_known_hash_is_held_to_the_first_one(files: Files, caps
 def test_another_file_than_expected_is_refused_and_removed(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
     files.contents["data/test.jsonl"] = LINES.replace(b"1", b"3")
     assert f"not {sha(LINES)}; it is another file than expected" in mistake(capsys, "lines")
-    assert not [p for p in Path("data").rglob("*") if p.is_file()]
+    assert [p.name for p in Path("data").rglob("*") if p.is_file()] == [command.BUSY]
     files.contents["data/test.jsonl"] = b"<!DOCTYPE html><html>come back later".ljust(len(LINES))
     assert "it is a web page and not the data" in mistake(capsys, "lines")
 
@@ -167,6 +168,13 @@ def test_ctrl_c_leaves_what_a_second_start_goes_on_from(
     assert "0 of 2 files, 0.0 MB of the next" in output(capsys, "--list")
     output(capsys, "lines")
     assert files.asked[0] == ("data/test.jsonl", "bytes=10-")
+
+
+def test_two_at_once_are_kept_apart(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("data/lines").mkdir(parents=True)
+    with FileLock(Path("data/lines") / command.BUSY):
+        assert "another download into data/lines is running" in mistake(capsys, "lines")
+    output(capsys, "lines")
 
 
 def test_without_a_network_it_says_what_to_do_by_hand(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
