@@ -1,62 +1,56 @@
-"""The optimiser of the protocol, and the authors' own as fields."""
+"""Where AdamW is one kernel: on CUDA, and not where Lightning would refuse to clip."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
 from spatialbench.errors import SpatialbenchError
-from spatialbench.finetuning import FineTuning, adamw
+from spatialbench.finetuning import FineTuning, adamw, fused
 
 
-def named() -> list[tuple[str, nn.Parameter]]:
-    torch.manual_seed(0)
-    values = {"student.w": torch.randn(2, 3), "student.b": torch.randn(3), "new.w": torch.randn(3, 3)}
-    return [(name, nn.Parameter(value.double())) for name, value in values.items()]
+def trainer(device: str, precision: str, clip: float | None) -> Any:
+    strategy = SimpleNamespace(root_device=torch.device(device))
+    return SimpleNamespace(strategy=strategy, precision=precision, gradient_clip_val=clip)
 
 
-def stepped(steps: int = 3, **arguments: Any) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Values before and after some steps with the gradient of sum(p^2) / 2, which is p."""
-    settings = FineTuning(lr=0.1, connection_lr=0.2, weight_decay=0.2, schedule="constant", **arguments)
-    parameters = named()
-    before = {name: parameter.detach().clone() for name, parameter in parameters}
-    made = adamw(parameters, settings, 0)
-    for _ in range(steps):
-        for _, parameter in parameters:
-            parameter.grad = parameter.detach().clone()
-        made["optimizer"].step()
-    return before, {name: parameter.detach() for name, parameter in parameters}
+@pytest.mark.parametrize(
+    ("device", "precision", "clip", "found"),
+    [
+        ("cpu", "bf16-mixed", None, None),
+        ("cpu", "32-true", None, None),
+        ("cuda", "bf16-mixed", None, True),
+        ("cuda", "bf16-mixed", 1.0, None),
+        ("cuda", "16-mixed", 1.0, None),
+        ("cuda", "bf16-true", 1.0, True),
+        ("cuda", "32-true", 1.0, True),
+    ],
+)
+def test_one_kernel_on_cuda_where_clipping_permits_it(
+    device: str, precision: str, clip: float | None, found: bool | None
+) -> None:
+    assert fused(FineTuning(), trainer(device, precision, clip)) is found
 
 
-def adam_with_l2(p: Tensor, lr: float, decay: float, steps: int = 3) -> Tensor:
-    """Kingma and Ba's Adam, the L2 term in the gradient, with the protocol's betas and eps."""
-    m = v = torch.zeros_like(p)
-    for step in range(1, steps + 1):
-        g = p + decay * p
-        m, v = 0.9 * m + 0.1 * g, 0.98 * v + 0.02 * g * g
-        p = p - lr * (m / (1 - 0.9**step)) / ((v / (1 - 0.98**step)).sqrt() + 1e-5)
-    return p
+def test_what_was_asked_for_is_done_or_refused_in_one_line() -> None:
+    assert fused(FineTuning(fused=True), trainer("cpu", "32-true", 1.0)) is True
+    assert fused(FineTuning(fused=False), trainer("cuda", "32-true", None)) is False
+    with pytest.raises(SpatialbenchError, match=r"finetuning\.fused does not go with trainer\.gradient_clip_val 1\.0"):
+        fused(FineTuning(fused=True), trainer("cuda", "bf16-mixed", 1.0))
 
 
-def test_the_default_is_adamw_on_matrices_alone() -> None:
-    before, after = stepped(1)
-    for name, lr, decay in (("student.w", 0.1, 0.2), ("student.b", 0.1, 0.0), ("new.w", 0.2, 0.2)):
-        p = before[name]
-        expected = p * (1 - lr * decay) - lr * p / (p.abs() + 1e-5)
-        torch.testing.assert_close(after[name], expected, rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize(("decay", "of_vectors"), [("matrices", 0.0), ("all", 0.2)])
-def test_adam_adds_the_decay_to_the_gradient(decay: str, of_vectors: float) -> None:
-    before, after = stepped(optimizer="adam", decay=decay)
-    for name, lr, share in (("student.w", 0.1, 0.2), ("student.b", 0.1, of_vectors), ("new.w", 0.2, 0.2)):
-        torch.testing.assert_close(after[name], adam_with_l2(before[name], lr, share), rtol=1e-9, atol=1e-12)
-
-
-@pytest.mark.parametrize("name", ["optimizer", "decay", "scored"])
-def test_a_word_that_is_none_of_the_known(name: str) -> None:
-    with pytest.raises(SpatialbenchError, match=f"finetuning.{name} is 'nothing'; one of "):
-        FineTuning(**{name: "nothing"})  # type: ignore[arg-type]
+@pytest.mark.parametrize("choice", [None, True])
+def test_it_is_the_same_step(choice: bool | None) -> None:
+    layers = [torch.nn.Linear(3, 2) for _ in range(2)]
+    layers[1].load_state_dict(layers[0].state_dict())
+    for layer, kernel in zip(layers, (None, choice), strict=True):
+        optimizer = adamw(layer.named_parameters(), FineTuning(lr=0.1), 10, ("",), kernel)["optimizer"]
+        assert optimizer.defaults["fused"] is kernel
+        for _ in range(3):
+            optimizer.zero_grad()
+            layer(torch.ones(4, 3)).square().sum().backward()
+            optimizer.step()
+    torch.testing.assert_close(layers[1].weight, layers[0].weight, rtol=1e-5, atol=1e-6)
