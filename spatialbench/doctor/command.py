@@ -13,7 +13,7 @@ from rich.table import Table
 
 from spatialbench.data.download.manifest import data_sets
 from spatialbench.data.download.states import state
-from spatialbench.doctor.holdings import Holding, shipped_problems
+from spatialbench.doctor.holdings import SHIPPED, Holding, shipped_problems
 from spatialbench.doctor.machine import disks, machine, packages, unloadable
 from spatialbench.doctor.tracks import tracks
 
@@ -54,7 +54,8 @@ def findings(benchmarks: Path) -> dict[str, Any]:
     problems += shipped_problems()
     here, places = machine(), disks()
     found = tracks(benchmarks, bool(here["gpus"]) or here["mps"], places["cache"]["problem"])
-    weights = {(h.kind, h.name): h for track in found for h in track.holdings if h.kind != "data"}
+    named = [holding for track in found for holding in track.holdings if holding.kind != "data"]
+    weights = {(holding.kind, holding.name): holding for holding in (*SHIPPED, *named)}
     return {
         "problems": problems,
         "machine": here,

@@ -38,6 +38,14 @@ class Holding:
     mend: str = ""
 
 
+SHIPPED = (
+    Holding("student", "rooms-student", "shipped"),
+    Holding("vfm", "rooms-vfm", "shipped"),
+    Holding("diffusion", "rooms-diffusion", "shipped"),
+)
+"""What the package brings; :func:`shipped_problems` says whether it is sound."""
+
+
 def shipped_problems() -> list[str]:
     """Weights of the package that are missing or damaged, by their headers."""
     if not WEIGHTS.is_dir():

@@ -9,6 +9,8 @@ import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import requests
+
 from spatialbench.data.download import https
 from spatialbench.data.download.archives import unpack
 from spatialbench.data.download.formats import count_records
@@ -182,7 +184,9 @@ def _from_drive(source: Drive, part: Path) -> None:
         ) from error
     try:
         found = gdown.download(id=source.key, output=os.fspath(part), resume=True, use_cookies=False)
-    except Exception as error:  # gdown's own, the network, a quota of Google's
+    except requests.ConnectionError as error:
+        raise SpatialbenchError(f"drive.google.com cannot be reached ({https.reason(error)})") from error
+    except Exception as error:  # gdown's own, a quota of Google's, the disk
         raise SpatialbenchError(f"Google Drive does not give it ({' '.join(str(error).split())[:200]})") from error
     if found is None or not part.is_file():
         raise SpatialbenchError("Google Drive does not give it")

@@ -102,7 +102,7 @@ def _opened(url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
     except requests.Timeout as error:
         raise _Cut(f"{host} does not answer") from error
     except requests.RequestException as error:
-        raise SpatialbenchError(f"{host} cannot be reached ({_reason(error)})") from error
+        raise SpatialbenchError(f"{host} cannot be reached ({reason(error)})") from error
     with response:
         if response.status_code in _AGAIN:
             raise _Cut(f"{host} answers {response.status_code} {response.reason}")
@@ -153,6 +153,7 @@ def _tag(part: Path) -> Path:
     return part.with_name(f"{part.name}.etag")
 
 
-def _reason(error: requests.RequestException) -> str:
+def reason(error: requests.RequestException) -> str:
+    """Why a host could not be reached, in few words."""
     kinds = {requests.exceptions.SSLError: "TLS", requests.exceptions.ProxyError: "the proxy does not let it through"}
     return next((text for kind, text in kinds.items() if isinstance(error, kind)), "no connection")

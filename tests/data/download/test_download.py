@@ -14,6 +14,7 @@ from typing import Any
 
 import huggingface_hub.constants
 import pytest
+import requests
 import yaml
 from filelock import FileLock
 
@@ -347,6 +348,12 @@ def test_google_drive_goes_through_gdown(
     out, err = capsys.readouterr()
     assert "d.json: https://drive.google.com/file/d/KEY/view" in out
     assert "pip install 'spatialbench[drive]'" in err
+
+    def closed(**given: Any) -> str:
+        raise requests.ConnectionError("HTTPSConnectionPool(host='drive.google.com', port=443): ...")
+
+    monkeypatch.setitem(sys.modules, "gdown", types.SimpleNamespace(download=closed))
+    assert "drive.google.com cannot be reached (no connection)" in mistake(capsys, "drive")
 
     def download(**given: Any) -> str:
         assert (given["id"], given["resume"]) == ("KEY", True)
