@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import types
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -339,6 +340,13 @@ def test_a_folder_of_the_hub_that_is_not_whole_is_refused(tmp_path: Path, capsys
     assert "has 1 of the 2 files of Some Pictures" in mistake(capsys, "free")
 
 
+def gdown_with(download: Callable[..., str]) -> types.ModuleType:
+    module = types.ModuleType("gdown")
+    module.__spec__ = ModuleSpec("gdown", None)
+    vars(module)["download"] = download
+    return module
+
+
 def test_google_drive_goes_through_gdown(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -352,7 +360,7 @@ def test_google_drive_goes_through_gdown(
     def closed(**given: Any) -> str:
         raise requests.ConnectionError("HTTPSConnectionPool(host='drive.google.com', port=443): ...")
 
-    monkeypatch.setitem(sys.modules, "gdown", types.SimpleNamespace(download=closed))
+    monkeypatch.setitem(sys.modules, "gdown", gdown_with(closed))
     assert "drive.google.com cannot be reached (no connection)" in mistake(capsys, "drive")
 
     def download(**given: Any) -> str:
@@ -360,7 +368,7 @@ def test_google_drive_goes_through_gdown(
         Path(given["output"]).write_text("[1, 2]")
         return str(given["output"])
 
-    monkeypatch.setitem(sys.modules, "gdown", types.SimpleNamespace(download=download))
+    monkeypatch.setitem(sys.modules, "gdown", gdown_with(download))
     assert "note: 2 records, where 3 were expected" in output(capsys, "drive")
     assert Path("data/drive/d.json").read_text() == "[1, 2]"
 
