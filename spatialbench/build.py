@@ -22,6 +22,7 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 
 from spatialbench.arguments import did_you_mean
 from spatialbench.checkpoints import AtomicCheckpoints
+from spatialbench.data.missing import check_files
 from spatialbench.errors import SpatialbenchError
 from spatialbench.experiment import DATAMODULE, Resolved
 from spatialbench.pages import Config
@@ -88,6 +89,7 @@ def build(resolved: Resolved, callbacks: Sequence[Callback] = ()) -> Built:
     Raises:
         SpatialbenchError: a value of the page has the wrong type, or a class refuses its arguments.
     """
+    check_files(resolved.data_arguments)
     trainer = {**resolved.config["trainer"], "enable_progress_bar": False}
     trainer["default_root_dir"] = trainer.get("default_root_dir") or str(resolved.run_dir)
     config = {**resolved.config, "trainer": trainer}

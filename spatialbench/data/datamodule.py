@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -15,7 +14,7 @@ from spatialbench.data.batches import Batch, TrainingPlans, evaluation_loader, t
 from spatialbench.data.embspatial import Loaded
 from spatialbench.data.embspatial import load as load_file
 from spatialbench.data.images import Resize
-from spatialbench.data.missing import advice
+from spatialbench.data.missing import check_files
 from spatialbench.data.problems import CheckReport
 from spatialbench.data.records import RecordSet
 from spatialbench.data.splits import by_record, one_reference, part, whole_batches
@@ -99,9 +98,7 @@ class PairDataModule(LightningDataModule):
         for name, (value, least) in limits.items():
             if value < least:
                 raise SpatialbenchError(f"data.{name} is {value}; it must be {least} or more")
-        for name, file in {"path": path, "train_path": train_path, "val_path": val_path}.items():
-            if file is not None and not Path(file).is_file():  # now, not after an hour of training
-                raise SpatialbenchError(f"data.{name}: there is no file {file}{advice(file)}")
+        check_files({"path": path, "train_path": train_path, "val_path": val_path})
         if not 0 < held_out < 1:
             raise SpatialbenchError(f"data.held_out is {held_out}; it must be between 0 and 1")
         self.source, self.path, self.train_path, self.val_path = source, path, train_path, val_path

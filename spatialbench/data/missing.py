@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from spatialbench.data.download.manifest import data_sets
 from spatialbench.data.download.states import ROOT
+from spatialbench.errors import SpatialbenchError
 
 
 def advice(path: str | Path) -> str:
@@ -17,3 +20,15 @@ def advice(path: str | Path) -> str:
         if path.name in [item.placed for item in data_set.items]:
             return f"; spatialbench data download {data_set.name} brings it"
     return ""
+
+
+def check_files(arguments: Mapping[str, Any]) -> None:
+    """Of a datamodule's arguments those that name files of records.
+
+    Raises:
+        SpatialbenchError: one is not there; now, not after an hour of training or of loading weights.
+    """
+    for name in ("path", "train_path", "val_path"):
+        file = arguments.get(name)
+        if file is not None and not Path(file).is_file():
+            raise SpatialbenchError(f"data.{name}: there is no file {file}{advice(file)}")
