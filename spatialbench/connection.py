@@ -107,12 +107,11 @@ class ConnectedMethod(Method):
         self._prepare("test_set")
 
     def _prepare(self, *names: str) -> None:
-        """Fills the cache of tokens for whole sets; one rank does it for all."""
+        """Fills the cache of tokens for whole sets, every rank its share."""
         data: Any = getattr(self.trainer, "datamodule", None)
-        if self.trainer.is_global_zero:
-            for records in (getattr(data, name, None) for name in names):
-                if records is not None:
-                    self.vfm.prepare(records.images)
+        for records in (getattr(data, name, None) for name in names):
+            if records is not None:
+                self.vfm.prepare(records.images, self.trainer.global_rank, self.trainer.world_size)
         self.trainer.strategy.barrier()
         self.vfm.refresh()
 

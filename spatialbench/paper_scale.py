@@ -94,6 +94,7 @@ class Variant:
             "model.init_args.student": size.student,
             "model.init_args.vfm": size.vfm,
             "model.init_args.cache": "false",
+            "model.init_args.finetuning.chunk_images": 0,
             **self.flags,
         }
         page = ["fit", "--config", "benchmarks/spatial_attn.yaml", "--track", track, "--budget", "smoke"]

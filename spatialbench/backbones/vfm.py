@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from spatialbench import WEIGHTS
 from spatialbench.backbones.dinov2_files import load_weights, set_size
+from spatialbench.backbones.running import tensor_cores
 from spatialbench.backbones.token_cache import TokenCache, content_key, tensors_digest
 from spatialbench.backbones.weight_files import PINNED, WeightFile, hub_weights, obtain
 from spatialbench.data.cache import cache_root, progress
@@ -127,10 +128,13 @@ class VFM(nn.Module):
         if self.cache:
             self._cache.refresh()
 
-    def prepare(self, images: np.ndarray) -> None:
+    def prepare(self, images: np.ndarray, rank: int = 0, world: int = 1) -> None:
         """Fills the cache for images uint8 [M, S, S, 3], with a progress bar. Nothing without ``cache``.
 
         What is there is not computed again, and what is done stays after a kill.
+
+        Args:
+            rank, world: of ``world`` processes this one takes every ``world``-th image from image ``rank``.
 
         Raises:
             SpatialbenchError: the cache cannot be written.
@@ -139,8 +143,8 @@ class VFM(nn.Module):
             return
         self.refresh()
         todo: dict[bytes, int] = {}
-        for row, image in enumerate(images):
-            if (key := content_key(image.transpose(2, 0, 1))) not in self._cache:
+        for row in range(rank, len(images), world):
+            if (key := content_key(images[row].transpose(2, 0, 1))) not in self._cache:
                 todo.setdefault(key, row)
         if not todo:
             return
@@ -170,9 +174,9 @@ class VFM(nn.Module):
 
     @torch.no_grad()
     def _compute(self, x: Tensor) -> Tensor:
-        """Tokens bfloat16 [B, L, T, D], always computed in float32 and in chunks of one size."""
+        """Tokens bfloat16 [B, L, T, D], computed in float32 (a GPU: TF32, finer than bfloat16) in chunks of one size."""
         chunks = []
-        with torch.autocast(x.device.type, enabled=False):
+        with torch.autocast(x.device.type, enabled=False), tensor_cores(x.device):
             for chunk in x.split(_CHUNK):
                 padded = F.pad(chunk, (0, 0, 0, 0, 0, 0, 0, _CHUNK - len(chunk)))
                 chunks.append(self._forward((padded - self.mean) / self.std)[: len(chunk)].bfloat16())

@@ -13,6 +13,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
 from spatialbench.backbones import vfm as module
+from spatialbench.backbones.running import tensor_cores
 from spatialbench.backbones.vfm import VFM, load_vfm
 from spatialbench.errors import SpatialbenchError
 from tests.models import OTHER, SAME, images
@@ -163,6 +164,24 @@ def test_a_shard_holds_so_many_bytes_at_most_and_one_chunk_at_least(monkeypatch:
     rows = sorted(len(np.load(path, mmap_mode="r")) for path in vfm._cache.folder.glob("*.npy"))
     assert rows == [6, 32, 32]
     assert len(vfm._cache) == 70
+
+
+def test_ranks_share_the_preparation() -> None:
+    vfm = load_vfm(SAME)
+    pictures = images(70).permute(0, 2, 3, 1).numpy()
+    counts = []
+    for rank in range(3):
+        vfm.prepare(pictures, rank, 3)
+        counts.append(len(vfm._cache))
+    assert counts == [24, 47, 70]
+
+
+def test_a_gpu_computes_float32_on_its_tensor_cores_and_a_cpu_as_ever() -> None:
+    before = torch.get_float32_matmul_precision()
+    for device, precision in (("cuda", "high"), ("cpu", before)):
+        with tensor_cores(torch.device(device)):
+            assert torch.get_float32_matmul_precision() == precision
+        assert torch.get_float32_matmul_precision() == before
 
 
 def test_a_damaged_shard_is_computed_again() -> None:
