@@ -9,6 +9,9 @@ from typing import Any, NoReturn
 
 from spatialbench.errors import SpatialbenchError
 
+FORMATS = ("text", "md", "csv", "latex", "html", "json")
+"""Of a table, as ``report.sheet`` writes them; here, where nothing heavy is imported."""
+
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """``: did you mean 'lr'?``, or the list of what is known when nothing comes near.

@@ -32,6 +32,7 @@ VERBS = {
 COMMANDS = {
     "run": "pages x seeds: fit, test and result file; what is done is skipped",
     "table": "the table of the stored rows",
+    "compare": "two stored rows record by record: difference, interval, exact tests, verdict; --all: every pair",
     "check-results": "are the stored rows current, and do smoke runs repeat?",
     "list": "the pages, their paper, command, cost, and the state of the stored row",
     "data": "data check FILE.json | data export --out FILE.json | data download NAME: published data sets",

@@ -1,4 +1,4 @@
-"""The commands around the table: run, table, check-results, list, data, doctor, maps, contexts."""
+"""The commands around the table: run, table, compare, check-results, list, data, doctor, maps, contexts."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from spatialbench.arguments import Parser, did_you_mean
+from spatialbench.arguments import FORMATS, Parser, did_you_mean
 from spatialbench.errors import SpatialbenchError
+from spatialbench.result_commands import compare
 
 
 def _run(argv: list[str]) -> int:
@@ -32,7 +33,7 @@ def _run(argv: list[str]) -> int:
 
 def _table(argv: list[str]) -> int:
     parser = Parser("table", "the table of the stored rows")
-    parser.add_argument("--format", default="text", choices=("text", "md", "json", "csv"))
+    parser.add_argument("--format", default="text", choices=FORMATS)
     parser.add_argument("--reported", action="store_true", help="set the papers' own numbers beside ours")
     parser.add_argument("--measures", action="store_true", help="regions, dense quality and retrieval instead")
     parser.add_argument("--selection", action="store_true", help="image selection on pairs of pictures instead")
@@ -262,6 +263,7 @@ def _counts(text: str) -> list[int]:
 RUN: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
     "table": _table,
+    "compare": compare,
     "check-results": _check_results,
     "list": _list,
     "data": _data,

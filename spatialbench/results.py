@@ -82,15 +82,21 @@ class ResultOutcomes:
         """The margins in the order of the records of ``other``, float16 [S, N].
 
         Raises:
-            SpatialbenchError: the two were not made on the same records.
+            SpatialbenchError: the two were not made on the same records, or not in the same relations and scenes.
         """
-        if np.array_equal(self.record_ids, other.record_ids):
-            return self.margins
-        mine, theirs = np.argsort(self.record_ids), np.argsort(other.record_ids)
-        if not np.array_equal(self.record_ids[mine], other.record_ids[theirs]):
-            raise SpatialbenchError("rows of different records cannot be compared; make them again on the same data")
-        order = np.empty_like(mine)
-        order[theirs] = mine
+        order = np.arange(len(self.record_ids))
+        if not np.array_equal(self.record_ids, other.record_ids):
+            mine, theirs = np.argsort(self.record_ids), np.argsort(other.record_ids)
+            if not np.array_equal(self.record_ids[mine], other.record_ids[theirs]):
+                raise SpatialbenchError(
+                    "rows of different records cannot be compared; make them again on the same data"
+                )
+            order[theirs] = mine
+        for name, what in (("relation", "relations"), ("cluster", "scenes")):
+            if not np.array_equal(getattr(self, name)[order], getattr(other, name)):
+                raise SpatialbenchError(
+                    f"rows of the same records in different {what} cannot be compared; make them again on the same data"
+                )
         return self.margins[:, order]
 
 

@@ -24,6 +24,7 @@ COLUMNS: tuple[str, ...] = (*RELATIONS, "all", "macro")
 RESAMPLES = 2000
 BOOTSTRAP_SEED = 20240
 LEVEL = 0.95
+ALPHA = 0.05
 
 
 class Interval(NamedTuple):
@@ -117,10 +118,19 @@ class Difference:
 
     def verdict(self, column: str = "all") -> str:
         """``better``, ``worse`` or ``not distinguishable``: whether the interval excludes zero."""
-        interval = self.interval[column]
-        if interval is None or interval.low <= 0 <= interval.high:
-            return "not distinguishable"
-        return "better" if interval.low > 0 else "worse"
+        return verdict(self.interval[column])
+
+
+def verdict(interval: Interval | None, p: float | None = None) -> str:
+    """``better``, ``worse`` or ``not distinguishable`` of a difference.
+
+    Args:
+        interval: of the difference, over scenes and seeds; it must exclude zero.
+        p: where the difference was tested, too, it must be ``ALPHA`` at most; corrected where it is one of several.
+    """
+    if interval is None or interval.low <= 0 <= interval.high or (p is not None and p > ALPHA):
+        return "not distinguishable"
+    return "better" if interval.low > 0 else "worse"
 
 
 class Resampler:

@@ -11,7 +11,7 @@ from rich.table import Table
 from spatialbench.data.caption_sets import Account, CaptionSet
 from spatialbench.evaluation.captions import CaptionScores, Value, by_relation, evaluate
 from spatialbench.report.published import BACKBONES, Published, sources
-from spatialbench.report.table import interval_cell, number, show
+from spatialbench.report.sheet import interval_cell, number, show
 
 SHOWN = 12
 """Relations of a part that are printed, the most frequent ones; JSON has all."""

@@ -23,7 +23,8 @@ from spatialbench.evaluation.measures import TITLES as MEASURES
 from spatialbench.evaluation.statistics import COLUMNS
 from spatialbench.report.differences import Differences, Gain
 from spatialbench.report.rows import Row
-from spatialbench.report.table import TITLES, markdown_table
+from spatialbench.report.sheet import markdown_table
+from spatialbench.report.table import TITLES
 from spatialbench.schema import parse
 
 EXPECT = ("higher", "lower", "not lower")

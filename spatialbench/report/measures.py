@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,17 +13,19 @@ from spatialbench.evaluation.measures import SELECTION, TITLES, MeasureResampler
 from spatialbench.evaluation.statistics import spread
 from spatialbench.report.differences import Differences
 from spatialbench.report.rows import Row
-from spatialbench.report.table import (
+from spatialbench.report.sheet import (
+    Line,
+    Sheet,
     accuracy_cell,
     check_format,
     interval_cell,
+    markdown,
     markdown_table,
     number,
-    render,
     show,
-    stale_notes,
-    stored_rows,
+    write,
 )
+from spatialbench.report.table import shown_name, stale_notes, stored_rows
 from spatialbench.result_measures import load
 from spatialbench.result_schema import Result
 from spatialbench.results import STORED_BUDGET, result_path
@@ -52,7 +50,7 @@ def measures_table(
 
     Args:
         results, benchmarks: folders.
-        format: ``text`` for a terminal, ``md``, ``json``, ``csv``.
+        format: one of ``sheet.FORMATS``.
         budget: ``full`` for the stored rows.
 
     Raises:
@@ -66,15 +64,21 @@ def measures_table(
             f"no row of track {track} at budget {budget} in {results} has measures: spatialbench run "
             f"benchmarks/*.yaml --track {track} --budget {budget} --force"
         )
-    if format == "json":
-        for note in stale_notes(rows):  # the form has no place for it
-            print(note, file=sys.stderr)
-        return json.dumps(as_json(rows), indent=2) + "\n"
-    if format == "csv":
-        return as_csv(rows, measures)
-    if format == "md":
-        return "\n".join([*value_table(rows, measures), "", *notes(rows)]) + "\n"
-    return as_text(rows, measures)
+    return write(_sheet(rows, measures), format)
+
+
+def _sheet(rows: Sequence[Row], measures: Mapping[str, Measures]) -> Sheet:
+    """``45.2 ± 0.3``, mean and standard deviation over seeds; a dash for rows without."""
+    names, first = columns(measures), rows[0].result
+    return Sheet(
+        title=f"{first.track}, budget {first.budget}: measures in %",
+        header=["", *(TITLES[name] for name in names), "seeds", "pictures"],
+        lines=[Line([shown_name(row), *_values(row, measures, names), *_counts(row)]) for row in rows],
+        notes=notes(rows),
+        data=_json(rows),
+        rows=_csv(rows, measures),
+        stacked=True,
+    )
 
 
 def measures_of(results: Path, rows: Sequence[Row], kind: str = "measures") -> dict[str, Measures]:
@@ -131,13 +135,6 @@ def _check_alike_inside(where: Path, measures: Mapping[str, Measures]) -> None:
 # ---------------------------------------------------------------------------------------------------------- formats
 
 
-def value_table(rows: Sequence[Row], measures: Mapping[str, Measures]) -> list[str]:
-    """Markdown: ``45.2 ± 0.3``, mean and standard deviation over seeds; a dash for rows without."""
-    names = columns(measures)
-    lines = [[_name(row), *_values(row, measures, names), *_counts(row)] for row in rows]
-    return markdown_table(["", *(TITLES[name] for name in names), "seeds", "pictures"], lines)
-
-
 def interval_table(rows: Sequence[Row], measures: Mapping[str, Measures]) -> list[str]:
     """Markdown: the 95 % interval of every measure, of the rows that have some."""
     names = columns(measures)
@@ -163,13 +160,13 @@ def difference_table(rows: Sequence[Row], measures: Mapping[str, Measures], diff
 def section(rows: Sequence[Row], measures: Mapping[str, Measures], differences: Differences) -> list[str]:
     """The lines of results/README.md about the measures."""
     lines = [f"### {HEADING}", "", *EXPLANATION.splitlines(), ""]
-    lines += [*value_table(rows, measures), "", "95 % intervals:", "", *interval_table(rows, measures)]
+    lines += [*markdown(_sheet(rows, measures)), "", "95 % intervals:", "", *interval_table(rows, measures)]
     if len(measures) > 1:
         lines += ["", "Paired differences:", "", *difference_table(rows, measures, differences)]
     return lines
 
 
-def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def _json(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """``{name, measures: {measure: {value, interval}}, seeds, pictures}`` for each row.
 
     value in percent, mean over seeds; interval: the two bounds of its 95 % interval; a row that was not measured has
@@ -193,44 +190,26 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return lines
 
 
-def as_csv(rows: Sequence[Row], measures: Mapping[str, Measures]) -> str:
-    """One line for each row; percent with four digits; for every measure value, spread over seeds, low, high."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
+def _csv(rows: Sequence[Row], measures: Mapping[str, Measures]) -> list[list[object]]:
+    """One line for each row; for every measure value, spread over seeds, low, high."""
     shown = [name for name in TITLES if name not in SELECTION]
     names = [f"{name}{part}" for name in shown for part in ("", "_spread", "_low", "_high")]
-    writer.writerow(["name", *names, "seeds", "pictures", "stale"])
+    lines: list[list[object]] = [["name", *names, "seeds", "pictures", "stale"]]
     for row in rows:
-        found, cells = row.result.measures, []
+        found, values = row.result.measures, list[float | None]()
         for name in shown:
-            values: list[float | None] = [None] * 4
             if found is not None and name in found.value:
-                values = [found.value[name], _spread(measures[row.result.name], name), *found.interval[name]]
-            cells += ["" if value is None else f"{value:.4f}" for value in values]
+                values += [found.value[name], _spread(measures[row.result.name], name), *found.interval[name]]
+            else:
+                values += [None] * 4
         seeds = " ".join(map(str, row.result.seeds))
-        writer.writerow([row.result.name, *cells, seeds, found.pictures if found else "", "; ".join(row.stale)])
-    return stream.getvalue()
-
-
-def as_text(rows: Sequence[Row], measures: Mapping[str, Measures]) -> str:
-    """For a terminal."""
-    names, first = columns(measures), rows[0].result
-    drawn = Table(title=f"{first.track}, budget {first.budget}: measures in %", title_justify="left")
-    drawn.add_column("")
-    for title in [*(TITLES[name].replace(" ", "\n") for name in names), "seeds", "pictures"]:
-        drawn.add_column(title, justify="right", no_wrap=True)
-    for row in rows:
-        drawn.add_row(_name(row), *_values(row, measures, names), *_counts(row))
-    return render(drawn) + "\n".join(notes(rows)) + "\n"
+        lines.append([row.result.name, *values, seeds, found.pictures if found else "", "; ".join(row.stale)])
+    return lines
 
 
 def columns(measures: Mapping[str, Measures]) -> list[str]:
     """The measures that at least one row has, in the order of the tables."""
     return [name for name in TITLES if any(name in found.ratios for found in measures.values())]
-
-
-def _name(row: Row) -> str:
-    return row.result.name + (" (stale)" if row.stale else "")
 
 
 def _values(row: Row, measures: Mapping[str, Measures], names: Sequence[str]) -> list[str]:

@@ -15,15 +15,8 @@ from spatialbench.report import selection as selection_report
 from spatialbench.report.claims import Claim, read_claims
 from spatialbench.report.differences import Differences
 from spatialbench.report.rows import Reported, Row, read_rows
-from spatialbench.report.table import (
-    TITLES,
-    interval_cell,
-    markdown,
-    markdown_table,
-    notes,
-    number,
-    read_papers,
-)
+from spatialbench.report.sheet import interval_cell, markdown, markdown_table, number, write
+from spatialbench.report.table import TITLES, read_papers, sheet_of
 from spatialbench.result_schema import SeedRun
 from spatialbench.results import STORED_BUDGET
 from spatialbench.stale import Today
@@ -66,8 +59,8 @@ def with_tables(text: str, results: Path, benchmarks: Path) -> str:
     def block(match: re.Match[str]) -> str:
         papers = read_papers(results)
         rows = read_rows(results, benchmarks, match[2], STORED_BUDGET, [paper.name for paper in papers])
-        lines = [*markdown(rows), "", *notes(rows)] if rows else ["No rows yet."]
-        return f"{match[1]}{chr(10).join(lines)}\n{match[3]}"
+        text = write(sheet_of(rows), "md") if rows else "No rows yet.\n"
+        return f"{match[1]}{text}{match[3]}"
 
     return _MARKED.sub(block, text)
 
@@ -103,7 +96,8 @@ def _section(
     claims: Sequence[Claim],
 ) -> list[str]:
     differences = Differences(rows, measures, selection)
-    lines = [f"## {track}", "", *markdown(rows), "", *notes(rows), ""]
+    sheet = sheet_of(rows, (), differences)
+    lines = [f"## {track}", "", *markdown(sheet), "", *sheet.notes, ""]
     lines += ["### 95 % intervals", "", *_interval_table(rows), ""]
     if len(rows) > 1:
         lines += ["### Paired differences on All", "", *_difference_table(rows, differences), ""]
@@ -116,7 +110,7 @@ def _section(
     lines += ["### Cost", "", *_cost_table(rows), "", "### Origin", "", *_origin_table(rows)]
     if papers:
         text = "As printed there (other data, other models); their macro is the mean of the printed relations."
-        lines += ["", "### Beside the papers' numbers", "", text, "", *markdown(rows, papers)]
+        lines += ["", "### Beside the papers' numbers", "", text, "", *markdown(sheet_of(rows, papers, differences))]
     return lines
 
 

@@ -123,13 +123,20 @@ def read_rows(
         SpatialbenchError: a file is damaged, or the rows were not made on the same data and cannot share a table.
     """
     today = Today.read(benchmarks)
-    rows = []
-    for path in list_results(results, track, budget):
-        result = read_result(path)
-        rows.append(Row(result, read_outcomes(path, result), today.stale(result)))
+    rows = [read_row(path, today) for path in list_results(results, track, budget)]
     check_mergeable(results / track, [row.result for row in rows])
     place = {name: number for number, name in enumerate(dict.fromkeys(order))}
     return sorted(rows, key=lambda row: (place.get(row.result.name, len(place)), row.result.name))
+
+
+def read_row(path: Path, today: Today) -> Row:
+    """The row of one result file, recounted.
+
+    Raises:
+        SpatialbenchError: the file, or what lies beside it, is missing or damaged.
+    """
+    result = read_result(path)
+    return Row(result, read_outcomes(path, result), today.stale(result))
 
 
 def check_mergeable(where: Path, results: Sequence[Result]) -> None:

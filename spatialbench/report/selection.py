@@ -5,10 +5,6 @@ Either scorer has a line of its own in every row, so that a gain of the scorer i
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,17 +18,18 @@ from spatialbench.report.differences import Differences
 from spatialbench.report.measures import difference_table, measures_of
 from spatialbench.report.published import NOTHING_PUBLISHED, Published
 from spatialbench.report.rows import Row
-from spatialbench.report.table import (
+from spatialbench.report.sheet import (
+    Line,
+    Sheet,
     accuracy_cell,
     check_format,
     interval_cell,
-    markdown_table,
+    markdown,
     number,
-    render,
     show,
-    stale_notes,
-    stored_rows,
+    write,
 )
+from spatialbench.report.table import shown_name, stale_notes, stored_rows
 from spatialbench.result_measures import patterns as patterns_of
 from spatialbench.results import STORED_BUDGET
 
@@ -58,7 +55,7 @@ def selection_table(
 
     Args:
         results, benchmarks: folders.
-        format: ``text`` for a terminal, ``md``, ``json``, ``csv``.
+        format: one of ``sheet.FORMATS``.
         budget: ``full`` for the stored rows.
 
     Raises:
@@ -73,51 +70,48 @@ def selection_table(
             f"no row of track {track} at budget {budget} in {results} has image selection: spatialbench run "
             f"benchmarks/*.yaml --track {track} --budget {budget}, where the track names a 'selection'"
         )
-    if format == "json":
-        for note in stale_notes(rows):  # the form has no place for it
-            print(note, file=sys.stderr)
-        return json.dumps(as_json(rows), indent=2) + "\n"
-    if format == "csv":
-        return as_csv(rows, selection)
-    header, lines = table_of(rows, selection)
-    if format == "md":
-        return "\n".join([*markdown_table(header, lines, left=2), "", *notes(rows)]) + "\n"
-    drawn = Table(title=f"{track}, budget {budget}: image selection in %", title_justify="left")
-    for position, title in enumerate(header):
-        drawn.add_column(title, justify="right" if position > 1 else "left", no_wrap=True)
-    for cells in lines:
-        drawn.add_row(*cells)
-    return render(drawn) + "\n".join(notes(rows)) + "\n"
+    return write(_sheet(rows, selection), format)
 
 
-def table_of(rows: Sequence[Row], selection: Mapping[str, Measures]) -> tuple[list[str], list[list[str]]]:
-    """Header and lines: a line for each row and scorer, percent by pattern, their mean and its interval; a dash for
-    rows without."""
-    patterns = next(iter(selection.values())).labels
+def _sheet(rows: Sequence[Row], selection: Mapping[str, Measures]) -> Sheet:
+    """A line for each row and scorer, percent by pattern, their mean and its interval; a dash for rows without."""
+    patterns, first = next(iter(selection.values())).labels, rows[0].result
+    return Sheet(
+        title=f"{first.track}, budget {first.budget}: image selection in %",
+        header=["", "scorer", *patterns, "mean", "95 % interval", "seeds", "pairs"],
+        lines=_lines(rows, selection, patterns),
+        notes=notes(rows),
+        data=_json(rows),
+        rows=_csv(rows, selection, patterns),
+        left=2,
+    )
+
+
+def _lines(rows: Sequence[Row], selection: Mapping[str, Measures], patterns: Sequence[str]) -> list[Line]:
     lines = []
     for row in rows:
-        name, stated = row.result.name + (" (stale)" if row.stale else ""), row.result.selection
+        name, stated = shown_name(row), row.result.selection
         if stated is None:
-            lines.append([name, *["–"] * (len(patterns) + 5)])
+            lines.append(Line([name, *["–"] * (len(patterns) + 5)]))
             continue
         found, counts = selection[row.result.name], [str(len(row.result.seeds)), str(stated.pictures)]
         for measure in stated.value:
             values = [number(stated.patterns[measure][pattern]) for pattern in patterns]
             mean = accuracy_cell(stated.value[measure], spread(found.seed_values(measure).tolist()))
-            lines.append([name, SCORERS[measure], *values, mean, interval_cell(stated.interval[measure]), *counts])
-    return ["", "scorer", *patterns, "mean", "95 % interval", "seeds", "pairs"], lines
+            interval = interval_cell(stated.interval[measure])
+            lines.append(Line([name, SCORERS[measure], *values, mean, interval, *counts]))
+    return lines
 
 
 def section(rows: Sequence[Row], selection: Mapping[str, Measures], differences: Differences) -> list[str]:
     """The lines of results/README.md about image selection."""
-    header, lines = table_of(rows, selection)
-    text = [f"### {HEADING}", "", *EXPLANATION.splitlines(), "", *markdown_table(header, lines, left=2)]
+    text = [f"### {HEADING}", "", *EXPLANATION.splitlines(), "", *markdown(_sheet(rows, selection))]
     if len(selection) > 1:
         text += ["", "Paired differences:", "", *difference_table(rows, selection, differences)]
     return text
 
 
-def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
+def _json(rows: Sequence[Row]) -> list[dict[str, Any]]:
     """``{name, selection: {measure: {value, interval, patterns}}, seeds, pairs}`` for each row.
 
     value in percent, mean over seeds; interval: the two bounds of its 95 % interval; patterns: pattern -> percent; a
@@ -142,23 +136,20 @@ def as_json(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return lines
 
 
-def as_csv(rows: Sequence[Row], selection: Mapping[str, Measures]) -> str:
-    """One line for each row and scorer; percent with four digits."""
-    patterns = next(iter(selection.values())).labels
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerow(["name", "measure", *patterns, "mean", "spread", "low", "high", "seeds", "pairs", "stale"])
+def _csv(rows: Sequence[Row], selection: Mapping[str, Measures], patterns: Sequence[str]) -> list[list[object]]:
+    """One line for each row and scorer."""
+    lines: list[list[object]] = [
+        ["name", "measure", *patterns, "mean", "spread", "low", "high", "seeds", "pairs", "stale"]
+    ]
     for row in rows:
         found = row.result.selection
         for name, value in ({} if found is None else found.value).items():
             assert found is not None
             deviation = spread(selection[row.result.name].seed_values(name).tolist())
-            by_pattern = [found.patterns[name][pattern] for pattern in patterns]
-            numbers = [*by_pattern, value, deviation, *found.interval[name]]
-            cells = ["" if number is None else f"{number:.4f}" for number in numbers]
+            values = [*(found.patterns[name][pattern] for pattern in patterns), value, deviation, *found.interval[name]]
             seeds = " ".join(map(str, row.result.seeds))
-            writer.writerow([row.result.name, name, *cells, seeds, found.pictures, "; ".join(row.stale)])
-    return stream.getvalue()
+            lines.append([row.result.name, name, *values, seeds, found.pictures, "; ".join(row.stale)])
+    return lines
 
 
 def notes(rows: Sequence[Row]) -> list[str]:

@@ -1,30 +1,36 @@
-"""The table of the stored rows: markdown, JSON, CSV, for a terminal; and results/README.md.
+"""The table of the stored rows, and what stands below it.
 
 Nothing here depends on the clock, the locale or the machine: the same result files give the same bytes.
 """
 
 from __future__ import annotations
 
-import csv
-import io
-import json
-import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from rich.console import Console
 from rich.table import Table
 
 from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.evaluation.statistics import COLUMNS, bootstrap, smallest_detectable_gain
 from spatialbench.relations import RELATIONS
+from spatialbench.report.differences import Differences
 from spatialbench.report.rows import Reported, Row, read_reported, read_rows
+from spatialbench.report.sheet import (
+    Cell,
+    Line,
+    Sheet,
+    accuracy_cell,
+    check_format,
+    interval_cell,
+    number,
+    show,
+    write,
+)
 from spatialbench.results import STORED_BUDGET
 
-FORMATS = ("text", "md", "json", "csv")
 TITLES = {**{relation: relation.capitalize() for relation in RELATIONS}, "all": "All", "macro": "macro"}
 DISCORDANCES = (0.1, 0.2, 0.3)
 
@@ -42,7 +48,7 @@ def table(
     Args:
         results: folder of the result files and of reported.yaml.
         benchmarks: folder of the pages and tracks, by which stale rows are found.
-        format: ``text`` for a terminal, ``md``, ``json``, ``csv``.
+        format: one of ``sheet.FORMATS``.
         reported: set the papers' numbers beside ours.
         budget: ``full`` for the stored rows.
 
@@ -51,22 +57,7 @@ def table(
     """
     check_format(format)
     rows = stored_rows(Path(results), Path(benchmarks), track, budget)
-    shown = read_papers(Path(results)) if reported else []
-    if format == "json":
-        for note in stale_notes(rows):  # the form has no place for it
-            print(note, file=sys.stderr)
-        return json.dumps(as_json(rows, shown), indent=2) + "\n"
-    if format == "csv":
-        return as_csv(rows, shown)
-    if format == "md":
-        return "\n".join([*markdown(rows, shown), "", *notes(rows)]) + "\n"
-    return as_text(rows, shown)
-
-
-def check_format(format: str) -> None:
-    """Raises SpatialbenchError unless it is one of ``FORMATS``."""
-    if format not in FORMATS:
-        raise SpatialbenchError(f"unknown format {format!r}: one of {', '.join(FORMATS)}")
+    return write(sheet_of(rows, read_papers(Path(results)) if reported else []), format)
 
 
 def stored_rows(results: Path, benchmarks: Path, track: str, budget: str) -> list[Row]:
@@ -100,154 +91,107 @@ def stale_notes(rows: Sequence[Row]) -> list[str]:
     ]
 
 
-# ----------------------------------------------------------------------------------------------------------- cells
+# ----------------------------------------------------------------------------------------------------------- sheet
 
 
-def number(value: float | None, digits: int = 1) -> str:
-    """Fixed digits with a point whatever the locale; a dash where there is nothing."""
-    return "–" if value is None else f"{value:.{digits}f}"
-
-
-def accuracy_cell(mean: float | None, spread: float | None) -> str:
-    """``66.7 ± 0.4``: mean and standard deviation over seeds."""
-    return number(mean) if spread is None else f"{number(mean)} ± {number(spread)}"
-
-
-def interval_cell(bounds: Sequence[float] | None) -> str:
-    return "–" if bounds is None else f"{number(bounds[0])} to {number(bounds[1])}"
-
-
-def own_cells(row: Row) -> list[str]:
-    result, spread = row.result, row.result.spread()
-    cells = [accuracy_cell(result.accuracy[column], spread[column]) for column in COLUMNS]
-    return [
-        result.name + (" (stale)" if row.stale else ""),
-        *cells,
-        interval_cell(result.interval["all"]),
-        str(len(result.seeds)),
-        str(result.n),
-    ]
-
-
-def paper_cells(paper: Reported) -> list[str]:
-    return [f"{paper.name}, {paper.paper}", *(number(paper.column(column)) for column in COLUMNS), "", "", ""]
-
-
+BEST = "Emphasis (a star in a terminal): the best of its column, where the paired test tells it from the second."
 HEADER = ("", *TITLES.values(), "95 % interval of All", "seeds", "n")
 
 
-def lines_of(rows: Sequence[Row], papers: Sequence[Reported]) -> list[tuple[list[str], bool]]:
-    """The lines of a table, each with whether it is a paper's; papers stand below the row of the same name."""
+def sheet_of(rows: Sequence[Row], papers: Sequence[Reported] = (), differences: Differences | None = None) -> Sheet:
+    """The table of rows; the best of a column is bold where it can be told from the second.
+
+    Args:
+        papers: set below the row of the same name.
+        differences: of these rows; None: made here.
+    """
+    differences = Differences(rows) if differences is None else differences
+    best = {column: differences.best(column) for column in COLUMNS}
+    first = rows[0].result
+    return Sheet(
+        title=f"{first.track}, budget {first.budget}: accuracy in %",
+        header=HEADER,
+        lines=_lines(rows, papers, best),
+        notes=[*notes(rows), *(["", BEST] if any(best.values()) else [])],
+        data=[*map(_row_json, rows), *map(_paper_json, papers)],
+        rows=_csv(rows, papers, best),
+    )
+
+
+def _lines(rows: Sequence[Row], papers: Sequence[Reported], best: Mapping[str, str | None]) -> list[Line]:
     lines = []
     for row in rows:
-        lines.append((own_cells(row), False))
-        lines += [(paper_cells(paper), True) for paper in papers if paper.name == row.result.name]
+        lines.append(Line(_own_cells(row, best)))
+        lines += [_paper_line(paper) for paper in papers if paper.name == row.result.name]
     ours = {row.result.name for row in rows}
-    return lines + [(paper_cells(paper), True) for paper in papers if paper.name not in ours]
+    return lines + [_paper_line(paper) for paper in papers if paper.name not in ours]
 
 
-# ---------------------------------------------------------------------------------------------------------- formats
-
-
-def markdown(rows: Sequence[Row], papers: Sequence[Reported] = ()) -> list[str]:
-    """The lines of a markdown table; the papers' rows in italics."""
-    lines = [
-        [f"*{cell}*" if cell and paper else cell for cell in cells] if paper else cells
-        for cells, paper in lines_of(rows, papers)
+def _own_cells(row: Row, best: Mapping[str, str | None]) -> list[Cell | str]:
+    result, spread = row.result, row.result.spread()
+    cells = [
+        Cell(accuracy_cell(result.accuracy[column], spread[column]), best[column] == result.name) for column in COLUMNS
     ]
-    return markdown_table(HEADER, lines)
+    return [shown_name(row), *cells, interval_cell(result.interval["all"]), str(len(result.seeds)), str(result.n)]
 
 
-def markdown_table(header: Sequence[str], lines: Sequence[Sequence[str]], left: int = 1) -> list[str]:
-    """The lines of a markdown table; the first ``left`` columns stand to the left, the others to the right."""
-    rule = [*["---"] * left, *["---:"] * (len(header) - left)]
-    return [f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in (header, rule, *lines)]
+def _paper_line(paper: Reported) -> Line:
+    cells = [f"{paper.name}, {paper.paper}", *(number(paper.column(column)) for column in COLUMNS), "", "", ""]
+    return Line(cells, paper=True)
 
 
-def as_json(rows: Sequence[Row], papers: Sequence[Reported] = ()) -> list[dict[str, Any]]:
-    """``{name, accuracy: {close, ..., all, macro}, interval, seeds, n}`` for each row.
+def shown_name(row: Row) -> str:
+    """The name of a row, marked where it is stale."""
+    return row.result.name + (" (stale)" if row.stale else "")
 
-    accuracy in percent, mean over seeds; interval: the two bounds of the 95 % interval of All in percent; seeds: the
-    seeds; n: records of the test. A paper's row also has paper, table and row, and no interval.
-    """
-    ours = [
-        {
-            "name": row.result.name,
-            "accuracy": row.result.accuracy,
-            "interval": row.result.interval["all"],
-            "seeds": row.result.seeds,
-            "n": row.result.n,
-        }
-        for row in rows
-    ]
-    theirs: list[dict[str, Any]] = [
-        {
-            "name": paper.name,
-            "accuracy": {column: _rounded(paper.column(column)) for column in COLUMNS},
-            "interval": None,
-            "seeds": [],
-            "n": None,
-            "paper": paper.paper,
-            "table": paper.table,
-            "row": paper.row,
-        }
-        for paper in papers
-    ]
-    return ours + theirs
+
+def _row_json(row: Row) -> dict[str, Any]:
+    """``{name, accuracy: {close, ..., all, macro}, interval, seeds, n}``: accuracy in percent, mean over seeds; the two
+    bounds of the 95 % interval of All in percent; the seeds; records of the test."""
+    result = row.result
+    return {
+        "name": result.name,
+        "accuracy": result.accuracy,
+        "interval": result.interval["all"],
+        "seeds": result.seeds,
+        "n": result.n,
+    }
+
+
+def _paper_json(paper: Reported) -> dict[str, Any]:
+    """The same of a paper's row, without interval, and where it stands."""
+    return {
+        "name": paper.name,
+        "accuracy": {column: _rounded(paper.column(column)) for column in COLUMNS},
+        "interval": None,
+        "seeds": [],
+        "n": None,
+        "paper": paper.paper,
+        "table": paper.table,
+        "row": paper.row,
+    }
 
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def as_csv(rows: Sequence[Row], papers: Sequence[Reported] = ()) -> str:
-    """One line for each row; percent with four digits; for every column accuracy, spread over seeds, low, high."""
-    stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    columns = [f"{column}{part}" for column in COLUMNS for part in ("", "_spread", "_low", "_high")]
-    writer.writerow(["name", "paper", *columns, "seeds", "n", "stale"])
+def _csv(rows: Sequence[Row], papers: Sequence[Reported], best: Mapping[str, str | None]) -> list[list[object]]:
+    """One line for each row; for every column accuracy, spread over seeds, low, high; the columns it is best in."""
+    parts = [f"{column}{part}" for column in COLUMNS for part in ("", "_spread", "_low", "_high")]
+    lines: list[list[object]] = [["name", "paper", *parts, "seeds", "n", "stale", "best"]]
     for row in rows:
         result, spread = row.result, row.result.spread()
         values: list[float | None] = []
         for column in COLUMNS:
             values += [result.accuracy[column], spread[column], *(result.interval[column] or (None, None))]
-        cells = ["" if value is None else f"{value:.4f}" for value in values]
+        won = " ".join(column for column in COLUMNS if best[column] == result.name)
         seeds = " ".join(map(str, result.seeds))
-        writer.writerow([result.name, "", *cells, seeds, result.n, "; ".join(row.stale)])
+        lines.append([result.name, "", *values, seeds, result.n, "; ".join(row.stale), won])
     for paper in papers:
-        found = [paper.column(column) for column in COLUMNS]
-        cells = [cell for value in found for cell in ("" if value is None else f"{value:.4f}", "", "", "")]
-        writer.writerow([paper.name, paper.paper, *cells, "", "", ""])
-    return stream.getvalue()
-
-
-def as_text(rows: Sequence[Row], papers: Sequence[Reported] = ()) -> str:
-    """For a terminal."""
-    first = rows[0].result
-    drawn = Table(title=f"{first.track}, budget {first.budget}: accuracy in %", title_justify="left")
-    for position, title in enumerate(HEADER):
-        drawn.add_column(title, justify="right" if position else "left", no_wrap=True)
-    for cells, paper in lines_of(rows, papers):
-        drawn.add_row(*cells, style="dim" if paper else None)
-    return render(drawn) + "\n".join(notes(rows)) + "\n"
-
-
-def render(drawn: Table) -> str:
-    """A rich table as text, as wide as it needs; colours only where the terminal has them."""
-    needed = Console(width=1000).measure(drawn).maximum
-    console = Console(width=max(needed, Console().width))
-    with console.capture() as capture:
-        console.print(drawn)
-    return capture.get()
-
-
-def show(drawn: Table, footer: str = "") -> None:
-    """Prints a table of one run, a hundred columns wide at least, and a line below it."""
-    console = Console()
-    console = console if console.width >= 100 else Console(width=100)
-    console.print(drawn)
-    if footer:
-        console.print(footer, highlight=False)
+        values = [value for column in COLUMNS for value in (paper.column(column), None, None, None)]
+        lines.append([paper.name, paper.paper, *values, "", "", "", ""])
+    return lines
 
 
 # ------------------------------------------------------------------------------------------------------------ notes

@@ -11,7 +11,7 @@ from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.measures import MeasureResampler
 from spatialbench.evaluation.statistics import Interval, Resampler
 from spatialbench.report.claims import Claim, Verdict, judge, read_claims
-from spatialbench.report.differences import Differences, Gain
+from spatialbench.report.differences import Differences, Gain, stream
 from spatialbench.report.measures import measures_of
 from spatialbench.report.readme import readme
 from spatialbench.report.rows import read_rows
@@ -19,6 +19,8 @@ from spatialbench.results import read_outcomes, read_result
 from tests import fakes
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+BY_NAME = (stream("b"), stream("a"))
+"""How the rows b and a draw their seeds."""
 CLAIM = {"claim": "B is better.", "paper": "Someone 2024", "track": "rooms", "row": "b", "than": "a"}
 
 
@@ -73,7 +75,7 @@ def test_verdicts_on_the_pair_table(folders: tuple[Path, Path]) -> None:
     assert [one.state for one in (higher, lower, other_way)] == ["held", "not held", "held"]
     paths = [folders[0] / f"rooms/{name}.json" for name in "ab"]
     a, b = (read_outcomes(path, read_result(path)) for path in paths)
-    expected = Resampler(a.relation, a.cluster).difference(b.margins, a.margins, (1, 0))  # by their places in the table
+    expected = Resampler(a.relation, a.cluster).difference(b.margins, a.margins, BY_NAME)
     assert higher.gain == Gain(expected.gain["all"], expected.interval["all"])  # type: ignore[arg-type]
 
 
@@ -90,7 +92,7 @@ def test_verdicts_on_a_measure(folders: tuple[Path, Path]) -> None:
     a, b = fakes.measures_of("a"), fakes.measures_of("b", level=0.8)
     (found,) = verdicts(folders, claim("higher", "box_top1"))
     assert found.state == "held"
-    expected = MeasureResampler(a.scenes).difference(b.ratios["box_top1"], a.ratios["box_top1"], (1, 0))
+    expected = MeasureResampler(a.scenes).difference(b.ratios["box_top1"], a.ratios["box_top1"], BY_NAME)
     assert found.gain == Gain(*expected)
     states = [
         one.state

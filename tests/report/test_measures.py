@@ -14,12 +14,15 @@ import pytest
 from spatialbench.commands import RUN
 from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.measures import SELECTION, TITLES, MeasureResampler, Measures
+from spatialbench.report.differences import stream
 from spatialbench.report.measures import measures_table, print_measures
 from spatialbench.report.readme import readme
 from spatialbench.results import read_measures, read_result
 from tests import fakes
 
 NAMES = ["box_top1", "same_mask", "image_r1"]
+BY_NAME = (stream("b"), stream("a"))
+"""How the rows b and a draw their seeds."""
 
 
 @pytest.fixture
@@ -215,7 +218,7 @@ def test_differences_minus_the_first_row_with_measures(folders: tuple[Path, Path
     bold = re.fullmatch(r"\*\*\+(\d+\.\d) \(\+(\d+\.\d) to \+(\d+\.\d)\)\*\*", cells(table[2])[1])
     assert bold is not None
     assert float(bold[1]) == pytest.approx(gain, abs=0.051)
-    _, interval = MeasureResampler(a.scenes).difference(b.ratios["box_top1"], a.ratios["box_top1"], (1, 0))
+    _, interval = MeasureResampler(a.scenes).difference(b.ratios["box_top1"], a.ratios["box_top1"], BY_NAME)
     assert [float(bold[2]), float(bold[3])] == pytest.approx(list(interval), abs=0.051)
     assert re.fullmatch(r"[+-]\d\.\d \(-\d+\.\d to \+\d+\.\d\)", cells(table[3])[1])
 

@@ -14,7 +14,7 @@ from spatialbench.commands import RUN
 from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.measures import MeasureResampler
 from spatialbench.report.claims import Claim, judge
-from spatialbench.report.differences import Differences, Gain
+from spatialbench.report.differences import Differences, Gain, stream
 from spatialbench.report.measures import measures_of
 from spatialbench.report.readme import readme
 from spatialbench.report.rows import read_rows
@@ -23,6 +23,8 @@ from spatialbench.results import read_result
 from tests import fakes
 
 PATTERNS = ["left", "colour", "presence"]
+BY_NAME = (stream("b"), stream("a"))
+"""How the rows b and a draw their seeds."""
 
 
 @pytest.fixture
@@ -110,7 +112,7 @@ def test_claims_can_name_it_and_are_judged_paired(folders: tuple[Path, Path]) ->
     verdict = judge(claim, rows, differences)
     assert verdict.state == "held"
     a, b = fakes.selection_of("a"), fakes.selection_of("b", level=0.9)
-    expected = MeasureResampler(a.scenes).difference(b.ratios["select_cls"], a.ratios["select_cls"], (1, 0))
+    expected = MeasureResampler(a.scenes).difference(b.ratios["select_cls"], a.ratios["select_cls"], BY_NAME)
     assert verdict.gain == Gain(*expected)
     assert differences.between("b", "a", "box_top1") is None  # b was not measured
     assert differences.between("plain", "a", "box_top1") is not None

@@ -75,7 +75,7 @@ def test_markdown_cells(folders: tuple[Path, Path]) -> None:
     cells = [cell.strip() for cell in lines[2].split("|")[1:-1]]
     result = read_result(folders[0] / "rooms/b.json")
     assert cells[0] == "b"
-    assert cells[3] == f"{result.accuracy['left']:.1f} ± {result.spread()['left']:.1f}"
+    assert cells[3] == f"**{result.accuracy['left']:.1f} ± {result.spread()['left']:.1f}**"  # told from the second
     assert cells[9] == "{:.1f} to {:.1f}".format(*(result.interval["all"] or ()))
     assert cells[10:] == ["3", "120"]
     single = [cell.strip() for cell in lines[4].split("|")[1:-1]]

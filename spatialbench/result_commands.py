@@ -1,0 +1,29 @@
+"""The commands on stored rows: compare."""
+
+from __future__ import annotations
+
+from spatialbench.arguments import FORMATS, Parser
+
+
+def compare(argv: list[str]) -> int:
+    """``spatialbench compare``."""
+    parser = Parser("compare", "two stored rows record by record: difference, interval, exact tests, verdict")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="two rows: is the first better than the second?")
+    parser.add_argument("--all", action="store_true", help="every pair of rows as one matrix")
+    parser.add_argument("--column", metavar="RELATION", help="of the matrix: a relation, or all (default)")
+    parser.add_argument("--format", default="text", choices=FORMATS)
+    parser.add_argument("--track", default="rooms", help="default: rooms")
+    parser.add_argument("--budget", default="full", help="default: full, the stored rows")
+    parser.add_argument("--results", default="results", metavar="FOLDER", help="default: results")
+    parser.add_argument("--benchmarks", default="benchmarks", metavar="FOLDER", help="default: benchmarks")
+    o = parser.parse_args(argv)
+    if len(o.rows) != (0 if o.all else 2):
+        parser.error("give two rows (spatialbench compare spatial_attn clip_finetune), or --all alone")
+    if o.column and not o.all:
+        parser.error("--column belongs to --all: two rows are compared in every column")
+    from spatialbench.report import compare as report
+
+    where = (o.results, o.benchmarks, o.track, o.format, o.budget)
+    text = report.compare_all(*where, o.column or "all") if o.all else report.compare(o.rows[0], o.rows[1], *where)
+    print(text, end="")
+    return 0
