@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -149,9 +150,9 @@ class VFM(nn.Module):
         if not todo:
             return
         keys = list(todo)
-        with progress(f"tokens of {self.name}", len(keys), "images") as advance:
-            size = 2 * math.prod(self.token_shape)
-            rows_of_shard = max(_CHUNK, min(_SHARD, _SHARD_BYTES // size // _CHUNK * _CHUNK))
+        rows_of_shard = max(_CHUNK, min(_SHARD, _SHARD_BYTES // (2 * math.prod(self.token_shape)) // _CHUNK * _CHUNK))
+        shown = progress(f"tokens of {self.name}", len(keys), "images") if rank == 0 else nullcontext(lambda _: None)
+        with shown as advance:
             for start in range(0, len(keys), rows_of_shard):
                 shard = keys[start : start + rows_of_shard]
                 parts = []
@@ -174,7 +175,7 @@ class VFM(nn.Module):
 
     @torch.no_grad()
     def _compute(self, x: Tensor) -> Tensor:
-        """Tokens bfloat16 [B, L, T, D], computed in float32 (a GPU: TF32, finer than bfloat16) in chunks of one size."""
+        """Tokens bfloat16 [B, L, T, D], computed in float32 (TF32 on a GPU, finer than bfloat16), in chunks of one size."""
         chunks = []
         with torch.autocast(x.device.type, enabled=False), tensor_cores(x.device):
             for chunk in x.split(_CHUNK):
