@@ -175,7 +175,7 @@ class VFM(nn.Module):
 
     @torch.no_grad()
     def _compute(self, x: Tensor) -> Tensor:
-        """Tokens bfloat16 [B, L, T, D], computed in float32 (TF32 on a GPU, finer than bfloat16), in chunks of one size."""
+        """Tokens bfloat16 [B, L, T, D], computed in float32 (a GPU: TF32, finer than they) in chunks of one size."""
         chunks = []
         with torch.autocast(x.device.type, enabled=False), tensor_cores(x.device):
             for chunk in x.split(_CHUNK):
