@@ -1,4 +1,4 @@
-"""What happens around a training: the clock, the progress bar, the metrics file, and the way out on Ctrl-C."""
+"""What happens around a training: the clock, the progress bar, the metrics file, what Ctrl-C is turned into."""
 
 from __future__ import annotations
 
@@ -65,41 +65,6 @@ class Interruptions(AbstractContextManager["Interruptions"]):
         if not self.deferred or self.pending is not None:
             raise Interrupted(signum)
         self.pending = signum
-
-
-class StopAfterStep(Callback):
-    """Saves last.ckpt and leaves when a signal came during the step."""
-
-    def __init__(self, interruptions: Interruptions, checkpoint: Path) -> None:
-        self.interruptions = interruptions
-        self.checkpoint = checkpoint
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.interruptions.deferred = True
-
-    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
-        self._leave(trainer)
-
-    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if self.interruptions.deferred:
-            self._leave(trainer)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self.interruptions.deferred = False
-        self._leave(trainer)
-
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
-        self.interruptions.deferred = False
-
-    def _leave(self, trainer: Trainer) -> None:
-        pending = self.interruptions.pending
-        if trainer.world_size > 1:  # every rank stops at the same step
-            stop = trainer.strategy.reduce_boolean_decision(pending is not None, all=False)
-        else:
-            stop = pending is not None
-        if stop:
-            trainer.save_checkpoint(self.checkpoint)
-            raise Interrupted(pending or signal.SIGTERM, trainer.global_step)
 
 
 class Stamp(Callback):

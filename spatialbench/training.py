@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule
-from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from spatialbench import provenance
@@ -26,7 +25,6 @@ from spatialbench.callbacks import (
     StageClock,
     Stamp,
     StepProgress,
-    StopAfterStep,
     keep_best,
 )
 from spatialbench.data.region_sets import RegionSet
@@ -51,6 +49,7 @@ from spatialbench.runs import (
     sweep,
     to_score,
 )
+from spatialbench.saving import StepCheckpoint, StopAfterStep
 from spatialbench.scoring import (
     measure_again,
     measure_into,
@@ -229,7 +228,7 @@ def _callbacks(resolved: Resolved, clock: StageClock, interruptions: Interruptio
         callbacks.append(StepProgress(resolved.page.name))
     if trainer.get("enable_checkpointing") is not False:
         callbacks.append(
-            ModelCheckpoint(last.parent, last.stem, every_n_train_steps=every, enable_version_counter=False)
+            StepCheckpoint(last.parent, last.stem, every_n_train_steps=every, enable_version_counter=False)
         )
         callbacks += keep_best(resolved)
     return callbacks
