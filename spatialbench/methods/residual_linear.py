@@ -41,7 +41,8 @@ class ResidualLinear(ConnectedMethod):
     Args:
         student: ``<open_clip model>[:<weights>]``, for instance ``rooms-student``, ``ViT-L-14-336-quickgelu:openai``,
             a config file ``my.json:my.safetensors``; ``:random`` for random weights.
-        vfm: ``<timm model>[:<weights>]``, for instance ``rooms-vfm``, ``vit_large_patch14_dinov2:file.pth``.
+        vfm: ``<timm model>[:<weights>]``, for instance ``rooms-vfm``, ``vit_large_patch14_dinov2:depth-anything-v2``,
+            ``vit_base_patch14_dinov2:file.pth``.
         cache: keep the VFM's tokens of every image on disk; false computes them in every step, for sets that are too
             large for the disk.
         connect: which of query, key, value are connected.

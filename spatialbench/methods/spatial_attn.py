@@ -44,8 +44,8 @@ class SpatialAttention(ConnectedMethod):
     Args:
         student: ``<open_clip model>[:<weights>]``, for instance ``rooms-student``, ``ViT-L-14-336-quickgelu:openai``,
             a config file ``my.json:my.safetensors``; ``:random`` for random weights.
-        vfm: ``<timm model>[:<weights>]``, for instance ``rooms-vfm``, ``vit_large_patch14_dinov2:file.pth``;
-            as many heads as the student.
+        vfm: ``<timm model>[:<weights>]``, for instance ``rooms-vfm``, ``vit_large_patch14_dinov2:depth-anything-v2``,
+            ``vit_base_patch14_dinov2:file.pth``; as many heads as the student.
         cache: keep the VFM's tokens of every image on disk; false computes them in every step, for sets that are too
             large for the disk.
         value_connection: add (5), a zero-initialised linear map from the VFM's values to CLIP's in every block.

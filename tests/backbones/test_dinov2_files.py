@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from timm.layers import SwiGLUPacked
 from timm.models import register_model
-from timm.models.vision_transformer import VisionTransformer
+from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor
 from transformers import (
     DepthAnythingConfig,
@@ -202,6 +202,19 @@ def test_another_size_is_transformers_own(size: int, tmp_path: Path) -> None:
     vfm = load_vfm(f"spatialbench_dinov2:{tmp_path / 'model.safetensors'}", size, cache=False)
     assert vfm.grid == (size // PATCH, size // PATCH)
     check_blocks(vfm, model.backbone, size)
+
+
+@pytest.mark.parametrize("size", [84, 42])
+def test_another_size_in_timms_layout_is_timms_own(size: int, tmp_path: Path) -> None:
+    """timm's model made at that size, its weights brought there by timm's own filter."""
+    native = scrambled(_dinov2())
+    save_file(native.state_dict(), tmp_path / "timm.safetensors")
+    vfm = load_vfm(f"spatialbench_dinov2:{tmp_path / 'timm.safetensors'}", size, cache=False)
+    other = _dinov2(img_size=size).eval()
+    other.load_state_dict(checkpoint_filter_fn(native.state_dict(), other))
+    x = pixels(vfm, size)
+    with torch.no_grad():
+        torch.testing.assert_close(vfm.model.forward_features(x), other.forward_features(x), rtol=1e-5, atol=1e-5)
 
 
 def cubic(distance: float) -> float:

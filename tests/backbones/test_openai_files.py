@@ -7,11 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from open_clip.model import build_model_from_openai_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from spatialbench.backbones.clip import load_clip
+from spatialbench.backbones.clip import TextTokenizer, load_clip
 from spatialbench.backbones.openai_files import openai_state
+from spatialbench.backbones.towers import encode_image, encode_text
 from spatialbench.errors import SpatialbenchError
 from tests.models import images, student
 
@@ -94,3 +96,18 @@ def test_other_files_are_left_to_open_clip(tmp_path: Path) -> None:
         assert torch.equal(found.visual.proj, model.visual.proj)
     with pytest.raises(SpatialbenchError, match="cannot be loaded"):
         load_clip(f"{spec.removesuffix(':random')}:{tmp_path / 'damaged.pt'}")
+
+
+@pytest.mark.parametrize("kind", ["archive", "state"])
+def test_both_towers_are_open_clips_reading_of_an_openai_state(kind: str, tmp_path: Path) -> None:
+    """open_clip builds the model from the state itself, QuickGELU and all, as OpenAI's own code does."""
+    vision = '{"layers": 2, "width": 64, "head_width": 64}'
+    spec = student("openai-golden", vision=vision, text='{"width": 64, "heads": 1}', quick_gelu=True)
+    weights = state(spec)
+    upstream = build_model_from_openai_state_dict(dict(weights | NUMBERS)).float()
+    found = load_clip(f"{spec.removesuffix(':random')}:{saved(kind, weights, tmp_path / 'ViT.pt')}")
+    x, tokens = images(2).float() / 255, TextTokenizer(spec)(["The sofa is left of the bed.", "The lamp."])
+    with torch.no_grad():
+        torch.testing.assert_close(encode_image(found, x), upstream.encode_image(x), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(encode_text(found, tokens), upstream.encode_text(tokens), rtol=1e-4, atol=1e-5)
+    assert found.logit_scale.equal(upstream.logit_scale)
