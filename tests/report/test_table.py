@@ -17,8 +17,10 @@ import pytest
 
 from spatialbench.errors import SpatialbenchError
 from spatialbench.relations import RELATIONS
+from spatialbench.report.differences import Differences
 from spatialbench.report.readme import readme, write_readme
-from spatialbench.report.rows import read_reported
+from spatialbench.report.rows import read_reported, read_rows
+from spatialbench.report.sheet import FORMATS
 from spatialbench.report.table import print_run, table
 from spatialbench.results import read_result
 from tests import fakes
@@ -108,6 +110,47 @@ def test_text_for_a_terminal(folders: tuple[Path, Path]) -> None:
     assert "rooms, budget full" in text
     assert "b, Someone 2024" in text
     assert "Smallest paired gain" in text
+
+
+def test_the_best_is_marked_only_where_it_can_be_told_from_the_second(
+    folders: tuple[Path, Path],
+) -> None:
+    """b, far above the others, in every format; with a second row as good, none."""
+    differences = Differences(read_rows(*folders, "rooms"))
+    best = [column for column in COLUMNS if differences.verdict("b", "cc", column) == "better"]
+    assert {"left", "all", "macro"} < set(best)
+    assert (
+        "close" not in best
+    )  # 20 records of a single seed beside it: the interval excludes 0, the corrected p does not
+    (line,) = [line for line in table(*folders, format="md").splitlines() if line.startswith("| b |")]
+    cells = [cell.strip() for cell in line.split("|")[2:10]]
+    assert [column for column, cell in zip(COLUMNS, cells, strict=True) if cell.startswith("**")] == best
+    assert "Emphasis (a star in a terminal): the best of its column" in table(*folders, format="md")
+    assert table(*folders, format="text").count(" * ") == len(best)
+    assert table(*folders, format="latex").count(r"\textbf{") == len(best)
+    assert table(*folders, format="html").count("<strong>") == len(best)
+    rows = list(csv.DictReader(io.StringIO(table(*folders, format="csv"))))
+    assert [row["best"] for row in rows] == [" ".join(best), "", ""]
+    (folders[1] / "bb.yaml").write_text(fakes.page_text())
+    fakes.store(folders[0], "bb", folders[1], shift=2.0)
+    text = table(*folders, format="md")
+    assert "**" not in text
+    assert "Emphasis" not in text
+    assert not any(row["best"] for row in csv.DictReader(io.StringIO(table(*folders, format="csv"))))
+
+
+def test_what_stands_below_and_beside_is_there_in_every_format(
+    folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The data, what the benchmark can resolve, and the papers' numbers; JSON and CSV tell the notes on stderr."""
+    for format in FORMATS:
+        capsys.readouterr()
+        text = table(*folders, format=format, reported=True)
+        notes = capsys.readouterr().err if format in ("json", "csv") else text
+        assert f"data {'f' * 16}, captions" in notes
+        assert "Smallest paired gain that one seed can show" in notes
+        assert "51.2" in text
+        assert "Someone 2024" in text
 
 
 def test_the_papers_numbers_stand_below_ours(folders: tuple[Path, Path]) -> None:
