@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
@@ -15,8 +16,12 @@ KINDS = ("measures", "selection")
 """Fields of a result that a file beside it bears out: ``<row>.measures.npz``, ``<row>.selection.npz``."""
 
 
+INTERVAL_TOLERANCE = 0.2
+"""Percentage points by which a stored interval may differ from the recomputed one."""
+
+
 def file_name(row: str, kind: str) -> str:
-    """The file of one of ``KINDS`` beside the result of a row."""
+    """The file of the outcomes, or of one of ``KINDS``, beside the result of a row."""
     return f"{row}.{kind}.npz"
 
 
@@ -73,7 +78,7 @@ def load(path: Path, result: Result, kind: str) -> Measures | None:
 
 
 def recount(path: Path, result: Result, kind: str, measures: Measures) -> None:
-    """Raises unless digest, seeds, pictures and values are those of ``measures``."""
+    """Raises unless digest, seeds, pictures, values and intervals are those of ``measures``."""
     stated: MeasuresFile = getattr(result, kind)
     refuse = partial(disagree, path, "measures", stated.file)
     if measures.seeds != len(result.seeds):
@@ -96,6 +101,22 @@ def recount(path: Path, result: Result, kind: str, measures: Measures) -> None:
                     refuse(f"{kind}.patterns.{name}.{pattern}", stated.patterns[name][pattern], value)
     if stated.sha256 != measures.digest:
         refuse(f"{kind}.sha256", stated.sha256, measures.digest)
+    draws = MeasureResampler(measures.scenes)
+    for name, ratio in measures.ratios.items():
+        if apart(stated.interval[name], interval := draws.interval(ratio)):
+            refuse(f"{kind}.interval.{name}", stated.interval[name], shown(interval))
+
+
+def apart(stated: Sequence[float] | None, found: Sequence[float] | None) -> bool:
+    """Whether a stored interval is not the recomputed one."""
+    if stated is None or found is None:
+        return (stated is None) != (found is None)
+    return max(abs(one - other) for one, other in zip(stated, found, strict=True)) > INTERVAL_TOLERANCE
+
+
+def shown(interval: Sequence[float] | None) -> list[float] | None:
+    """An interval as a result file has it."""
+    return None if interval is None else [round(bound, 3) for bound in interval]
 
 
 def disagree(path: Path, what: str, file: str, field: str, stated: object, found: object) -> NoReturn:

@@ -11,7 +11,6 @@ Letters: S seeds, N records.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -24,16 +23,18 @@ from spatialbench.errors import SpatialbenchError, write_atomic
 from spatialbench.evaluation.measures import Measures
 from spatialbench.evaluation.outcomes import RunOutcomes, check_records, digest, npz_bytes, read_npz
 from spatialbench.evaluation.scores import Scores, count
-from spatialbench.evaluation.statistics import accuracy, bootstrap
+from spatialbench.evaluation.statistics import COLUMNS, accuracy, bootstrap
 from spatialbench.result_measures import (
     ADVICE,
     KINDS,
+    apart,
     disagree,
     file_name,
     load,
     measures_file,
     recount,
     selection_file,
+    shown,
 )
 from spatialbench.result_schema import ADDED, SCHEMA_VERSION, OutcomesFile, Result, SeedRun
 from spatialbench.schema import dump_json, load_json, parse
@@ -198,6 +199,10 @@ def read_result(path: Path) -> Result:
         )
     if result.name != path.stem:
         raise SpatialbenchError(f"{path}: field 'name': says {result.name!r}; give the file back its name")
+    for kind in ("outcomes", *KINDS):
+        stated, wanted = getattr(result, kind), file_name(result.name, kind)
+        if stated is not None and stated.file != wanted:
+            raise SpatialbenchError(f"{path}: field '{kind}.file': expected {wanted}, found {stated.file}; {ADVICE}")
     return result
 
 
@@ -238,7 +243,7 @@ def read_selection(path: Path, result: Result) -> Measures | None:
 
 
 def _recount(path: Path, result: Result, outcomes: ResultOutcomes) -> None:
-    """Raises unless digest, counts, averages and accuracies of ``result`` are those of ``outcomes``."""
+    """Raises unless digest, counts, averages, accuracies and intervals of ``result`` are those of ``outcomes``."""
     refuse = partial(disagree, path, "outcomes", result.outcomes.file)
     for index, (run, scores) in enumerate(zip(result.runs, outcomes.scores(), strict=True)):
         for relation, counts in scores.relations.items():
@@ -254,8 +259,12 @@ def _recount(path: Path, result: Result, outcomes: ResultOutcomes) -> None:
     content = digest(outcomes.arrays())
     if result.outcomes.records != len(outcomes.record_ids):
         refuse("outcomes.records", result.outcomes.records, len(outcomes.record_ids))
-    if not re.fullmatch("[0-9a-f]{64}", result.outcomes.sha256) or result.outcomes.sha256 != content:
+    if result.outcomes.sha256 != content:
         refuse("outcomes.sha256", result.outcomes.sha256, content)
+    bounds = bootstrap(outcomes.margins, outcomes.relation, outcomes.cluster)
+    for column in COLUMNS:
+        if apart(result.interval[column], bounds[column]):
+            refuse(f"interval.{column}", result.interval[column], shown(bounds[column]))
 
 
 def list_results(results: Path, track: str, budget: str = STORED_BUDGET) -> list[Path]:

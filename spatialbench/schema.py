@@ -21,13 +21,14 @@ T = TypeVar("T")
 
 
 def load_json(path: Path, advice: str) -> Any:
-    """Parses a JSON file; NaN and infinity, which JSON does not have, are refused.
+    """Parses a JSON file; NaN and infinity, which JSON does not have, and a key given twice are refused.
 
     Raises:
         SpatialbenchError: missing, unreadable or truncated, with line and column; ``advice`` says what to do.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_no_constant)
+        text = path.read_text(encoding="utf-8")
+        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_once)
     except FileNotFoundError as error:
         raise SpatialbenchError(f"{path}: no such file; {advice}") from error
     except json.JSONDecodeError as error:
@@ -39,6 +40,14 @@ def load_json(path: Path, advice: str) -> Any:
 
 def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands there twice")
+    return found
 
 
 def dump_json(value: Any) -> str:

@@ -163,6 +163,50 @@ def test_numbers_edited_by_hand_are_refused(
         read_outcomes(stored, read_result(stored))
 
 
+def test_an_interval_edited_by_hand_is_refused(stored: Path) -> None:
+    """By more than 0.2 points, which another machine's rounding never comes to."""
+    low, high = read_result(stored).interval["left"] or (0.0, 0.0)
+    edit(stored, lambda d: d["interval"].update(left=[low, high + 0.1]))
+    read_outcomes(stored, read_result(stored))
+    for wrong in ([low, high - 0.3], None):
+        edit(stored, lambda d, wrong=wrong: d["interval"].update(left=wrong))
+        with pytest.raises(SpatialbenchError, match=r"field 'interval\.left': says .* but the outcomes give \[\d"):
+            read_outcomes(stored, read_result(stored))
+
+
+def test_a_row_under_another_name_is_refused(stored: Path, tmp_path: Path) -> None:
+    """The file of another row copied and renamed inside: its outcomes are still the other's."""
+    other = fakes.store(tmp_path / "results", "other", tmp_path / "benchmarks", fakes.measures_of("other"))
+    shutil.copy(other, stored)
+    with pytest.raises(SpatialbenchError, match="field 'name': says 'other'; give the file back its name"):
+        read_result(stored)
+    edit(stored, lambda d: d.update(name="clip"))
+    message = r"field 'outcomes\.file': expected clip\.outcomes\.npz, found other\.outcomes\.npz; restore it from git"
+    with pytest.raises(SpatialbenchError, match=message):
+        read_result(stored)
+    edit(stored, lambda d: d["outcomes"].update(file="clip.outcomes.npz"))
+    with pytest.raises(SpatialbenchError, match=r"field 'measures\.file': expected clip\.measures\.npz, found"):
+        read_result(stored)
+    edit(stored, lambda d: d["measures"].update(file="clip.measures.npz"))
+    with pytest.raises(
+        SpatialbenchError, match=r"the file was edited, or clip\.outcomes.npz belongs to another result"
+    ):
+        read_outcomes(stored, read_result(stored))
+
+
+def test_a_key_given_twice_is_refused(stored: Path) -> None:
+    """What a merge by hand leaves behind; JSON's own rule, the last one wins, would hide it."""
+    text = stored.read_text()
+    stored.write_text(text.replace('"budget": "full"', '"budget": "full",\n "budget": "quick"'))
+    with pytest.raises(
+        SpatialbenchError, match=r"clip\.json: cannot be read \('budget' stands there twice\); restore it"
+    ):
+        read_result(stored)
+    stored.write_text("<<<<<<< ours\n" + text)
+    with pytest.raises(SpatialbenchError, match=r"not valid JSON \(.*line 1 column 1\)"):
+        read_result(stored)
+
+
 def test_outcomes_of_another_row_are_refused(stored: Path, tmp_path: Path) -> None:
     other = fakes.store(tmp_path / "results", "other", tmp_path / "benchmarks")
     shutil.copy(other.with_name("other.outcomes.npz"), stored.with_name("clip.outcomes.npz"))
@@ -293,6 +337,18 @@ def test_version_1_is_read_as_a_row_without_measures(stored: Path) -> None:
     assert (result.schema_version, result.measures, result.selection) == (3, None, None)
     write_result(stored, result, read_outcomes(stored, result))
     assert json.loads(stored.read_text())["schema_version"] == 3
+
+
+def test_version_2_is_read_as_a_row_with_measures_and_without_selection(measured: Path) -> None:
+    expected = read_result(measured)
+    edit(measured, lambda d: (d.update(schema_version=2), d.pop("selection")))
+    result = read_result(measured)
+    assert result == expected
+    assert result.measures is not None
+    assert read_measures(measured, result) is not None
+    edit(measured, lambda d: d.update(selection=None))
+    with pytest.raises(SpatialbenchError, match="field 'selection': unknown in schema_version 2"):
+        read_result(measured)
 
 
 def test_version_1_knew_no_measures(stored: Path) -> None:

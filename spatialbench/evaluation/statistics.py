@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -94,14 +95,18 @@ def _columns(sums: _Sums, weights: np.ndarray, seeds: np.ndarray | None = None) 
     return np.column_stack([single, micro, macro])
 
 
+@lru_cache(maxsize=4)  # the rows of a table draw the same scenes, 25 MB of the rooms' test
 def draws(seed: tuple[int, ...], size: int, resamples: int) -> np.ndarray:
-    """float64 [resamples, size]: how often each of ``size`` things came in ``size`` draws with replacement.
+    """float64 [resamples, size], not to be changed: how often each of ``size`` things came in ``size`` draws with
+    replacement.
 
     From raw PCG64 words, whose stream numpy never changes (NEP 19); a table comes out the same with every version.
     """
     words = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(resamples * size) % np.uint64(size)
     cells = words.astype(np.int64) + size * np.repeat(np.arange(resamples), size)
-    return np.bincount(cells, minlength=size * resamples).reshape(resamples, size).astype(np.float64)
+    found = np.bincount(cells, minlength=size * resamples).reshape(resamples, size).astype(np.float64)
+    found.flags.writeable = False
+    return found
 
 
 @dataclass(frozen=True)

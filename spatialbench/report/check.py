@@ -4,17 +4,13 @@ from __future__ import annotations
 
 import sys
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-import numpy as np
-
 from spatialbench.collect import collect, load_measures, load_selection
 from spatialbench.errors import SpatialbenchError
-from spatialbench.evaluation.measures import MeasureResampler
 from spatialbench.evaluation.outcomes import RunOutcomes
-from spatialbench.evaluation.statistics import COLUMNS, Interval, bootstrap
 from spatialbench.experiment import Resolved, resolve
 from spatialbench.pages import Page, Track
 from spatialbench.report.measures import check_measured_alike
@@ -34,8 +30,6 @@ from spatialbench.runs import RunRecord
 from spatialbench.stale import Today
 
 SMOKE = "smoke"
-INTERVAL_TOLERANCE = 0.2
-"""Percentage points by which a stored interval may differ from the recomputed one."""
 
 Fit = Callable[[Resolved, bool], RunRecord]
 
@@ -108,33 +102,15 @@ def check_row(path: Path, today: Today) -> tuple[list[str], Result | None]:
     """The problems of one result file, and the result where it can be read."""
     try:
         result = read_result(path)
-        outcomes = read_outcomes(path, result)
-        beside = {kind: load(path, result, kind) for kind in KINDS}
     except SpatialbenchError as error:
         return [str(error)], None
-    problems = [f"{path}: stale, {reason}; spatialbench run {result.page}" for reason in today.stale(result)]
-    bounds = bootstrap(outcomes.margins, outcomes.relation, outcomes.cluster)
-    problems += [
-        f"{path}: field 'interval.{column}': says {result.interval[column]} but the outcomes give {bounds[column]}"
-        for column in COLUMNS
-        if _apart(result.interval[column], bounds[column])
-    ]
-    for kind, measures in beside.items():
-        if measures is None:
-            continue
-        draws = MeasureResampler(measures.scenes)
-        for name, ratio in measures.ratios.items():
-            stated, found = getattr(result, kind).interval[name], draws.interval(ratio)
-            if _apart(stated, found):
-                problems.append(f"{path}: field '{kind}.interval.{name}': says {stated} but the measures give {found}")
-    return problems, result
-
-
-def _apart(stated: Sequence[float] | None, found: Interval | None) -> bool:
-    """Whether a stored interval is not the recomputed one."""
-    if stated is None or found is None:
-        return (stated is None) != (found is None)
-    return bool(np.abs(np.subtract(stated, found)).max() > INTERVAL_TOLERANCE)
+    try:
+        read_outcomes(path, result)
+        for kind in KINDS:
+            load(path, result, kind)
+    except SpatialbenchError as error:
+        return [str(error)], result
+    return [f"{path}: stale, {reason}; spatialbench run {result.page}" for reason in today.stale(result)], result
 
 
 def check_readme(results: Path, benchmarks: Path) -> list[str]:
