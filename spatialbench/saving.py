@@ -13,16 +13,40 @@ from spatialbench.callbacks import Interrupted, Interruptions
 
 
 class StepCheckpoint(ModelCheckpoint):
-    """Lightning's, which after a resume would also write in the middle of accumulated gradients, and lose them."""
+    """Lightning's, behind whole steps and behind the validation that is due.
+
+    Lightning's own would, after a resume, also write in the middle of accumulated gradients, and lose them; and one
+    that is written before a validation says that it was made, so that a start from there leaves it out.
+    """
+
+    _step, _due = 0, False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         super().on_train_start(trainer, pl_module)
         self._step = trainer.global_step
 
-    def on_train_batch_end(self, trainer: Trainer, *args: Any, **kwargs: Any) -> None:
-        if trainer.global_step != self._step:
-            self._step = trainer.global_step
-            super().on_train_batch_end(trainer, *args, **kwargs)
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self._step:
+            return
+        self._step, self._due = trainer.global_step, _validates_now(trainer)
+        if not self._due:
+            super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        super().on_validation_end(trainer, pl_module)
+        if self._due:
+            self._due = False
+            super().on_train_batch_end(trainer, pl_module, None, None, 0)
+
+
+def _validates_now(trainer: Trainer) -> bool:
+    """Whether a validation follows this batch, where they come every so many batches, whatever the epoch."""
+    every = trainer.val_check_batch
+    if not trainer.enable_validation or trainer.check_val_every_n_epoch is not None or not isinstance(every, int):
+        return False
+    return (trainer.fit_loop.total_batch_idx + 1) % every == 0
 
 
 class StopAfterStep(Callback):

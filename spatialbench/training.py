@@ -227,10 +227,10 @@ def _callbacks(resolved: Resolved, clock: StageClock, interruptions: Interruptio
     if trainer.get("enable_progress_bar") is not False:
         callbacks.append(StepProgress(resolved.page.name))
     if trainer.get("enable_checkpointing") is not False:
+        callbacks += keep_best(resolved)  # before last.ckpt, which knows then what was best
         callbacks.append(
             StepCheckpoint(last.parent, last.stem, every_n_train_steps=every, enable_version_counter=False)
         )
-        callbacks += keep_best(resolved)
     return callbacks
 
 

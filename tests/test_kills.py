@@ -21,7 +21,7 @@ LEFT = {
     "first step": False,
     "fifth step": 4,
     "backward": 3,
-    "validation": 3,
+    "validation": 2,
     "first checkpoint": False,
     "fourth checkpoint": 3,
     "before the rename": 2,
@@ -62,6 +62,9 @@ def test_a_killed_run_goes_on_to_the_same_end(folder: Path, point: str) -> None:
     moments = [checkpoint["optimizer_states"][0]["state"] for checkpoint in checkpoints]
     for number, state in moments[0].items():
         assert torch.equal(state["exp_avg_sq"], moments[1][number]["exp_avg_sq"])
+    lines = [(each.run_dir / "metrics.jsonl").read_text().splitlines() for each in (whole, again)]
+    kept = [[line for line in each if "val/" in line] for each in lines]
+    assert kept[0] == kept[1], "every validation once"
     assert not list(again.run_dir.glob(".*")), "nothing half written stays"
 
 
