@@ -18,7 +18,7 @@ VARIANTS = [variant for size in SIZES for variant in variants(size)]
 @pytest.mark.parametrize("variant", VARIANTS, ids=lambda variant: f"{variant.size} {variant.name}")
 def test_a_variant_is_a_configuration(variant: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    _, _, page, _, track, _, budget, *flags = variant.arguments(tmp_path, "coco_dryrun")  # type: ignore[attr-defined]
+    _, _, page, _, track, _, budget, *flags = variant.arguments(tmp_path, "embspatial_dryrun")  # type: ignore[attr-defined]
     plain = resolve(page, track, budget)
     run = resolve(page, track, budget, overrides=flag_overrides(plain, flags))
     data, finetuning = run.data_arguments, run.config["model"]["init_args"]["finetuning"]
