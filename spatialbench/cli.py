@@ -34,6 +34,7 @@ COMMANDS = {
     "table": "the table of the stored rows",
     "compare": "two stored rows record by record: difference, interval, exact tests, verdict; --all: every pair",
     "check-results": "are the stored rows current, and do smoke runs repeat?",
+    "reproduce": "run again what made a stored row, and say whether it came out",
     "list": "the pages, their paper, command, cost, and the state of the stored row",
     "data": "data check FILE.json | data export --out FILE.json | data download NAME: published data sets",
     "doctor": "what this machine can run, what is missing, and the command that mends it; no network",
@@ -79,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _interrupted(argv: Sequence[str], signum: int, step: int | None) -> int:
     where = "" if step is None else f" at step {step}, which is saved"
-    resumable = argv[:1] in (["fit"], ["run"]) or argv[:2] == ["data", "download"]
+    resumable = argv[:1] in (["fit"], ["run"], ["reproduce"]) or argv[:2] == ["data", "download"]
     again = "; the same command goes on from there: " if resumable else ""
     command = f"spatialbench {shlex.join(word for word in argv if word != '--force')}" if again else ""
     print(f"\nspatialbench: stopped{where}{again}{command}", file=sys.stderr)

@@ -1,4 +1,4 @@
-"""The commands around the table: run, table, compare, check-results, list, data, doctor, maps, contexts."""
+"""The commands around the table: run, table, compare, check-results, reproduce, list, data, doctor, maps, contexts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 
 from spatialbench.arguments import FORMATS, Parser, did_you_mean
 from spatialbench.errors import SpatialbenchError
-from spatialbench.result_commands import compare
+from spatialbench.result_commands import compare, reproduce
 
 
 def _run(argv: list[str]) -> int:
@@ -265,6 +265,7 @@ RUN: dict[str, Callable[[list[str]], int]] = {
     "table": _table,
     "compare": compare,
     "check-results": _check_results,
+    "reproduce": reproduce,
     "list": _list,
     "data": _data,
     "doctor": _doctor,

@@ -29,6 +29,16 @@ def commit() -> tuple[str, bool]:
     return head, bool(changed)
 
 
+def changed_since(commit: str) -> list[str] | None:
+    """The files of this package that differ now from a commit, and those that it lacks; None where git does not know
+    the commit."""
+    package = Path(__file__).resolve().parent
+    try:
+        return _git(package, "diff", "--name-only", "--relative", commit, "--", ".").splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
 def versions() -> dict[str, str]:
     """Versions of Python, of this package and of what computes the numbers."""
     from spatialbench import __version__

@@ -1,4 +1,4 @@
-"""The commands on stored rows: compare."""
+"""The commands on stored rows: compare, reproduce."""
 
 from __future__ import annotations
 
@@ -27,3 +27,18 @@ def compare(argv: list[str]) -> int:
     text = report.compare_all(*where, o.column or "all") if o.all else report.compare(o.rows[0], o.rows[1], *where)
     print(text, end="")
     return 0
+
+
+def reproduce(argv: list[str]) -> int:
+    """``spatialbench reproduce``."""
+    parser = Parser("reproduce", "run again what made a stored row, from nothing, and say whether it came out")
+    parser.add_argument("row", metavar="RESULT.json", help="the stored row, as results/rooms/clip_finetune.json")
+    parser.add_argument("--seed", type=int, metavar="N", help="one of the row's (default: its first)")
+    parser.add_argument("--benchmarks", default="benchmarks", metavar="FOLDER", help="default: benchmarks")
+    parser.add_argument(
+        "--out", default="runs/reproduced", metavar="FOLDER", help="for the run and its row (default: runs/reproduced)"
+    )
+    o = parser.parse_args(argv)
+    from spatialbench.report.reproduce import reproduce as again
+
+    return again(o.row, o.seed, o.benchmarks, o.out)

@@ -68,7 +68,9 @@ def test_help_is_quick() -> None:
     assert result.stdout.splitlines()[-1] == "False"
 
 
-@pytest.mark.parametrize("name", ["fit", "validate", "test", "predict", "run", "table", "check-results", "list"])
+@pytest.mark.parametrize(
+    "name", ["fit", "validate", "test", "predict", "run", "table", "compare", "check-results", "reproduce", "list"]
+)
 def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert f"spatialbench {name}" in output(capsys, name, "--help")
 

@@ -2,36 +2,27 @@
 
 from __future__ import annotations
 
-import sys
 import tempfile
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from spatialbench.collect import collect, load_measures, load_selection
 from spatialbench.errors import SpatialbenchError
-from spatialbench.evaluation.outcomes import RunOutcomes
-from spatialbench.experiment import Resolved, resolve
 from spatialbench.pages import Page, Track
 from spatialbench.report.measures import check_measured_alike
 from spatialbench.report.readme import readme
-from spatialbench.report.repeat import compare
+from spatialbench.report.repeat import Fit, compare, make_again, say
 from spatialbench.report.rows import check_mergeable
 from spatialbench.result_measures import KINDS, file_name, load
 from spatialbench.result_schema import Result
 from spatialbench.results import (
-    ResultOutcomes,
     list_results,
     read_outcomes,
     read_result,
     result_path,
 )
-from spatialbench.runs import RunRecord
 from spatialbench.stale import Today
 
 SMOKE = "smoke"
-
-Fit = Callable[[Resolved, bool], RunRecord]
 
 
 def check_results(
@@ -154,21 +145,7 @@ def _repeat(results: Path, page: Page, track: Track, fit: Fit, runs: Path) -> li
         return [f"{path}: no stored smoke result; spatialbench run {page.path} --track {track.name} --budget smoke"]
     stored = read_result(path)
     before = read_outcomes(path, stored)
-    records, outcomes = [], []
-    for seed in stored.seeds:
-        resolved = resolve(page, track, SMOKE, seed, runs=runs)
-        start = resolved.init_from
-        if start is not None and not RunRecord.read(start.run_dir).finished:
-            fit(start, False)
-        say(f"smoke run of {resolved.label}")
-        records.append(fit(resolved, False))
-        outcomes.append(RunOutcomes.load(records[-1].outcomes))
-    fresh = collect(page, track, SMOKE, records, outcomes, load_measures(page, records), load_selection(page, records))
-    found = compare(stored, before, fresh, ResultOutcomes.join(outcomes))
+    made = make_again(page, track, SMOKE, stored.seeds, runs, fit)
+    found = compare(stored, before, made.result, made.outcomes)
     say(f"smoke run of {page.name}: {found.summary}")
     return [f"smoke run of {page.name} on {track.name}: {problem}" for problem in found.problems]
-
-
-def say(line: str) -> None:
-    """A line for the person at the terminal."""
-    print(line, file=sys.stderr, flush=True)

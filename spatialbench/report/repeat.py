@@ -18,14 +18,26 @@ Letters: S seeds, N records.
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from spatialbench.collect import collect, load_measures, load_selection
+from spatialbench.evaluation.measures import Measures
+from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.evaluation.statistics import COLUMNS, paired_difference
+from spatialbench.experiment import Resolved, resolve
+from spatialbench.pages import Page, Track
 from spatialbench.relations import RELATIONS
 from spatialbench.result_schema import MeasuresFile, Result
 from spatialbench.results import ResultOutcomes
+from spatialbench.runs import RunRecord
+
+Fit = Callable[[Resolved, bool], RunRecord]
+"""Makes one run: ``spatialbench.training.fit``."""
 
 SAME_DRIFT = 0.01
 """A run on the same machine and versions repeats bit for bit; this is the rounding to float16, and room for threads."""
@@ -36,6 +48,42 @@ FLIP_MARGIN = 0.1
 SAME_POINTS, OTHER_POINTS, OTHER_PICTURES = 0.01, 2.0, 2
 """Percentage points by which a measure may move on the same machine and versions, and elsewhere: there so many pictures
 may change their answer besides."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A row made again, not stored: what ``results.write_result`` takes."""
+
+    result: Result
+    outcomes: ResultOutcomes
+    measures: Measures | None
+    selection: Measures | None
+
+
+def make_again(page: Page, track: Track, budget: str, seeds: Sequence[int], runs: Path, fit: Fit) -> Made:
+    """The row of a page, from runs in the folder ``runs``; those that are there and finished are not run again.
+
+    Raises:
+        SpatialbenchError: a run failed, or the runs do not belong together.
+    """
+    records, outcomes = [], []
+    for seed in seeds:
+        resolved = resolve(page, track, budget, seed, runs=runs)
+        start = resolved.init_from
+        if start is not None and not RunRecord.read(start.run_dir).finished:
+            fit(start, False)
+        say(f"{budget} run of {resolved.label}")
+        records.append(fit(resolved, False))
+        outcomes.append(RunOutcomes.load(records[-1].outcomes))
+    found = load_measures(page, records), load_selection(page, records)
+    result = collect(page, track, budget, records, outcomes, *found)
+    joined = [None if measures is None else Measures.join(measures) for measures in found]
+    return Made(result, ResultOutcomes.join(outcomes), *joined)
+
+
+def say(line: str) -> None:
+    """A line for the person at the terminal."""
+    print(line, file=sys.stderr, flush=True)
 
 
 @dataclass(frozen=True)
