@@ -34,7 +34,6 @@ __all__ = ["DEFAULTS", "Batch", "FineTuning", "Method"]
 
 DEFAULTS = FineTuning()
 _CAPTIONS_AT_ONCE = 1024
-_STUDENT = "student."
 
 
 class Method(LightningModule):
@@ -250,7 +249,7 @@ class Method(LightningModule):
         Raises:
             SpatialbenchError: there is no student, or it is of another architecture.
         """
-        student = part_of(weights, self.state_dict(), _STUDENT, label)
+        student = part_of(weights, self.state_dict(), "student.", label)
         self.load_state_dict(student, strict=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
