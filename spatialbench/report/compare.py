@@ -244,14 +244,6 @@ def _matrix(rows: Sequence[Row], pairs: Sequence[Pair], left_out: Sequence[str],
     cells |= {(one.b, one.a): Cell(f"{0 - one.gain.points:+.1f}", one.verdict != SAME) for one in pairs}
     names, stale = [row.result.name for row in rows], stale_notes(rows)
     first = rows[0].result
-    data = [
-        {
-            **{"a": one.a, "b": one.b, "difference": round(one.gain.points, 4)},
-            "interval": [round(bound, 4) for bound in one.gain.interval],
-            **{"p": significant(one.p), "p_holm": significant(one.holm), "verdict": one.verdict},
-        }
-        for one in pairs
-    ]
     return Sheet(
         title=f"{first.track}, budget {first.budget}: {TITLES[column]}, row minus column in points",
         header=["", *map(str, range(1, len(names) + 1))],
@@ -268,7 +260,7 @@ def _matrix(rows: Sequence[Row], pairs: Sequence[Pair], left_out: Sequence[str],
             f"Emphasis (a star in a terminal): the paired interval excludes 0 and p, corrected for {len(pairs)} pairs "
             "(Holm), is 0.05 at most.",
         ],
-        data=data,
+        data=[_pair_json(one) for one in pairs],
         rows=[
             ["a", "b", "difference", "low", "high", "p", "p_holm", "verdict"],
             *(
@@ -277,3 +269,11 @@ def _matrix(rows: Sequence[Row], pairs: Sequence[Pair], left_out: Sequence[str],
             ),
         ],
     )
+
+
+def _pair_json(one: Pair) -> dict[str, Any]:
+    return {
+        **{"a": one.a, "b": one.b, "difference": round(one.gain.points, 4)},
+        "interval": [round(bound, 4) for bound in one.gain.interval],
+        **{"p": significant(one.p), "p_holm": significant(one.holm), "verdict": one.verdict},
+    }
