@@ -77,7 +77,7 @@ def load_clip(spec: str, pooled: bool = False) -> open_clip.CLIP:
 
 
 def published(spec: str) -> WeightFile | str | None:
-    """Where the weights of ``spec`` come from: a pinned file, or the repository of the Hub that open_clip takes them from.
+    """Where the weights of ``spec`` come from: a pinned file, or the Hub's repository that open_clip takes them from.
 
     None: shipped or random weights, or a file. The network is not asked.
 
