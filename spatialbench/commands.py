@@ -13,7 +13,9 @@ from pathlib import Path
 
 from spatialbench.arguments import FORMATS, Parser, did_you_mean
 from spatialbench.errors import SpatialbenchError
+from spatialbench.report.html.command import report
 from spatialbench.result_commands import compare, reproduce
+from spatialbench.trust_commands import controls
 
 
 def _run(argv: list[str]) -> int:
@@ -264,6 +266,7 @@ RUN: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
     "table": _table,
     "compare": compare,
+    "report": report,
     "check-results": _check_results,
     "reproduce": reproduce,
     "list": _list,
@@ -271,5 +274,6 @@ RUN: dict[str, Callable[[list[str]], int]] = {
     "doctor": _doctor,
     "maps": _maps,
     "contexts": _contexts,
+    "controls": controls,
 }
 """Command -> what runs it."""

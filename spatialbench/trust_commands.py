@@ -1,0 +1,33 @@
+"""The commands that say what a number and its weights are worth: controls, export, subsets."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+
+from spatialbench.arguments import FORMATS, Parser
+
+
+def controls(argv: list[str]) -> int:
+    """``spatialbench controls``: 1 where an exact control does not hold."""
+    parser = Parser("controls", "scorers that know nothing, and changes of the test whose effect is known before")
+    add = parser.add_argument
+    add("--config", default="benchmarks/clip_zeroshot.yaml", metavar="PAGE.yaml", help="default: clip_zeroshot's")
+    add("--track", default="rooms", help="name or path of the track (default: rooms)")
+    add("--budget", default="full", help="smoke, quick or full (default: full, the rows of the table)")
+    add("--seed", type=int, metavar="N", help="default: the track's first seed")
+    add("--ckpt_path", metavar="FILE|LAST", help="default: the newest run, where the page needs one")
+    add("--runs", default="runs", metavar="FOLDER", help="where the run folders are (default: runs)")
+    add("--results", default="results", metavar="FOLDER", help="default: results")
+    add("--write", action="store_true", help="store them beside the track's rows, for the table")
+    add("--format", default="text", choices=FORMATS)
+    options = parser.parse_args(argv)
+    from spatialbench.controls import command
+    from spatialbench.controls.rows import BrokenControl
+
+    try:
+        command.run(options, shlex.join(["spatialbench", "controls", *argv]))
+    except BrokenControl as error:
+        print(f"spatialbench: {error}", file=sys.stderr)
+        return 1
+    return 0
