@@ -33,7 +33,6 @@ COMMANDS = {
     "run": "pages x seeds: fit, test and result file; what is done is skipped",
     "table": "the table of the stored rows",
     "compare": "two stored rows record by record: difference, interval, exact tests, verdict; --all: every pair",
-    "report": "all of it as one HTML file that needs no network: table, figures, verdicts, records, provenance",
     "check-results": "are the stored rows current, and do smoke runs repeat?",
     "reproduce": "run again what made a stored row, and say whether it came out",
     "list": "the pages, their paper, command, cost, and the state of the stored row",

@@ -13,7 +13,6 @@ from pathlib import Path
 
 from spatialbench.arguments import FORMATS, Parser, did_you_mean
 from spatialbench.errors import SpatialbenchError
-from spatialbench.report.html.command import report
 from spatialbench.result_commands import compare, reproduce
 from spatialbench.trust_commands import controls
 
@@ -266,7 +265,6 @@ RUN: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
     "table": _table,
     "compare": compare,
-    "report": report,
     "check-results": _check_results,
     "reproduce": reproduce,
     "list": _list,
