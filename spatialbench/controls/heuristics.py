@@ -76,7 +76,7 @@ def is_rooms(record_set: RecordSet) -> bool:
 
 
 def depth(record_set: RecordSet) -> np.ndarray:
-    """close, far of the rooms: mean of the rendered depth map inside the masks of the two objects, float16 as stored."""
+    """close, far of the rooms: mean of the rendered depth inside the masks of the two objects, float16 as stored."""
     from spatialbench.data.rooms import load  # the renderer is not needed for files
 
     split = record_set.name.partition("/")[2]

@@ -126,4 +126,3 @@ def _counts(found: np.ndarray, record_set: RecordSet) -> dict[str, Count]:
 def relations(record_set: RecordSet) -> np.ndarray:
     """str [N]."""
     return np.asarray([record.relation for record in record_set.records], dtype=np.str_)
-

@@ -62,9 +62,7 @@ def _flipped(box: Box, width: float) -> Box:
     return replace(box, x=width - box.x - box.w)
 
 
-def _changed(
-    record_set: RecordSet, how: str, records: Sequence[Record], images: np.ndarray | None = None
-) -> RecordSet:
+def _changed(record_set: RecordSet, how: str, records: Sequence[Record], images: np.ndarray | None = None) -> RecordSet:
     return RecordSet(
         f"{record_set.name}, {how}",
         record_set.images if images is None else images,
