@@ -38,6 +38,7 @@ def _table(argv: list[str]) -> int:
     parser.add_argument("--reported", action="store_true", help="set the papers' own numbers beside ours")
     parser.add_argument("--measures", action="store_true", help="regions, dense quality and retrieval instead")
     parser.add_argument("--selection", action="store_true", help="image selection on pairs of pictures instead")
+    parser.add_argument("--controls", action="store_true", help="scorers that know nothing, and the ceiling, instead")
     parser.add_argument("--track", default="rooms", help="default: rooms")
     parser.add_argument("--budget", default="full", help="default: full, the stored rows")
     parser.add_argument("--results", default="results", metavar="FOLDER", help="default: results")
@@ -48,6 +49,13 @@ def _table(argv: list[str]) -> int:
         from spatialbench.report.readme import write_readme
 
         print(write_readme(o.results, o.benchmarks))
+        return 0
+    from spatialbench.report.controls import below_table, controls_table
+
+    if o.controls:
+        if o.measures or o.selection or o.reported:
+            parser.error("--controls is a table of its own: leave the other out")
+        print(controls_table(o.results, o.benchmarks, o.track, o.format), end="")
         return 0
     if o.measures or o.selection:
         if o.measures and o.selection:
@@ -64,6 +72,7 @@ def _table(argv: list[str]) -> int:
     from spatialbench.report.table import table
 
     print(table(o.results, o.benchmarks, o.track, o.format, o.reported, o.budget), end="")
+    print(below_table(o.results, o.benchmarks, o.track, o.budget, o.format), end="")
     return 0
 
 

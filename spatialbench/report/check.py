@@ -8,6 +8,7 @@ from pathlib import Path
 
 from spatialbench.errors import SpatialbenchError
 from spatialbench.pages import Page, Track
+from spatialbench.report.controls import problems as check_controls
 from spatialbench.report.measures import check_measured_alike
 from spatialbench.report.readme import readme
 from spatialbench.report.repeat import Fit, compare, make_again, say
@@ -40,7 +41,7 @@ def check_results(
         today = Today.read(benchmarks)
     except SpatialbenchError as error:
         return [str(error)]
-    problems = check_stored(results, today) + check_readme(results, benchmarks)
+    problems = check_stored(results, today) + check_controls(results, today) + check_readme(results, benchmarks)
     return problems + (check_smoke(results, today, fit) if smoke else [])
 
 

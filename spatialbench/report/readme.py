@@ -10,6 +10,7 @@ from spatialbench.errors import write_atomic
 from spatialbench.evaluation.measures import Measures
 from spatialbench.evaluation.statistics import COLUMNS
 from spatialbench.report import claims as claims_report
+from spatialbench.report import controls as controls_report
 from spatialbench.report import measures as measures_report
 from spatialbench.report import selection as selection_report
 from spatialbench.report.claims import Claim, read_claims
@@ -72,7 +73,8 @@ def readme(results: Path, benchmarks: Path) -> str:
         SpatialbenchError: a damaged row, rows of different data, or a wrong file of papers or claims.
     """
     papers = read_papers(results)
-    claims = read_claims(results / "claims.yaml", Today.read(benchmarks).tracks)
+    today = Today.read(benchmarks)
+    claims = read_claims(results / "claims.yaml", today.tracks)
     sections = [INTRODUCTION]
     for folder in sorted(path for path in results.glob("*") if any(path.glob("*.outcomes.npz"))):
         rows = read_rows(results, benchmarks, folder.name, STORED_BUDGET, [paper.name for paper in papers])
@@ -81,7 +83,8 @@ def readme(results: Path, benchmarks: Path) -> str:
         measures = measures_report.measures_of(results, rows)
         selection = measures_report.measures_of(results, rows, "selection")
         own = [claim for claim in claims if claim.track == folder.name]
-        sections.append("\n".join(_section(folder.name, rows, papers, measures, selection, own)) + "\n")
+        controls = controls_report.section(results, folder.name, today)
+        sections.append("\n".join(_section(folder.name, rows, papers, measures, selection, own, controls)) + "\n")
     if len(sections) == 1:
         sections.append("No rows yet: `spatialbench run benchmarks/*.yaml --budget full`.\n")
     return "\n".join(sections)
@@ -94,10 +97,12 @@ def _section(
     measures: Mapping[str, Measures],
     selection: Mapping[str, Measures],
     claims: Sequence[Claim],
+    controls: Sequence[str],
 ) -> list[str]:
     differences = Differences(rows, measures, selection)
     sheet = sheet_of(rows, (), differences)
     lines = [f"## {track}", "", *markdown(sheet), "", *sheet.notes, ""]
+    lines += [*controls, ""] if controls else []
     lines += ["### 95 % intervals", "", *_interval_table(rows), ""]
     if len(rows) > 1:
         lines += ["### Paired differences on All", "", *_difference_table(rows, differences), ""]
