@@ -41,6 +41,7 @@ COMMANDS = {
     "maps": "a figure: what the token under a point of a picture is alike to, page beside page",
     "contexts": "is a page's dense map better when it is averaged over contexts (no training)?",
     "controls": "scorers that know nothing, exchanged captions, mirrored pictures: a broken one fails",
+    "export": "the enhanced CLIP of a page as an ordinary checkpoint of open_clip or transformers",
 }
 VERB_OPTIONS = (
     *("--config", "--track", "--budget", "--seed", "--runs", "--ckpt_path", "--force"),

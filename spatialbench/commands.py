@@ -14,7 +14,7 @@ from pathlib import Path
 from spatialbench.arguments import FORMATS, Parser, did_you_mean
 from spatialbench.errors import SpatialbenchError
 from spatialbench.result_commands import compare, reproduce
-from spatialbench.trust_commands import controls
+from spatialbench.trust_commands import controls, export
 
 
 def _run(argv: list[str]) -> int:
@@ -282,5 +282,6 @@ RUN: dict[str, Callable[[list[str]], int]] = {
     "maps": _maps,
     "contexts": _contexts,
     "controls": controls,
+    "export": export,
 }
 """Command -> what runs it."""

@@ -31,3 +31,22 @@ def controls(argv: list[str]) -> int:
         print(f"spatialbench: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def export(argv: list[str]) -> int:
+    """``spatialbench export``."""
+    parser = Parser("export", "the enhanced CLIP of a page as an ordinary checkpoint, compared with the method")
+    add = parser.add_argument
+    add("folder", metavar="DIR", help="a new folder")
+    add("--config", required=True, metavar="PAGE.yaml", help="the page")
+    add("--to", required=True, choices=("open_clip", "hf"), help="of which library: open_clip, or transformers (hf)")
+    add("--track", default="rooms", help="name or path of the track (default: rooms)")
+    add("--budget", default="quick", help="whose run: smoke, quick or full (default: quick)")
+    add("--seed", type=int, metavar="N", help="default: the track's first seed")
+    add("--ckpt_path", metavar="FILE|LAST", help="default: the newest run, where the page needs one")
+    add("--runs", default="runs", metavar="FOLDER", help="where the run folders are (default: runs)")
+    options = parser.parse_args(argv)
+    from spatialbench import export as exporting
+
+    exporting.run(options)
+    return 0

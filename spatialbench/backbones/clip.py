@@ -1,5 +1,5 @@
 """The student: an open_clip model, its tokenizer and the pixels it expects. The only importer of open_clip beside
-clip_files.py."""
+clip_files.py and clip_export.py."""
 
 from __future__ import annotations
 
@@ -151,6 +151,15 @@ def resize_mode(model: open_clip.CLIP) -> Resize:
     """How the model's own preprocessing makes a picture square."""
     modes: dict[str, Resize] = {"shortest": "crop", "squash": "squash", "longest": "letterbox"}
     return modes[model.visual.preprocess_cfg["resize_mode"]]
+
+
+def open_clip_name(spec: str) -> str:
+    """The name by which open_clip knows the model of a spec.
+
+    Raises:
+        SpatialbenchError: it knows none.
+    """
+    return _split(spec)[0]
 
 
 def _split(spec: str) -> tuple[str, str | None]:
