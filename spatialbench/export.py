@@ -107,6 +107,8 @@ def export(model: Method, form: str, folder: Path, told: dict[str, object] | Non
             read = read_open_clip(made)
         _compare(model, form, *read)
         (made / ORIGIN).write_text(json.dumps(told or {}, indent=2) + "\n", encoding="utf-8")
+        for path in made.iterdir():
+            path.chmod(0o644)  # safetensors leaves 0600, which hides a shared folder from its other users
         if folder.exists():
             folder.rmdir()
         shutil.move(made, folder)

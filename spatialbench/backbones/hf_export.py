@@ -103,9 +103,8 @@ def clip_tokenizer(simple: Any) -> Any:
 
     names = {"<start_of_text>": START, "<end_of_text>": END}
     vocabulary = {names.get(token, token): number for token, number in simple.encoder.items()}
-    merges = [tuple(pair) for pair in simple.bpe_ranks if len(pair) == 2]
-    options = {"model_max_length": simple.context_length, "pad_token": END}
-    return CLIPTokenizer(vocab=vocabulary, merges=merges, **options)
+    merges: Any = [tuple(pair) for pair in simple.bpe_ranks if len(pair) == 2]
+    return CLIPTokenizer(vocab=vocabulary, merges=merges, pad_token=END, model_max_length=simple.context_length)
 
 
 def _image_processor(model: Any, resize: str) -> Any:

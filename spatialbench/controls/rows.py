@@ -21,8 +21,10 @@ from spatialbench.relations import RELATIONS
 
 CHANCE = 50.0
 SIDES = ("left", "right")
-SWAP, REST = "left and right, labels exchanged", "the other relations"
-"""The two differences of the control ``mirrored``."""
+SWAP = "left and right, labels exchanged, minus the page itself"
+REST = "the other relations, minus the page itself"
+ABOVE = "left and right of the page itself, minus 50"
+"""The differences of the control ``mirrored``: where ``ABOVE`` holds 0, a page has nothing that could swap."""
 
 
 class BrokenControl(SpatialbenchError):
@@ -56,8 +58,7 @@ class ControlRow:
         expected: likewise.
         relations: relation -> counts, all six.
         accuracy, interval: column -> percent, and its 95 % interval over scenes; None for a relation without records.
-        differences: of ``mirrored`` ``SWAP`` and ``REST``: points, low, high of the paired difference to the page
-            itself; else none.
+        differences: of ``mirrored`` ``SWAP``, ``REST`` and ``ABOVE``: points, low, high; else none.
     """
 
     name: str
@@ -70,19 +71,14 @@ class ControlRow:
     differences: dict[str, list[float]]
 
     @property
-    def key(self) -> str:
-        """Name of its margins in the file beside."""
-        return self.name
-
-    @property
     def verdict(self) -> str:
         """In a few words."""
         if self.expected is not None:
             return "exact, holds"
         if self.differences:
-            swaps, stays = (low <= 0 <= high for _, low, high in self.differences.values())
-            parts = ("swap" if swaps else "do not swap", "the others stay" if stays else "the others change")
-            return f"left, right {parts[0]}; {parts[1]}"
+            none = {name: low <= 0 <= high for name, (_, low, high) in self.differences.items()}
+            sides = "at chance" if none.get(ABOVE) else "swap" if none.get(SWAP) else "do not swap"
+            return f"left, right {sides}; the others {'stay' if none.get(REST, True) else 'change'}"
         if self.name == OWN:
             return "the page itself"
         bounds = self.interval["all"]
@@ -119,10 +115,11 @@ def _differences(
 ) -> dict[str, list[float]]:
     if made.name != "mirrored" or own is None:
         return {}
-    side, found = np.isin(relation, SIDES), {}
-    for name, some, sign in ((SWAP, side, -1), (REST, ~side, 1)):
+    side, level, found = np.isin(relation, SIDES), np.zeros_like(own), {}
+    pairs = {SWAP: (side, -made.margins, own), REST: (~side, made.margins, own), ABOVE: (side, own, level)}
+    for name, (some, a, b) in pairs.items():  # a scorer without an opinion is at 50
         if some.any():
-            pair = Resampler(relation[some], cluster[some]).difference(sign * made.margins[some], own[some])
+            pair = Resampler(relation[some], cluster[some]).difference(a[some], b[some])
             gain, bounds = pair.gain["all"], pair.interval["all"]
             assert bounds is not None, "there are records"
             found[name] = [round(value, 3) for value in (gain, *bounds)]

@@ -134,7 +134,7 @@ def _notes(files: Sequence[ControlsFile], today: Today | None) -> list[str]:
         for reason in [] if today is None else stale(file, today):
             notes.append(f"The controls of {file.name} are stale: {reason}; {_again(file)}")
         notes += [
-            f"{_name(row)}: {what}, minus the page itself: {gain:+.1f} points ({low:+.1f} to {high:+.1f})."
+            f"{_name(row)}: {what}: {gain:+.1f} points ({low:+.1f} to {high:+.1f})."
             for row in file.rows
             for what, (gain, low, high) in row.differences.items()
         ]

@@ -13,7 +13,18 @@ import torch
 from spatialbench.cli import main
 from spatialbench.controls import heuristics, made
 from spatialbench.controls.files import controls_path, read_controls
-from spatialbench.controls.rows import BrokenControl, ControlRow, Made, all_ties, check, mirror, row_of
+from spatialbench.controls.rows import (
+    ABOVE,
+    REST,
+    SWAP,
+    BrokenControl,
+    ControlRow,
+    Made,
+    all_ties,
+    check,
+    mirror,
+    row_of,
+)
 from spatialbench.controls.sets import balanced, exchanged, mirrored, shuffled
 from spatialbench.data.records import Box, Record, RecordSet
 from spatialbench.errors import SpatialbenchError
@@ -158,9 +169,25 @@ def test_of_a_model_exchanged_captions_mirror_to_the_record(model: Clip) -> None
     own, turned = rows[0], next(each for each in rows if each.name == "exchanged")
     assert turned.relations == mirror(own.relations)
     assert turned.accuracy["all"] == 100 - own.accuracy["all"]
-    assert list(next(each for each in rows if each.name == "mirrored").differences) == [
-        "left and right, labels exchanged",
-        "the other relations",
+    assert list(next(each for each in rows if each.name == "mirrored").differences) == [SWAP, REST, ABOVE]
+
+
+def test_the_verdict_on_mirrored_pictures() -> None:
+    """A scorer that reads the picture swaps, one that does not is told, one at chance has nothing to swap."""
+    many = truths()
+    many = replace(many, records=[replace(r, record_id=f"{k}") for k, r in enumerate([*many.records] * 20)])
+    side = np.isin(made.relations(many), ("left", "right"))
+    right = np.ones(len(many.records))
+    reads = np.where(side, -right, right)
+    verdicts = [
+        row(Made("mirrored", "x", "", margins), many, own).verdict
+        for margins, own in ((reads, right), (right, right), (-reads, right), (reads, np.where(side, 0, right)))
+    ]
+    assert verdicts == [
+        "left, right swap; the others stay",
+        "left, right do not swap; the others stay",
+        "left, right do not swap; the others change",
+        "left, right at chance; the others stay",
     ]
 
 
