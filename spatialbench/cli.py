@@ -33,6 +33,7 @@ COMMANDS = {
     "run": "pages x seeds: fit, test and result file; what is done is skipped",
     "table": "the table of the stored rows",
     "compare": "two stored rows record by record: difference, interval, exact tests, verdict; --all: every pair",
+    "report": "all of it as one HTML file that needs no network: table, figures, verdicts, records, provenance",
     "check-results": "are the stored rows current, and do smoke runs repeat?",
     "reproduce": "run again what made a stored row, and say whether it came out",
     "list": "the pages, their paper, command, cost, and the state of the stored row",
@@ -42,6 +43,7 @@ COMMANDS = {
     "contexts": "is a page's dense map better when it is averaged over contexts (no training)?",
     "controls": "scorers that know nothing, exchanged captions, mirrored pictures: a broken one fails",
     "export": "the enhanced CLIP of a page as an ordinary checkpoint of open_clip or transformers",
+    "subsets": "where a method wins: stored rows by elevation, gap, size, visibility, training pairs",
 }
 VERB_OPTIONS = (
     *("--config", "--track", "--budget", "--seed", "--runs", "--ckpt_path", "--force"),

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from spatialbench.arguments import FORMATS, Parser, did_you_mean
 from spatialbench.errors import SpatialbenchError
+from spatialbench.report.html.command import report
 from spatialbench.result_commands import compare, reproduce
-from spatialbench.trust_commands import controls, export
+from spatialbench.trust_commands import controls, export, subsets
 
 
 def _run(argv: list[str]) -> int:
@@ -274,6 +275,7 @@ RUN: dict[str, Callable[[list[str]], int]] = {
     "run": _run,
     "table": _table,
     "compare": compare,
+    "report": report,
     "check-results": _check_results,
     "reproduce": reproduce,
     "list": _list,
@@ -283,5 +285,6 @@ RUN: dict[str, Callable[[list[str]], int]] = {
     "contexts": _contexts,
     "controls": controls,
     "export": export,
+    "subsets": subsets,
 }
 """Command -> what runs it."""

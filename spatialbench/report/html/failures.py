@@ -1,0 +1,91 @@
+"""The section of records: a sample of the test with its pictures, captions and the answer of every row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from spatialbench.data.records import RecordSet
+from spatialbench.relations import RELATIONS
+from spatialbench.report.html.elements import Html, data_island, data_uri, join, tag
+from spatialbench.report.html.material import Material
+from spatialbench.report.html.sample import KINDS, Chosen, boxes, by_id, jpeg, picture
+from spatialbench.report.table import TITLES
+
+ANSWERS = {"any": "right or wrong", "right": "right", "wrong": "wrong", "split": "seeds differ"}
+
+
+def browser(
+    material: Material,
+    records: RecordSet,
+    chosen: Sequence[Chosen],
+    advance: Callable[[float], None] = lambda count: None,
+) -> Html:
+    """The browser, which the script fills; hidden without one.
+
+    Args:
+        records: the test set. chosen: which of them.
+        advance: told of every record that is done.
+    """
+    known = by_id(records.records)
+    found: list[dict[str, Any]] = []
+    for one in chosen:
+        found.append(_record(material, records, known, one, len(found)))
+        advance(1)
+    rows = [(str(place), name) for place, name in enumerate(material.names)]
+    tools = tag(
+        "div",
+        _choice("relation", [("any", "any"), *((name, TITLES[name]) for name in RELATIONS)]),
+        _choice("row", [("any", "any row"), ("every", "every row"), *rows]),
+        _choice("answer", list(ANSWERS.items())),
+        _choice("kind", [("any", "any"), *((kind, kind) for kind in KINDS)], "chosen for"),
+        tag("button", "← back", type="button", data_part="back"),
+        tag("button", "next →", type="button", data_part="next"),
+        tag("span", data_part="count", class_="count", role="status"),
+        class_="tools",
+    )
+    listed = tag(
+        "div", class_="list", role="listbox", tabindex="0", aria_label="Records of the sample", data_part="list"
+    )
+    panel = tag("div", class_="record", data_part="record", aria_live="polite")
+    data = {"rows": material.names, "kinds": KINDS, "records": found}
+    return join(
+        tag("div", tools, listed, panel, id="browser", hidden=True),
+        tag("noscript", tag("p", "The browser of records needs scripts.", class_="gone")),
+        data_island("records-data", data),
+    )
+
+
+def _choice(name: str, options: Sequence[tuple[str, str]], label: str | None = None) -> Html:
+    select = tag("select", [tag("option", text, value=value) for value, text in options], data_part=name)
+    return tag("label", f"{label or name} ", select)
+
+
+def _record(
+    material: Material, records: RecordSet, known: dict[str, Any], chosen: Chosen, place: int
+) -> dict[str, Any]:
+    first = material.rows[0].outcomes
+    record = known[str(first.record_ids[chosen.place])]
+    margins = [
+        [float(f"{value:.3g}") for value in found[:, chosen.place].tolist()]
+        for found in material.differences.margins.values()
+    ]
+    image = picture(records, record)
+    sides = 100 * image.width / image.height, 100.0
+    return {
+        "place": place,
+        "id": record.record_id,
+        "relation": record.relation,
+        "scene": record.scene_id or f"image {record.image}",
+        "kind": chosen.kind,
+        "caption": record.statement.caption,
+        "negated": record.statement.negated.caption,
+        "size": [round(side, 2) for side in sides],
+        "boxes": [
+            [name, round(x * sides[0] / 100, 2), y, round(w * sides[0] / 100, 2), h]
+            for name, x, y, w, h in boxes(record)
+        ],
+        "picture": data_uri(jpeg(image), "image/jpeg"),
+        "largest": max(abs(value) for row in margins for value in row),
+        "margins": margins,
+    }

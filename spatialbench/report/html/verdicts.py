@@ -1,0 +1,118 @@
+"""The section of verdicts: every pair of rows in every column, and the claims of the papers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations
+
+from spatialbench.evaluation.measures import TITLES as MEASURES
+from spatialbench.evaluation.paired import TESTED, holm, sign_flip
+from spatialbench.evaluation.statistics import verdict
+from spatialbench.report.claims import judge
+from spatialbench.report.compare import SAME, Pair, p_cell
+from spatialbench.report.html.elements import Html, join, tag
+from spatialbench.report.html.grid import Column, Entry, Record, grid
+from spatialbench.report.html.material import Material
+from spatialbench.report.table import TITLES
+
+SIGNS = {"better": "▲", "worse": "▼", SAME: ""}
+KINDS = {"better": "better", "worse": "worse", SAME: "same"}
+OPPOSITE = {"better": "worse", "worse": "better", SAME: SAME}
+
+
+def pairs_of(material: Material, column: str) -> list[Pair]:
+    """Every pair of rows of the same seeds in a column, as ``spatialbench compare --all`` judges it: the same
+    differences, intervals, tests and correction."""
+    differences, first = material.differences, material.rows[0].outcomes
+    chosen = slice(None) if column == "all" else first.relation == column
+    found = []
+    for a, b in combinations(material.rows, 2):
+        gain = differences.between(a.result.name, b.result.name, column)
+        if gain is None or a.result.seeds != b.result.seeds:
+            continue
+        mine, theirs = (differences.margins[row.result.name][:, chosen] for row in (a, b))
+        found.append((a.result.name, b.result.name, gain, sign_flip(mine, theirs, first.cluster[chosen])))
+    corrected = holm([p for *_, p in found])
+    return [Pair(*one, q, verdict(one[2].interval, q)) for one, q in zip(found, corrected, strict=True)]
+
+
+def matrices(material: Material, advance: Callable[[float], None] = lambda count: None) -> Html:
+    """A matrix for each column, row minus column in points; the script shows one at a time.
+
+    Args:
+        advance: told of every column that is done.
+    """
+    if len(material.rows) < 2:
+        return tag("p", "One row: nothing to compare.", class_="gone")
+    order, parts = ("all", *(name for name in TESTED if name != "all")), []
+    for column in order:
+        if pairs := pairs_of(material, column):
+            parts.append(tag("div", _matrix(material, column, pairs), class_="matrix", data_choice=column))
+        advance(1)
+    options = [tag("option", TITLES[column], value=column) for column in order]
+    choice = tag("label", "Column ", tag("select", options, data_chooses="verdicts-matrices"))
+    seeds = {tuple(row.result.seeds) for row in material.rows}
+    left_out = "Rows of other seeds are not compared. " if len(seeds) > 1 else ""
+    text = (
+        f"{left_out}▲ better, ▼ worse: the paired interval excludes 0 and p, corrected for all pairs of the matrix "
+        "(Holm), is 0.05 at most; else not distinguishable."
+    )
+    return join(
+        tag("div", choice, class_="tools"),
+        tag("div", parts, id="verdicts-matrices"),
+        tag("p", text, class_="note"),
+    )
+
+
+def _matrix(material: Material, column: str, pairs: list[Pair]) -> Html:
+    cells: dict[tuple[str, str], Entry] = {}
+    for one in pairs:
+        cells[one.a, one.b] = _entry(one, column, one.a, one.b, one.verdict, 1)
+        cells[one.b, one.a] = _entry(one, column, one.b, one.a, OPPOSITE[one.verdict], -1)
+    names = material.names
+    records = [
+        Record(
+            [
+                Entry(f"{material.numbers[name]} {name}"),
+                *(cells.get((name, other), Entry("·" if name == other else "–")) for other in names),
+            ]
+        )
+        for name in names
+    ]
+    columns = [Column("row minus column", text=True), *(Column(str(material.numbers[name]), name) for name in names)]
+    return grid(f"verdicts-{column}", f"{TITLES[column]}, row minus column in points", columns, records, sortable=False)
+
+
+def _entry(pair: Pair, column: str, a: str, b: str, judged: str, sign: int) -> Entry:
+    gain, low, high = (sign * value + 0.0 for value in (pair.gain.points, *pair.gain.interval))
+    low, high = min(low, high), max(low, high)
+    tip = f"{a} beside {b}, {TITLES[column]}: {gain:+.1f} ({low:+.1f} to {high:+.1f}), p {p_cell(pair.holm)}: {judged}"
+    return Entry(f"{SIGNS[judged]}{gain:+.1f}", gain, tip, kind=KINDS[judged])
+
+
+def claims(material: Material) -> Html | None:
+    """The claims of results/claims.yaml; None where this track has none."""
+    if not material.claims:
+        return None
+    titles, records = {**TITLES, **MEASURES}, []
+    for claim in material.claims:
+        found = judge(claim, material.rows, material.differences)
+        kind = {"held": "better", "not held": "worse"}.get(found.state.removesuffix(" (stale)"))
+        records.append(
+            Record(
+                [
+                    Entry(claim.claim, kind="prose"),
+                    Entry(claim.paper),
+                    Entry(f"{claim.row} − {claim.than}, {titles[claim.column]}"),
+                    Entry(claim.expected),
+                    Entry("–") if found.gain is None else Entry(found.gain.text, found.gain.points),
+                    Entry(found.state, kind=kind),
+                ]
+            )
+        )
+    columns = [
+        *(Column(title, text=True) for title in ("claim", "paper", "comparison", "expected")),
+        *(Column("difference"), Column("verdict", text=True)),
+    ]
+    text = "Held when the whole 95 % interval of the paired difference, in points, lies where the claim expects it."
+    return join(tag("h3", "Claims"), tag("p", text), grid("claims", "Claims of the papers", columns, records))
