@@ -50,3 +50,21 @@ def export(argv: list[str]) -> int:
 
     exporting.run(options)
     return 0
+
+
+def subsets(argv: list[str]) -> int:
+    """``spatialbench subsets``."""
+    parser = Parser("subsets", "where a method wins: stored rows on records apart by elevation, gap, size, depth, ...")
+    add = parser.add_argument
+    add("rows", nargs="*", metavar="ROW", help="stored rows (default: all)")
+    add("--than", metavar="ROW", help="the row that the others are compared with (default: the table's second)")
+    add("--track", default="rooms", help="default: rooms")
+    add("--budget", default="full", help="default: full, the stored rows")
+    add("--results", default="results", metavar="FOLDER", help="default: results")
+    add("--benchmarks", default="benchmarks", metavar="FOLDER", help="default: benchmarks")
+    add("--format", default="text", choices=FORMATS)
+    options = parser.parse_args(argv)
+    from spatialbench.subsets import command
+
+    command.run(options)
+    return 0

@@ -1,0 +1,1 @@
+"""Where a method wins: records apart by what is known of them."""
