@@ -21,6 +21,7 @@ from tests import fakes
 REPOSITORY = Path(__file__).resolve().parents[2]
 BY_NAME = (stream("b"), stream("a"))
 """How the rows b and a draw their seeds."""
+PAPERS = {"Qiu et al. 2025", "Wu et al. 2024", "Yang and Jeon 2024", "Wang et al. 2025", "Ma et al. 2025", "asked here"}
 CLAIM = {"claim": "B is better.", "paper": "Someone 2024", "track": "rooms", "row": "b", "than": "a"}
 
 
@@ -225,9 +226,9 @@ def test_no_section_without_claims(folders: tuple[Path, Path]) -> None:
 def test_the_repositorys_claims() -> None:
     """They are read, and name pages of the papers' methods; each comparison stands there once."""
     claims = read_claims(REPOSITORY / "results/claims.yaml", ["rooms"])
-    assert {one.paper for one in claims} == {"Qiu et al. 2025", "Wu et al. 2024", "Yang and Jeon 2024", "asked here"}
+    assert {one.paper for one in claims} == PAPERS
     keys = [(one.row, one.than, one.column) for one in claims]
-    assert len(set(keys)) == len(keys) == 27
+    assert len(set(keys)) == len(keys) == 43
     assert ("clipself", "clip_zeroshot", "cluster") in keys
     poster = [(one.row, one.than, one.column, one.expect) for one in claims if one.paper == "Yang and Jeon 2024"]
     assert poster == [
