@@ -73,7 +73,7 @@ def accuracy_figure(path: Path, rows: Sequence[Row]) -> None:
 
 def measures_figure(path: Path, rows: Sequence[Row]) -> None:
     """What alignment gives and what it costs: boxes top-1 to the right, same-mask AUC upwards, with 95 % intervals."""
-    figure, axis = plt.subplots(figsize=(7.5, 5.0))
+    figure, axis = plt.subplots(figsize=(8.5, 5.0))
     for number, row in enumerate(rows):
         found = row.result.measures
         if found is None or not {"box_top1", "same_mask"} <= found.value.keys():
@@ -84,7 +84,7 @@ def measures_figure(path: Path, rows: Sequence[Row]) -> None:
         mark = MARKS[number % len(MARKS)]
         axis.errorbar(x, y, xerr=across, yerr=up, fmt=mark, markersize=5, elinewidth=0.8, label=row.result.name)
     axis.set(xlabel="Boxes top-1, percent", ylabel="Same-mask AUC, percent")
-    axis.legend(fontsize=8, loc="center right", frameon=False)
+    axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
     figure.tight_layout()
     _save(figure, path)
