@@ -57,7 +57,7 @@
         make(
           "div",
           { role: "option", class: "thumb", "aria-selected": "false", "data-record": record.id, id: `record-${record.place}` },
-          make("img", { src: record.picture, alt: record.caption, loading: "lazy", width: 64, height: 64 }),
+          make("img", { src: record.picture, alt: record.caption, width: 60, height: 60 }),
         ),
       ),
     );
@@ -95,9 +95,11 @@
     const label = `Picture of ${found.id}: ${found.boxes.map((box) => box[0]).join(" and ")} in boxes`;
     const boxes = found.boxes.flatMap(([name, x, y, w, h], place) => {
       const over = y > height * 0.09;
-      const words = draw("text", { x: Math.min(x, width * 0.7), y: over ? y - 1.5 : y + h + height * 0.05, class: `boxname box${place}` });
+      const right = x > width * 0.6; // a name at the right edge ends with its box
+      const at = { x: right ? Math.min(width, x + w) : Math.max(0, x), y: over ? y - height * 0.015 : y + h + height * 0.05 };
+      const words = draw("text", { ...at, "text-anchor": right ? "end" : "start", class: `boxname box${place}` });
       words.textContent = name;
-      words.setAttribute("font-size", height * 0.05);
+      words.style.fontSize = `${height * 0.05}px`;
       return [draw("rect", { x, y, width: w, height: h, class: `box box${place}` }), words];
     });
     const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label, class: "picture" });

@@ -24,7 +24,7 @@ KINDS = {
     "hardest": "among those that most rows get wrong",
     "easiest": "among those that most rows get right",
 }
-SIDE = 192
+SIDE = 256
 """Of a picture in pixels; rooms are rendered anew at this size, others are reduced to it."""
 QUALITY = 82
 
@@ -86,7 +86,7 @@ def picture(records: RecordSet, record: Record) -> Image.Image:
         from spatialbench.data.rooms.render import render
         from spatialbench.data.rooms.scene import generate
 
-        return Image.fromarray(render(generate("test", record.image), SIDE).image)
+        return Image.fromarray(render(generate("test", record.image), SIDE, supersample=2).image)
     found = Image.fromarray(np.asarray(records.images[record.image]))
     return found if found.height <= SIDE else found.resize((SIDE, SIDE), Image.Resampling.LANCZOS)
 

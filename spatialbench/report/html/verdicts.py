@@ -103,7 +103,7 @@ def claims(material: Material) -> Html | None:
                 [
                     Entry(claim.claim, kind="prose"),
                     Entry(claim.paper),
-                    Entry(f"{claim.row} − {claim.than}, {titles[claim.column]}"),
+                    Entry(f"{claim.row} − {claim.than}, {titles[claim.column]}", kind="prose"),
                     Entry(claim.expected),
                     Entry("–") if found.gain is None else Entry(found.gain.text, found.gain.points),
                     Entry(found.state, kind=kind),
