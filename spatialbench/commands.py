@@ -183,7 +183,7 @@ def _data_export(argv: list[str]) -> int:
     parser.add_argument("--out", required=True, metavar="FILE.json", help="the file to write")
     parser.add_argument("--split", default="test", choices=("pretrain", "train", "val", "test"), help="default: test")
     parser.add_argument(
-        "--limit", type=int, metavar="N", help="the first N images (default: all of test, 1000 of others)"
+        "--limit", type=int, metavar="N", help="the first N pictures (default: all of test, 1000 of others)"
     )
     parser.add_argument("--size", type=int, default=96, metavar="PIXELS", help="side of the images (default: 96)")
     parser.add_argument("--form", default="embspatial", choices=("embspatial", "coco"), help="default: embspatial")
@@ -200,7 +200,10 @@ def _data_export(argv: list[str]) -> int:
 
         print(f"{options.out}: {export_coco(rooms, options.out, options.size)} regions in {len(rooms.scenes)} pictures")
         return 0
-    print(f"{options.out}: {export(rooms.record_set(), options.out)} records")
+    records = rooms.record_set()
+    if not records.records:
+        raise SpatialbenchError(f"the first {images} pictures of {options.split} have no record; give a larger --limit")
+    print(f"{options.out}: {export(records, options.out)} records")
     return 0
 
 

@@ -171,10 +171,10 @@ def notes(a: Row, b: Row) -> list[str]:
         fingerprint_line([a, b]),
         "",
         f"won, lost: percent of the records that only {a.result.name}, only {b.result.name} has right, a mean over "
-        f"{seeds} seeds, a tie one half. Interval: bootstrap over scenes and seeds. p: exact test of exchanging the "
-        "two rows scene by scene, of records averaged over seeds; Holm: corrected for the six relations (All stands "
-        "alone). McNemar: exact, of each seed, records taken as independent. detectable: the smallest gain in points "
-        "that one seed can show at this n and disagreement (5 %, power 80 %).",
+        f"{seeds} seed{'s' if seeds > 1 else ''}, a tie one half. Interval: bootstrap over scenes and seeds. p: exact "
+        "test of exchanging the two rows scene by scene, of records averaged over seeds; Holm: corrected for the six "
+        "relations (All stands alone). McNemar: exact, of each seed, records taken as independent. detectable: the "
+        "smallest gain in points that one seed can show at this n and disagreement (5 %, power 80 %).",
         "",
         "better, worse: the interval excludes 0 and the corrected p is 0.05 at most.",
     ]

@@ -28,7 +28,7 @@ WORDS = ["the", "sofa", "lamp", "bed", "floor", "is", "left", "of", "above", "fa
 
 
 @register_model
-def spatialbench_siglip(pretrained: bool = False, num_classes: int = 0, **_: object) -> VisionTransformer:
+def spatialbench_siglip_tower(pretrained: bool = False, num_classes: int = 0, **_: object) -> VisionTransformer:
     """timm's vit_*_siglip_* in small: no class token, a pooling head; 3 blocks of 3 heads over 4 x 4 patches."""
     return VisionTransformer(
         **{"img_size": SIZE, "patch_size": 8, "embed_dim": 48, "depth": 3, "num_heads": 3},
@@ -53,7 +53,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory) -> str:
         "init_logit_bias": -10,
         "custom_text": True,
         "vision_cfg": {
-            **{"image_size": SIZE, "timm_model_name": "spatialbench_siglip", "timm_model_pretrained": False},
+            **{"image_size": SIZE, "timm_model_name": "spatialbench_siglip_tower", "timm_model_pretrained": False},
             **{"timm_pool": "map", "timm_proj": "none"},
         },
         "text_cfg": {
