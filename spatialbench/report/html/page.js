@@ -122,9 +122,12 @@ document.addEventListener("click", (event) => {
   if (button) sort(button);
 });
 document.addEventListener("input", (event) => {
-  const { dataset, checked, value } = event.target;
+  const { dataset, checked } = event.target;
   if (dataset.filter) filter(event.target);
   if (dataset.class) document.getElementById(dataset.for).classList.toggle(dataset.class, checked);
+});
+document.addEventListener("change", (event) => {
+  const { dataset, value } = event.target;
   if (dataset.chooses) choose(dataset.chooses, value);
 });
 document.addEventListener("keydown", (event) => {

@@ -150,7 +150,7 @@
   }
 
   // ---- events
-  for (const name of ["relation", "row", "answer", "kind"]) by(name).addEventListener("input", refresh);
+  for (const name of ["relation", "row", "answer", "kind"]) by(name).addEventListener("change", refresh);
   by("back").addEventListener("click", () => step(-1));
   by("next").addEventListener("click", () => step(1));
   by("list").addEventListener("click", (event) => {

@@ -37,7 +37,7 @@ CLAIMS = f"""\
 
 
 def folders(base: Path) -> tuple[Path, Path]:
-    """(results, benchmarks) of rows a (near chance), b (better), c (other measures) and zeroshot on 24 noise records."""
+    """(results, benchmarks) of the rows a (near chance), b (better), c and zeroshot, on 24 records of noise."""
     benchmarks, results = base / "benchmarks", base / "results"
     (benchmarks / "tracks").mkdir(parents=True)
     (benchmarks / "tiny-student.json").write_text(json.dumps(tiny.STUDENT))
