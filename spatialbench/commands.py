@@ -208,10 +208,16 @@ def _data_export(argv: list[str]) -> int:
 
 
 def _maps(argv: list[str]) -> int:
+    if "--relevance" in argv:
+        from spatialbench.report import relevance
+
+        return relevance.command(argv)
     parser = Parser("maps", "what the token under a point is alike to, for several pages side by side, as one figure")
     parser._negative_number_matcher = re.compile(r"-\d")  # or "--point -5,3" would be an option without a value
     add = parser.add_argument
     add("--config", action="append", required=True, metavar="PAGE.yaml", help="a page; may be repeated")
+    text = "another figure: where a page looks to read a caption; spatialbench maps --relevance --help"
+    add("--relevance", action="store_true", help=text)
     add("--image", required=True, metavar="FILE", help="a picture")
     add("--point", action="append", required=True, type=_point, metavar="X,Y", help="in pixels; may be repeated")
     _add_page_options(parser)

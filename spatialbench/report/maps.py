@@ -147,7 +147,7 @@ def run(options: argparse.Namespace) -> None:
     Raises:
         SpatialbenchError: something the user gave is wrong; one line.
     """
-    words = _checkpoints(options)
+    words = checkpoints(options)
     out = Path(options.out)
     if out.suffix.lower() != ".png" or out.is_dir():
         raise SpatialbenchError(f"--out: the figure is a PNG file; give a name that ends in .png, not {options.out}")
@@ -247,7 +247,7 @@ def _report(points: Sequence[Point], names: Sequence[str], found: Sequence[PageM
     return rows
 
 
-def _checkpoints(options: argparse.Namespace) -> list[str | None]:
+def checkpoints(options: argparse.Namespace) -> list[str | None]:
     """The checkpoint of every page; LAST is what a page takes by itself, so that zero-shot pages may stand between."""
     given = options.ckpt_path or ["LAST"] * len(options.config)
     if len(given) != len(options.config):

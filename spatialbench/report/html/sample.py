@@ -14,6 +14,7 @@ from spatialbench.data.records import Record, RecordSet
 from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.statistics import correctness
 from spatialbench.experiment import deep_merge
+from spatialbench.pages import Track
 from spatialbench.relations import RELATIONS
 from spatialbench.report.html.material import Material
 from spatialbench.signatures import prune
@@ -69,14 +70,24 @@ def test_set(material: Material) -> RecordSet:
     track = Today.read(material.benchmarks).tracks.get(material.track)
     if track is None:
         raise SpatialbenchError(f"the track {material.track} is gone")
-    block = deep_merge(track.config["data"], (track.budgets.get(material.budget) or {}).get("data") or {})
+    found = test_records(track, material.budget)
+    stated = material.rows[0].result.data_fingerprint
+    if found.fingerprint != stated:
+        raise SpatialbenchError(
+            f"today's test records (fingerprint {found.fingerprint}) are not those of the rows ({stated})"
+        )
+    return found
+
+
+def test_records(track: Track, budget: str) -> RecordSet:
+    """The test set of a track.
+
+    Raises:
+        SpatialbenchError: its data are not here.
+    """
+    block = deep_merge(track.config["data"], (track.budgets.get(budget) or {}).get("data") or {})
     data = PairDataModule(**prune(block, PairDataModule))
     data.setup("test")
-    stated = material.rows[0].result.data_fingerprint
-    if data.test_set.fingerprint != stated:
-        raise SpatialbenchError(
-            f"today's test records (fingerprint {data.test_set.fingerprint}) are not those of the rows ({stated})"
-        )
     return data.test_set
 
 

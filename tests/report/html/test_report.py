@@ -211,6 +211,8 @@ def test_the_same_files_give_the_same_bytes(folders: tuple[Path, Path], page: st
 def test_rows_alone(tmp_path: Path) -> None:
     """One row: no measures, no papers, no claims, no records, no runs."""
     benchmarks = fakes.benchmarks(tmp_path / "benchmarks", "a")
+    track = benchmarks / "tracks" / "rooms.yaml"
+    track.write_text(track.read_text().replace("image_size: 96", "image_size: 96, path: gone.json"))
     fakes.store(tmp_path / "results", "a", benchmarks, seeds=(0,))
     text = html(made.material((tmp_path / "results", benchmarks), tmp_path / "runs"), 4, True)
     outline = Outline(text)
@@ -219,6 +221,7 @@ def test_rows_alone(tmp_path: Path) -> None:
     assert "Fewer than two rows" in outline.text["forgetting"]
     assert "One row: nothing to compare." in outline.text["verdicts"]
     assert "No pictures: " in outline.text["records"]
+    assert "gone.json" in outline.text["records"]
     assert "records-data" not in outline.ids
 
 
