@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from spatialbench.evaluation.agreement import Agreement, agreement
-from spatialbench.report.html.elements import Html, join, tag
+from spatialbench.report.html.elements import Html, breakable, join, tag
 from spatialbench.report.html.grid import Column, Entry, Record, grid
 from spatialbench.report.html.material import Material
 
@@ -19,7 +19,7 @@ def agreements(material: Material) -> Html:
     records = []
     for name in names:
         cells = [_entry(name, other, agreement(margins[name], _other(material, name, other))) for other in names]
-        records.append(Record([Entry(f"{material.numbers[name]} {name}"), *cells]))
+        records.append(Record([Entry(join(f"{material.numbers[name]} ", breakable(name))), *cells]))
     columns = [Column("row", text=True), *(Column(str(material.numbers[name]), name) for name in names)]
     caption = "Percent of the records answered alike"
     boxes = tag(

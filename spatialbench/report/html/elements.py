@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from html import escape
 from typing import Any
 
-VOID = frozenset({"meta", "input", "img", "br"})
+VOID = frozenset({"meta", "input", "img", "br", "wbr"})
 """Elements without an end."""
 
 
@@ -44,6 +44,12 @@ def tag(name: str, /, *children: Child, **attributes: str | float | bool | None)
 def join(*children: Child) -> Html:
     """Markup one after the other."""
     return Html("".join(map(_markup, children)))
+
+
+def breakable(name: str) -> Html:
+    """A name of words joined by underscores, which may break behind each."""
+    first, *others = name.split("_")
+    return join(first, [join("_", tag("wbr"), word) for word in others])
 
 
 def _markup(child: Child) -> str:

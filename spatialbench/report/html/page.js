@@ -100,6 +100,13 @@ function hide() {
   tip.hidden = true;
 }
 
+function follow() {
+  const target = document.activeElement.closest("[data-tip]"); // moving the focus may scroll, too
+  const box = target ? target.getBoundingClientRect() : null;
+  if (box && box.bottom > 0 && box.top < innerHeight) show(target);
+  else hide();
+}
+
 function highlight(name) {
   for (const one of all("[data-row]")) one.classList.toggle("lit", name !== null && one.dataset.row === name);
 }
@@ -114,7 +121,7 @@ for (const kind of ["pointerover", "focusin"]) {
   });
 }
 document.addEventListener("focusout", hide);
-document.addEventListener("scroll", hide, true);
+document.addEventListener("scroll", follow, true);
 
 // ---- events
 document.addEventListener("click", (event) => {

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from spatialbench.evaluation.measures import SELECTION, Measures
 from spatialbench.evaluation.measures import TITLES as MEASURES
 from spatialbench.evaluation.statistics import COLUMNS, spread, verdict
-from spatialbench.report.html.elements import Html, join, tag
+from spatialbench.report.html.elements import Html, breakable, join, tag
 from spatialbench.report.html.grid import Column, Entry, Record, grid
 from spatialbench.report.html.material import Material
 from spatialbench.report.measures import EXPLANATION
@@ -25,7 +25,7 @@ def name_entry(row: Row) -> Entry:
     """The name of a row, marked where it is stale."""
     mark = tag("span", "stale", class_="stale") if row.stale else None
     tip = f"stale: {', '.join(row.stale)}" if row.stale else None
-    return Entry(join(row.result.name, " " if mark else None, mark), tip=tip)
+    return Entry(join(breakable(row.result.name), " " if mark else None, mark), tip=tip)
 
 
 def value_entry(

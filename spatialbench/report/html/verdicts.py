@@ -10,7 +10,7 @@ from spatialbench.evaluation.paired import TESTED, holm, sign_flip
 from spatialbench.evaluation.statistics import verdict
 from spatialbench.report.claims import judge
 from spatialbench.report.compare import SAME, Pair, p_cell
-from spatialbench.report.html.elements import Html, join, tag
+from spatialbench.report.html.elements import Html, breakable, join, tag
 from spatialbench.report.html.grid import Column, Entry, Record, grid
 from spatialbench.report.html.material import Material
 from spatialbench.report.table import TITLES
@@ -73,7 +73,7 @@ def _matrix(material: Material, column: str, pairs: list[Pair]) -> Html:
     records = [
         Record(
             [
-                Entry(f"{material.numbers[name]} {name}"),
+                Entry(join(f"{material.numbers[name]} ", breakable(name))),
                 *(cells.get((name, other), Entry("·" if name == other else "–")) for other in names),
             ]
         )

@@ -155,6 +155,8 @@ def test_the_interval_on_focus_by_the_arrow_keys(browser: Any) -> None:
     browser.execute_script("document.querySelector('#pairs tbody [tabindex=\"0\"]').focus()")
     tip = one(browser, "#tip")
     assert "95 % interval" in tip.text
+    browser.execute_script("document.activeElement.dispatchEvent(new Event('scroll', {bubbles: true}))")
+    assert tip.is_displayed(), "moving the focus may scroll"
     before = browser.switch_to.active_element
     before.send_keys(Keys.ARROW_DOWN)
     after = browser.switch_to.active_element

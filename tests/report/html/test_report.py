@@ -18,7 +18,7 @@ from spatialbench.report.compare import compare_all
 from spatialbench.report.html import sample
 from spatialbench.report.html.charts import Scale, lines
 from spatialbench.report.html.curves import read_curves, thinned
-from spatialbench.report.html.elements import Html, data_island, tag
+from spatialbench.report.html.elements import Html, breakable, data_island, tag
 from spatialbench.report.html.material import Material
 from spatialbench.report.html.page import html
 from spatialbench.report.html.verdicts import pairs_of
@@ -37,7 +37,7 @@ def place(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 class Outline(HTMLParser):
     """Elements with an end that are open, ids, and the text of every section."""
 
-    VOID = ("meta", "input", "img", "br")
+    VOID = ("meta", "input", "img", "br", "wbr")
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -82,6 +82,7 @@ def test_text_is_escaped_and_markup_is_not() -> None:
     assert tag("p", class_="a", data_x=1.5, hidden=True, id=None) == '<p class="a" data-x="1.5" hidden></p>'
     assert tag("p", title="\"<'") == '<p title="&quot;&lt;&#x27;"></p>'
     assert tag("br") == "<br>"
+    assert breakable("a_<b") == "a_<wbr>&lt;b"
 
 
 def test_an_island_cannot_be_ended_from_inside() -> None:
