@@ -216,13 +216,13 @@ def compare_all(
     rows = stored_rows(Path(results), Path(benchmarks), track, budget)
     if len(rows) < 2:
         raise SpatialbenchError(f"one row of track {track} at budget {budget} in {results}: nothing to compare")
-    pairs, left_out = _pairs(rows, column)
+    pairs, left_out = judged_pairs(rows, column, Differences(rows))
     return write(_matrix(rows, pairs, left_out, column), format)
 
 
-def _pairs(rows: Sequence[Row], column: str) -> tuple[list[Pair], list[str]]:
-    """The pairs, and a line for each that cannot be compared."""
-    differences, first = Differences(rows), rows[0].outcomes
+def judged_pairs(rows: Sequence[Row], column: str, differences: Differences) -> tuple[list[Pair], list[str]]:
+    """Every pair of rows in a column, corrected for all of them, and a line for each that cannot be compared."""
+    first = rows[0].outcomes
     chosen = slice(None) if column == "all" else first.relation == column
     found: list[tuple[str, str, Gain, float]] = []
     left_out = []

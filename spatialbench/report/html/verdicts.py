@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import combinations
 
 from spatialbench.evaluation.measures import TITLES as MEASURES
-from spatialbench.evaluation.paired import TESTED, holm, sign_flip
-from spatialbench.evaluation.statistics import verdict
+from spatialbench.evaluation.paired import TESTED
 from spatialbench.report.claims import judge
-from spatialbench.report.compare import SAME, Pair, p_cell
+from spatialbench.report.compare import SAME, Pair, judged_pairs, p_cell
 from spatialbench.report.html.elements import Html, breakable, join, tag
 from spatialbench.report.html.grid import Column, Entry, Record, grid
 from spatialbench.report.html.material import Material
@@ -18,22 +16,6 @@ from spatialbench.report.table import TITLES
 SIGNS = {"better": "▲", "worse": "▼", SAME: ""}
 KINDS = {"better": "better", "worse": "worse", SAME: "same"}
 OPPOSITE = {"better": "worse", "worse": "better", SAME: SAME}
-
-
-def pairs_of(material: Material, column: str) -> list[Pair]:
-    """Every pair of rows of the same seeds in a column, as ``spatialbench compare --all`` judges it: the same
-    differences, intervals, tests and correction."""
-    differences, first = material.differences, material.rows[0].outcomes
-    chosen = slice(None) if column == "all" else first.relation == column
-    found = []
-    for a, b in combinations(material.rows, 2):
-        gain = differences.between(a.result.name, b.result.name, column)
-        if gain is None or a.result.seeds != b.result.seeds:
-            continue
-        mine, theirs = (differences.margins[row.result.name][:, chosen] for row in (a, b))
-        found.append((a.result.name, b.result.name, gain, sign_flip(mine, theirs, first.cluster[chosen])))
-    corrected = holm([p for *_, p in found])
-    return [Pair(*one, q, verdict(one[2].interval, q)) for one, q in zip(found, corrected, strict=True)]
 
 
 def matrices(material: Material, advance: Callable[[float], None] = lambda count: None) -> Html:
@@ -46,7 +28,7 @@ def matrices(material: Material, advance: Callable[[float], None] = lambda count
         return tag("p", "One row: nothing to compare.", class_="gone")
     order, parts = ("all", *(name for name in TESTED if name != "all")), []
     for column in order:
-        if pairs := pairs_of(material, column):
+        if pairs := judged_pairs(material.rows, column, material.differences)[0]:
             parts.append(tag("div", _matrix(material, column, pairs), class_="matrix", data_choice=column))
         advance(1)
     options = [tag("option", TITLES[column], value=column) for column in order]

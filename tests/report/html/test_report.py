@@ -14,14 +14,13 @@ import numpy as np
 import pytest
 
 from spatialbench.cli import main
-from spatialbench.report.compare import compare_all
+from spatialbench.report.compare import compare_all, judged_pairs
 from spatialbench.report.html import sample
 from spatialbench.report.html.charts import Scale, lines
 from spatialbench.report.html.curves import read_curves, thinned
 from spatialbench.report.html.elements import Html, breakable, data_island, tag
 from spatialbench.report.html.material import Material
 from spatialbench.report.html.page import html
-from spatialbench.report.html.verdicts import pairs_of
 from tests import fakes
 from tests.report.html import made
 
@@ -174,7 +173,7 @@ def test_provenance(material: Material, outline: Outline) -> None:
 def test_verdicts_are_those_of_compare(folders: tuple[Path, Path], material: Material) -> None:
     for column in ("all", "left"):
         expected = json.loads(compare_all(*folders, format="json", column=column))
-        found = pairs_of(material, column)
+        found, _ = judged_pairs(material.rows, column, material.differences)
         assert [(one.a, one.b, one.verdict) for one in found] == [(p["a"], p["b"], p["verdict"]) for p in expected]
         assert [one.holm for one in found] == pytest.approx([pair["p_holm"] for pair in expected], rel=1e-4)
 
