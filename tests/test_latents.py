@@ -48,6 +48,16 @@ def test_pictures_are_always_encoded_in_equally_many(monkeypatch: pytest.MonkeyP
     assert seen == [32, 32]
 
 
+def test_every_chunk_and_every_shard_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spatialbench.latents._CHUNK", 2)
+    monkeypatch.setattr("spatialbench.latents._SHARD", 3)  # pictures 1 to 4 in the first, 5 in the second
+    kept = Latents(diffusion(dtype=torch.float32))
+    kept.prepare(pictures())
+    monkeypatch.setattr(Diffusion, "latents", lambda *_: pytest.fail("a picture was not kept"))
+    assert len(kept._cache) == 5
+    kept(torch.stack([pictures().whole(row) for row in range(5)]))
+
+
 def test_a_picture_that_is_new_is_encoded_beside_those_that_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
