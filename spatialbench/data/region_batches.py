@@ -22,13 +22,11 @@ from spatialbench.backbones.token_cache import content_key
 from spatialbench.data.batches import ResumablePlans, training_loader
 from spatialbench.data.datamodule import PairDataModule
 from spatialbench.data.region_sets import Regions, RegionSet, check_regions
-from spatialbench.data.regions import crops, enlarged, grid_boxes, random_boxes
+from spatialbench.data.regions import crops, grid_boxes, random_boxes, with_surroundings
 from spatialbench.errors import SpatialbenchError
 
 Kind = Literal["grid", "boxes"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
-ENLARGED = 1.5
-"""A teacher sees so much of an object's surroundings (CLIPSelf's proposals)."""
 
 
 class RegionBatch(TypedDict):
@@ -135,7 +133,7 @@ class RegionDataset(Dataset[RegionBatch]):
         """What the teacher sees of regions: a cell itself, an object with its surroundings."""
         if self.sampling.kind == "grid":
             return boxes
-        return enlarged(boxes, ENLARGED).minimum(torch.tensor(item.extent * 2))
+        return with_surroundings(boxes, item.extent)
 
     def all_crops(self, row: int, known: Container[bytes] = ()) -> tuple[list[bytes], Tensor]:
         """The names and the crops [n, 3, s, s] of every region that the picture ``row`` can ever have (``boxes``).

@@ -15,6 +15,8 @@ from torch import Tensor
 
 from spatialbench.errors import SpatialbenchError
 
+ENLARGED = 1.5
+"""An object is cut out with so much of its surroundings (CLIPSelf's proposals)."""
 GRID = 6
 """A grid has at most so many rows and columns."""
 _SLACK = 1e-3  # pixels: a corner in float32 is rounded by more than 1e-6 of them
@@ -91,6 +93,11 @@ def enlarged(boxes: Tensor, factor: float) -> Tensor:
     """Boxes [N, 4] scaled about their centres and cut at the image."""
     centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2 * factor
     return torch.cat([centre - half, centre + half], dim=1).clamp(0, 1)
+
+
+def with_surroundings(boxes: Tensor, extent: tuple[float, float]) -> Tensor:
+    """What is cut out of a picture to show objects: boxes [N, 4] ``ENLARGED``, cut at the picture's ``extent``."""
+    return enlarged(boxes, ENLARGED).minimum(torch.tensor(extent * 2, device=boxes.device))
 
 
 def crops(pixels: Tensor, boxes: Tensor, image: Tensor, size: int) -> Tensor:

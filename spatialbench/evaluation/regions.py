@@ -7,8 +7,10 @@ One pass over the pictures gives a dense map each, and of every map
     same mask    (3)  area under the ROC curve of <t_a, t_b> for "a and b lie in one mask", a mean over pictures
     k-means      (4)  intersection over union of clusters and classes, over the tokens that lie on a region
     retrieval    (5)  rank of a caption's picture among all pictures, and of a true caption among all captions
+    objects      (6)  argmax_k <e_i, T_k>, e_i the embedding of thing i alone, cut out with its surroundings
 
-T_k is the mean over prompts of the text tower's embedding of class k. A model is three functions here.
+T_k is the mean over prompts of the text tower's embedding of class k; (6) is zero-shot classification as CLIP does it,
+of the embedding rather than of the dense map. A model is three functions here.
 
 Letters: B images, h w tokens of a map, D joint width, K classes, C captions, M pictures, N regions of one.
 
@@ -27,6 +29,7 @@ from torch import Tensor
 
 from spatialbench.data.cache import progress
 from spatialbench.data.region_sets import CaptionSet, Regions, RegionSet, check_regions
+from spatialbench.data.regions import crops, with_surroundings
 from spatialbench.distillation import region_tokens
 from spatialbench.evaluation.dense import (
     STARTS,
@@ -92,7 +95,7 @@ def data_fingerprint(regions: RegionSet, captions: CaptionSet | None) -> str:
 
 # ------------------------------------------------------------------------------------------------------- dense maps
 def _dense_parts(model: Encoder, regions: RegionSet) -> Parts:
-    """(1) to (4)."""
+    """(1) to (4), and (6)."""
     count, classes = len(regions), len(regions.classes)
     texts = class_embeddings(model, regions.classes, regions.templates)
     things = torch.tensor(regions.things, device=texts.device)
@@ -105,7 +108,8 @@ def _dense_parts(model: Encoder, regions: RegionSet) -> Parts:
                 segment = token_segments(item.masks.to(dense.device), dense.shape[:2])
                 visible = inside(item.extent, dense.shape[:2]).to(dense.device)
                 area[row] = same_segment_area(dense[visible], segment[visible])
-                _count(counts, row, _scores(item, dense, texts, things), item.label, classes)
+                scores = _scores(item, dense, texts, things) | _object_scores(model, item, texts, things)
+                _count(counts, row, scores, item.label, classes)
                 on_region = segment > 0
                 labels = item.label[segment[on_region].cpu() - 1]
                 some = np.random.default_rng(row).permutation(len(labels))[:TOKENS]
@@ -119,7 +123,7 @@ def _dense_parts(model: Encoder, regions: RegionSet) -> Parts:
 
 
 def _classified(regions: RegionSet) -> list[str]:
-    kinds = ["box", "mask"] if any(regions.things) else []
+    kinds = ["box", "mask", "object"] if any(regions.things) else []
     kinds += [] if all(regions.things) else ["stuff"]
     return [f"{kind}_top{top}" for kind in kinds for top in TOPS]
 
@@ -145,6 +149,16 @@ def _scores(item: Regions, dense: Tensor, texts: Tensor, things: Tensor) -> dict
         image = torch.zeros(len(boxes), dtype=torch.int64, device=dense.device)
         found["box"] = thing, region_tokens(dense[None], boxes, image, 1)[:, 0] @ texts.T
     return found
+
+
+def _object_scores(model: Encoder, item: Regions, texts: Tensor, things: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """(6), likewise."""
+    thing = things[item.label.to(things.device)]
+    if not thing.any():
+        return {}
+    boxes = with_surroundings(item.boxes[thing.cpu()], item.extent)
+    alone = crops(item.pixels[None], boxes, torch.zeros(len(boxes), dtype=torch.int64), model.image_size)
+    return {"object": (thing, model.image(alone.to(model.device)) @ texts.T)}
 
 
 def _count(

@@ -75,7 +75,7 @@ PAIRS = [(0, 1), (1, 2), (3, 0), (2, 1)]
 
 def test_a_model_that_sees_everything() -> None:
     found = measure(Eyes(), Painted(PAIRS)).values()
-    for name in ("box_top1", "mask_top1", "stuff_top1", "same_mask", "cluster"):
+    for name in ("box_top1", "mask_top1", "stuff_top1", "object_top1", "same_mask", "cluster"):
         assert found[name] == pytest.approx(100), name
 
 
@@ -89,10 +89,37 @@ def test_class_mean_accuracy_is_torchmetrics() -> None:
     assert found.values()["box_top1"] == pytest.approx(100 * float(each[[0, 1, 3]].mean()))
     assert found.values()["box_top5"] == pytest.approx(100)
     assert found.values()["stuff_top1"] == pytest.approx(100)
+    for top, box in (("object_top1", "box_top1"), ("object_top5", "box_top5")):
+        for own, other in zip(found.ratios[top], found.ratios[box], strict=True):
+            assert own.tolist() == other.tolist()  # the same objects, classes 0 and 1 confused by the embedding, too
     assert found.scenes.tolist() == [f"scene {row}" for row in range(4)]
     above, below = found.ratios["box_top1"]
     assert below[0].tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 1], [0, 1, 0, 0]]
     assert above[0].sum() == 1
+
+
+def test_objects_are_seen_alone_with_their_surroundings() -> None:
+    class Noting(Eyes):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: list[Tensor] = []
+
+        def image(self, x: Tensor) -> Tensor:
+            self.seen.append(x)
+            return super().image(x)
+
+    eyes = Noting()
+    measure(eyes, Painted([(0, 2), (2, 2), (3, 1)], padded=True))
+    seen, other = eyes.seen  # stuff is not cut out, and a picture of stuff alone is not looked at
+    assert len(other) == 2
+    # box 0 to 4 by 2 to 4, half as much again is -1 to 5 by 1.5 to 4.5, cut at the picture: 0 to 5 by 1.5 to 4
+    assert seen.shape == (1, 3, SIZE, SIZE)
+    assert seen.dtype == torch.uint8
+    shown = Painted([(0, 2)])[0].pixels[None, :, 1:4, 0:5].float()
+    shown = F.interpolate(shown, size=(5, 8), mode="bicubic", antialias=True).round().clamp(0, 255)
+    assert torch.equal(seen[0, :, 1:6].float(), shown[0])
+    assert not seen[0, :, :1].any()
+    assert not seen[0, :, 6:].any()
 
 
 def test_padding_is_left_out_of_the_area_under_the_curve() -> None:
@@ -105,6 +132,9 @@ def test_padding_is_left_out_of_the_area_under_the_curve() -> None:
 
         def text(self, tokens: Tensor) -> Tensor:
             return torch.eye(4)[tokens[:, 0]]
+
+        def image(self, x: Tensor) -> Tensor:
+            return torch.eye(4)[torch.zeros(len(x), dtype=torch.int64)]
 
     whole = measure(Blind(), Painted(PAIRS)).values()["same_mask"]
     padded = measure(Blind(), Painted(PAIRS, padded=True)).values()["same_mask"]
