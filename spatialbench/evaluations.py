@@ -17,6 +17,7 @@ from spatialbench.backbones.clip import resize_mode
 from spatialbench.beside import selection_set
 from spatialbench.callbacks import Interruptions
 from spatialbench.data.caption_sets import CaptionSet
+from spatialbench.data.download.states import ROOT
 from spatialbench.data.rooms.counterfactual import Counterfactual
 from spatialbench.data.selection_sets import SelectionSet
 from spatialbench.errors import SpatialbenchError
@@ -40,7 +41,7 @@ FOLDERS: dict[str, str] = {
     "vgqa": "spatialbench.data.benchmarks.vgqa.VgQa",
     "spatialsense": "spatialbench.data.benchmarks.spatialsense.SpatialSense",
 }
-"""Benchmark -> the class that reads its folder (``--evaluation_path``)."""
+"""Benchmark -> the class that reads its folder: ``--evaluation_path``, or where ``data download`` puts it."""
 EVALUATIONS = ("counterfactual", *FOLDERS)
 """What ``--evaluation`` takes; counterfactual are the rooms' own pairs, which are rendered."""
 
@@ -50,18 +51,22 @@ def evaluation_set(name: str, path: str | None, track: Track, budget: str) -> Se
 
     Args:
         name: one of ``EVALUATIONS``; the rooms' counterfactual pairs are those of the track, where it names some.
-        path: the folder of a downloaded benchmark.
+        path: the folder of a downloaded benchmark; None: where ``spatialbench data download`` puts it.
 
     Raises:
-        SpatialbenchError: unknown name, a path where none belongs or none where one does, or the set cannot be read.
+        SpatialbenchError: unknown name, a path where none belongs, no folder where one is needed, or the set cannot be
+            read.
     """
     if name not in EVALUATIONS:
         raise SpatialbenchError(f"unknown --evaluation {name!r}{did_you_mean(name, EVALUATIONS)}")
     if name in FOLDERS:
         benchmark: Any = import_class(FOLDERS[name], f"--evaluation {name}")
-        if path is None:
-            raise SpatialbenchError(f"--evaluation {name} needs --evaluation_path FOLDER, {benchmark.source}")
-        return benchmark(path)
+        if path is None and not (ROOT / name).is_dir():
+            raise SpatialbenchError(
+                f"--evaluation {name}: there is no folder {ROOT / name}; spatialbench data download {name} brings it, "
+                f"or --evaluation_path FOLDER, {benchmark.source}"
+            )
+        return benchmark(str(ROOT / name) if path is None else path)
     if path is not None:
         raise SpatialbenchError("--evaluation counterfactual renders its own pictures: leave --evaluation_path out")
     own = selection_set(track, budget)

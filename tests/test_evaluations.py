@@ -59,11 +59,23 @@ def test_whatsup_from_the_command_line(
     assert list(found["relations"]["B"]) == ["behind", "front", "left", "right"]
 
 
+def test_a_downloaded_benchmark_is_found(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where ``data download`` puts it; a folder given goes before it."""
+    write(tmp_path / "data" / "whatsup")
+    (tmp_path / "whats up" / "controlled_images_dataset.json").unlink()
+    capsys.readouterr()
+    assert main([*arguments[:-2]]) == 0
+    assert "12 pairs on 12 pictures" in capsys.readouterr().out
+    assert main(arguments) == 2
+
+
 def test_a_mistake_is_one_line(arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "whats up" / "controlled_images_dataset.json").unlink()
     for wrong, message in (
         (arguments, "no file controlled_images_dataset.json in "),
-        ([*arguments[:-2]], "--evaluation whatsup needs --evaluation_path FOLDER, the What'sUp files"),
+        ([*arguments[:-2]], "spatialbench data download whatsup brings it, or --evaluation_path FOLDER, the "),
         ([*arguments, "--evaluation", "vqa"], "unknown --evaluation 'vqa': did you mean 'vgqa'?"),
     ):
         capsys.readouterr()
