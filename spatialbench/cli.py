@@ -202,7 +202,11 @@ def _verb_parser(name: str) -> Parser:
             "aro, cvbench, cocoqa, vgqa, spatialsense (docs/selection.md, docs/benchmarks.md)"
         )
         add("--evaluation", metavar="NAME", help=text)
-        add("--evaluation_path", metavar="FOLDER", help="the downloaded benchmark (default: data/NAME, where 'data download' puts it)")
+        add(
+            "--evaluation_path",
+            metavar="FOLDER",
+            help="the downloaded benchmark (default: data/NAME, where 'data download' puts it)",
+        )
     if name == "predict":
         add("--image", action="append", default=[], metavar="FILE", help="a picture; may be repeated")
         add("--caption", action="append", default=[], metavar="TEXT", help="'The A is left of the B.'; may be repeated")

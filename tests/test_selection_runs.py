@@ -178,7 +178,10 @@ def test_evaluation_mmvp_of_a_downloaded_copy(folder: Path, tmp_path: Path, caps
     ("flags", "message"),
     [
         (["--evaluation", "mmpv"], "unknown --evaluation 'mmpv'.*'mmvp'"),
-        (["--evaluation", "mmvp"], "data download mmvp brings it, or --evaluation_path FOLDER, a copy of the Hub's dataset"),
+        (
+            ["--evaluation", "mmvp"],
+            "data download mmvp brings it, or --evaluation_path FOLDER, a copy of the Hub's dataset",
+        ),
         (["--evaluation", "counterfactual", "--evaluation_path", "x"], "leave --evaluation_path out"),
         (["--evaluation_path", "x"], "belongs to --evaluation mmvp"),
     ],

@@ -27,7 +27,8 @@ def check_file(path: str | Path, strict: bool = False) -> CheckReport:
 def print_report(report: CheckReport, console: Console | None = None) -> None:
     """Prints a report as tables: counts per relation, every filter with its count, the elevation shortcut."""
     console = console or Console()
-    relations = Table(title=f"{report.path}", title_justify="left")
+    console.print(Text(str(report.path)), soft_wrap=True)
+    relations = Table()
     for column in ("relation", "questions", "pairs"):
         relations.add_column(column, justify="left" if column == "relation" else "right")
     for relation in RELATIONS:

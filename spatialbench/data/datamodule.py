@@ -19,6 +19,7 @@ from spatialbench.data.problems import CheckReport
 from spatialbench.data.records import RecordSet
 from spatialbench.data.splits import by_record, one_reference, part, whole_batches
 from spatialbench.errors import SpatialbenchError
+from spatialbench.provenance import usable_cores
 
 
 class PairDataModule(LightningDataModule):
@@ -43,7 +44,7 @@ class PairDataModule(LightningDataModule):
         batch_images: distinct images a training batch.
         records_per_image: at most so many records of each image a training batch.
         eval_batch_images: distinct images a batch of validation, test and predict.
-        workers: processes that prepare batches beside the main one.
+        workers: processes that prepare batches beside the main one, as many as there are cores for at most.
         pin_memory: batches in page-locked memory where there is a GPU, so that they travel while it computes.
         strict: a damaged record of a file is an error; without it damaged records are dropped and counted.
         split: for ``embspatial`` without ``val_path``, how ``train_path`` is divided: ``image`` keeps the pictures of
@@ -106,7 +107,7 @@ class PairDataModule(LightningDataModule):
         self.resize: Resize = resize
         self.train_images, self.val_images, self.test_images = train_images, val_images, test_images
         self.batch_images, self.records_per_image = batch_images, records_per_image
-        self.eval_batch_images, self.workers = eval_batch_images, workers
+        self.eval_batch_images, self.workers = eval_batch_images, min(workers, usable_cores())
         self.pin_memory, self.strict, self.seed = pin_memory and torch.cuda.is_available(), strict, seed
         self.split, self.held_out, self.test_on = split, held_out, test_on
         self.depth_pairs, self.drop_last = depth_pairs, drop_last

@@ -151,6 +151,11 @@ def test_workers_change_nothing(file: str) -> None:
         assert one["captions"] == other["captions"]
 
 
+def test_as_many_workers_as_cores(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spatialbench.data.datamodule.usable_cores", lambda: 3)
+    assert [PairDataModule("embspatial", path=file, workers=count).workers for count in (0, 2, 8)] == [0, 2, 3]
+
+
 def test_a_file_is_tested_in_the_place_of_the_tracks_test_set(file: str) -> None:
     data = PairDataModule("rooms", path=file, image_size=16, eval_batch_images=4)
     data.setup("test")

@@ -26,6 +26,7 @@ from spatialbench.data.rooms.facts import SceneView, View, records
 from spatialbench.data.rooms.render import Picture, render
 from spatialbench.data.rooms.scene import SPLITS, VERSION, Scene, generate
 from spatialbench.errors import SpatialbenchError
+from spatialbench.provenance import usable_cores
 
 TEST_IMAGES, TEST_PER_RELATION, MAX_PER_IMAGE = 2400, 600, 6
 """The test split: 600 records of each relation, drawn from this many scenes, at most so many from one."""
@@ -151,7 +152,7 @@ def in_parallel(folder: Path, function: Callable[..., T], jobs: Iterable[tuple])
         function: of a module; its arguments and results go from process to process.
         jobs: taken one by one, two for each process ahead of what was yielded; a single one is done here.
     """
-    workers, waiting = max(1, len(os.sched_getaffinity(0))), deque[Future[T]]()
+    workers, waiting = usable_cores(), deque[Future[T]]()
     jobs = iter(jobs)
     ahead = list(islice(jobs, 2))
     jobs = chain(ahead, jobs)
