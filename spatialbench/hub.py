@@ -52,9 +52,13 @@ def snapshot(
 def hub_file(repository: str, revision: str, name: str, kind: str = "model") -> Path:
     """One file of a repository at a revision, where it lies in the cache.
 
+    A file of a commit that is in the cache is that file: the network is not asked.
+
     Raises:
         SpatialbenchError: it is neither in the cache nor can it be downloaded.
     """
+    if re.fullmatch("[0-9a-f]{40}", revision) and (found := cached(repository, [name], revision, kind)):
+        return found
     try:
         return Path(hf_hub_download(repository, name, repo_type=kind, revision=revision))
     except Exception as error:
@@ -68,6 +72,14 @@ def cached(repository: str, names: Sequence[str], revision: str | None = None, k
         if isinstance(found, str):
             return Path(found)
     return None
+
+
+def cached_folder(repository: str, commit: str, names: Sequence[str]) -> Path | None:
+    """The folder of a commit whose files ``names`` are all in the cache; None where one is not. Asks no network."""
+    found = [cached(repository, [name], commit) for name in names]
+    if not all(found):
+        return None
+    return Path(str(found[0])).parents[names[0].count("/")]
 
 
 def recorded_sha256(path: Path) -> str | None:

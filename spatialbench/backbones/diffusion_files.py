@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spatialbench.backbones.diffusion_text import prompt_states, student_states
 from spatialbench.errors import SpatialbenchError
-from spatialbench.hub import digest, first_line, snapshot
+from spatialbench.hub import cached_folder, digest, first_line, snapshot
 
 CONFIGS = Path(__file__).parent / "configs"
 DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat16", "float16")}
@@ -24,6 +24,12 @@ PRESETS = (OWN, "sd-2-1-base")
 """Architectures that can be had with random weights, each a file of ``configs``."""
 _HUB = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}")
 _HUB_FILES = ("unet/*", "vae/*", "scheduler/*", "text_encoder/*", "tokenizer/*")
+NEEDED = (
+    *(f"{part}/{name}" for part in ("unet", "vae") for name in ("config.json", "diffusion_pytorch_model.safetensors")),
+    *("scheduler/scheduler_config.json", "text_encoder/config.json", "text_encoder/model.safetensors"),
+    *(f"tokenizer/{name}" for name in ("merges.txt", "special_tokens_map.json", "tokenizer_config.json", "vocab.json")),
+)
+"""Files of the Hub without which a model in diffusers' layout is not whole."""
 _HUB_LEFT = ("*.bin", "*.fp16.*", "*.non_ema.*", "*.msgpack", "*.h5")
 
 
@@ -164,8 +170,10 @@ def _check_there(path: Path, spec: str) -> None:
 
 
 def _download(spec: str) -> Path:
-    """A snapshot of the Hub; with HF_HUB_OFFLINE, or without a network, the copy in its cache."""
+    """A snapshot of the Hub; the network is not asked for a commit whose files are in the cache."""
     repository, _, commit = spec.partition("@")
+    if found := cached_folder(repository, commit, NEEDED):
+        return found
     try:
         return snapshot(repository, commit, _HUB_FILES, _HUB_LEFT)
     except SpatialbenchError as error:

@@ -18,7 +18,7 @@ from spatialbench.errors import SpatialbenchError
 
 _OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _TIMM = ("model.safetensors", "pytorch_model.bin")
-_DIFFUSION = ("unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors")
+_SHIPPED = ("unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.safetensors")
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def shipped_problems() -> list[str]:
     """Weights of the package that are missing or damaged, by their headers."""
     if not WEIGHTS.is_dir():
         return [f"the folder {WEIGHTS} is missing; reinstall spatialbench"]
-    wanted = ("rooms-student.safetensors", "rooms-vfm.safetensors", *(f"rooms-diffusion/{name}" for name in _DIFFUSION))
+    wanted = ("rooms-student.safetensors", "rooms-vfm.safetensors", *(f"rooms-diffusion/{name}" for name in _SHIPPED))
     missing = [WEIGHTS / name for name in wanted if not (WEIGHTS / name).is_file()]
     problems = [f"{path} is missing; reinstall spatialbench" for path in missing]
     for path in sorted(WEIGHTS.rglob("*.safetensors")):
@@ -84,9 +84,9 @@ def vfm(spec: str) -> Holding:
 
 
 def diffusion(spec: str, hashes: Mapping[str, str]) -> Holding:
-    """A diffusion model: every file of ``hashes``, or the UNet and the autoencoder."""
-    from spatialbench.backbones.diffusion_files import OWN, fetch_command
-    from spatialbench.hub import cached
+    """A diffusion model: every file that it needs, those of ``hashes`` among them."""
+    from spatialbench.backbones.diffusion_files import NEEDED, OWN, fetch_command
+    from spatialbench.hub import cached_folder
 
     if spec == OWN:
         return Holding("diffusion", spec, "shipped")
@@ -99,12 +99,8 @@ def diffusion(spec: str, hashes: Mapping[str, str]) -> Holding:
         return Holding(
             "diffusion", spec, "", "name a folder in diffusers' layout, or <owner>/<name>@<commit> of the Hub"
         )
-    found = [cached(repository, [name], commit) for name in hashes or _DIFFUSION]
-    return (
-        Holding("diffusion", spec, str(found[0]), "")
-        if all(found)
-        else Holding("diffusion", spec, "", fetch_command(spec))
-    )
+    found = cached_folder(repository, commit, [*NEEDED, *hashes])
+    return Holding("diffusion", spec, str(found or ""), "" if found else fetch_command(spec))
 
 
 def data(path: str, where: str) -> Holding:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from diffusers import AutoencoderKL, UNet2DConditionModel
+from huggingface_hub import constants
 from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -20,7 +21,7 @@ from spatialbench import hub
 from spatialbench.backbones import diffusion_text
 from spatialbench.backbones.clip import TextTokenizer, load_clip
 from spatialbench.backbones.diffusion import Diffusion, load_diffusion
-from spatialbench.backbones.diffusion_files import preset_config
+from spatialbench.backbones.diffusion_files import NEEDED, preset_config
 from spatialbench.backbones.diffusion_text import caption_states
 from spatialbench.backbones.towers import encode_text, text_states
 from spatialbench.errors import SpatialbenchError
@@ -250,6 +251,25 @@ def test_the_hub_is_asked_for_the_pinned_commit(folder: Path, monkeypatch: pytes
         load_diffusion(f"{name}@{'0' * 40}")
     assert "\n" not in str(caught.value)
     assert asked == [(name, "1" * 40), (name, "0" * 40)]
+
+
+def test_what_is_whole_in_the_hubs_cache_is_not_asked_for(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name, commit, asked = "owner/name", "2" * 40, []
+    there = tmp_path / "models--owner--name" / "snapshots" / commit
+    shutil.copytree(folder, there)
+    for file in NEEDED:
+        if not (there / file).exists():  # transformers writes one file of the tokenizer, which is read before these
+            (there / file).write_text("{}" if file.endswith(".json") else "")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(hub, "snapshot_download", lambda *a, **k: asked.append(a) or str(folder))
+    whole = load_diffusion(f"{name}@{commit}")
+    assert whole.latents_fingerprint == load_diffusion(str(folder)).latents_fingerprint
+    assert asked == []
+    (there / "vae" / "config.json").unlink()  # a download that was cut
+    load_diffusion(f"{name}@{commit}")
+    assert asked == [(name,)]
 
 
 def test_damaged_folders_are_one_line(folder: Path, tmp_path: Path) -> None:

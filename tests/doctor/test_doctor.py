@@ -14,6 +14,7 @@ import huggingface_hub.constants
 import pytest
 
 from spatialbench.backbones import weight_files
+from spatialbench.backbones.diffusion_files import NEEDED
 from spatialbench.cli import main
 from spatialbench.doctor import command, holdings, machine
 from spatialbench.doctor.holdings import Holding, checked, data, shipped_problems
@@ -212,13 +213,14 @@ def test_weights_are_found_where_a_run_finds_them(tmp_path: Path, monkeypatch: p
 
 
 def test_a_diffusion_model_is_here_when_every_file_is(tmp_path: Path) -> None:
-    spec, hashes = f"a/b@{'1' * 40}", {"unet/x.safetensors": "0", "vae/y.safetensors": "0"}
-    cached(tmp_path, "a/b", "1" * 40, "unet/x.safetensors")
+    spec, hashes = f"a/b@{'1' * 40}", {"unet/x.safetensors": "0"}
+    cached(tmp_path, "a/b", "1" * 40, "unet/x.safetensors", *NEEDED[:-1])
     assert checked("diffusion", spec, hashes).mend.startswith(
         f"hf download a/b --revision {'1' * 40} --include 'unet/*'"
     )
-    cached(tmp_path, "a/b", "1" * 40, "vae/y.safetensors")
-    assert checked("diffusion", spec, hashes).here.endswith("unet/x.safetensors")
+    cached(tmp_path, "a/b", "1" * 40, NEEDED[-1])
+    assert checked("diffusion", spec, hashes).here.endswith(f"snapshots/{'1' * 40}")
+    assert checked("diffusion", spec, {"unet/y.safetensors": "0"}).here == ""
     assert checked("diffusion", "rooms-diffusion", {}) == Holding("diffusion", "rooms-diffusion", "shipped")
     assert checked("diffusion", "sd-2-1-base:random", {}).here == "random"
     assert "<owner>/<name>@<commit>" in checked("diffusion", "nowhere", {}).mend
