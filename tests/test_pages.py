@@ -306,3 +306,10 @@ def test_other_weights_make_a_track_another_one(tmp_path: Path) -> None:
         hashes.append(track_hash(track, "full", load_page(BENCHMARKS / "spatial_attn.yaml")))
     assert hashes[0] != hashes[1]
     assert set(weights_digests({"student": "rooms-student", "vfm": "rooms-vfm:random"})) == {"student"}
+
+
+def test_the_track_of_unseen_pairs_differs_in_nothing_else() -> None:
+    rooms, unseen = (load_track(BENCHMARKS / "tracks" / f"{name}.yaml") for name in ("rooms", "rooms_unseen"))
+    assert unseen.config["data"] == {**rooms.config["data"], "unseen_pairs": 0.2}
+    assert {**unseen.config, "data": None} == {**rooms.config, "data": None}
+    assert (unseen.budgets, unseen.regions, unseen.selection) == (rooms.budgets, rooms.regions, rooms.selection)

@@ -17,7 +17,7 @@ from spatialbench.data.images import Resize
 from spatialbench.data.missing import check_files
 from spatialbench.data.problems import CheckReport
 from spatialbench.data.records import RecordSet
-from spatialbench.data.splits import by_record, one_reference, part, whole_batches
+from spatialbench.data.splits import by_record, one_reference, part, whole_batches, without_pairs
 from spatialbench.errors import SpatialbenchError
 from spatialbench.provenance import usable_cores
 
@@ -52,6 +52,8 @@ class PairDataModule(LightningDataModule):
         held_out: share of the records that ``split: record`` holds out.
         test_on: what is tested where no ``path`` is given: ``path`` asks for it, ``held_out`` takes the validation set.
         depth_pairs: a close or far question gives its answer against ``all`` other objects, or one drawn at ``random``.
+        unseen_pairs: share of the pairs of names of which no record is trained on; ``spatialbench subsets`` then has
+            the accuracy on the test's records of these pairs (``unseen``).
         drop_last: of every relation of what is scored, leave out the records that do not fill a batch of so many.
         seed: of the order of training images and the choice of their records.
 
@@ -80,6 +82,7 @@ class PairDataModule(LightningDataModule):
         held_out: float = 0.2,
         test_on: Literal["path", "held_out"] = "path",
         depth_pairs: Literal["all", "random"] = "all",
+        unseen_pairs: float = 0.0,
         drop_last: int = 0,
         seed: int = 0,
     ) -> None:
@@ -102,6 +105,8 @@ class PairDataModule(LightningDataModule):
         check_files({"path": path, "train_path": train_path, "val_path": val_path})
         if not 0 < held_out < 1:
             raise SpatialbenchError(f"data.held_out is {held_out}; it must be between 0 and 1")
+        if not 0 <= unseen_pairs < 1:
+            raise SpatialbenchError(f"data.unseen_pairs is {unseen_pairs}; it must be 0 or more and less than 1")
         self.source, self.path, self.train_path, self.val_path = source, path, train_path, val_path
         self.image_size: int = image_size
         self.resize: Resize = resize
@@ -110,7 +115,7 @@ class PairDataModule(LightningDataModule):
         self.eval_batch_images, self.workers = eval_batch_images, min(workers, usable_cores())
         self.pin_memory, self.strict, self.seed = pin_memory and torch.cuda.is_available(), strict, seed
         self.split, self.held_out, self.test_on = split, held_out, test_on
-        self.depth_pairs, self.drop_last = depth_pairs, drop_last
+        self.depth_pairs, self.unseen_pairs, self.drop_last = depth_pairs, unseen_pairs, drop_last
         self.train_set: RecordSet
         self.val_set: RecordSet
         self.test_set: RecordSet
@@ -138,6 +143,8 @@ class PairDataModule(LightningDataModule):
     def setup_training(self) -> None:
         """Loads what is trained on."""
         self.train_set = self._training_set()
+        if self.unseen_pairs:
+            self.train_set = without_pairs(self.train_set, self.unseen_pairs)
         usable = len({record.image for record in self.train_set.records})
         if usable < self.batch_images:
             raise SpatialbenchError(

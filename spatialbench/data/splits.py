@@ -5,6 +5,7 @@ Every draw is made once, from the names of the records, and is the same in every
 
 from __future__ import annotations
 
+import hashlib
 import zlib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -44,6 +45,23 @@ def by_record(record_set: RecordSet, share: float) -> tuple[RecordSet, RecordSet
         _chosen(record_set, [r for r, out in zip(record_set.records, held, strict=True) if not out], "trained"),
         _chosen(record_set, [r for r, out in zip(record_set.records, held, strict=True) if out], "held out"),
     )
+
+
+def without_pairs(record_set: RecordSet, share: float) -> RecordSet:
+    """Without the records of a share of all pairs of names, to see whether what is learned holds for others, too.
+
+    Args:
+        share: of the pairs of names, in [0, 1). Whether a pair is among them hangs on its two names alone, so that it
+            is the same for every file, split and seed.
+    """
+    kept = [record for record in record_set.records if not left_out(record.subject, record.object, share)]
+    return _chosen(record_set, kept, f"without {100 * share:g} % of the pairs of names")
+
+
+def left_out(first: str, second: str, share: float) -> bool:
+    """Whether the pair of two names, in either order, is among a ``share`` of all pairs."""
+    digest = hashlib.sha256("\0".join(sorted((first, second))).encode()).digest()
+    return int.from_bytes(digest[:8]) < share * 2**64
 
 
 def one_reference(record_set: RecordSet) -> RecordSet:

@@ -13,7 +13,8 @@ from spatialbench.data.datamodule import PairDataModule
 from spatialbench.data.export import export
 from spatialbench.data.missing import advice
 from spatialbench.data.records import RecordSet
-from spatialbench.data.splits import by_record, one_reference, whole_batches
+from spatialbench.data.rooms.kinds import KINDS
+from spatialbench.data.splits import by_record, left_out, one_reference, whole_batches
 from spatialbench.errors import SpatialbenchError
 from tests.tiny import record_set
 
@@ -133,3 +134,39 @@ def test_a_missing_file_of_a_published_set_names_the_command(tmp_path: Path, mon
     line = f"data.train_path: there is no file {path}; spatialbench data download embspatial brings it"
     assert str(caught.value) == line
     assert advice("data/embspatial/other.json") == advice("mine/EmbSpatial-SFT.json") == ""
+
+
+def test_pairs_of_names_that_training_never_has(file: Path) -> None:
+    share = 0.5
+    out = {("bed", "lamp"), ("bed", "sofa"), ("chair", "lamp"), ("chair", "sofa"), ("bed", "chair"), ("lamp", "sofa")}
+    out = {pair for pair in out if left_out(*pair, share)}
+    assert 0 < len(out) < 6
+    whole, data = module(file), module(file, unseen_pairs=share)
+
+    def pairs(records: RecordSet) -> set[tuple[str, ...]]:
+        return {tuple(sorted((record.subject, record.object))) for record in records.records}
+
+    assert pairs(whole.train_set) - pairs(data.train_set) == out & pairs(whole.train_set) != set()
+    kept = {r.record_id for r in whole.train_set.records if tuple(sorted((r.subject, r.object))) not in out}
+    assert names(data.train_set) == kept
+    assert names(data.val_set) == names(whole.val_set)  # what is scored stays whole
+    assert data.train_set.fingerprint != whole.train_set.fingerprint
+    data.path = str(file)
+    data.setup("test")
+    assert pairs(data.test_set) >= out
+
+
+def test_a_pair_is_left_out_by_its_names_alone() -> None:
+    kinds = [kind.name for kind in KINDS]
+    pairs = [(a, b) for row, a in enumerate(kinds) for b in kinds[row + 1 :]]
+    out = {pair for pair in pairs if left_out(*pair, 0.2)}
+    assert out == {(a, b) for a, b in pairs if left_out(b, a, 0.2)}
+    assert out <= {pair for pair in pairs if left_out(*pair, 0.3)}
+    assert len(out) / len(pairs) == pytest.approx(0.2, abs=0.05)
+    assert not any(left_out(*pair, 0.0) for pair in pairs)
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0])
+def test_a_share_of_pairs_is_less_than_one(share: float) -> None:
+    with pytest.raises(SpatialbenchError, match=r"data\.unseen_pairs is .*; it must be 0 or more and less than 1"):
+        PairDataModule(unseen_pairs=share)
