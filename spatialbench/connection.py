@@ -64,7 +64,7 @@ class ConnectedMethod(Method):
 
         m(l) = round(l L_F / L_C) with blocks counted from 1, at least the first: the last meets the last. Halves up.
 
-        Source: specs/poster.md 2, "Generalisation".
+        Source: ours, the poster's models being equally deep; docs/spatial_attn.md.
         """
         return max(1, int((block + 1) * self.vfm.depth / self.depth + 0.5)) - 1
 

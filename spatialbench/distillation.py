@@ -13,7 +13,7 @@ Letters: B images, N regions, h w tokens of a map, L = r r tokens of a region, D
 
 Source: (1), (2) CLIPSelf and its RegionCLIP setting, wusize/CLIPSelf @ 1c7fe9c; (3)-(5) Qiu et al., "Refining CLIP's
 Spatial Awareness", ICLR 2025, arXiv 2504.02328, which released no code: g, tau and the stop-gradient are those of the
-same authors' CongpeiQiu/UniRefiner @ 38f4e71, as is (6). specs/r_sc_rla.md 2-4 says what is quoted, what inferred.
+same authors' CongpeiQiu/UniRefiner @ 38f4e71, as is (6). docs/r_sc_rla.md says what is quoted, what inferred.
 """
 
 from __future__ import annotations

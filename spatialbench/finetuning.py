@@ -51,7 +51,7 @@ class FineTuning:
     Raises:
         SpatialbenchError: a value out of its range.
 
-    Source: hy30n80/Mixed-Transformer @ 0b9ac26, train.py, by way of specs/poster.md 4.
+    Source: hy30n80/Mixed-Transformer @ 0b9ac26, train.py; docs/spatial_attn.md says what differs.
     """
 
     lr: float = 2e-5

@@ -26,7 +26,7 @@ class Peak(NamedTuple):
 
 
 PEAKS = {
-    "H200": Peak(790, "bf16 matrix products as measured, specs/peers.md 5; the data sheet says 989"),
+    "H200": Peak(790, "bf16 matrix products as measured; the data sheet says 989"),
     "H100 PCIe": Peak(756, "data sheet"),
     "H100 NVL": Peak(835, "data sheet"),
     "H100": Peak(989, "data sheet, SXM"),

@@ -7,7 +7,7 @@ Letters: B pictures, C channels, H W rows and columns of a latent.
     (3)  v = eps - z                                        what is predicted: d x_t / d t
     (4)  l = mean over C, H, W of (u - v)^2                 of a prediction u, by picture, in float32 or better
 
-Source: mashijie1028/GenHancer @ d716ba2; specs/generative.md 2.2. The signs are those of diffusers' flow matching.
+Source: mashijie1028/GenHancer @ d716ba2; docs/genhancer.md. The signs are those of diffusers' flow matching.
 """
 
 from __future__ import annotations

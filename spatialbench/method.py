@@ -109,7 +109,7 @@ class Method(LightningModule):
         return _unit(encode_text(self.student, tokens, self._runner()))
 
     def dense(self, x: Tensor) -> Tensor:
-        """Embeddings of the patches in the joint space: the last block by its value path (specs/r_sc_rla.md 2.1).
+        """Embeddings of the patches in the joint space: the last block by its value path (``towers.encode_dense``).
 
         Args:
             x: uint8 [B, 3, H, W], RGB; H and W multiples of the patch size. Off the native size the position embedding

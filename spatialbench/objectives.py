@@ -2,7 +2,7 @@
 
 The printed sums run over the N pairs of a batch. A batch of this project holds several records of one image, and
 captions from templates repeat, so the sums are computed over the M distinct images and the K distinct captions, every
-one encoded once; how often a caption or an image stands in the batch enters as a count. Source: specs/poster.md 3.
+one encoded once; how often a caption or an image stands in the batch enters as a count. Source: docs/spatial_attn.md.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def negated_contrastive(
     Raises:
         ValueError: ``negatives`` is neither, or negated captions are needed and not given.
 
-    Source: poster of Yang and Jeon, "Contrastive learning with negative caption"; specs/poster.md 3.
+    Source: poster of Yang and Jeon, "Contrastive learning with negative caption"; docs/spatial_attn.md.
     """
     if negatives not in NEGATIVES:
         raise ValueError(f"negatives is {negatives!r}; one of {', '.join(NEGATIVES)}")

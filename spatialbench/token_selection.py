@@ -5,7 +5,7 @@ is so set; ``score_vector`` makes the one vector that a picture is scored with, 
 
 Letters: B images, L patches in h rows and w columns, N tokens taken, D width.
 
-Source: baaivision/DIVA @ d53c668, condition/*.py; specs/generative.md 1.3, 1.10 and 1.11.
+Source: baaivision/DIVA @ d53c668, condition/*.py; docs/diva.md.
 """
 
 from __future__ import annotations
@@ -134,8 +134,8 @@ def score_vector(tokens: Tokens, scorer: Scorer = "cls") -> Tensor:
     Raises:
         SpatialbenchError: another scorer.
 
-    Source: specs/generative.md 1.10: DIVA scores with ``cls_local`` after training and compares with ``cls`` before, so
-        that a part of its gain is the scorer's.
+    Source: baaivision/DIVA @ d53c668, which scores with ``cls_local`` after training and compares with ``cls`` before,
+        so that a part of its gain is the scorer's (docs/diva.md, "What is measured").
     """
     if scorer not in get_args(Scorer):
         raise SpatialbenchError(f"the scorer is {scorer!r}; one of {', '.join(get_args(Scorer))}")

@@ -1,4 +1,4 @@
-"""Region tokens and the distillation losses: the printed sums, the identities of specs/r_sc_rla.md 3.3, wrong input."""
+"""Region tokens and the distillation losses: the printed sums, what must be zero or invariant, wrong input."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ def test_settings_that_do_not_fit(folder: Path) -> None:
 
 
 def test_the_pages_are_genhancers() -> None:
-    """specs/generative.md 2.2 and 2.3."""
+    """docs/genhancer.md, "Beyond the list"."""
     first, second, tuned = (
         resolve(BENCHMARKS / f"{name}.yaml", "rooms", "full")
         for name in ("genhancer_denoiser", "genhancer", "genhancer_finetune")

@@ -197,7 +197,7 @@ def test_other_weights_of_the_diffusion_model_are_another_run(folder: Path, tmp_
 
 
 def test_the_paper_scale_is_divas() -> None:
-    """specs/generative.md 1.3, 1.5 and 1.6."""
+    """baaivision/DIVA @ d53c668, DIVA_for_*.sh; docs/diva.md, "What the released code does"."""
     found = resolve(BENCHMARKS / "diva_legacy.yaml", "cc3m", "full").config
     data, model, trainer = found["data"]["init_args"], found["model"]["init_args"], found["trainer"]
     assert data["picture_batch"] * trainer["accumulate_grad_batches"] == 16 * 8 * 5

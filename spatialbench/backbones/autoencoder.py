@@ -5,7 +5,7 @@
 
 Letters: B images, G pixels a side, C channels and H W rows and columns of the latents.
 
-Source: latent diffusion (Rombach et al., arXiv 2112.10752); specs/generative.md 2.1 and 2.7.
+Source: latent diffusion (Rombach et al., arXiv 2112.10752); mashijie1028/GenHancer @ d716ba2.
 """
 
 from __future__ import annotations

@@ -5,10 +5,10 @@ Letters: B pictures, C channels and H W rows and columns of a latent, N = H W / 
     (1)  y = P_y(c),  s = P_s(c)          two projectors: LayerNorm, Linear, GELU, Linear
     (2)  u = F(x_t; t, y, s)              y modulates every block, with t; s is the one token of the text stream
 
-F is ``FluxTransformer2DModel`` from a config, with random weights: a light one learns enough (specs/generative.md 2).
-P's LayerNorm takes the length of c away, so that no gradient can change it directly (G7).
+F is ``FluxTransformer2DModel`` from a config, with random weights: a light one learns enough (arXiv 2503.19480).
+P's LayerNorm takes the length of c away, so that no gradient can change it directly (G7 of docs/genhancer.md).
 
-Source: mashijie1028/GenHancer @ d716ba2; specs/generative.md 2.1 and 2.7.
+Source: mashijie1028/GenHancer @ d716ba2; docs/genhancer.md.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@
 Letters: B images, G pixels a side, c h w channels, rows and columns of the latents, N tokens of the context, W their
 width, T positions of the text encoder.
 
-Source: latent diffusion (Rombach et al., arXiv 2112.10752); specs/generative.md 1.1 and 1.5.
+Source: latent diffusion (Rombach et al., arXiv 2112.10752); baaivision/DIVA @ d53c668, models/.
 """
 
 from __future__ import annotations

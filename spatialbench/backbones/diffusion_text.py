@@ -25,7 +25,7 @@ from spatialbench.data.cache import cache_root
 from spatialbench.errors import SpatialbenchError, atomic_path
 
 PROMPT = "a photo of a ."
-"""DIVA's prompt: its template "a photo of a {}." with an empty name (specs/generative.md 1.4)."""
+"""DIVA's prompt: its template "a photo of a {}." with an empty name (D5 of docs/diva.md)."""
 STUDENT_FILE = "student.json"
 
 

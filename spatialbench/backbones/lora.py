@@ -7,7 +7,7 @@ open_clip's blocks have ``nn.MultiheadAttention``, which peft 0.21 wraps, but wi
 added twice (peft #3774), and ``towers.py`` reads the weights of attention itself. So peft makes, initialises and holds
 the adapters and runs (1), and (2) is done here. Nothing of either library is changed.
 
-Source: Hu et al., "LoRA", ICLR 2022, arXiv 2106.09685; specs/generative.md 2.3 and 2.7.
+Source: Hu et al., "LoRA", ICLR 2022, arXiv 2106.09685; mashijie1028/GenHancer @ d716ba2 for its settings.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ OpenAI's are TorchScript archives in half precision, or the state of one, with t
 names are open_clip's.
 
 Source: openai/CLIP @ a1d0717, clip/clip.py and clip/model.py; baaivision/DIVA @ d53c668, which keeps Stable Diffusion
-and CLIP in one file (decision D16 of specs/generative.md 1.9).
+and CLIP in one file (decision D16 of docs/diva.md).
 """
 
 from __future__ import annotations

@@ -132,7 +132,7 @@ def value_block(
 ) -> Tensor:
     """The block with its attention replaced by its value path: every token attends to itself alone.
 
-    Source: CLIPSelf's ``forward_without_attn``; specs/r_sc_rla.md 2.1.
+    Source: wusize/CLIPSelf @ 1c7fe9c, src/open_clip/transformer.py, ``forward_without_attn``.
     """
     q, k, v = project_qkv(block, x)
     if mix is not None:
@@ -218,7 +218,7 @@ def encode_dense(model: Model, pixels: Tensor, mix: Mix | None = None, blocks: S
     Raises:
         SpatialbenchError: a SigLIP tower.
 
-    Source: CLIPSelf's ``encode_dense``; specs/r_sc_rla.md 2.1.
+    Source: wusize/CLIPSelf @ 1c7fe9c, src/open_clip/transformer.py, ``encode_dense``.
     """
     if not has_class_token(model):
         raise SpatialbenchError("SigLIP's pooling head gives its patches no place in the joint space: no dense map")

@@ -6,7 +6,7 @@ timm trunk through its own ``forward_features`` and ``forward_head``.
 
 Letters: B images, L patches, D width of the joint space, h w rows and columns of patches.
 
-Source: baaivision/DIVA @ d53c668, condition/*.py; specs/generative.md 1.3 and 1.11.
+Source: baaivision/DIVA @ d53c668, condition/*.py; docs/diva.md.
 """
 
 from __future__ import annotations

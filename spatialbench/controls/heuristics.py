@@ -47,7 +47,7 @@ def directions(records: Sequence[Record]) -> np.ndarray:
 
 
 def elevation(records: Sequence[Record]) -> np.ndarray:
-    """close, far: what stands lower in the picture is closer, by the centres of the boxes (specs/data.md 2.5)."""
+    """close, far: what stands lower in the picture is closer, by the centres of the boxes (docs/controls.md)."""
     return _nearness(records, lambda box, _, height: box.centre[1] / height)
 
 

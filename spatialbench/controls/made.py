@@ -13,7 +13,7 @@
 | exchanged | caption and negated caption exchanged | exactly 100 minus the page's accuracy, ties kept |
 | mirrored | pictures flipped, captions as they were | left and right swap, the others stay |
 
-Source: specs/peers.md section 7, sanity scorers.
+Why each is there: docs/controls.md.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ panoptic PNGs when their picture is first asked for.
 Letters: M pictures, n regions of one, S pixels a side, C captions.
 
 Source: Lin et al., Microsoft COCO (arXiv 1405.0312); Kirillov et al., Panoptic Segmentation (arXiv 1801.00868);
-wusize/CLIPSelf @ 1c7fe9c, src/training/data.py (COCOPanopticDataset); specs/r_sc_rla.md 2.3 and 7.1.
+wusize/CLIPSelf @ 1c7fe9c, src/training/data.py (COCOPanopticDataset).
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ is right of it and below is black.
 Letters: S pixels a side of the square, w h of the scaled picture, W H of the stored one.
 
 Source: wusize/CLIPSelf @ 1c7fe9c, src/open_clip/transform.py (ResizeLongest); cocodataset/cocoapi, common/maskApi.c
-(run lengths); specs/r_sc_rla.md 2.3.
+(run lengths).
 """
 
 from __future__ import annotations

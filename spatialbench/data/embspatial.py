@@ -1,6 +1,6 @@
 """EmbSpatial-Bench and EmbSpatial-SFT: a JSON list, or the Hub's parquet, read in one streaming pass.
 
-Source: Du et al., EmbSpatial-Bench (ACL 2024, arXiv 2406.05756); schema and rules in specs/data.md 1.3 to 1.6 and 2.
+Source: Du et al., EmbSpatial-Bench (ACL 2024, arXiv 2406.05756); docs/adding_a_dataset.md has the schema.
 
 A direction question gives one pair. A close or far question of N options gives up to N - 1, the answer against each
 other option, of weight 1 / (pairs of the question) each: nothing is known between two options that are not the answer.

@@ -1,7 +1,9 @@
-"""From one record in EmbSpatial's schema to statements: its names, options, answer and boxes (specs/data.md 2).
+"""From one record in EmbSpatial's schema to statements: its names, options, answer and boxes.
 
 Every function looks at one question and raises :class:`Rejected` with the kind that is counted. The wording of the
 question is never read, and a caption is never made from the wording of an option: names and relation are all.
+
+The schema: docs/adding_a_dataset.md.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from spatialbench.data.records import Box
 from spatialbench.relations import DEPTH_RELATIONS, RELATIONS
 
 PLACEHOLDERS = frozenset({"", "unknown", "n/a", "object", "objects", "misc", "remove", "void"})
-"""Names that name nothing (specs/data.md 2.4, filter 4)."""
+"""Names that name nothing; in EmbSpatial there is an object called Unknown."""
 
 PREDICATES: dict[str, tuple[str, ...]] = {
     "left": ("left of", "to the left of", "on the left side of", "at the left side of"),
@@ -27,7 +29,7 @@ PREDICATES: dict[str, tuple[str, ...]] = {
     "above": ("above",),
     "under": ("under", "beneath", "below"),
 }
-"""The wordings of a true option (specs/data.md 1.4)."""
+"""The wordings of a true option (mengfeidu/EmbSpatial-Bench @ 75792fc, README.md)."""
 
 SLACK = 2.0
 """Pixels by which a box may reach over the image's edge, or over the other box where the relation forbids it."""
@@ -122,7 +124,7 @@ def check_boxes(objects: list[Named], image_size: tuple[int, int]) -> None:
 
 
 def read_statements(raw: dict[str, Any], relation: str, objects: list[Named]) -> Statements:
-    """The statements that a question's answer makes (specs/data.md 2.2 and 2.3)."""
+    """The statements that a question's answer makes."""
     options = raw.get("answer_options")
     if options is not None and not (isinstance(options, list) and all(isinstance(item, str) for item in options)):
         raise Rejected("bad_record", "the field answer_options is no list of texts")
@@ -193,7 +195,7 @@ def _against_all_others(answer: str, options: list[str], objects: list[Named]) -
 
 
 def check_names(subject: Named, other: Named, options: Counter[str] | None) -> None:
-    """Whether a caption can tell the two objects apart (specs/data.md 2.4, filters 1, 3 and 4)."""
+    """Whether a caption can tell the two objects apart."""
     a, b = subject.key, other.key
     for name in (a, b):
         if name in PLACEHOLDERS:

@@ -1,4 +1,4 @@
-"""A record set as a file in EmbSpatial-Bench's own schema (specs/data.md 1.3), the images inside as PNG.
+"""A record set as a file in EmbSpatial-Bench's own schema, the images inside as PNG.
 
 Read back by :mod:`spatialbench.data.embspatial` it gives the same pairs in the same order, and the same pixels when it
 is read at the size of the images.
@@ -28,7 +28,7 @@ QUESTION = {
     "far": "From your perspective, which object in the image is the most distant?",
     "direction": "What is the spatial relationship between {} and {} in the image?",
 }
-"""Templates of EmbSpatial-Bench (specs/data.md 1.4)."""
+"""Templates of EmbSpatial-Bench (mengfeidu/EmbSpatial-Bench @ 75792fc, README.md)."""
 
 DISTRACTORS = ("inside", "blocking")
 """Other predicates of EmbSpatial-Bench that boxes which do not overlap refute."""

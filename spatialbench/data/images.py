@@ -122,7 +122,7 @@ def visible_share(box: Box, image_size: tuple[int, int], resize: Resize) -> floa
 
 
 def encoded(value: Any, folder: Path) -> bytes:
-    """The encoded bytes of a picture in any of the forms that EmbSpatial's files hold (specs/data.md 1.3).
+    """The encoded bytes of a picture in any of the forms that EmbSpatial's files hold.
 
     Args:
         value: base64 text with or without a ``data:`` prefix, a path, bytes, the Hub's ``{bytes, path}`` or a Pillow

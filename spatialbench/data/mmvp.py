@@ -8,7 +8,7 @@ A copy of the Hub's dataset ``MMVP/MMVP_VLM`` is a folder of
 A pair is an odd id and the next one, 15 of each Type. The pattern is that of the Type, whatever the order of the rows;
 the official script takes it, and which picture comes first, from the position of the row.
 
-Source: tsb0601/MMVP @ 7635005, scripts/evaluate_vlm.py; specs/generative.md 4.
+Source: tsb0601/MMVP @ 7635005, scripts/evaluate_vlm.py; docs/selection.md.
 """
 
 from __future__ import annotations

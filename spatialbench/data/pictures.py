@@ -3,7 +3,7 @@
 Letters: B pictures of G pixels a side, M pictures of a set, S the student's own size.
 
 Source: baaivision/DIVA @ d53c668, data/ (random resized crop of 0.9 to 1 of CC3M's pictures, no flip);
-specs/generative.md 1.6 and 2.3.
+mashijie1028/GenHancer @ d716ba2 crops likewise.
 """
 
 from __future__ import annotations

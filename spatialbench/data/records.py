@@ -51,7 +51,7 @@ class Record:
         source: where the image comes from (``rooms``, ``mp3d``, ``ai2thor``, ``scannet``, ...).
         scene_id: images of one scene are not independent; the unit of the cluster bootstrap.
         elevation: for close and far, whether the farther object also stands higher in the picture (``consistent``,
-            ``counter``, ``ambiguous``; specs/data.md 2.5); None for the other relations.
+            ``counter``, ``ambiguous``; ``elevation_tag``); None for the other relations.
         weight: 1 / number of records that came from one source question.
     """
 
@@ -87,7 +87,7 @@ def elevation_tag(near: Box, far: Box, image_height: float) -> str:
     """Whether the elevation shortcut "higher in the picture = farther" gives the right answer.
 
     dy = y_centre(near) - y_centre(far) with y down: over 5 % of the image height is ``consistent``, under -5 %
-    ``counter``, else ``ambiguous``. Source: the published rule quoted in specs/data.md 2.5.
+    ``counter``, else ``ambiguous``. Source: arXiv 2605.30161.
     """
     dy = near.centre[1] - far.centre[1]
     if dy > 0.05 * image_height:

@@ -2,7 +2,7 @@
 
 Letters: B pictures of S pixels a side, N regions, W wide boxes, s the student's own size.
 
-Source: wusize/CLIPSelf @ 1c7fe9c, src/training/data.py; specs/r_sc_rla.md 2.3 and 3.2.
+Source: wusize/CLIPSelf @ 1c7fe9c, src/training/data.py; of the wide boxes docs/r_sc_rla.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Regions of images: boxes drawn by rule, and what they cut out. Boxes are x0 y0 x1 y1 in [0, 1] of the image.
 
-Source: wusize/CLIPSelf @ 1c7fe9c, src/training/data.py (grids, enlarged proposals, padded crops); specs/r_sc_rla.md 2.3
-and 3.2.
+Source: wusize/CLIPSelf @ 1c7fe9c, src/training/data.py (grids, enlarged proposals, padded crops); of the
+wide boxes docs/r_sc_rla.md.
 """
 
 from __future__ import annotations

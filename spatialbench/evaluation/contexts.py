@@ -11,8 +11,8 @@ the student's own size, read bilinearly at the place that u has in it.
 
 Letters: N contexts, S pixels a side, s the student's own, h w the global grid, D width.
 
-Source: figure 3 of Qiu et al., "Refining CLIP's Spatial Awareness", ICLR 2025; specs/r_sc_rla.md 4.5. The figure gives
-no sizes and no number of crops; those here are ours.
+Source: figure 3 of Qiu et al., "Refining CLIP's Spatial Awareness", ICLR 2025. The figure gives no sizes and no number
+of crops; those here are ours.
 """
 
 from __future__ import annotations

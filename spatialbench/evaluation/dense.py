@@ -2,8 +2,8 @@
 
 Letters: T tokens, h w of a map, D width, N regions, K classes, S pixels a side. Areas in percent.
 
-Source: specs/r_sc_rla.md 7.1 and 7.3. Regions as wusize/CLIPSelf @ 1c7fe9c, src/training/zero_shot.py; the area under
-the curve of same or other segment, and k-means with Hungarian matching, stand in for CAUSE.
+Source: regions as wusize/CLIPSelf @ 1c7fe9c, src/training/zero_shot.py. The area under the curve of same or other
+segment, and k-means with Hungarian matching, stand in for CAUSE (ByungKwanLee/Causal-Unsupervised-Segmentation).
 """
 
 from __future__ import annotations

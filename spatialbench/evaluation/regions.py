@@ -14,7 +14,7 @@ of the embedding rather than of the dense map. A model is three functions here.
 
 Letters: B images, h w tokens of a map, D joint width, K classes, C captions, M pictures, N regions of one.
 
-Source: (1), (2) wusize/CLIPSelf @ 1c7fe9c, src/training/zero_shot.py; specs/r_sc_rla.md 7.1 and 7.3.
+Source: (1), (2) wusize/CLIPSelf @ 1c7fe9c, src/training/zero_shot.py; the others: docs/r_sc_rla.md, "What is measured".
 """
 
 from __future__ import annotations

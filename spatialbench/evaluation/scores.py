@@ -1,7 +1,7 @@
 """The numbers of the pair task, without a model: outcomes by record, counts and accuracy by relation.
 
 Right iff s(image, caption) > s(image, negated caption); a tie scores one half, so a constant scorer gets exactly 50.
-All is the micro average over records, macro the mean of the relations (specs/poster.md section 1).
+All is the micro average over records, macro the mean of the relations (docs/protocol.md).
 
 Letters: N records.
 """

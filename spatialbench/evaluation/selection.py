@@ -17,7 +17,7 @@ A gain from (4) to (5) is the scorer's, a gain within either is the weights'.
 Letters: B pictures, M pairs, P patterns, L patches, D joint width.
 
 Source: Tong et al. 2024 (arXiv 2401.06209), tsb0601/MMVP @ 7635005, scripts/evaluate_vlm.py; baaivision/DIVA @ d53c668;
-specs/generative.md 1.10 and 4.
+docs/selection.md.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """CLIP itself: the student as it is, zero-shot or fine-tuned by the protocol.
 
 Paper  Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021; the rows
-       "zero-shot CLIP" and "fine-tuned CLIP" of the poster of Yang and Jeon (specs/poster.md 5).
+       "zero-shot CLIP" and "fine-tuned CLIP" of the poster of Yang and Jeon (docs/spatial_attn.md).
 Code   open_clip; nothing is added to it.
 
 The zero-shot row is this class on a page with ``trainer.max_steps: 0``.

@@ -1,8 +1,8 @@
 r"""DIVA: a frozen diffusion model tells CLIP's image tower what of a picture its tokens do not say.
 
 Paper  Wang, Sun, Zhang, Tang, Liu, Wang, "Diffusion Feedback Helps CLIP See Better", ICLR 2025, arXiv 2407.20171.
-Code   baaivision/DIVA @ d53c668 (nothing is copied). docs/diva.md says of every decision D1 to D18 of
-       specs/generative.md 1.9 what is done here; the page diva_legacy does as that code does.
+Code   baaivision/DIVA @ d53c668 (nothing is copied). docs/diva.md says of every decision that it takes,
+       D1 to D18, what is done here; the page diva_legacy does as that code does.
 
 With f the image tower and z the latents of a picture I under the frozen autoencoder, for k = 1 to K:
 

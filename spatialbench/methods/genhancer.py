@@ -2,8 +2,8 @@ r"""GenHancer: a light denoiser that knows a picture by CLIP's embedding alone t
 
 Paper  Ma, Ge, Wang, Guo, Ge, Shan, "GenHancer: Imperfect Generative Models are Secretly Strong Vision-Centric
        Enhancers", ICCV 2025, arXiv 2503.19480; the continuous variant.
-Code   mashijie1028/GenHancer @ d716ba2 (nothing is copied). docs/genhancer.md says of every decision G1 to G9 of
-       specs/generative.md 2.4 what is done here.
+Code   mashijie1028/GenHancer @ d716ba2 (nothing is copied). docs/genhancer.md says of every decision that it takes,
+       G1 to G9, what is done here.
 
 With z the latents of a picture I under a frozen autoencoder, drawn from its posterior:
 

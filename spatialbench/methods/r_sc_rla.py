@@ -4,7 +4,7 @@ Paper  Qiu, Wu, Ke, Bai, Zhang, "Refining CLIP's Spatial Awareness: A Visual-Cen
        2504.02328. RLA: CLIPSelf (Wu et al., ICLR 2024, arXiv 2310.01403), RegionCLIP (Zhong et al., CVPR 2022).
 Code   The authors released none. wusize/CLIPSelf @ 1c7fe9c (S-Lab licence: nothing is copied) for RLA;
        CongpeiQiu/UniRefiner @ 38f4e71, later code of the same first author, for the correlation and the Refiner.
-       specs/r_sc_rla.md tags every choice as quoted, from that code, or inferred; each is a field here.
+       docs/r_sc_rla.md tags every choice as quoted, from that code, or inferred; each is a field here.
 
 With F = dense(X) of the student, a map in the joint space (last block by its value path), boxes b_i, and t(c) the
 frozen CLIP's embedding of a crop c, one forward of the student serves both losses:
@@ -61,7 +61,7 @@ class CorrelationSettings:
         weight: lambda. 0.4 is the follow-up code's; sweep 0.1 to 2.
         size: r, tokens a side of a box. Inferred: the native grid of a ViT-B/16; sweep 7 to 20.
         boxes: ``wide`` boxes at random (the teaser's separate box), the ``regions`` themselves (the notation {b_i}), or
-            ``both``, which specs/r_sc_rla.md would take. Inferred.
+            ``both``. Inferred (docs/r_sc_rla.md).
         temperature: tau, of both sides; the follow-up code's 0.2.
         normaliser: g; the follow-up code's ``minmax``, or ``none`` (then with a temperature of 0.05 to 0.1).
         stop_gradient: of the second factor of the student's correlation, as the follow-up code.

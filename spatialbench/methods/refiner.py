@@ -3,7 +3,7 @@ r"""The Refiner: a copy of CLIP's last blocks that makes each token of a picture
 Paper  Qiu, Wu, Ke, Bai, Zhang, "Refining CLIP's Spatial Awareness: A Visual-Centric Perspective", ICLR 2025, arXiv
        2504.02328, figure 4.
 Code   The authors released none; CongpeiQiu/UniRefiner @ 38f4e71 is later code of the same first author.
-       specs/r_sc_rla.md 4 tags every choice as quoted, from that code, or inferred; each is a field here.
+       docs/r_sc_rla.md tags every choice as quoted, from that code, or inferred; each is a field here.
 
 The trunk, all blocks but the last K, is frozen and shared; R is a copy of the last K, the only thing that learns. For
 boxes c_p of a picture X:

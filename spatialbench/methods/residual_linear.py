@@ -1,7 +1,7 @@
 r"""CLIP with residual linear connections to a vision foundation model (the compared method of Yang and Jeon's poster).
 
 Paper  "Integrating Vision Foundation Models: Enhancing CLIP's Spatial Reasoning", 2024, row "CLIP w/ residual linear
-       connection"; specs/poster.md 2.
+       connection"; docs/spatial_attn.md.
 Code   hy30n80/Mixed-Transformer @ 0b9ac26 (no licence: nothing is copied).
 
 In every block l of CLIP's image tower, with x' the VFM's queries, keys or values of block m(l), all heads side by side:

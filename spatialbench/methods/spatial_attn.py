@@ -1,7 +1,7 @@
 r"""CLIP with spatial attention: the queries and keys of a vision foundation model steer CLIP's attention.
 
 Paper  Yang and Jeon, "Integrating Vision Foundation Models: Enhancing CLIP's Spatial Reasoning", poster, 2024;
-       specs/poster.md 2.
+       docs/spatial_attn.md.
 Code   hy30n80/Mixed-Transformer @ 0b9ac26 (no licence: nothing is copied).
 
 In every block l of CLIP's image tower, head by head, with the frozen VFM's block m(l) = round(l L_F / L_C) beside it:
@@ -103,7 +103,7 @@ def _transpose(blocks: Iterable[Block]) -> None:
     """W <- W^T for the query, key, value and output projections.
 
     What code computes that multiplies by W where the layer means W^T, and what it learns, too: Adam treats the entries
-    of a matrix alike, wherever they stand. Source: specs/poster.md 4, "projections".
+    of a matrix alike, wherever they stand. Source: hy30n80/Mixed-Transformer @ 0b9ac26.
     """
     for block in blocks:
         attention = block.attn

@@ -67,7 +67,7 @@ def axes(records: Sequence[Record]) -> np.ndarray:
 
 
 def elevation(records: Sequence[Record]) -> Fact:
-    """Of close and far; specs/data.md 2.5."""
+    """Of close and far; the rule is ``records.elevation_tag``'s."""
     about = "close, far: whether the farther object also stands higher in the picture (counter: lower)"
     labels = np.array([record.elevation or "" for record in records])
     if not (labels != "").any():

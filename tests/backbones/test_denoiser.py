@@ -36,7 +36,7 @@ def test_tokens_are_packed_as_flux_packs_them() -> None:
 
 
 def test_the_light_one_has_the_papers_sizes() -> None:
-    """specs/generative.md 2.1: 1.31 G parameters, 45 M of them embeddings, 340 M a double block, 142 M a single one;
+    """By GenHancer's sizes: 1.31 G parameters, 45 M of them embeddings, 340 M a double block, 142 M a single one;
     projectors of 1.18 M and 19.9 M."""
     with torch.device("meta"):
         made = Denoiser("flux-lite", 16, 768, 4.0)

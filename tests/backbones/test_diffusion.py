@@ -117,7 +117,7 @@ def test_latents_are_the_scaled_mean_of_the_posterior_and_decoding_undoes_the_sc
 
 
 def test_the_released_code_s_range_is_narrower() -> None:
-    """specs/generative.md D1: black and white are no longer -1 and 1."""
+    """D1 of docs/diva.md: black and white are no longer -1 and 1."""
     ends = torch.stack([torch.zeros(3, 4, 4), torch.full((3, 4, 4), 255.0)]).to(torch.uint8)
     plain, legacy = (diffusion(legacy_range=on).vae_input(ends)[:, 0, 0, 0].tolist() for on in (False, True))
     assert plain == [-1.0, 1.0]

@@ -91,7 +91,7 @@ def test_many_tokens_take_the_fused_kernel_and_give_the_same() -> None:
 
 
 def test_with_zero_foreign_channels_and_the_old_scale_a_block_is_open_clips(spec: str) -> None:
-    """specs/poster.md 6, test 2: Q' = K' = 0 and the scale set to sqrt(d_k)."""
+    """Q' = K' = 0 and the scale set to sqrt(d_k)."""
     model = load_clip(spec).double()
     for block in model.visual.transformer.resblocks:
         x = torch.randn(2, 17, 48, dtype=torch.float64)
@@ -126,7 +126,7 @@ def test_the_hook_sees_every_block_in_order_and_its_values_count() -> None:
 
 
 def test_dense_is_the_tower_with_the_last_attention_matrix_the_identity() -> None:
-    """specs/r_sc_rla.md 10, test 1. With a huge q = k of one-hot positions, softmax(q k^T) is the identity."""
+    """With a huge q = k of one-hot positions, softmax(q k^T) is the identity."""
     model = load_clip(student()).double()
     x = pixels().double()
 

@@ -39,7 +39,7 @@ def block_inputs(vfm: VFM, x: Tensor) -> list[Tensor]:
 
 @BOTH
 def test_q_k_v_are_the_ones_inside_timms_attention(spec: str) -> None:
-    """specs/poster.md 6, test 3: the block's output recomputed from them is the block's output."""
+    """The block's output recomputed from them is the block's output."""
     vfm = load_vfm(spec).double()
     for number, (x, block) in enumerate(zip(block_inputs(vfm, images(2)), vfm.model.blocks, strict=True)):
         q, k, v = vfm.qkv(number, x)

@@ -1,4 +1,4 @@
-"""The reader of EmbSpatial's files: every form of record and image, by specs/data.md 1.3 to 1.6 and 2."""
+"""The reader of EmbSpatial's files: every form of record and image, as in docs/adding_a_dataset.md."""
 
 from __future__ import annotations
 

@@ -173,7 +173,7 @@ def test_mcnemar_by_hand() -> None:
     [(135, (7.8, 11.2, 13.7)), (300, (5.5, 7.5, 9.0)), (600, (3.8, 5.3, 6.5)), (3640, (1.5, 2.3, 2.8))],
 )
 def test_smallest_detectable_gain_against_the_published_table(n: int, published: tuple[float, ...]) -> None:
-    """specs/peers.md section 5, at a discordance of 10, 20 and 30 %; simulated there, hence the tolerance."""
+    """At a discordance of 10, 20 and 30 %; the expected gains were simulated once, hence the tolerance."""
     for discordance, expected in zip((0.1, 0.2, 0.3), published, strict=True):
         assert smallest_detectable_gain(n, discordance) == pytest.approx(expected, abs=0.25)
 

@@ -19,7 +19,7 @@ def method(vfm: str = SAME, **arguments: object) -> ResidualLinear:
 @pytest.mark.parametrize("vfm", [SAME, OTHER, TWO_HEADS])
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
 def test_at_the_start_it_is_clip_bit_for_bit(vfm: str, precision: torch.dtype) -> None:
-    """specs/poster.md 6, test 2."""
+    """The connections are zero at the start."""
     connected, plain = method(vfm), Clip(student())
     plain.student.load_state_dict(connected.student.state_dict())
     with torch.autocast("cpu", precision, enabled=precision == torch.bfloat16):

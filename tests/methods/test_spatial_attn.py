@@ -53,7 +53,7 @@ def bilinear(grid: Tensor, i: int, j: int) -> Tensor:
 
 @pytest.mark.parametrize(("vfm", "value"), [(SAME, False), (SAME, True), (OTHER, False), (OTHER, True)])
 def test_equations_1_to_5_as_a_loop_over_heads_and_tokens(vfm: str, value: bool) -> None:
-    """specs/poster.md 6, test 1, with equal and unequal head dimensions, depths and grids."""
+    """With equal and unequal head dimensions, depths and grids."""
     connected = method(vfm, value_connection=value).double()
     if connected.value_connection is not None:
         for parameter in connected.value_connection.parameters():
@@ -99,7 +99,7 @@ def test_it_is_not_clip_but_is_with_a_vfm_of_zeros_and_the_old_scale() -> None:
 
 
 def test_heads_are_paired() -> None:
-    """specs/poster.md 6, test 7: the VFM's heads in another order give another output."""
+    """The VFM's heads in another order give another output."""
     connected = method()
     rows = torch.arange(144).view(3, 3, 16)[:, [1, 2, 0]].flatten()  # q, k and v of head 0 become those of head 1, ...
     for block in connected.vfm.model.blocks:
@@ -130,7 +130,7 @@ def test_nothing_is_learned_for_the_connection() -> None:
 
 @pytest.mark.parametrize("value", [False, True])
 def test_no_gradient_reaches_the_vfm_and_it_stays_in_eval_mode(value: bool) -> None:
-    """specs/poster.md 6, test 5."""
+    """It is the frozen side: docs/spatial_attn.md."""
     connected = method(value_connection=value)
     connected.log = lambda *_, **__: None
     connected.train()
@@ -145,7 +145,7 @@ def test_no_gradient_reaches_the_vfm_and_it_stays_in_eval_mode(value: bool) -> N
 
 
 def test_cached_tokens_give_the_same_embeddings(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
-    """specs/poster.md 6, test 6: exactly."""
+    """Exactly."""
     monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path))
     live = method()
     cached = SpatialAttention(student(), SAME, cache=True)

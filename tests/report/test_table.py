@@ -265,7 +265,7 @@ def test_print_run(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_repositorys_reported_numbers() -> None:
-    """Every row of the poster, by the numbers printed in specs/poster.md section 5; the fine-tuned macro is 60.8."""
+    """Every row of the poster, by the numbers it prints; the fine-tuned macro is 60.8."""
     rows = {row.name: row for row in read_reported(REPOSITORY / "results/reported.yaml")}
     assert list(rows) == [
         *("clip_zeroshot", "clip_finetune", "residual_linear"),

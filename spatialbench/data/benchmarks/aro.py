@@ -10,8 +10,7 @@ its script leaves out (``UNCOUNTED``), and over pairs of attributes with 25 reco
 mean over records. The authors put the true caption second, so that their argmax counts a tie as wrong; here it is half.
 Attributes are counted by the pair as it stands: "black_white" and "white_black" are two.
 
-Source: mertyg/vision-language-models-are-bows @ 81fdd20, dataset_zoo/aro_datasets.py and notebooks/; arXiv 2210.01936;
-specs/data.md 3.
+Source: mertyg/vision-language-models-are-bows @ 81fdd20, dataset_zoo/aro_datasets.py and notebooks/; arXiv 2210.01936.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     coco_qa_two_obj.json   two objects: left of, right of, above, below
     val2017/<picture with 12 digits>.jpg
 
-Source: amitakamath/whatsup_vlms @ 447c169, dataset_zoo/aro_datasets.py; specs/data.md 3.
+Source: amitakamath/whatsup_vlms @ 447c169, dataset_zoo/aro_datasets.py; arXiv 2310.19785.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ the first of the choices. Three of the four tasks become pairs, of the names in 
 Count has no pair and is left out, counted. Boxes are drawn on the pictures and the questions say so; an object that the
 question says is in a box is "the table in the red box" here, too.
 
-Source: the dataset card of nyu-visionx/CV-Bench; arXiv 2406.16860; specs/data.md 3.
+Source: the dataset card of nyu-visionx/CV-Bench; arXiv 2406.16860.
 """
 
 from __future__ import annotations

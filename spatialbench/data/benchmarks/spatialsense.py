@@ -8,7 +8,7 @@ bbox = [y0, y1, x0, x1] in pixels. A true relation of the test split whose predi
 exchanged gives a pair. SpatialSense's own number, true or false by predicate, needs a threshold; here it is pair
 accuracy by predicate, its mean, and that of the pairs whose boxes show the relation from where the viewer stands.
 
-Source: princeton-vl/SpatialSense @ ecfee4e, README.md and visualize.py; Zenodo 8104370; specs/data.md 3.
+Source: princeton-vl/SpatialSense @ ecfee4e, README.md and visualize.py; Zenodo 8104370.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 The files lie in the folder or in its ``data``. Each is an object of number -> {filename, caption, negative_caption};
 the numbers have gaps (swap_obj has no 108), so what is there is read and nothing is counted through.
 
-Source: RAIVNLab/sugar-crepe @ 0047054, data/ and main_eval.py; arXiv 2306.14610; specs/data.md 3.
+Source: RAIVNLab/sugar-crepe @ 0047054, data/ and main_eval.py; arXiv 2306.14610.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
     vg_qa_two_obj.json   two objects, with a grammar of their own ("to the behind of"), kept as it is
     vg_images/<picture>.jpg
 
-Source: amitakamath/whatsup_vlms @ 447c169, dataset_zoo/aro_datasets.py; specs/data.md 3.
+Source: amitakamath/whatsup_vlms @ 447c169, dataset_zoo/aro_datasets.py; arXiv 2310.19785.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ A is <relation> the B." VSR asks whether one caption is true, which a cosine doe
 Opposites of distance are no contradictions to everyone ("near", "far from"): derived, but in a number of their own.
 "Left of the dog" may be the dog's left; such frames of reference are noise here.
 
-Source: cambridgeltl/visual-spatial-reasoning @ b27a0af, data/; arXiv 2205.00363; specs/data.md 3.
+Source: cambridgeltl/visual-spatial-reasoning @ b27a0af, data/; arXiv 2205.00363.
 """
 
 from __future__ import annotations

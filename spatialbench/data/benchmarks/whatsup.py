@@ -10,7 +10,7 @@ folder ``data/`` of the authors' own; the arrangement and both objects are in th
 ``mug_left_of_plate.jpeg``. The pair is the true caption and the one with the opposite preposition; the authors' numbers
 compare all four. A set are the four pictures of two objects.
 
-Source: amitakamath/whatsup_vlms @ 447c169, dataset_zoo/aro_datasets.py; arXiv 2310.19785; specs/data.md 3.
+Source: amitakamath/whatsup_vlms @ 447c169, dataset_zoo/aro_datasets.py; arXiv 2310.19785.
 """
 
 from __future__ import annotations

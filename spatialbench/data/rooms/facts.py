@@ -1,7 +1,8 @@
 """Which statements hold in a rendered scene, and the choice of records that leaves nothing to be read off the caption.
 
-The rules are EmbSpatial's (specs/data.md 1.5): the whole box on one side for left, right, above and under; the mean
-depth inside the object, with a margin, for close and far; boxes that do not overlap; names that occur once in the view.
+The rules are EmbSpatial's (Du et al., arXiv 2406.05756): the whole box on one side for left, right, above and under;
+mean depth for close and far, here inside of the object and with a margin; boxes that do not overlap; names that occur
+once in the view.
 """
 
 from __future__ import annotations
