@@ -1,4 +1,4 @@
-"""From a configuration to live objects, through LightningCLI, with its traps closed (specs/peers.md section 6).
+"""From a configuration to live objects, through LightningCLI, with its traps closed (Lightning's issues 20801, 15796).
 
 - A checkpoint's hyper-parameters never reach the parser: the page and the command line are what counts.
 - ``--optimizer`` and ``--lr_scheduler`` are not added to the parser: a method configures its own.
