@@ -21,7 +21,7 @@ def agreements(material: Material) -> Html:
         cells = [_entry(name, other, agreement(margins[name], _other(material, name, other))) for other in names]
         records.append(Record([Entry(join(f"{material.numbers[name]} ", breakable(name))), *cells]))
     columns = [Column("row", text=True), *(Column(str(material.numbers[name]), name) for name in names)]
-    caption = "Percent of the records answered alike"
+    caption = "Percent of the records answered alike; columns are the rows by number"
     boxes = tag(
         "div",
         tag("label", tag("input", type="checkbox", data_class="with-extra", data_for="agreement"), " Cohen’s kappa"),

@@ -12,6 +12,12 @@ from spatialbench.report.html.elements import Html, join, tag
 
 LINE = 17.0
 """Height of a line of a dot plot."""
+LETTER = 6.9
+"""Mean width of a letter of a name, in units of a figure."""
+LONGEST = 27
+"""Letters of a name in a figure; longer ones are cut, and whole on hover."""
+MARKS = "●○■□"
+"""How machines are told apart in a plane, as text; more of them share the last."""
 SHADES = 3
 """Lines of one figure are told apart by so many shades."""
 
@@ -23,20 +29,13 @@ class Scale(NamedTuple):
     high: float
     start: float
     end: float
-    logarithmic: bool = False
 
     def at(self, value: float) -> float:
         """The place of a value."""
-        low, high, value = map(math.log10, (self.low, self.high, value)) if self.logarithmic else (*self[:2], value)
-        return self.start + (value - low) / (high - low) * (self.end - self.start)
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
 
     def ticks(self, count: int = 5) -> list[float]:
         """Round values between the ends."""
-        if self.logarithmic:
-            powers = range(math.floor(math.log10(self.low)), math.ceil(math.log10(self.high)) + 1)
-            wide = math.log10(self.high / self.low) > 2
-            steps = (1,) if wide else (1, 2, 5)
-            return [step * 10.0**p for p in powers for step in steps if self.low <= step * 10.0**p <= self.high]
         step = _step((self.high - self.low) / count)
         first = math.ceil(self.low / step - 1e-9)
         return [k * step for k in range(first, math.floor(self.high / step + 1e-9) + 1)]
@@ -76,7 +75,8 @@ def _r(value: float) -> float:
 
 def short(value: float) -> str:
     """A number of an axis."""
-    return f"{value:,.0f}".replace(",", "\u2009") if abs(value) >= 1000 else f"{value:.4g}"
+    shown = f"{value:,.0f}".replace(",", "\u2009") if abs(value) >= 1000 else f"{value:.4g}"
+    return shown.replace("-", "−")
 
 
 # ---------------------------------------------------------------------------------------------------------- dot plot
@@ -92,18 +92,23 @@ class Dot:
     best: bool = False
 
 
-def dots(title: str, found: Sequence[Dot], ends: tuple[float, float], reference: float | None = None) -> Html:
+def dots(
+    title: str, across: str, found: Sequence[Dot], ends: tuple[float, float], reference: float | None = None
+) -> Html:
     """A line for each row, one above the other.
 
     Args:
+        across: what the axis is.
         ends: of the scale, which figures beside one another share.
         reference: where a broken line stands.
     """
-    left, width, top = 158.0, 350.0, 6.0
+    longest = max(len(shortened(dot.name, LONGEST)) for dot in found)
+    left, width, top = max(60.0, 14 + LETTER * longest), 380.0, 6.0
     bottom = top + LINE * len(found)
     x = Scale(*ends, left, width - 12)
     marks = [line(x.at(tick), top, x.at(tick), bottom, "rule") for tick in x.ticks()]
     marks += [text(x.at(tick), bottom + 14, short(tick), "tick", "middle") for tick in x.ticks()]
+    marks.append(text((left + width - 12) / 2, bottom + 29, f"{across} →", "axis", "middle"))
     if reference is not None:
         marks.append(line(x.at(reference), top, x.at(reference), bottom, "reference"))
     for place, dot in enumerate(found):
@@ -112,7 +117,7 @@ def dots(title: str, found: Sequence[Dot], ends: tuple[float, float], reference:
             tag(
                 "g",
                 tag("rect", x=0, y=_r(y - LINE / 2), width=width, height=LINE, class_="band"),
-                text(left - 8, y + 4, shortened(dot.name, 24), "name", "end"),
+                text(left - 8, y + 4, shortened(dot.name, LONGEST), "name", "end"),
                 line(x.at(dot.low), y, x.at(dot.high), y, "whisker"),
                 tag("circle", cx=_r(x.at(dot.value)), cy=_r(y), r=5 if dot.best else 3.6, class_="dot"),
                 class_="mark best" if dot.best else "mark",
@@ -121,7 +126,7 @@ def dots(title: str, found: Sequence[Dot], ends: tuple[float, float], reference:
             )
         )
     label = f"{title}. " + "; ".join(f"{dot.name} {dot.tip}" for dot in found)
-    return tag("figure", tag("figcaption", title), drawing(width, bottom + 20, label, *marks))
+    return tag("figure", tag("figcaption", title), drawing(width, bottom + 34, label, *marks))
 
 
 def shortened(name: str, most: int) -> str:
@@ -138,7 +143,7 @@ def lines(title: str, label: str, series: Sequence[tuple[str, Sequence[tuple[flo
         series: (name, points of at least one).
         marks: a dot at every point: for a few of them.
     """
-    width, height, left, bottom = 320.0, 170.0, 44.0, 142.0
+    width, height, left, bottom = 320.0, 182.0, 44.0, 142.0
     points = [point for _, found in series for point in found]
     y = Scale(*padded([value for _, value in points]), bottom, 8)
     last = max(step for step, _ in points)
@@ -146,20 +151,24 @@ def lines(title: str, label: str, series: Sequence[tuple[str, Sequence[tuple[flo
     drawn = [line(left, y.at(tick), width - 14, y.at(tick), "rule") for tick in y.ticks(4)]
     drawn += [text(left - 6, y.at(tick) + 4, short(tick), "tick", "end") for tick in y.ticks(4)]
     drawn += [text(x.at(tick), bottom + 16, short(tick), "tick", "middle") for tick in x.ticks(4)]
+    drawn.append(text((left + width) / 2, bottom + 32, "steps →", "axis", "middle"))
+    keys = []
     for place, (name, found) in enumerate(series):
+        keys.append(tag("span", name, class_=f"key shade{place % SHADES}"))
         path = " ".join(f"{x.at(step):.1f},{y.at(value):.1f}" for step, value in found)
         shade = f"shade{place % SHADES}"
         drawn.append(tag("polyline", points=path, class_=f"curve {shade}"))
         for step, value in found if marks else found[-1:]:
             tip = f"{name}: {value:.4g} after {step + 1:g} steps"
             drawn.append(tag("circle", cx=_r(x.at(step)), cy=_r(y.at(value)), r=3, class_=f"dot {shade}", data_tip=tip))
-    return tag("figure", tag("figcaption", title), drawing(width, height, label, *drawn))
+    shown = tag("p", keys, class_="upward")
+    return tag("figure", tag("figcaption", title), shown, drawing(width, height, label, *drawn))
 
 
 # -------------------------------------------------------------------------------------------------------------- plane
 @dataclass(frozen=True)
 class Point:
-    """A row in a plane; ``number`` stands beside it. The intervals may be missing."""
+    """A row in a plane; ``number`` stands beside it, ``mark`` is a place in ``MARKS``. The intervals may be missing."""
 
     name: str
     number: int
@@ -168,25 +177,29 @@ class Point:
     tip: str
     across: tuple[float, float] | None = None
     up: tuple[float, float] | None = None
+    mark: int = 0
 
 
-def plane(title: str, across: str, up: str, found: Sequence[Point], logarithmic: bool = False) -> Html:
+def plane(title: str, across: str, up: str, found: Sequence[Point], origin: bool = False) -> Html:
     """Rows by two numbers.
 
     Args:
         across, up: what the axes are.
-        logarithmic: the first axis; its values are above 0.
+        origin: the axes are differences: broken lines stand at no difference.
     """
     width, height, left, bottom = 460.0, 330.0, 46.0, 278.0
     xs = [value for point in found for value in (point.x, *(point.across or ()))]
     ys = [value for point in found for value in (point.y, *(point.up or ()))]
-    low, high = (min(xs) / 1.3, max(xs) * 1.3) if logarithmic else padded(xs)
-    x, y = Scale(low, high, left, width - 16, logarithmic), Scale(*padded(ys), bottom, 10)
+    xs, ys = ([*xs, 0.0], [*ys, 0.0]) if origin else (xs, ys)
+    x, y = Scale(*padded(xs), left, width - 16), Scale(*padded(ys), bottom, 10)
     drawn = [line(left, y.at(tick), width - 16, y.at(tick), "rule") for tick in y.ticks()]
     drawn += [text(left - 6, y.at(tick) + 4, short(tick), "tick", "end") for tick in y.ticks()]
     drawn += [line(x.at(tick), 10, x.at(tick), bottom, "rule") for tick in x.ticks()]
     drawn += [text(x.at(tick), bottom + 16, short(tick), "tick", "middle") for tick in x.ticks()]
     drawn.append(text((left + width) / 2, height - 12, f"{across} →", "axis", "middle"))
+    if origin:
+        drawn.append(line(left, y.at(0), width - 16, y.at(0), "reference"))
+        drawn.append(line(x.at(0), 10, x.at(0), bottom, "reference"))
     places = _labels([(x.at(point.x), y.at(point.y)) for point in found], width, bottom)
     for point, (tx, ty) in zip(found, places, strict=True):
         px, py = x.at(point.x), y.at(point.y)
@@ -196,7 +209,8 @@ def plane(title: str, across: str, up: str, found: Sequence[Point], logarithmic:
             tag(
                 "g",
                 bars,
-                tag("circle", cx=_r(px), cy=_r(py), r=4, class_="dot"),
+                _leader(px, py, tx, ty),
+                _mark(px, py, point.mark),
                 text(tx, ty + 3.5, str(point.number), "label", "middle"),
                 class_="mark",
                 data_row=point.name,
@@ -206,6 +220,24 @@ def plane(title: str, across: str, up: str, found: Sequence[Point], logarithmic:
     label = f"{title}. " + "; ".join(f"{point.name}: {point.tip}" for point in found)
     upward = tag("p", f"↑ {up}", class_="upward")
     return tag("figure", tag("figcaption", title), upward, drawing(width, height, label, *drawn), class_="plane")
+
+
+def _leader(x: float, y: float, tx: float, ty: float) -> Html | None:
+    """From a point to its label, up to the first letter, where the label stands apart."""
+    distance = math.hypot(tx - x, ty - y)
+    if distance < 14:
+        return None
+    rest = 8 / distance
+    return line(x, y, tx + rest * (x - tx), ty + rest * (y - ty), "leader")
+
+
+def _mark(x: float, y: float, mark: int) -> Html:
+    """A dot or a square, full or empty; see ``MARKS``."""
+    mark = min(mark, len(MARKS) - 1)
+    class_ = "dot empty" if mark % 2 else "dot"
+    if mark < 2:
+        return tag("circle", cx=_r(x), cy=_r(y), r=4, class_=class_)
+    return tag("rect", x=_r(x - 4), y=_r(y - 4), width=8, height=8, class_=class_)
 
 
 def _labels(points: Sequence[tuple[float, float]], width: float, bottom: float) -> list[tuple[float, float]]:

@@ -9,7 +9,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from spatialbench.report.html.charts import lines, side_by_side
-from spatialbench.report.html.elements import Html, join, tag
+from spatialbench.report.html.elements import Html, join, missing
 from spatialbench.report.html.material import Material
 from spatialbench.report.rows import Row
 
@@ -46,7 +46,8 @@ def thinned(curve: Curve, most: int = MOST) -> Curve:
 
 def curves(material: Material) -> Html:
     """Two figures for each row, a line for each seed; and a line for each row of which nothing is there."""
-    figures, gone = [], []
+    figures: list[Html] = []
+    gone: list[str] = []
     for row in material.rows:
         if not any(run.train_steps for run in row.result.runs):
             gone.append(f"{row.result.name}: nothing was trained.")
@@ -57,8 +58,9 @@ def curves(material: Material) -> Html:
             gone.append(f"{row.result.name}: its run folder is gone ({folder}); no curve.")
             continue
         figures += [_figure(row, name, found) for name in SHOWN if any(name in curve for curve in found.values())]
-    below = tag("ul", [tag("li", text) for text in gone], class_="gone") if gone else None
-    return join(side_by_side(*figures) if figures else None, below)
+    count = f"{len(gone)} of {len(material.rows)} rows without a curve"
+    summary = f"{count}: nothing was trained, or the run folder is gone"
+    return join(side_by_side(*figures) if figures else None, missing(summary, gone))
 
 
 def _of_row(material: Material, row: Row) -> dict[int, dict[str, Curve]]:
@@ -74,5 +76,6 @@ def _of_row(material: Material, row: Row) -> dict[int, dict[str, Curve]]:
 def _figure(row: Row, name: str, found: Mapping[int, Mapping[str, Sequence[tuple[float, float]]]]) -> Html:
     series = [(f"seed {seed}", thinned(list(curve[name]))) for seed, curve in found.items() if name in curve]
     ends = ", ".join(f"{seed} ends at {points[-1][1]:.4g}" for seed, points in series)
-    title = f"{row.result.name}: {SHOWN[name]}"
+    title, seeds = f"{row.result.name}: {SHOWN[name]}", len(row.result.seeds)
+    title += f", {len(series)} of {seeds} seeds" if len(series) < seeds else ""
     return lines(title, f"{title}; {ends}", series, marks=name.startswith("val/"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Any
 
@@ -50,6 +50,13 @@ def breakable(name: str) -> Html:
     """A name of words joined by underscores, which may break behind each."""
     first, *others = name.split("_")
     return join(first, [join("_", tag("wbr"), word) for word in others])
+
+
+def missing(summary: str, reasons: Sequence[str]) -> Html | None:
+    """Which rows a section lacks, behind one line that says how many and why; None where it lacks none."""
+    if not reasons:
+        return None
+    return tag("details", tag("summary", summary), tag("ul", [tag("li", text) for text in reasons]), class_="gone")
 
 
 def _markup(child: Child) -> str:

@@ -12,7 +12,9 @@ from spatialbench.report.html.material import Material
 from spatialbench.report.html.sample import KINDS, Chosen, boxes, by_id, jpeg, picture
 from spatialbench.report.table import TITLES
 
+NONE = "none"
 ANSWERS = {"any": "right or wrong", "right": "right", "wrong": "wrong", "split": "seeds differ"}
+OTHER_ANSWERS = [(name, ANSWERS[name]) for name in ("wrong", "right", "split")]
 
 
 def browser(
@@ -33,11 +35,12 @@ def browser(
         found.append(_record(material, records, known, one, len(found)))
         advance(1)
     rows = [(str(place), name) for place, name in enumerate(material.names)]
+    some = [("any", "any row"), ("every", "every row"), *rows]
     tools = tag(
         "div",
         _choice("relation", [("any", "any"), *((name, TITLES[name]) for name in RELATIONS)]),
-        _choice("row", [("any", "any row"), ("every", "every row"), *rows]),
-        _choice("answer", list(ANSWERS.items())),
+        _condition("row", some, "answer", list(ANSWERS.items())),
+        _condition("and row", [(NONE, "–"), *some], "other answer", OTHER_ANSWERS),
         _choice("kind", [("any", "any"), *((kind, kind) for kind in KINDS)], "chosen for"),
         tag("button", "← back", type="button", data_part="back"),
         tag("button", "next →", type="button", data_part="next"),
@@ -47,7 +50,7 @@ def browser(
     listed = tag(
         "div", class_="list", role="listbox", tabindex="0", aria_label="Records of the sample", data_part="list"
     )
-    panel = tag("div", class_="record", data_part="record", aria_live="polite")
+    panel = tag("div", class_="record", data_part="record")
     data = {"rows": material.names, "kinds": KINDS, "records": found}
     return join(
         tag("div", tools, listed, panel, id="browser", hidden=True),
@@ -57,8 +60,17 @@ def browser(
 
 
 def _choice(name: str, options: Sequence[tuple[str, str]], label: str | None = None) -> Html:
-    select = tag("select", [tag("option", text, value=value) for value, text in options], data_part=name)
+    select = tag("select", [tag("option", text, value=value) for value, text in options], data_part=_part(name))
     return tag("label", f"{label or name} ", select)
+
+
+def _condition(row: str, rows: Sequence[tuple[str, str]], answer: str, answers: Sequence[tuple[str, str]]) -> Html:
+    """A row, and what it has to have answered."""
+    return tag("span", _choice(row, rows), " ", _choice(answer, answers, "is"), class_="condition")
+
+
+def _part(name: str) -> str:
+    return name.replace(" ", "-")
 
 
 def _record(

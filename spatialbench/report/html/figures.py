@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from spatialbench.evaluation.measures import TITLES as MEASURES
 from spatialbench.evaluation.statistics import COLUMNS
-from spatialbench.report.html.charts import Dot, Point, dots, legend, padded, plane, side_by_side
+from spatialbench.report.html.charts import MARKS, Dot, Point, dots, legend, padded, plane, side_by_side
 from spatialbench.report.html.elements import Html, join, tag
 from spatialbench.report.html.material import Material
 from spatialbench.report.rows import Row
@@ -14,8 +14,8 @@ from spatialbench.report.sheet import interval_cell, number
 from spatialbench.report.table import TITLES
 
 CHANCE = 50.0
-RETRIEVAL = ("text_r1", "image_r1")
-"""What a row may have forgotten."""
+KEPT = ("text_r1", "image_r1", "object_top1")
+"""Measures of what a row may have forgotten: retrieval, zero-shot classification."""
 
 
 def accuracy(material: Material) -> Html:
@@ -29,10 +29,11 @@ def accuracy(material: Material) -> Html:
             mean, bounds = row.result.accuracy[column], row.result.interval[column]
             if mean is not None:
                 low, high = bounds or (mean, mean)
-                tip = f"{number(mean)} % ({interval_cell(bounds)})"
+                tip = f"{number(mean)} %, 95 % interval {interval_cell(bounds)}"
                 found.append(Dot(row.result.name, mean, low, high, tip, best == row.result.name))
         if found:
-            panels.append(dots(TITLES[column], found, ends, CHANCE))
+            count = material.rows[0].result.counts.get(column, material.rows[0].result.n)
+            panels.append(dots(f"{TITLES[column]}, n = {count}", "accuracy, percent", found, ends, CHANCE))
     return side_by_side(*panels)
 
 
@@ -43,38 +44,63 @@ def minutes(row: Row) -> float:
     return sum(seconds) / len(seconds) / 60
 
 
-def test_seconds(row: Row) -> float:
+def minutes_in_all(material: Material, row: Row) -> tuple[float, str]:
+    """The same with the stages it starts from, and words for them: a stage without a row is named, not counted."""
+    rows = {other.result.name: other for other in material.rows}
+    known = [rows[name] for name in row.result.init_from if name in rows]
+    parts = [f"{number(minutes(stage), 2)} of {stage.result.name}" for stage in known]
+    parts += [f"not counted: {name}" for name in row.result.init_from if name not in rows]
+    words = f" ({'; '.join([f'{number(minutes(row), 2)} its own', *parts])})" if parts else ""
+    return minutes(row) + sum(map(minutes, known)), words
+
+
+def millions(material: Material, row: Row) -> tuple[float, str]:
+    """Parameters of all that is there in training, frozen ones too."""
+    return row.result.parameters.total / 1e6, f" ({number(row.result.parameters.trainable / 1e6, 2)} trained)"
+
+
+def test_seconds(material: Material, row: Row) -> tuple[float, str]:
     """Of scoring the test set, a mean over seeds."""
     seconds = [run.wall_seconds.get("test", 0.0) for run in row.result.runs]
-    return sum(seconds) / len(seconds)
+    return sum(seconds) / len(seconds), ""
 
 
-COSTS: dict[str, tuple[str, Callable[[Row], float], bool]] = {
-    "minutes of training a seed": ("min", minutes, False),
-    "parameters, millions": ("M", lambda row: row.result.parameters.total / 1e6, False),
-    "seconds of the test": ("s", test_seconds, False),
+COSTS: dict[str, tuple[str, str, Callable[[Material, Row], tuple[float, str]], bool]] = {
+    "training time": ("minutes of training a seed, stages it starts from included", "min", minutes_in_all, True),
+    "parameters": ("parameters, millions, frozen ones included", "million", millions, False),
+    "test time": ("seconds to score the {n} records of the test", "s", test_seconds, True),
 }
-"""What a row costs: (unit, value, logarithmic)."""
+"""What a row costs: (axis, unit, value and words about it, whether it is a time)."""
 
 
 def cost(material: Material) -> Html:
     """All against what a row costs."""
+    machines = list(dict.fromkeys(machine(row) for row in material.rows))
     figures = []
-    for title, (unit, value, logarithmic) in COSTS.items():
+    for title, (axis, unit, value, timed) in COSTS.items():
         points = []
         for row in material.rows:
             mean, bounds = row.result.accuracy["all"], row.result.interval["all"]
             if mean is None:
                 continue
-            tip = f"{number(mean)} % for {number(value(row), 2)} {unit}"
+            found, words = value(material, row)
+            tip = f"All {number(mean)} % ({interval_cell(bounds)}), {number(found, 2)} {unit}{words}"
+            tip += f", on {machine(row)}" if timed else ""
             place = material.numbers[row.result.name]
-            points.append(Point(row.result.name, place, value(row), mean, tip, up=_pair(bounds)))
-        figures.append(plane(f"All against {title}", title, "All, percent", points, logarithmic))
-    runs = [run for row in material.rows for run in row.result.runs]
-    machines = sorted({str(run.hardware.get("gpu") or run.hardware.get("cpu")) for run in runs})
-    text = "Times are of the machines that made the rows"
-    note = f"{text}: {', '.join(machines)}; those of different machines are no comparison of methods."
+            mark = machines.index(machine(row)) if timed else 0
+            points.append(Point(row.result.name, place, found, mean, tip, up=_pair(bounds), mark=mark))
+        figures.append(plane(f"All against {title}", axis.format(n=material.rows[0].result.n), "All, percent", points))
+    marks = "; ".join(f"{MARKS[min(k, len(MARKS) - 1)]} {name}" for k, name in enumerate(machines))
+    note = (
+        f"Times are wall time on the machine that made the row, and grow with what else it did meanwhile: {marks}. "
+        "Those of different machines are no comparison of methods."
+    )
     return join(side_by_side(*figures), _legend(material), tag("p", note, class_="note"))
+
+
+def machine(row: Row) -> str:
+    """What made a row."""
+    return ", ".join(sorted({str(run.hardware.get("gpu") or run.hardware.get("cpu")) for run in row.result.runs}))
 
 
 def _pair(bounds: list[float] | None) -> tuple[float, float] | None:
@@ -87,29 +113,34 @@ def _legend(material: Material) -> Html:
 
 # --------------------------------------------------------------------------------------------------------- forgetting
 def forgetting(material: Material) -> Html:
-    """What a row gained on All against what it lost in retrieval, both beside the first row that was measured."""
+    """What a row gained on All against what it lost elsewhere, both beside the first row that was measured."""
     measured = [row for row in material.rows if row.result.name in material.measures]
     if len(measured) < 2:
         return tag(
-            "p", "Fewer than two rows have measures of retrieval: nothing to set beside the pairs.", class_="gone"
+            "p", "Fewer than two rows have measures beside the pairs: nothing to set beside the pairs.", class_="gone"
         )
     base = measured[0].result.name
-    figures = []
-    for name in RETRIEVAL:
-        points = []
-        for row in measured[1:]:
+    figures, notes = [], []
+    lacking: dict[str, list[str]] = {}
+    for name in KEPT:
+        points, without = [], []
+        for row in material.rows:
             other = row.result.name
             gained = material.differences.between(other, base, "all")
             lost = material.differences.between(other, base, name)
             if gained is None or lost is None:
-                continue
-            tip = f"All {gained.text}, {MEASURES[name]} {lost.text}"
-            bounds = (gained.interval.low, gained.interval.high), (lost.interval.low, lost.interval.high)
-            points.append(Point(other, material.numbers[other], gained.points, lost.points, tip, *bounds))
+                without.append(other)
+            elif other != base:
+                tip = f"All {gained.text}, {MEASURES[name]} {lost.text}"
+                bounds = (gained.interval.low, gained.interval.high), (lost.interval.low, lost.interval.high)
+                points.append(Point(other, material.numbers[other], gained.points, lost.points, tip, *bounds))
         if points:
             title = f"{MEASURES[name]} lost for All gained"
             beside = f"points beside {base}"
-            figures.append(plane(title, f"All, {beside}", f"{MEASURES[name]}, {beside}", points))
-    missing = [row.result.name for row in material.rows if row.result.name not in material.measures]
-    note = tag("p", f"Not measured: {', '.join(missing)}.", class_="note") if missing else None
-    return join(side_by_side(*figures), _legend(material), note)
+            figures.append(plane(title, f"All, {beside}", f"{MEASURES[name]}, {beside}", points, origin=True))
+            if without:
+                lacking.setdefault(", ".join(without), []).append(MEASURES[name])
+        elif any(name in found.ratios for found in material.measures.values()):
+            notes.append(f"{MEASURES[name]}: no other row to set beside {base}.")
+    notes += [f"Without {', '.join(titles)}: {rows}." for rows, titles in lacking.items()]
+    return join(side_by_side(*figures), _legend(material), [tag("p", note, class_="note") for note in notes])

@@ -77,7 +77,7 @@ def grid(
     heads = [_head(column, place, sortable) for place, column in enumerate(columns)]
     table = tag(
         "table",
-        tag("caption", caption, class_="hidden"),
+        tag("caption", caption),
         tag("thead", tag("tr", heads)),
         tag("tbody", [_line(record, columns) for record in records]),
         id=name,
@@ -91,10 +91,16 @@ def grid(
 
 def _head(column: Column, place: int, sortable: bool) -> Html:
     kind = "text" if column.text else "number"
-    title: Child = column.title
+    title = _whole(column.title)
     if sortable:
         title = tag("button", title, type="button", data_sort=place, data_kind=kind)
     return tag("th", title, scope="col", class_=kind, data_tip=column.tip)
+
+
+def _whole(title: str) -> Child:
+    """A heading that breaks between its words only: ``top-1`` stays in one piece."""
+    words: list[Child] = [tag("span", word, class_="word") if "-" in word else word for word in title.split()]
+    return [join(" " if place else None, word) for place, word in enumerate(words)]
 
 
 def _line(record: Record, columns: Sequence[Column]) -> Html:

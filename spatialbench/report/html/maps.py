@@ -10,7 +10,7 @@ from PIL import Image
 
 from spatialbench.data.records import Record, RecordSet
 from spatialbench.errors import SpatialbenchError
-from spatialbench.report.html.elements import Html, data_uri, join, tag
+from spatialbench.report.html.elements import Html, data_uri, join, missing, tag
 from spatialbench.report.html.material import Material
 from spatialbench.report.html.sample import Chosen, boxes, by_id, jpeg, picture
 from spatialbench.report.relevance import overlay
@@ -51,8 +51,9 @@ def maps(
         figures = [_figure("picture", pictures[place], record)]
         figures += [_figure(name, made[place], record) for name, made in columns.items()]
         parts += [tag("h3", f"“{record.statement.caption}”"), tag("div", figures, class_="maps")]
-    below = tag("ul", [tag("li", text) for text in gone], class_="gone") if gone else None
-    return join(parts, below)
+    count = f"{len(gone)} of {len(material.rows)} rows without a map"
+    summary = f"{count}: mostly as their checkpoints are not on this machine"
+    return join(parts, missing(summary, gone))
 
 
 def _row(material: Material, row: Row, records: RecordSet, shown: Sequence[Record]) -> list[np.ndarray]:

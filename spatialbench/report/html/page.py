@@ -130,12 +130,15 @@ def _sections(material: Material, records: int, relevance: bool) -> Iterator[Sec
     ):
         if content is not None:
             yield Section(name, title, "", content)
-    intro = "Mean over seeds and 95 % interval; the broken line is chance, 50."
+    intro = "Mean over seeds and 95 % interval, n records and a dot for each row; the broken line is chance, 50."
     yield Section("relations", "Relations", intro, figures.accuracy(material))
-    intro = "A line for each seed, as the run folders have them."
+    intro = "A line for each seed, as the run folders have them; a long one is averaged over neighbouring steps."
     yield Section("curves", "Training", intro, curves.curves(material))
     yield Section("cost", "Cost", "All against what a row costs; bars are 95 % intervals.", figures.cost(material))
-    intro = "Paired differences in points, bars are 95 % intervals: right is gained on the pairs, down is forgotten."
+    intro = (
+        "Paired differences in percentage points, bars are 95 % intervals: right is gained on the pairs, down is "
+        "forgotten; the broken lines are no difference."
+    )
     yield Section("forgetting", "Forgetting", intro, figures.forgetting(material))
     intro = (
         "The share of records that two rows have both right or both wrong, in percent, over all pairs of their seeds; "
@@ -165,8 +168,9 @@ def _pictures(material: Material, records: int, relevance: bool) -> Iterator[Sec
         content: Child = failures.browser(material, found, chosen, advance)
     intro = (
         f"{len(chosen)} records of the test, of each relation those on which the rows disagree most, the hardest and "
-        "the easiest. Margin: the score of the true caption minus that of the negated one. Arrow keys step, Home and "
-        "End jump; a picture is drawn larger than the models see it."
+        "the easiest: no fair sample of the test. Margin: the score of the true caption minus that of the negated "
+        "one, above 0 is right; ✓ right, ✗ wrong, = tie. Arrow keys step, Home and End jump; a picture is drawn larger "
+        "than the models see it."
     )
     yield Section(*titles[0], intro, content)
     if relevance:
@@ -177,7 +181,7 @@ def _pictures(material: Material, records: int, relevance: bool) -> Iterator[Sec
         intro = (
             "Where the first seed of a row looks when it scores a picture against the true caption: attention and its "
             "gradient rolled out over all blocks (Chefer et al. 2021). Bright is relevant, relative to the most "
-            "relevant patch of the same picture. Green the subject, orange the object."
+            "relevant patch of the same picture. Green the subject; orange, broken, the object."
         )
         yield Section(*titles[1], intro, content)
 

@@ -39,10 +39,15 @@
   function wanted(record) {
     const relation = by("relation").value;
     const kind = by("kind").value;
-    const row = by("row").value;
-    const test = TESTS[by("answer").value];
     if (relation !== "any" && record.relation !== relation) return false;
     if (kind !== "any" && record.kind !== kind) return false;
+    return answered(record, "row", "answer") && answered(record, "and-row", "other-answer");
+  }
+
+  function answered(record, which, how) {
+    const row = by(which).value;
+    const test = TESTS[by(how).value];
+    if (row === "none") return true;
     if (row === "any") return record.margins.some(test);
     if (row === "every") return record.margins.every(test);
     return test(record.margins[Number(row)]);
@@ -50,6 +55,7 @@
 
   // ---- thumbnails
   function refresh() {
+    by("other-answer").disabled = by("and-row").value === "none";
     shown = data.records.filter(wanted);
     const list = by("list");
     list.replaceChildren(
@@ -128,11 +134,11 @@
         { class: verdict, "data-tip": `${data.rows[row]}: ${verdict}; by seed ${numbers}` },
         make("th", { scope: "row" }, data.rows[row]),
         make("td", { class: "signs" }, signs.join(" ")),
-        make("td", {}, bar(margins)),
         make("td", { class: "number" }, (1000 * mean(margins)).toFixed(1)),
+        make("td", {}, bar(margins)),
       );
     });
-    const head = make("tr", {}, ...["row", "seeds", "margin", "× 1000"].map((text) => make("th", { scope: "col" }, text)));
+    const head = make("tr", {}, ...["row", "by seed", "margin × 1000", "the line is 0, dots are seeds"].map((text) => make("th", { scope: "col" }, text)));
     const wrong = found.margins.filter((margins) => share(margins) < 0.5).length;
     const caption = make("caption", {}, `${wrong} of ${data.rows.length} rows wrong in the mean of their seeds`);
     const facts = `${found.id}, ${found.relation}, scene ${found.scene}, ${data.kinds[found.kind]}`;
@@ -150,7 +156,7 @@
   }
 
   // ---- events
-  for (const name of ["relation", "row", "answer", "kind"]) by(name).addEventListener("change", refresh);
+  for (const name of ["relation", "row", "answer", "and-row", "other-answer", "kind"]) by(name).addEventListener("change", refresh);
   by("back").addEventListener("click", () => step(-1));
   by("next").addEventListener("click", () => step(1));
   by("list").addEventListener("click", (event) => {

@@ -19,6 +19,7 @@ from spatialbench.report.table import TITLES, notes
 from spatialbench.result_schema import MeasuresFile
 
 INTERVALS = ("with-extra", "95 % intervals")
+NONE_BEST = "In no column can the best row be told from the second: none is green."
 
 
 def name_entry(row: Row) -> Entry:
@@ -53,8 +54,9 @@ def pairs_table(material: Material) -> Html:
         records += [_paper(paper) for paper in material.papers if paper.name == row.result.name]
     records += [_paper(paper) for paper in material.papers if paper.name not in ours]
     options = [INTERVALS, ("with-papers", "the papers’ own numbers")] if material.papers else [INTERVALS]
-    caption = f"Accuracy on the pairs of {material.track}, in percent"
-    return join(grid("pairs", caption, columns, records, options), paragraphs(notes(material.rows)))
+    caption = f"Accuracy on the pairs of {material.track}, in percent: mean ± standard deviation over seeds"
+    below = [*notes(material.rows), *([] if any(best.values()) else [NONE_BEST])]
+    return join(grid("pairs", caption, columns, records, options), paragraphs(below))
 
 
 def paragraphs(lines: Sequence[str]) -> Html:
@@ -94,7 +96,7 @@ def measures_table(material: Material) -> Html | None:
         records.append(Record([name_entry(row), *cells]))
     columns = [Column("row", text=True), *(Column(MEASURES[name]) for name in names)]
     found = next(row.result.measures for row in material.rows if row.result.measures is not None)
-    caption = "Regions, dense quality and retrieval, in percent"
+    caption = "Regions, dense quality and retrieval, in percent: mean ± standard deviation over seeds; – not measured"
     below = f"Measured on data {found.data}, {found.pictures} pictures."
     return join(explained(EXPLANATION), grid("measures", caption, columns, records, [INTERVALS]), paragraphs([below]))
 
@@ -156,7 +158,9 @@ def selection_table(material: Material) -> Html | None:
     columns = [Column("row", text=True), Column("scorer", text=True), *map(Column, patterns), Column("mean")]
     without = [row.result.name for row in material.rows if row.result.selection is None]
     below = [f"Without image selection: {', '.join(without)}."] if without else []
-    caption = "Image selection, in percent"
+    first = next(iter(material.selection.values()))
+    below.insert(0, f"{first.pictures} pairs of pictures, data {first.data}.")
+    caption = "Image selection, in percent: mean over seeds, of the last column ± their standard deviation"
     table = grid("selection", caption, columns, records, [INTERVALS])
     return join(explained(SELECTION_EXPLANATION), table, paragraphs(below))
 

@@ -62,7 +62,8 @@ def _matrix(material: Material, column: str, pairs: list[Pair]) -> Html:
         for name in names
     ]
     columns = [Column("row minus column", text=True), *(Column(str(material.numbers[name]), name) for name in names)]
-    return grid(f"verdicts-{column}", f"{TITLES[column]}, row minus column in points", columns, records, sortable=False)
+    caption = f"{TITLES[column]}: row minus column, in percentage points"
+    return grid(f"verdicts-{column}", caption, columns, records, sortable=False)
 
 
 def _entry(pair: Pair, column: str, a: str, b: str, judged: str, sign: int) -> Entry:

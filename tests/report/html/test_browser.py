@@ -6,42 +6,28 @@ Skipped where no Chromium or no chromedriver is installed (Debian: ``apt-get ins
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from spatialbench.report.html.material import Material
+from spatialbench.report.html.picture import WIDTH, chromium, programs, shots
 
 selenium = pytest.importorskip("selenium", reason="selenium is not installed: pip install -e '.[dev]'")
-from selenium import webdriver  # noqa: E402
-from selenium.webdriver.chrome.service import Service  # noqa: E402
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
-BROWSER = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
-    BROWSER is None or DRIVER is None, reason="no chromium or no chromedriver: apt-get install chromium chromium-driver"
-)
-FLAGS = (
-    "--headless=new --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
-    "--disable-component-update --disable-sync --window-size=1280,900"
+    programs() is None, reason="no chromium or no chromedriver: apt-get install chromium chromium-driver"
 )
 
 
 @pytest.fixture(scope="module")
 def driver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    folder = tmp_path_factory.mktemp("browser")
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(BROWSER)
-    for flag in (*FLAGS.split(), f"--user-data-dir={folder}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    found = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
-    yield found
-    found.quit()
+    with chromium(tmp_path_factory.mktemp("browser"), ("browser", "performance")) as found:
+        yield found
 
 
 @pytest.fixture(scope="module")
@@ -209,6 +195,24 @@ def test_records_by_relation_row_and_answer(browser: Any) -> None:
     assert "No record of the sample is like that." in one(browser, "#browser .record").text
 
 
+def test_records_that_one_row_has_right_and_another_wrong(browser: Any) -> None:
+    data = json.loads(browser.execute_script("return document.getElementById('records-data').textContent"))
+    a, b = (data["rows"].index(name) for name in "ab")
+    assert not one(browser, "#browser [data-part=other-answer]").is_enabled()
+    choose(browser, "row", str(b))
+    choose(browser, "answer", "right")
+    choose(browser, "and-row", str(a))
+    assert one(browser, "#browser [data-part=other-answer]").get_attribute("value") == "wrong"
+
+    def right(found: dict, place: int) -> float:
+        return sum(margin > 0 for margin in found["margins"][place]) / 2
+
+    expected = [r["id"] for r in data["records"] if right(r, b) > 0.5 and right(r, a) < 0.5]
+    shown = browser.find_elements(By.CSS_SELECTOR, "#browser .thumb")
+    assert [thumb.get_attribute("data-record") for thumb in shown] == expected
+    assert 0 < len(expected) < 24
+
+
 def test_one_matrix_at_a_time(browser: Any) -> None:
     def shown() -> list[str]:
         parts = browser.find_elements(By.CSS_SELECTOR, "#verdicts-matrices > div")
@@ -243,3 +247,84 @@ def test_the_page_is_no_wider_than_the_screen(browser: Any, width: int) -> None:
         "e.getBoundingClientRect().right > innerWidth + 1).map(e => e.outerHTML.slice(0, 80))"
     )
     assert browser.execute_script(script) == []
+
+
+CONTRAST = """
+const numbers = (text) => [...text.match(/[\\d.]+/g).map(Number), 1].slice(0, 4);
+const over = (a, b) => [0, 1, 2].map((k) => a[k] * a[3] + b[k] * (1 - a[3]));
+function behind(element) {
+  const found = [];
+  for (let one = element; one; one = one.parentElement) found.push(numbers(getComputedStyle(one).backgroundColor));
+  return found.reverse().reduce((below, colour) => over(colour, below), [255, 255, 255]);
+}
+function light(colour) {
+  const parts = colour.map((v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));
+  return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2];
+}
+for (const one of document.querySelectorAll("details")) one.open = true;
+const found = {};
+for (const element of document.querySelectorAll("body *")) {
+  const words = [...element.childNodes].some((node) => node.nodeType === 3 && node.textContent.trim());
+  if (!words || !element.checkVisibility() || element.disabled || element.matches("script, option, .boxname")) continue;
+  const style = getComputedStyle(element);
+  const ground = behind(element);
+  const ink = over(numbers(element instanceof SVGElement ? style.fill : style.color), ground);
+  const [high, low] = [light(ink), light(ground)].sort((a, b) => b - a);
+  const ratio = (high + 0.05) / (low + 0.05);
+  if (ratio < 4.5) found[`${element.tagName}.${element.getAttribute("class")}`] = ratio;
+}
+return found;
+"""
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_text_stands_out_from_what_is_behind_it(browser: Any, theme: str) -> None:
+    """WCAG 2.1's contrast, at least 4.5 to 1."""
+    media = {"features": [{"name": "prefers-color-scheme", "value": theme}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
+    browser.execute_script(  # every shade there is
+        "const cells = document.querySelectorAll('#agreement td');"
+        "for (let k = 0; k < 10; k++) cells[k].className = `number heat${k}`;"
+    )
+    assert browser.execute_script(CONTRAST) == {}
+
+
+def test_everything_has_a_name_and_can_be_reached(browser: Any) -> None:
+    nameless = (
+        "return [...document.querySelectorAll('button, select, input, img, svg, [role=img], [tabindex=\"0\"]')]"
+        ".filter(e => !(e.labels && e.labels.length) && !e.ariaLabel && !e.alt && e.ariaHidden !== 'true' && "
+        "!['BUTTON', 'TH', 'TD'].includes(e.tagName)).map(e => e.outerHTML.slice(0, 90))"
+    )
+    assert browser.execute_script(nameless) == []
+    wanted = browser.execute_script(
+        "return [...document.querySelectorAll('a, button, select, input, summary, [tabindex=\"0\"]')]"
+        ".filter(e => e.checkVisibility() && !e.disabled).length"
+    )
+    seen = set()
+    one(browser, "body").click()
+    browser.execute_script("document.activeElement.blur(); scrollTo(0, 0)")
+    for _ in range(wanted + 5):
+        browser.switch_to.active_element.send_keys(Keys.TAB)
+        seen.add(browser.switch_to.active_element.id)
+    assert len(seen - {one(browser, "body").id}) >= wanted
+
+
+def test_on_paper_nothing_is_folded_or_dark(browser: Any) -> None:
+    media = {"features": [{"name": "prefers-color-scheme", "value": "dark"}]}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print", **media})
+    assert max(colour(browser, "body", "color")) < 60
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    folded = "return [...document.querySelectorAll('details')].filter(e => !e.open).length"
+    before = browser.execute_script(folded)
+    assert before > 0
+    assert browser.execute_script(f"dispatchEvent(new Event('beforeprint')); {folded}") == 0
+    assert browser.execute_script(f"dispatchEvent(new Event('afterprint')); {folded}") == before
+
+
+def test_the_pictures_of_two_sections(page: str, tmp_path: Path) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(page, encoding="utf-8")
+    table, records = shots(path)
+    assert table.width == records.width == WIDTH
+    assert min(table.height, records.height) > 300
+    assert len(table.getcolors(100_000)) > 20, "something is drawn"

@@ -7,16 +7,19 @@ import hashlib
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from spatialbench.cli import main
 from spatialbench.report.compare import compare_all, judged_pairs
-from spatialbench.report.html import sample
-from spatialbench.report.html.charts import Scale, lines
+from spatialbench.report.differences import Differences
+from spatialbench.report.html import figures, picture, sample, tables
+from spatialbench.report.html.charts import Point, Scale, lines, plane, short
 from spatialbench.report.html.curves import read_curves, thinned
 from spatialbench.report.html.elements import Html, breakable, data_island, tag
 from spatialbench.report.html.material import Material
@@ -93,8 +96,8 @@ def test_an_island_cannot_be_ended_from_inside() -> None:
 def test_scales() -> None:
     assert Scale(40, 90, 0, 100).at(65) == 50
     assert Scale(40, 90, 0, 100).ticks() == [40, 50, 60, 70, 80, 90]
-    assert Scale(1, 100, 0, 100, True).at(10) == pytest.approx(50)
-    assert Scale(0.4, 30, 0, 1, True).ticks() == [0.5, 1, 2, 5, 10, 20]
+    assert Scale(-0.3, 0.3, 0, 1).ticks(3) == pytest.approx([-0.2, 0, 0.2])
+    assert short(-20) == "−20"
 
 
 # ---- the page
@@ -157,7 +160,9 @@ def test_what_is_gone_is_said(outline: Outline) -> None:
     assert "zeroshot: its run folder" in outline.text["curves"]
     assert "b: training loss" in outline.text["curves"]
     assert "b: its run" not in outline.text["curves"]
-    assert "Not measured: a." in outline.text["forgetting"]
+    assert "3 of 4 rows without a curve" in outline.text["curves"]
+    assert "3 of 4 rows without a map" in outline.text["relevance"]
+    assert "Without Image R@1: a." in outline.text["forgetting"]
     assert "a: no checkpoint in" in outline.text["relevance"]
     assert "zeroshot: " not in outline.text["relevance"], "its weights are those it starts from"
     assert outline.text["relevance"].count("picturezeroshot") == 6
@@ -248,6 +253,47 @@ def test_metrics_that_were_cut_short(material: Material) -> None:
     assert thin[0] == (3.0, pytest.approx((2 + 1 + 2 / 3 + 0.5) / 4))
 
 
+def test_a_measure_that_some_rows_have(material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its column stays, with a dash for the others; a row without is named beside the figure, not drawn at 0."""
+    stated, cut = [], {}
+    for row in material.rows:
+        found = row.result.measures
+        if row.result.name == "c" and found is not None:
+            keep = [name for name in found.value if name != "image_r1"]
+            found = replace(found, **{p: {n: getattr(found, p)[n] for n in keep} for p in ("value", "interval")})
+        stated.append(replace(row, result=replace(row.result, measures=found)))
+    for name, known in material.measures.items():
+        ratios = {key: ratio for key, ratio in known.ratios.items() if name != "c" or key != "image_r1"}
+        cut[name] = replace(known, ratios=ratios)
+    few = replace(material, rows=stated, measures=cut, differences=Differences(stated, cut, material.selection))
+    table = str(tables.measures_table(few))
+    heads = re.findall(r"<th scope=\"col\".*?</th>", table)
+    (place,) = [k for k, head in enumerate(heads) if "R@1" in head and "Image" in head]
+    (line,) = re.findall(r"<tr><th scope=\"row\"[^>]*>c</th>.*?</tr>", table)
+    assert re.findall(r"<td.*?</td>", line)[place - 1] == '<td class="number">–</td>'
+    text = str(figures.forgetting(few))
+    assert "Without Image R@1: a, c." in text
+    assert text.count('data-row="c"') == 1, "in the legend alone"
+
+
+def test_training_counts_the_stages_before_it(material: Material) -> None:
+    b, a = material.rows[0], next(row for row in material.rows if row.result.name == "a")
+    assert figures.minutes_in_all(material, b) == (figures.minutes(b), "")
+    later = replace(b, result=replace(b.result, init_from={"a": "0" * 16, "gone": "0" * 16}))
+    found, words = figures.minutes_in_all(material, later)
+    assert found == pytest.approx(figures.minutes(a) + figures.minutes(b))
+    assert "of a; not counted: gone" in words
+
+
+def test_marks_of_machines_and_labels_that_stand_apart() -> None:
+    crowd = [Point(f"r{k}", k, 1 + k / 1e3, 50.0, "", mark=k) for k in range(9)]
+    text = str(plane("t", "x", "y", crowd))
+    assert text.count('class="leader"') >= 4
+    assert (text.count("dot empty"), text.count('width="8"')) == (7, 7)
+    assert "reference" not in text
+    assert str(plane("t", "x", "y", crowd, origin=True)).count("reference") == 2
+
+
 def test_figures_of_one_value() -> None:
     assert "polyline" in lines("t", "l", [("seed 0", [(0.0, 1.0)])], True)
 
@@ -264,3 +310,21 @@ def test_the_command(folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.
     assert main(["report", "--out", str(out), *where, "--records", "-1"]) == 2
     assert main(["report", "--track", "none", *where]) == 2
     assert "no rows of track none" in capsys.readouterr().err
+
+
+# ---- the README's picture
+
+
+def test_pictures_one_above_the_other() -> None:
+    parts = [Image.new("RGB", (30, 20), "red"), Image.new("RGB", (40, 10), "blue")]
+    found = picture.stacked(parts, "white").convert("RGB")
+    assert found.size == (40, 30)
+    assert [found.getpixel(at) for at in ((0, 0), (39, 0), (39, 29))] == [(255, 0, 0), (255, 255, 255), (0, 0, 255)]
+
+
+def test_no_browser_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(picture, "programs", lambda: None)
+    assert picture.main() == 1
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1
+    assert "apt-get install chromium chromium-driver" in error
