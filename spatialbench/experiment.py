@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache, cached_property
@@ -61,6 +62,12 @@ class Resolved:
     @property
     def label(self) -> str:
         return f"{self.page.name} ({self.track.name}, budget {self.budget}, seed {self.seed})"
+
+    @property
+    def command(self) -> str:
+        """What makes this run, or shows it."""
+        what = ["--config", str(self.page.path), "--track", self.track.name, "--budget", self.budget]
+        return shlex.join(["spatialbench", "fit", *what, "--seed", str(self.seed)])
 
 
 def deep_merge(*layers: Mapping[str, Any]) -> Config:

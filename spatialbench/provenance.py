@@ -39,6 +39,15 @@ def changed_since(commit: str) -> list[str] | None:
         return None
 
 
+def never_committed() -> list[str]:
+    """The files of this package that were never added to git; none outside of a checkout."""
+    package = Path(__file__).resolve().parent
+    try:
+        return _git(package, "ls-files", "--others", "--exclude-standard", "--", ".").splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return []
+
+
 def versions() -> dict[str, str]:
     """Versions of Python, of this package and of what computes the numbers."""
     from spatialbench import __version__

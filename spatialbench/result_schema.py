@@ -5,6 +5,7 @@ Letters: S seeds, N records, M pictures.
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -176,6 +177,18 @@ class Result:
     def n(self) -> int:
         """Records of the test."""
         return self.outcomes.records
+
+    @property
+    def made(self) -> list[tuple[str, bool]]:
+        """Commit of the code of every run, and whether tracked files differed from it."""
+        return [(run.commit, run.dirty) for run in self.runs]
+
+    @property
+    def command(self) -> str:
+        """What makes the row again, from nothing."""
+        seeds = ",".join(map(str, self.seeds))
+        where = ["--track", self.track, "--budget", self.budget, "--seeds", seeds]
+        return shlex.join(["spatialbench", "run", self.page, *where, "--force"])
 
     @property
     def counts(self) -> dict[str, int]:

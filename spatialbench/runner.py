@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
+from spatialbench import method_code
 from spatialbench.beside import selection_settings
 from spatialbench.collect import collect, load_measures, load_selection
 from spatialbench.errors import SpatialbenchError
@@ -22,6 +23,7 @@ from spatialbench.evaluation.measures import Measures
 from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.experiment import Resolved, resolve
 from spatialbench.pages import Page, Track, load_page, load_track
+from spatialbench.result_schema import Result
 from spatialbench.results import (
     STORED_BUDGET,
     ResultOutcomes,
@@ -33,7 +35,7 @@ from spatialbench.results import (
     write_result,
 )
 from spatialbench.runs import RunRecord, measured, selected
-from spatialbench.stale import ancestors, stale_reasons
+from spatialbench.stale import stale_reasons, starts
 
 Fit = Callable[[Resolved, bool], RunRecord]
 """``spatialbench.training.fit``: trains, tests and writes the run folder; resumes; ``force`` starts from nothing."""
@@ -98,7 +100,7 @@ def run(
         The exit status: 0, or 1 when a page failed.
 
     Raises:
-        SpatialbenchError: no page, or the track cannot be read.
+        SpatialbenchError: no page, one that cannot be read, or an unknown track, budget or seed; nothing was run.
         KeyboardInterrupt or spatialbench.callbacks.Interrupted: stopped; the same call goes on from there.
     """
     if not pages:
@@ -107,9 +109,12 @@ def run(
         from spatialbench import training
 
         fit = training.fit
+    for folder in (out, runs):
+        if Path(folder).exists() and not Path(folder).is_dir():
+            raise SpatialbenchError(f"{folder} is a file; rows and runs need folders (--results, --runs)")
     near = Path(pages[0])
     loaded = load_track(track, near=near)
-    plan, failures = _plan(pages, loaded, budget, list(loaded.seeds if seeds is None else seeds), Path(runs))
+    plan = _plan(pages, loaded, budget, list(loaded.seeds if seeds is None else seeds), Path(runs))
     if not force:
         plan = _without_current(plan, Path(out))
     todo = [one for row in plan for one in row.runs if force or not _finished(one)]
@@ -120,20 +125,21 @@ def run(
     except BaseException:
         say(f"stopped: {clock.total - len(todo)} of {clock.total} runs done, everything so far is kept")
         raise
-    failures += [f"{row.page.name}: {row.failure}" for row in plan if row.failure]
+    failures = [f"{row.page.name}: {row.failure}" for row in plan if row.failure]
     for failure in failures:
         say(f"failed: {failure}")
     return 1 if failures else 0
 
 
-def _plan(
-    pages: Sequence[str | Path], track: Track, budget: str, seeds: list[int], runs: Path
-) -> tuple[list[Row], list[str]]:
-    """The rows in the order in which they can be made, and one line for each page that cannot be read."""
+def _plan(pages: Sequence[str | Path], track: Track, budget: str, seeds: list[int], runs: Path) -> list[Row]:
+    """The rows in the order in which they can be made.
+
+    Raises:
+        SpatialbenchError: something that was typed is wrong, or written in a page: told before hours of other runs.
+    """
     if len(set(seeds)) != len(seeds) or not seeds:
         raise SpatialbenchError(f"seeds must be given, each once: found {','.join(map(str, seeds)) or 'none'}")
     rows: dict[Path, Row] = {}
-    failures = []
 
     def add(path: Path, wanted: bool) -> None:
         key = path.resolve()
@@ -141,21 +147,18 @@ def _plan(
             rows[key].wanted |= wanted
             return
         page = load_page(path)
-        ancestors(page, budget, track)  # refuses a circle
+        starts(page)  # refuses a circle
         if page.init_from is not None:
             add(page.init_from, wanted=False)
         rows[key] = Row(page, [resolve(page, track, budget, seed, runs=runs) for seed in seeds], wanted)
 
     for path in pages:
-        try:
-            add(Path(path), wanted=True)
-        except SpatialbenchError as error:
-            failures.append(str(error))
+        add(Path(path), wanted=True)
     names = [row.page.name for row in rows.values()]
     for name in names:
         if names.count(name) > 1:
             raise SpatialbenchError(f"two pages have the name {name!r}; the row is named after the file: rename one")
-    return list(rows.values()), failures
+    return list(rows.values())
 
 
 def _without_current(plan: list[Row], out: Path) -> list[Row]:
@@ -163,8 +166,9 @@ def _without_current(plan: list[Row], out: Path) -> list[Row]:
     kept: list[Row] = []
     for row in reversed(plan):  # a start comes before those that need it
         needed = any(later.page.init_from is not None and _same(later.page.init_from, row.page) for later in kept)
-        if row.wanted and _current(row, out):
+        if row.wanted and (result := _current(row, out)):
             say(f"{row.page.name} is current: {_path(row, out)}; --force makes it again")
+            _tell(method_code.note(row.page.name, [row.page, *starts(row.page)], result.made))
             row.wanted = False
         if row.wanted or needed:
             kept.append(row)
@@ -180,11 +184,11 @@ def _path(row: Row, out: Path) -> Path:
     return result_path(out, first.track.name, first.budget, row.page.name)
 
 
-def _current(row: Row, out: Path) -> bool:
-    """Whether the stored row has these seeds (or more), today's hashes, and outcomes that bear it out."""
+def _current(row: Row, out: Path) -> Result | None:
+    """The stored row, where it has these seeds (or more), today's hashes, and outcomes that bear it out."""
     path = _path(row, out)
     if not path.exists():
-        return False
+        return None
     try:
         result = read_result(path)
         read_outcomes(path, result)
@@ -192,11 +196,12 @@ def _current(row: Row, out: Path) -> bool:
         read_selection(path, result)
     except SpatialbenchError as error:
         say(f"{error} -- it is made again now")
-        return False
+        return None
     seeds = {one.seed for one in row.runs}
     if seeds == set(result.seeds) and result.selection is None and _can_be_selected(row):
-        return False
-    return seeds <= set(result.seeds) and not stale_reasons(result, row.page, row.runs[0].track)
+        return None
+    stale = not seeds <= set(result.seeds) or stale_reasons(result, row.page, row.runs[0].track)
+    return None if stale else result
 
 
 def _can_be_selected(row: Row) -> bool:
@@ -234,6 +239,7 @@ def _row(row: Row, todo: list[Resolved], clock: Clock, fit: Fit, force: bool, ou
             else:
                 say(f"{one.label} is finished: {one.run_dir}")
                 records.append(RunRecord.read(one.run_dir))
+                _tell(method_code.note(one.label, [one.page], [records[-1].made]))
         if row.wanted and _is_first_rank():
             _write(row, records, out)
     except SpatialbenchError as error:
@@ -271,6 +277,11 @@ def _is_first_rank() -> bool:
 
 def _duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
+
+
+def _tell(note: str) -> None:
+    if note:
+        say(f"note: {note}")
 
 
 def say(line: str) -> None:

@@ -40,6 +40,11 @@ class RunRecord:
         return bool(self.info.get("finished"))
 
     @property
+    def made(self) -> tuple[str, bool]:
+        """Commit of the code, and whether tracked files differed from it."""
+        return str(self.info.get("commit", "")), bool(self.info.get("dirty"))
+
+    @property
     def checkpoint(self) -> Path:
         return self.run_dir / "last.ckpt"
 
@@ -71,7 +76,7 @@ class RunRecord:
             return cls(run_dir, {})
         except OSError as error:
             raise SpatialbenchError(
-                f"cannot use the run folder {run_dir}: {error.strerror}; give another --runs"
+                f"cannot use the run folder {run_dir}: {error.strerror}; give another folder"
             ) from error
         except ValueError as error:
             raise SpatialbenchError(f"{path}: cannot be read ({error}); --force runs it again") from error
@@ -180,6 +185,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     """
     import torch
 
+    if path.is_dir():
+        raise SpatialbenchError(f"checkpoint {path} is a folder; give the last.ckpt of a run")
     if not path.is_file():
         near = [str(p) for p in sorted(path.parent.glob("*.ckpt"))] if path.parent.is_dir() else []
         raise SpatialbenchError(f"no such checkpoint: {path}{did_you_mean(str(path), near) if near else ''}")

@@ -218,6 +218,12 @@ def say(line: str) -> None:
     print(line, file=sys.stderr, flush=True)
 
 
+def tell(note: str) -> None:
+    """A note, where there is one."""
+    if note:
+        say(f"note: {note}")
+
+
 def _misfit(message: str) -> str:
     lines = [line.strip() for line in message.splitlines() if line.strip()]
     detail = lines[1] if len(lines) > 1 else lines[0]

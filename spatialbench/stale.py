@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from spatialbench.arguments import did_you_mean
 from spatialbench.beside import region_settings, selection_settings
 from spatialbench.errors import SpatialbenchError
 from spatialbench.experiment import data_of, model_of, weights_digests
@@ -28,15 +29,24 @@ def ancestors(page: Page, budget: str, track: Track) -> dict[str, str]:
     """Name -> hash of the pages whose weights are the start of ``page``, all the way back, each with its track.
 
     Raises:
+        SpatialbenchError: see :func:`starts`.
+    """
+    return {one.name: content_hash([page_hash(one, budget), track_hash(track, budget, one)]) for one in starts(page)}
+
+
+def starts(page: Page) -> list[Page]:
+    """The pages whose weights are the start of ``page``, all the way back; itself not among them.
+
+    Raises:
         SpatialbenchError: ``init_from`` names no page, or goes in a circle.
     """
-    found: dict[str, str] = {}
+    found: dict[str, Page] = {}
     while page.init_from is not None:
         page = load_page(page.init_from)
         if page.name in found:
             raise SpatialbenchError(f"page {page.path}: init_from goes in a circle")
-        found[page.name] = content_hash([page_hash(page, budget), track_hash(track, budget, page)])
-    return found
+        found[page.name] = page
+    return list(found.values())
 
 
 def track_hash(track: Track, budget: str, page: Page) -> str:
@@ -89,10 +99,29 @@ class Today:
 
     @classmethod
     def read(cls, benchmarks: Path) -> Today:
-        """Reads ``benchmarks/*.yaml`` and ``benchmarks/tracks/*.yaml``."""
+        """Reads ``benchmarks/*.yaml`` and ``benchmarks/tracks/*.yaml``.
+
+        Raises:
+            SpatialbenchError: no such folder, or a page or track that cannot be read.
+        """
+        if not benchmarks.is_dir():
+            raise SpatialbenchError(f"no pages in {benchmarks}, which is no folder; give --benchmarks FOLDER")
         tracks = [load_track(path) for path in sorted((benchmarks / "tracks").glob("*.yaml"))]
         pages = {page.name: page for page in discover(benchmarks)}
         return cls(pages, {track.name: track for track in tracks})
+
+    def only(self, names: Sequence[str]) -> Today:
+        """These pages alone, named or given by their paths.
+
+        Raises:
+            SpatialbenchError: an unknown page.
+        """
+        by_path = {page.path.resolve(): page.name for page in self.pages.values()}
+        chosen = [by_path.get(Path(name).resolve(), name) for name in names]
+        for name in chosen:
+            if name not in self.pages:
+                raise SpatialbenchError(f"unknown page {name!r}{did_you_mean(Path(name).stem, self.pages)}")
+        return Today({name: self.pages[name] for name in chosen}, self.tracks)
 
     def stale(self, result: Result) -> list[str]:
         """See :func:`stale_reasons`."""

@@ -16,7 +16,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
-from spatialbench import provenance
+from spatialbench import method_code, provenance
 from spatialbench.build import Built, build, dump_config
 from spatialbench.callbacks import (
     Interruptions,
@@ -59,6 +59,7 @@ from spatialbench.scoring import (
     say,
     scores_json,
     select_into,
+    tell,
     test,
     validate,
 )
@@ -86,6 +87,9 @@ def fit(resolved: Resolved, force: bool = False, started: float | None = None, s
         say(f"{resolved.label} starts from {start.label}, which is made first")
         fit(start, started=started, show=False)
         started = None
+    elif start is not None:
+        kept = RunRecord.read(start.run_dir)
+        tell(method_code.note(start.label, [start.page], [kept.made], f"{start.command} --force makes it again"))
     provenance.reset_peak_memory()
     clock = StageClock()
     if started is not None:
@@ -96,7 +100,7 @@ def fit(resolved: Resolved, force: bool = False, started: float | None = None, s
     record = RunRecord.read(folder)
     if record.finished:
         say(f"{resolved.label} is finished: {folder}; --force runs it again")
-        _warn_of_another_commit(record)
+        _tell_of_other_code(record, resolved)
         if not (measured(resolved, record) and selected(resolved, record)):
             measure_again(resolved, record)
         if show:
@@ -246,10 +250,7 @@ def _start_from(model: LightningModule, start: Resolved) -> None:
     """Gives ``model`` what an earlier stage finished."""
     record = RunRecord.read(start.run_dir)
     if not record.finished:
-        raise SpatialbenchError(
-            f"init_from: {start.label} is not finished; run it first: spatialbench fit --config {start.page.path} "
-            f"--track {start.track.name} --budget {start.budget} --seed {start.seed}"
-        )
+        raise SpatialbenchError(f"init_from: {start.label} is not finished; run it first: {start.command}")
     if not isinstance(model, Method):
         raise SpatialbenchError(f"init_from: {type(model).__qualname__} is no method and has no student to start with")
     model.start_from(read_checkpoint(record.checkpoint)["state_dict"], start.label)
@@ -288,11 +289,13 @@ def _costs(built: Built, clock: StageClock, earlier: dict[str, float] | None) ->
     }
 
 
-def _warn_of_another_commit(record: RunRecord) -> None:
-    commit, _ = provenance.commit()
-    trained = record.info.get("commit", "")
-    if trained and commit and trained != commit:
-        say(f"note: it was made at commit {trained[:8]}, the code is now at {commit[:8]}")
+def _tell_of_other_code(record: RunRecord, resolved: Resolved) -> None:
+    """That the file of the method changed since a finished run, or else that the commit is another."""
+    (trained, _), (commit, _) = record.made, provenance.commit()
+    note = method_code.note(resolved.page.name, [resolved.page], [record.made])
+    if not note and trained and commit and trained != commit:
+        note = f"it was made at commit {trained[:8]}, the code is now at {commit[:8]}"
+    tell(note)
 
 
 def _now() -> str:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from spatialbench import method_code
 from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.measures import Measures
 from spatialbench.experiment import Resolved
+from spatialbench.pages import Page
 from spatialbench.results import read_measures, read_outcomes, read_result
 from spatialbench.runner import Clock, run
 from spatialbench.runs import RunRecord, clear
@@ -172,11 +175,11 @@ def test_a_change_of_the_start_makes_the_row_stale(here: Path, fit: FakeFit) -> 
     assert fit.calls == [("a", 0, False), ("c", 0, False)]
 
 
-def test_a_circle_is_refused(here: Path, fit: FakeFit, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_circle_is_refused(here: Path, fit: FakeFit) -> None:
     (here / "benchmarks/a.yaml").write_text(fakes.page_text("init_from: c\n"))
-    assert run(pages("c", "b"), seeds=[0], fit=fit) == 1
-    assert "goes in a circle" in capsys.readouterr().err
-    assert fit.calls == [("b", 0, False)]
+    with pytest.raises(SpatialbenchError, match="goes in a circle"):
+        run(pages("c", "b"), seeds=[0], fit=fit)
+    assert fit.calls == []
 
 
 @pytest.mark.parametrize("error", [SpatialbenchError("out of paper"), RuntimeError("a bug")])
@@ -195,15 +198,42 @@ def test_a_failure_does_not_lose_the_others(
     assert run(pages("a", "c", "b"), seeds=[0, 1], fit=fit) == 0
 
 
-def test_a_page_that_cannot_be_read_does_not_lose_the_others(
-    here: Path, fit: FakeFit, capsys: pytest.CaptureFixture[str]
+def test_what_is_wrong_from_the_start_is_told_before_anything_runs(here: Path, fit: FakeFit) -> None:
+    (here / "file").write_text("")
+    (here / "benchmarks/b.yaml").write_text(fakes.page_text("  init_args: {widht: 2}\n"))
+    for names, options, message in (
+        (("a", "missing"), {}, "no such page: benchmarks/missing.yaml"),
+        (("a", "b"), {}, "did you mean 'width'"),
+        (("a",), {"budget": "ful"}, "unknown budget 'ful'.*: did you mean 'full'?"),
+        (("a",), {"seeds": [-1]}, "0 or more, got -1"),
+        (("a",), {"out": "file"}, "file is a file"),
+        (("a",), {"runs": "file"}, "file is a file"),
+    ):
+        with pytest.raises(SpatialbenchError, match=message):
+            run(pages(*names), fit=fit, **options)
+    assert fit.calls == []
+
+
+def test_what_is_kept_though_its_code_changed_is_told(
+    here: Path, fit: FakeFit, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (here / "benchmarks/a.yaml").write_text(fakes.page_text("  init_args: {widht: 2}\n"))
-    assert run(pages("a", "b", "missing"), seeds=[0], fit=fit) == 1
-    assert (here / "results/rooms/b.json").exists()
-    said = capsys.readouterr().err
-    assert "did you mean 'width'" in said
-    assert "no such page: benchmarks/missing.yaml" in said
+    """A stored row by the pages that it starts from, too; a finished run of a row that gets another seed."""
+    asked: list[tuple[str, list[str], list[tuple[str, bool]]]] = []
+
+    def note(name: str, pages: Iterable[Page], made: Iterable[tuple[str, bool]]) -> str:
+        asked.append((name, [page.name for page in pages], list(made)))
+        return f"{name} is old"
+
+    monkeypatch.setattr(method_code, "note", note)
+    run(pages("c"), seeds=[0], fit=fit)
+    assert asked == []
+    run(pages("c"), seeds=[0], fit=fit)
+    assert asked == [("c", ["c", "a"], [("a" * 40, False)])]
+    assert capsys.readouterr().err.splitlines()[-1] == "note: c is old"
+    asked.clear()
+    run(pages("b"), seeds=[0], fit=fit)
+    run(pages("b"), seeds=[0, 1], fit=fit)
+    assert asked == [("b (rooms, budget full, seed 0)", ["b"], [("a" * 40, False)])]
 
 
 def test_an_interruption_keeps_what_is_done(here: Path, fit: FakeFit, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ import pytest
 import torch
 import yaml
 
+from spatialbench import method_code
 from spatialbench.callbacks import Interrupted, MetricsFile, StageClock
 from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.outcomes import RunOutcomes
@@ -73,14 +74,20 @@ def test_fit_writes_the_run_folder(folder: Path, capsys: pytest.CaptureFixture[s
 
 
 def test_a_finished_run_is_not_repeated_but_forced_it_gives_the_same(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = tiny_run(folder / "clip.yaml")
     first = fit(run).info
     before = (run.run_dir / "last.ckpt").stat().st_mtime_ns
     assert fit(run).info.items() >= first.items()
     assert (run.run_dir / "last.ckpt").stat().st_mtime_ns == before
-    assert "is finished" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "is finished" in said
+    assert "note: " not in said
+    with monkeypatch.context() as patch:
+        patch.setattr(method_code, "note", lambda name, pages, made: f"{name} {pages[0].name} {made}")
+        fit(run)
+    assert f"note: clip clip {[(first['commit'], first['dirty'])]}" in capsys.readouterr().err
     again = fit(run, force=True).info
     assert again["started_at"] >= first["started_at"]
     assert again["scores"] == first["scores"]
