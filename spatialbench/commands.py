@@ -7,14 +7,13 @@ import json
 import math
 import re
 import shlex
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from spatialbench.arguments import FORMATS, Parser, did_you_mean
 from spatialbench.errors import SpatialbenchError
 from spatialbench.report.html.command import report
-from spatialbench.result_commands import compare, reproduce
+from spatialbench.result_commands import check_results, compare, reproduce
 from spatialbench.trust_commands import controls, export, subsets
 
 
@@ -27,6 +26,8 @@ def _run(argv: list[str]) -> int:
     parser.add_argument("--runs", default="runs", metavar="FOLDER", help="where the run folders are (default: runs)")
     parser.add_argument("--results", default="results", metavar="FOLDER", help="where the rows go (default: results)")
     parser.add_argument("--force", action="store_true", help="make runs and rows again, finished or not")
+    if any(word.partition("=")[0] == "--config" for word in argv):
+        parser.error("pages stand without --config: spatialbench run benchmarks/clip_finetune.yaml")
     o = parser.parse_args(argv)
     from spatialbench.runner import run
 
@@ -56,6 +57,8 @@ def _table(argv: list[str]) -> int:
     if o.controls:
         if o.measures or o.selection or o.reported:
             parser.error("--controls is a table of its own: leave the other out")
+        if o.budget != "full":
+            parser.error("--controls are those of the table, of budget full: leave --budget out")
         print(controls_table(o.results, o.benchmarks, o.track, o.format), end="")
         return 0
     if o.measures or o.selection:
@@ -77,21 +80,6 @@ def _table(argv: list[str]) -> int:
     return 0
 
 
-def _check_results(argv: list[str]) -> int:
-    parser = Parser("check-results", "are the stored rows current and sound, and do their smoke runs repeat?")
-    parser.add_argument("--no-smoke", action="store_true", help="look at the files only: seconds instead of minutes")
-    parser.add_argument("--results", default="results", metavar="FOLDER", help="default: results")
-    parser.add_argument("--benchmarks", default="benchmarks", metavar="FOLDER", help="default: benchmarks")
-    o = parser.parse_args(argv)
-    from spatialbench.report.check import check_results
-
-    problems = check_results(o.results, o.benchmarks, smoke=not o.no_smoke)
-    for problem in problems:
-        print(f"spatialbench: {problem}", file=sys.stderr)
-    print(f"{len(problems)} problems" if problems else "the stored results hold")
-    return 1 if problems else 0
-
-
 def _seeds(text: str) -> list[int]:
     words = text.split(",")
     if not all(word.strip().isdecimal() for word in words):
@@ -108,11 +96,12 @@ def _list(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     from spatialbench.listing import listing, show
 
-    rows = listing(Path(options.benchmarks), Path(options.results), options.track)
+    benchmarks = Path(options.benchmarks)
+    rows = listing(benchmarks, Path(options.results), options.track)
     if options.format == "json":
         print(json.dumps(rows, indent=2))
     else:
-        show(rows)
+        show(rows, benchmarks, options.track)
     return 0
 
 
@@ -285,7 +274,7 @@ RUN: dict[str, Callable[[list[str]], int]] = {
     "table": _table,
     "compare": compare,
     "report": report,
-    "check-results": _check_results,
+    "check-results": check_results,
     "reproduce": reproduce,
     "list": _list,
     "data": _data,

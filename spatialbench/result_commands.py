@@ -1,8 +1,31 @@
-"""The commands on stored rows: compare, reproduce."""
+"""The commands on stored rows: check-results, compare, reproduce."""
 
 from __future__ import annotations
 
+import sys
+
 from spatialbench.arguments import FORMATS, Parser
+
+
+def check_results(argv: list[str]) -> int:
+    """``spatialbench check-results``: 1 where something does not hold."""
+    parser = Parser("check-results", "are the stored rows current and sound, and do their smoke runs repeat?")
+    text = "only the rows of these pages, by name or path; the table is not checked then (default: all)"
+    parser.add_argument("pages", nargs="*", metavar="PAGE", help=text)
+    parser.add_argument("--no-smoke", action="store_true", help="look at the files only: seconds instead of minutes")
+    parser.add_argument("--results", default="results", metavar="FOLDER", help="default: results")
+    parser.add_argument("--benchmarks", default="benchmarks", metavar="FOLDER", help="default: benchmarks")
+    o = parser.parse_args(argv)
+    from spatialbench.report import check
+
+    problems = check.check_results(o.results, o.benchmarks, smoke=not o.no_smoke, pages=o.pages)
+    for note in check.code_notes(o.results, o.benchmarks, o.pages) if o.pages else []:
+        print(f"note: {note}", file=sys.stderr)
+    for problem in problems:
+        print(f"spatialbench: {problem}", file=sys.stderr)
+    of = f" of {', '.join(o.pages)}" if o.pages else ""
+    print(f"{len(problems)} problem{'s' * (len(problems) > 1)}" if problems else f"the stored results{of} hold")
+    return 1 if problems else 0
 
 
 def compare(argv: list[str]) -> int:

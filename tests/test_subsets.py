@@ -178,4 +178,5 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: py
     assert "size: accuracy in %" in text
     assert "training pairs (records of training" in text
     assert "not of these records, not rendered here." in text
+    monkeypatch.setattr(command, "test_set", lambda resolved: pytest.fail("minutes of facts before a misspelt name"))
     assert main(["subsets", "q", *folders]) == 2

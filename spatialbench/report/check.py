@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
+from spatialbench import method_code
 from spatialbench.errors import SpatialbenchError
 from spatialbench.pages import Page, Track
 from spatialbench.report.controls import problems as check_controls
@@ -21,13 +24,17 @@ from spatialbench.results import (
     read_result,
     result_path,
 )
-from spatialbench.stale import Today
+from spatialbench.stale import Today, starts
 
 SMOKE = "smoke"
 
 
 def check_results(
-    results: str | Path = "results", benchmarks: str | Path = "benchmarks", smoke: bool = True, fit: Fit | None = None
+    results: str | Path = "results",
+    benchmarks: str | Path = "benchmarks",
+    smoke: bool = True,
+    fit: Fit | None = None,
+    pages: Sequence[str] = (),
 ) -> list[str]:
     """Everything that is wrong with the stored results, one line each; empty when they hold.
 
@@ -35,14 +42,48 @@ def check_results(
         results, benchmarks: folders.
         smoke: also repeat the smoke runs, which takes minutes.
         fit: makes one run; None: ``spatialbench.training.fit``.
+        pages: names or paths: only their rows, none: all, the controls and the table.
+
+    Raises:
+        SpatialbenchError: no folder of results, or an unknown page.
     """
     results, benchmarks = Path(results), Path(benchmarks)
+    if not results.is_dir():
+        raise SpatialbenchError(f"no results in {results}, which is no folder; give --results FOLDER")
     try:
         today = Today.read(benchmarks)
     except SpatialbenchError as error:
         return [str(error)]
-    problems = check_stored(results, today) + check_controls(results, today) + check_readme(results, benchmarks)
+    if pages:
+        today = today.only(pages)
+        problems = [problem for path in _rows_of(results, today) for problem in check_row(path, today)[0]]
+        problems += _without_row(results, today)
+    else:
+        problems = check_stored(results, today) + check_controls(results, today) + check_readme(results, benchmarks)
     return problems + (check_smoke(results, today, fit) if smoke else [])
+
+
+def code_notes(results: str | Path, benchmarks: str | Path, pages: Sequence[str]) -> list[str]:
+    """Where the code of a method changed since it made a stored row of these pages; see ``method_code.py``."""
+    today, found = Today.read(Path(benchmarks)).only(pages), []
+    for path in _rows_of(Path(results), today):
+        with suppress(SpatialbenchError):  # of a damaged row, and of a class that is gone, the check speaks
+            result, page = read_result(path), today.pages[path.stem]
+            found.append(method_code.note(str(path), [page, *starts(page)], result.made, result.command))
+    return list(filter(None, found))
+
+
+def _rows_of(results: Path, today: Today) -> list[Path]:
+    """The result files of the pages of ``today``, of every track and budget."""
+    budgets = [(track.name, budget) for track in today.tracks.values() for budget in track.budgets]
+    found = [path for track, budget in budgets for path in list_results(results, track, budget)]
+    return [path for path in found if path.stem in today.pages]
+
+
+def _without_row(results: Path, today: Today) -> list[str]:
+    there = {path.stem for path in _rows_of(results, today)}
+    missing = [page for page in today.pages.values() if page.name not in there]
+    return [f"{results}: no row of page {page.name}; spatialbench run {page.path}" for page in missing]
 
 
 # ----------------------------------------------------------------------------------------------------- what is stored
@@ -102,7 +143,7 @@ def check_row(path: Path, today: Today) -> tuple[list[str], Result | None]:
             load(path, result, kind)
     except SpatialbenchError as error:
         return [str(error)], result
-    return [f"{path}: stale, {reason}; spatialbench run {result.page}" for reason in today.stale(result)], result
+    return [f"{path}: stale, {reason}; {result.command}" for reason in today.stale(result)], result
 
 
 def check_readme(results: Path, benchmarks: Path) -> list[str]:

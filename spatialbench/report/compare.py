@@ -15,10 +15,10 @@ from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.paired import TESTED, PairedTest, holm, sign_flip
 from spatialbench.evaluation.statistics import verdict
 from spatialbench.report.differences import Differences, Gain
-from spatialbench.report.rows import Row, check_mergeable, read_row
+from spatialbench.report.rows import Row, check_mergeable, no_rows, read_row
 from spatialbench.report.sheet import Cell, Line, Sheet, check_format, number, write
 from spatialbench.report.table import TITLES, fingerprint_line, shown_name, stale_notes, stored_rows
-from spatialbench.results import STORED_BUDGET, list_results, result_path
+from spatialbench.results import STORED_BUDGET, result_path
 from spatialbench.stale import Today
 
 SAME = "not distinguishable"
@@ -58,8 +58,7 @@ def compare(
 def _row(results: Path, today: Today, track: str, budget: str, name: str) -> Row:
     path = result_path(results, track, budget, name)
     if not path.is_file():
-        known = [found.stem for found in list_results(results, track, budget)]
-        raise SpatialbenchError(f"no row {name!r} of track {track} at budget {budget}{did_you_mean(name, known)}")
+        raise no_rows(results, today, track, budget, name)
     return read_row(path, today)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from spatialbench.errors import write_atomic
+from spatialbench.errors import SpatialbenchError, write_atomic
 from spatialbench.evaluation.measures import Measures
 from spatialbench.evaluation.statistics import COLUMNS
 from spatialbench.report import claims as claims_report
@@ -44,6 +44,8 @@ _MARKED = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.
 def write_readme(results: str | Path = "results", benchmarks: str | Path = "benchmarks") -> Path:
     """Writes results/README.md, and the tables marked in the README.md beside the folder; returns the former's path."""
     path = Path(results) / "README.md"
+    if not Path(results).is_dir():
+        raise SpatialbenchError(f"no results in {results}, which is no folder; give --results FOLDER")
     write_atomic(path, readme(Path(results), Path(benchmarks)))
     front = Path(results).absolute().parent / "README.md"
     if front.is_file():

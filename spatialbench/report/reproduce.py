@@ -66,6 +66,8 @@ def reproduce(
     Raises:
         SpatialbenchError: a damaged row, a page or track that is gone, a seed that the row does not have.
     """
+    if not Path(path).is_file():
+        raise SpatialbenchError(f"no stored row {path}: give its file, as results/rooms/clip_finetune.json")
     today = Today.read(Path(benchmarks))
     stored = stored_seed(Path(path), seed)
     result = stored.result

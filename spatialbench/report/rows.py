@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+from spatialbench.arguments import did_you_mean
 from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.statistics import COLUMNS
 from spatialbench.relations import RELATIONS
@@ -129,6 +130,24 @@ def read_rows(
     return sorted(rows, key=lambda row: (place.get(row.result.name, len(place)), row.result.name))
 
 
+def no_rows(results: Path, today: Today, track: str, budget: str, name: str = "") -> SpatialbenchError:
+    """That there is no row (of this name): what was misspelt, or at which budgets there is one, or what makes it."""
+    what = f"no row {name!r}" if name else "no rows"
+    text = f"{what} of track {track} at budget {budget} in {results}"
+    if track not in today.tracks:
+        return SpatialbenchError(text + did_you_mean(Path(track).stem, today.tracks))
+    budgets = today.tracks[track].budgets
+    if budget not in budgets:
+        return SpatialbenchError(text + did_you_mean(budget, budgets))
+    stored = {one: [path.stem for path in list_results(results, track, one)] for one in budgets}
+    others = [one for one, names in stored.items() if (name in names if name else names)]
+    if others:
+        return SpatialbenchError(f"{text}, but at {', '.join(others)}: --budget {others[0]}")
+    if name and stored[budget]:
+        return SpatialbenchError(text + did_you_mean(Path(name).stem, stored[budget]))
+    return SpatialbenchError(f"{text}: spatialbench run benchmarks/*.yaml --track {track} --budget {budget}")
+
+
 def read_row(path: Path, today: Today) -> Row:
     """The row of one result file, recounted.
 
@@ -158,5 +177,5 @@ def check_mergeable(where: Path, results: Sequence[Result]) -> None:
             groups = "; ".join(f"{value}: {', '.join(names)}" for value, names in found.items())
             raise SpatialbenchError(
                 f"{where}: rows of different {what} cannot share a table ({groups}); make the old ones again: "
-                "spatialbench run <pages> --force"
+                f"spatialbench run <pages> --track {results[0].track} --budget {results[0].budget} --force"
             )

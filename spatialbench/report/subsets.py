@@ -91,7 +91,7 @@ def _places(row: Row, record_set: RecordSet) -> np.ndarray:
     if set(ids) != set(where):
         raise SpatialbenchError(
             f"the rows of track {row.result.track} were scored on other records than {record_set.name} has today; "
-            f"spatialbench run {row.result.page} --force"
+            f"{row.result.command}"
         )
     return np.array([where[record_id] for record_id in ids])
 

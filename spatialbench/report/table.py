@@ -12,12 +12,11 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
-from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.evaluation.statistics import COLUMNS, bootstrap, smallest_detectable_gain
 from spatialbench.relations import RELATIONS
 from spatialbench.report.differences import Differences
-from spatialbench.report.rows import Reported, Row, read_reported, read_rows
+from spatialbench.report.rows import Reported, Row, no_rows, read_reported, read_rows
 from spatialbench.report.sheet import (
     Cell,
     Line,
@@ -30,6 +29,7 @@ from spatialbench.report.sheet import (
     write,
 )
 from spatialbench.results import STORED_BUDGET
+from spatialbench.stale import Today
 
 TITLES = {**{relation: relation.capitalize() for relation in RELATIONS}, "all": "All", "macro": "macro"}
 DISCORDANCES = (0.1, 0.2, 0.3)
@@ -68,10 +68,7 @@ def stored_rows(results: Path, benchmarks: Path, track: str, budget: str) -> lis
     """
     rows = read_rows(results, benchmarks, track, budget, [paper.name for paper in read_papers(results)])
     if not rows:
-        raise SpatialbenchError(
-            f"no rows of track {track} at budget {budget} in {results}: spatialbench run benchmarks/*.yaml "
-            f"--track {track} --budget {budget}"
-        )
+        raise no_rows(results, Today.read(benchmarks), track, budget)
     return rows
 
 
@@ -83,12 +80,7 @@ def read_papers(results: Path) -> list[Reported]:
 
 def stale_notes(rows: Sequence[Row]) -> list[str]:
     """One line for each row that is not what would be made today."""
-    return [
-        f"{row.result.name} is stale: {', '.join(row.stale)}; spatialbench run {row.result.page} "
-        f"--track {row.result.track} --budget {row.result.budget}"
-        for row in rows
-        if row.stale
-    ]
+    return [f"{row.result.name} is stale: {', '.join(row.stale)}; {row.result.command}" for row in rows if row.stale]
 
 
 # ----------------------------------------------------------------------------------------------------------- sheet

@@ -12,9 +12,11 @@ from spatialbench.data.records import Record, RecordSet
 from spatialbench.errors import SpatialbenchError
 from spatialbench.experiment import Resolved, resolve
 from spatialbench.pages import load_track
+from spatialbench.report.rows import no_rows
 from spatialbench.report.subsets import subsets_table
 from spatialbench.report.table import stored_rows
 from spatialbench.signatures import prune
+from spatialbench.stale import Today
 from spatialbench.subsets import facts
 from spatialbench.subsets.facts import Fact
 
@@ -30,6 +32,10 @@ def run(options: argparse.Namespace) -> None:
         SpatialbenchError: no such row, or the rows were scored on other records than the track has today.
     """
     rows = stored_rows(Path(options.results), Path(options.benchmarks), options.track, options.budget)
+    today = Today.read(Path(options.benchmarks))
+    for name in dict.fromkeys([*options.rows, *([options.than] if options.than else [])]):  # before minutes of facts
+        if all(row.result.name != name for row in rows):
+            raise no_rows(Path(options.results), today, options.track, options.budget, name)
     track = load_track(Path(options.benchmarks) / "tracks" / f"{options.track}.yaml")
     plain = next((row for row in rows if (Path(options.benchmarks) / f"{row.result.name}.yaml").is_file()), None)
     if plain is None:

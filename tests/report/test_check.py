@@ -15,7 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spatialbench import relations
+from spatialbench import method_code, relations
+from spatialbench.commands import RUN
+from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.experiment import Resolved
 from spatialbench.relations import RELATIONS, Statement
@@ -140,6 +142,55 @@ def test_red_for_everything_that_does_not_hold(
     problems = check_results(*folders, fit=fit_by_captions)
     assert any(message in problem for problem in problems), problems
     assert all("\n" not in problem for problem in problems)
+
+
+def test_a_stale_row_comes_with_the_command_that_makes_it_again(folders: tuple[Path, Path]) -> None:
+    _sub(folders[1] / "tracks/rooms.yaml", "image_size: 96", "image_size: 64")
+    again = "stale, track rooms changed; spatialbench run benchmarks/a.yaml --track rooms --budget"
+    problems = check_results(*folders, smoke=False)
+    assert f"{folders[0]}/rooms/a.json: {again} full --seeds 0,1,2 --force" in problems
+    assert f"{folders[0]}/rooms/smoke/a.json: {again} smoke --seeds 0 --force" in problems
+
+
+def test_pages_that_are_named_are_checked_alone(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """By name or path; the table and the other rows are not looked at, and nobody else is run again."""
+    results, benchmarks = folders
+    (results / "README.md").unlink()
+    _sub(results / "rooms/b.json", '"ties": 0', '"ties": 1')
+    _sub(results / "rooms/smoke/b.json", '"ties": 0', '"ties": 1')
+    for name in ("a", "benchmarks/a.yaml", str(benchmarks / "a.yaml")):
+        assert check_results(*folders, fit=fit_by_captions, pages=[name]) == []
+    said = capsys.readouterr().err
+    assert "smoke run of a:" in said
+    assert "smoke run of b:" not in said
+    assert len(check_results(*folders, smoke=False, pages=["a", "b"])) == 2
+    (benchmarks / "new.yaml").write_text(fakes.page_text())
+    assert check_results(*folders, smoke=False, pages=["new"]) == [
+        f"{results}: no row of page new; spatialbench run {benchmarks / 'new.yaml'}"
+    ]
+    with pytest.raises(SpatialbenchError, match=r"unknown page 'aa': did you mean 'a'\?"):
+        check_results(*folders, pages=["aa"])
+    with pytest.raises(SpatialbenchError, match="no results in nowhere, which is no folder"):
+        check_results("nowhere", benchmarks)
+
+
+def test_code_that_changed_is_a_note_and_no_problem(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(method_code, "note", lambda name, pages, made, advice: f"{name} {made[0][0][:3]} {advice}")
+    where = ["--no-smoke", "--results", str(folders[0]), "--benchmarks", str(folders[1])]
+    assert RUN["check-results"](["a", *where]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == "the stored results of a hold\n"
+    run_again = "spatialbench run benchmarks/a.yaml --track rooms --budget"
+    assert printed.err.splitlines() == [
+        f"note: {folders[0]}/rooms/smoke/a.json aaa {run_again} smoke --seeds 0 --force",
+        f"note: {folders[0]}/rooms/a.json aaa {run_again} full --seeds 0,1,2 --force",
+    ]
+    assert RUN["check-results"](where) == 0
+    assert capsys.readouterr().err == "", "of all rows it would be noise"
 
 
 def _sub(path: Path, old: str, new: str) -> None:

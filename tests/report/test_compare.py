@@ -6,6 +6,7 @@ import csv
 import io
 import itertools
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -128,8 +129,17 @@ def test_stale_rows_are_told(folders: tuple[Path, Path]) -> None:
 def test_the_same_or_unknown_rows(folders: tuple[Path, Path]) -> None:
     with pytest.raises(SpatialbenchError, match="a twice: give two rows"):
         compare("a", "a", *folders)
-    with pytest.raises(SpatialbenchError, match="no row 'lik' of track rooms at budget full: did you mean 'like'"):
-        compare("a", "lik", *folders)
+    for name, options, end in (
+        ("lik", {}, "did you mean 'like'?"),
+        ("benchmarks/like.yaml", {}, "did you mean 'like'?"),
+        ("b", {"track": "room"}, "did you mean 'rooms'?"),
+        ("b", {"budget": "ful"}, "did you mean 'full'?"),
+        ("b", {"budget": "smoke"}, "but at full: --budget full"),
+    ):
+        with pytest.raises(SpatialbenchError, match=re.escape(f"no row {name!r} of track ") + ".*" + re.escape(end)):
+            compare(name, "a", *folders, **options)
+    with pytest.raises(SpatialbenchError, match="no pages in nowhere, which is no folder"):
+        compare("b", "a", folders[0], "nowhere")
     for wrong in ([], ["a"], ["a", "b", "like"], ["a", "b", "--all"], ["a", "--all"]):
         with pytest.raises(SpatialbenchError, match="give two rows"):
             RUN["compare"](wrong)

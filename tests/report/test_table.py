@@ -171,7 +171,8 @@ def test_stale_rows_are_marked_with_the_reason(folders: tuple[Path, Path], capsy
     (benchmarks / "cc.yaml").unlink()
     text = table(*folders, format="md")
     assert "| a (stale) |" in text
-    assert "a is stale: page a changed; spatialbench run benchmarks/a.yaml --track rooms --budget full" in text
+    again = "spatialbench run benchmarks/a.yaml --track rooms --budget full --seeds 0,1,2 --force"
+    assert f"a is stale: page a changed; {again}" in text
     assert "cc is stale: page cc is gone" in text
     assert "b (stale)" not in text
     track = benchmarks / "tracks/rooms.yaml"
@@ -203,8 +204,20 @@ def test_a_damaged_row_is_refused(folders: tuple[Path, Path]) -> None:
 
 
 def test_no_rows_says_how_to_make_them(folders: tuple[Path, Path]) -> None:
-    with pytest.raises(SpatialbenchError, match=r"no rows of track embspatial .* spatialbench run"):
+    results = folders[0]
+    with pytest.raises(SpatialbenchError, match=r"no rows of track embspatial .*; known: rooms$"):
         table(*folders, track="embspatial")
+    with pytest.raises(SpatialbenchError, match=r"budget quick in .*, but at full: --budget full$"):
+        table(*folders, budget="quick")
+    with pytest.raises(SpatialbenchError, match=r"budget qick in .*: did you mean 'quick'\?$"):
+        table(*folders, budget="qick")
+    (results / "empty").mkdir()
+    with pytest.raises(
+        SpatialbenchError, match=r"empty: spatialbench run benchmarks/\*.yaml --track rooms --budget full$"
+    ):
+        table(results / "empty", folders[1])
+    with pytest.raises(SpatialbenchError, match=r"no results in .*nowhere, which is no folder"):
+        write_readme(results / "nowhere", folders[1])
     with pytest.raises(SpatialbenchError, match="unknown format 'xml'"):
         table(*folders, format="xml")
 
