@@ -13,8 +13,12 @@ FORMATS = ("text", "md", "csv", "latex", "html", "json")
 """Of a table, as ``report.sheet`` writes them; here, where nothing heavy is imported."""
 
 
+MANY = 40
+"""Names that are not listed any more."""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """``: did you mean 'lr'?``, or the list of what is known when nothing comes near.
+    """``: did you mean 'lr'?``, or the list of what is known when nothing comes near; nothing of a long one.
 
     A dotted name is also found by its last part: ``lrr`` is near ``finetuning.lr``.
     """
@@ -26,7 +30,8 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
         near = difflib.get_close_matches(word.lower(), names, n=1, cutoff=0.6)
         if near:
             return f": did you mean {names[near[0]]!r}?"
-    return f"; known: {', '.join(name for name in known if '.' not in name) or ', '.join(known)}" if known else ""
+    listed = [name for name in known if "." not in name] or known
+    return f"; known: {', '.join(listed)}" if 0 < len(listed) <= MANY else ""
 
 
 class Parser(argparse.ArgumentParser):

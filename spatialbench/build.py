@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import re
+import traceback
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ import yaml
 from lightning.fabric.plugins import TorchCheckpointIO
 from lightning.pytorch import Callback, LightningDataModule, LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from spatialbench.arguments import did_you_mean
 from spatialbench.checkpoints import AtomicCheckpoints
@@ -170,6 +172,8 @@ def _parse(config: Config, where: str, **kwargs: Any) -> PageCLI:
     except Exception as error:
         if (mistake := _mistake(error)) is not None:
             raise SpatialbenchError(str(mistake)) from error
+        if kwargs.get("instantiate") and _is_of_trainer(error):
+            raise SpatialbenchError(f"{where}: trainer: {' '.join(str(error).split())}") from error
         if kwargs.get("instantiate") and not _is_parser_error(error):
             raise
         raise SpatialbenchError(f"{where}: {condense(str(error))}") from error
@@ -181,6 +185,13 @@ def _mistake(error: BaseException) -> SpatialbenchError | None:
     while cause is not None and not isinstance(cause, SpatialbenchError):
         cause = cause.__cause__
     return cause
+
+
+def _is_of_trainer(error: Exception) -> bool:
+    """Whether Lightning refused a setting: a device that is not there, an unknown accelerator."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    refused = isinstance(error, ValueError) and frame.f_globals["__name__"].startswith("lightning.pytorch.trainer")
+    return refused or isinstance(error, MisconfigurationException)
 
 
 def _is_parser_error(error: Exception) -> bool:

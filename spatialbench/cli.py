@@ -239,7 +239,9 @@ def _layer(path: str) -> Config:
         config = parse_yaml(Path(path).read_text(encoding="utf-8"), path)
     except (OSError, UnicodeDecodeError) as error:
         raise SpatialbenchError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from error
-    for key in config if isinstance(config, dict) else [None]:
+    if not isinstance(config, dict):
+        raise SpatialbenchError(f"{path}: must be a mapping with the keys {', '.join(LAYER_KEYS)}")
+    for key in config:
         if key not in LAYER_KEYS:
             raise SpatialbenchError(f"unknown key {key!r} ({path}){did_you_mean(str(key), LAYER_KEYS)}")
     return config

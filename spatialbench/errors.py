@@ -22,9 +22,11 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yields a temporary path beside ``path`` that becomes ``path`` when the block ends without an error.
 
     Raises:
-        SpatialbenchError: the folder cannot be made or written.
+        SpatialbenchError: the folder cannot be made or written, or ``path`` is one itself.
     """
     target = Path(path)
+    if target.is_dir():
+        raise SpatialbenchError(f"cannot write {target}: it is a folder; give the name of a file")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix)

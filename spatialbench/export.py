@@ -47,7 +47,9 @@ def run(options: argparse.Namespace) -> None:
         SpatialbenchError: the method is no plain CLIP, the form does not take it, or the folder has something in it.
     """
     folder = Path(options.folder)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if any(place.is_file() for place in (folder, *folder.parents)):
+        raise SpatialbenchError(f"{folder} cannot be a folder: a file is in its place; give a new folder")
+    if folder.exists() and any(folder.iterdir()):
         raise SpatialbenchError(f"{folder} has something in it already; give a new folder")
     resolved = resolve(options.config, options.track, options.budget, options.seed, runs=options.runs)
     with readable_errors(resolved):

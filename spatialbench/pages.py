@@ -7,6 +7,7 @@ holds what every row of a table shares: data, backbones, budgets, precision, see
 
 from __future__ import annotations
 
+import difflib
 import hashlib
 import json
 import re
@@ -186,9 +187,7 @@ def _read_mapping(path: Path, kind: str, keys: Sequence[str]) -> tuple[str, Conf
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        near = [str(p) for p in sorted(path.parent.glob("*.y*ml"))] if path.parent.is_dir() else []
-        hint = did_you_mean(str(path), near) if near else ""
-        raise SpatialbenchError(f"no such {kind}: {path}{hint}") from error
+        raise SpatialbenchError(f"no such {kind}: {path}{_near(path, kind)}") from error
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise SpatialbenchError(f"cannot read the {kind} {path}: {reason}") from error
@@ -202,6 +201,17 @@ def _read_mapping(path: Path, kind: str, keys: Sequence[str]) -> tuple[str, Conf
         if not isinstance(config.get(key) or {}, dict):
             raise SpatialbenchError(f"{kind} {path}: {key!r} must be a mapping, got {config[key]!r}")
     return text, config
+
+
+def _near(path: Path, kind: str) -> str:
+    """The file of that folder, or of ``benchmarks``, whose name is alike; what the folder is called tells nothing."""
+    usual = Path("benchmarks/tracks" if kind == "track" else "benchmarks")
+    folders = [folder for folder in (usual, path.parent) if folder.is_dir()]
+    names = {found.stem: found for folder in folders for found in sorted(folder.glob("*.y*ml"))}
+    near = difflib.get_close_matches(path.stem, names, n=1)
+    if near:
+        return f": did you mean '{names[near[0]]}'?"
+    return "; 'spatialbench list' shows the pages" if kind == "page" else ""
 
 
 def _track_path(name: str, near: Path | None) -> Path:

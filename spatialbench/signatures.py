@@ -21,6 +21,8 @@ def import_class(class_path: str, where: str) -> type:
         SpatialbenchError: no such module or class; the message names ``where`` and the nearest name.
     """
     module_name, _, name = class_path.rpartition(".")
+    if not module_name:
+        raise SpatialbenchError(f"{where}: the class path {class_path!r} names no module; write package.module.Class")
     try:
         module = importlib.import_module(module_name)
     except (ImportError, ValueError) as error:

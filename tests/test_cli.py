@@ -14,6 +14,7 @@ from PIL import Image
 
 from spatialbench.build import condense
 from spatialbench.cli import main
+from spatialbench.errors import SpatialbenchError, write_atomic
 from tests import tiny
 
 
@@ -203,6 +204,16 @@ def test_mistakes_in_words(folder: Path, capsys: pytest.CaptureFixture[str]) -> 
         ("data", "chek"): "unknown command 'data chek': did you mean 'check'?",
         ("data", "check", "none.json"): "none.json",
         ("list", "--benchmarks", folder / "nowhere"): "no pages in",
+        ("fit", "--config", folder / "zzzz.yaml"): "'spatialbench list' shows the pages",
+        ("fit", *base(folder), "--model", "nope"): "the class path 'nope' names no module",
+        ("fit", *base(folder), "--trainer.accelerator", "gpuu"): "trainer: You selected an invalid accelerator name",
+        ("fit", *base(folder), "--trainer.max_steps", -5): "trainer: `max_steps` must be a non-negative integer",
+        ("run", "--config", page): "pages stand without --config",
+        ("run", folder / "clipp.yaml", page, "--track", "tiny"): f"did you mean '{page}'?",
+        ("run", page, "--track", "tiny", "--budget", "ful"): "unknown budget 'ful'",
+        ("table", "--controls", "--budget", "smoke"): "--controls are those of the table",
+        ("table", "--write", "--results", "nowhere"): "no results in nowhere, which is no folder",
+        ("reproduce", "clip"): "no stored row clip: give its file",
     }
     for argv, part in cases.items():
         assert part in mistake(capsys, *argv), argv
@@ -238,6 +249,10 @@ def test_mistakes_with_files(
     records = json.loads((folder / "test.json").read_text())
     records[1]["relation"] = "beside"
     (tmp_path / "beside.json").write_text(json.dumps(records))
+    (tmp_path / "list.yaml").write_text("[]")
+    (tmp_path / "weights.bin").write_text("no weights")
+    student = ("--model.init_args.student", f"{folder / 'tiny-student.json'}:{tmp_path / 'weights.bin'}")
+    export = ["export", *base(folder), "--to", "open_clip", "--runs", trained]
     look = ["predict", *base(folder), "--runs", trained]
     said = ["--caption", "The sofa is left of the lamp."]
     score = ["test", *base(folder), "--runs", trained]
@@ -250,11 +265,22 @@ def test_mistakes_with_files(
         (*score, "--data.path", "none.json"): "none.json",
         (*score, "--data.path", "beside.json", "--data.strict", "true"): records[1]["question_id"],
         ("fit", *base(folder), "--runs", tmp_path / "a.jpg"): "cannot use the run folder",
+        ("fit", *base(folder), "--config", "list.yaml"): "list.yaml: must be a mapping with the keys trainer, model",
+        ("fit", *base(folder), *student): "weights.bin is no file of weights, or damaged",
+        (*score, "--ckpt_path", tmp_path): "is a folder; give the last.ckpt of a run",
+        (*export, "a.jpg"): "a.jpg cannot be a folder: a file is in its place",
+        (*export, "a.jpg/new"): "a.jpg/new cannot be a folder",
     }
     for argv, part in cases.items():
         assert part in mistake(capsys, *argv), argv
     monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path / "a.jpg" / "cache"))
     assert "cannot write the cache folder" in mistake(capsys, "fit", *base(folder), "--seed", 1)
+
+
+def test_a_folder_in_the_place_of_a_file(tmp_path: Path) -> None:
+    with pytest.raises(SpatialbenchError, match="it is a folder; give the name of a file"):
+        write_atomic(tmp_path, "")
+    assert list(tmp_path.parent.glob(f".{tmp_path.name}.*")) == []
 
 
 def test_debug_shows_the_trace(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ clip_files.py and clip_export.py."""
 from __future__ import annotations
 
 import logging
+import pickle
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -64,7 +65,9 @@ def load_clip(spec: str, pooled: bool = False) -> open_clip.CLIP:
             pretrained = None if own else weights if path is None else str(path)
             model = open_clip.create_model(name, pretrained=pretrained, precision="fp32")
     except Exception as error:  # the Hub, the network, the disk: whatever it was, the user reads one line
-        raise SpatialbenchError(f"student {spec!r} cannot be loaded: {first_line(error)}") from error
+        no_weights = path is not None and isinstance(error, (KeyError, EOFError, pickle.UnpicklingError))
+        reason = f"{path} is no file of weights, or damaged" if no_weights else first_line(error)
+        raise SpatialbenchError(f"student {spec!r} cannot be loaded: {reason}") from error
     _check_architecture(model, spec, pooled)
     if model.logit_bias is not None:  # SigLIP's: the same for every pair, so that no loss of ours sees it
         model.logit_bias.requires_grad_(False)
