@@ -7,8 +7,9 @@ others share and refactor, are left out.
 
 It is said where somebody is about to take a kept run for one of today's code, by ``fit`` and ``run``, and by
 ``check-results`` of the pages that are named. In ``list`` and in a check of all it would be noise: on the day this was
-written it stood at 16 of the 21 rows of rooms, for commits that left the numbers as they were. Whether they did is not
-for a note to say, but for ``spatialbench reproduce`` and the smoke runs of ``check-results``.
+written it stood at 16 of the 21 rows of rooms, and an hour later, after a commit to comments, at all of them. Whether
+the numbers changed is not for a note to say, but for ``spatialbench reproduce`` and the smoke runs of
+``check-results``.
 
 Nothing is said without git, of a commit that this checkout does not have, and of an installed package. One call of git
 for each commit, one for all of them.

@@ -182,7 +182,7 @@ def test_a_finished_run_is_run_again_and_a_stopped_one_goes_on(stored: Path) -> 
 def test_refusals(stored: Path) -> None:
     with pytest.raises(SpatialbenchError, match=r"a\.json: has no seed 7, but 3, 4"):
         reproduce(stored, 7, fit=fit())
-    with pytest.raises(SpatialbenchError, match=r"b\.json: no such file"):
+    with pytest.raises(SpatialbenchError, match=r"no stored row .*b\.json: give its file"):
         reproduce(stored.with_name("b.json"), fit=fit())
     Path("benchmarks/a.yaml").unlink()
     with pytest.raises(SpatialbenchError, match=r"page a is gone from benchmarks: git checkout aaaaaaaaaa has the row"):
