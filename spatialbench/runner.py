@@ -18,6 +18,7 @@ from pathlib import Path
 from spatialbench import method_code
 from spatialbench.beside import selection_settings
 from spatialbench.collect import collect, load_measures, load_selection
+from spatialbench.curves import curves_path, keep_curves
 from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.measures import Measures
 from spatialbench.evaluation.outcomes import RunOutcomes
@@ -169,6 +170,7 @@ def _without_current(plan: list[Row], out: Path) -> list[Row]:
         if row.wanted and (result := _current(row, out)):
             say(f"{row.page.name} is current: {_path(row, out)}; --force makes it again")
             _tell(method_code.note(row.page.name, [row.page, *starts(row.page)], result.made))
+            _keep_missing_curves(row, result, out)
             row.wanted = False
         if row.wanted or needed:
             kept.append(row)
@@ -202,6 +204,21 @@ def _current(row: Row, out: Path) -> Result | None:
         return None
     stale = not seeds <= set(result.seeds) or stale_reasons(result, row.page, row.runs[0].track)
     return None if stale else result
+
+
+def _keep_missing_curves(row: Row, result: Result, out: Path) -> None:
+    """Keeps the curves of a stored row that has none, where the folders of just its runs are still there."""
+    path = _path(row, out)
+    if curves_path(path).exists():
+        return
+    try:
+        records = [RunRecord.read(one.run_dir) for one in row.runs]
+    except SpatialbenchError:
+        return
+    there = [tuple(record.info.get(name) for name in ("seed", "config_hash", "commit")) for record in records]
+    own = there == [(run.seed, run.config_hash, run.commit) for run in result.runs]
+    if own and keep_curves(path, result, [record.run_dir for record in records]):
+        say(f"{row.page.name}: wrote {curves_path(path)}")
 
 
 def _can_be_selected(row: Row) -> bool:
@@ -262,6 +279,7 @@ def _write(row: Row, records: Sequence[RunRecord], out: Path) -> None:
     result = collect(row.page, row.runs[0].track, row.runs[0].budget, records, outcomes, *found)
     joined = [None if measures is None else Measures.join(measures) for measures in found]
     write_result(path, result, ResultOutcomes.join(outcomes), *joined)
+    keep_curves(path, result, [record.run_dir for record in records])
     commits = {(one.commit[:8] or "no commit") + (" (dirty)" if one.dirty else "") for one in result.runs}
     if len(commits) > 1:
         say(f"note: the seeds of {row.page.name} come from {', '.join(sorted(commits))}; --force makes them alike")

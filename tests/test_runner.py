@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterable
 from pathlib import Path
@@ -122,6 +123,29 @@ def test_a_lost_or_edited_row_is_written_again_from_its_run_folders(here: Path, 
         assert run(pages("a"), seeds=[0, 1], fit=fit) == 0
         assert path.read_bytes() == before
     assert fit.calls == []
+
+
+def test_a_row_keeps_the_curves_of_its_runs(here: Path, fit: FakeFit, capsys: pytest.CaptureFixture[str]) -> None:
+    def curve(resolved: Resolved, force: bool) -> RunRecord:
+        record = fit(resolved, force)
+        (record.run_dir / "metrics.jsonl").write_text(json.dumps({"step": 9, "val/all": 60.0 + resolved.seed}))
+        return record
+
+    kept = here / "results/rooms/a.curves.jsonl"
+    run(pages("a"), seeds=[0, 1], fit=curve)
+    written = kept.read_text()
+    assert [json.loads(line)["points"] for line in written.splitlines()] == [[[9, 60]], [[9, 61]]]
+    kept.unlink()
+    capsys.readouterr()
+    run(pages("a"), seeds=[0], fit=curve)  # not all of the row's runs
+    assert not kept.exists()
+    run(pages("a"), seeds=[0, 1], fit=curve)
+    assert kept.read_text() == written
+    assert "a: wrote results/rooms/a.curves.jsonl" in capsys.readouterr().err
+    run(pages("a"), budget="smoke", seeds=[0], fit=curve)
+    assert not (here / "results/rooms/smoke/a.curves.jsonl").exists()
+    run(pages("a"), seeds=[0, 1], fit=fit, force=True)  # of new runs without any: those of the old ones go
+    assert not kept.exists()
 
 
 def test_a_changed_page_runs_again(here: Path, fit: FakeFit) -> None:

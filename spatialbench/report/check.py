@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from spatialbench import method_code
+from spatialbench.curves import curves_path, read_curves
 from spatialbench.errors import SpatialbenchError
 from spatialbench.pages import Page, Track
 from spatialbench.report.controls import problems as check_controls
@@ -122,13 +123,15 @@ def _strays(folder: Path) -> list[str]:
         except SpatialbenchError:
             result = None  # told by check_row; nothing beside a damaged file is to be deleted
         there = [kind for kind in KINDS if result is None or getattr(result, kind) is not None]
+        named.add(curves_path(path))
         named |= {path.with_name(file_name(path.stem, kind)) for kind in there}
     return [f"{path}: no result file names it; delete it" for path in _beside(folder) if path not in named]
 
 
 def _beside(folder: Path) -> list[Path]:
     """The files that lie beside results."""
-    return sorted(path for kind in ("outcomes", *KINDS) for path in folder.rglob(f"*.{kind}.npz"))
+    endings = *(f"{kind}.npz" for kind in ("outcomes", *KINDS)), "curves.jsonl"
+    return sorted(path for ending in endings for path in folder.rglob(f"*.{ending}"))
 
 
 def check_row(path: Path, today: Today) -> tuple[list[str], Result | None]:
@@ -141,6 +144,7 @@ def check_row(path: Path, today: Today) -> tuple[list[str], Result | None]:
         read_outcomes(path, result)
         for kind in KINDS:
             load(path, result, kind)
+        read_curves(path, result)
     except SpatialbenchError as error:
         return [str(error)], result
     return [f"{path}: stale, {reason}; {result.command}" for reason in today.stale(result)], result

@@ -116,6 +116,11 @@ def test_red_when_left_and_right_are_exchanged(folders: tuple[Path, Path], monke
         (lambda r, b: (r / "rooms/a.json").write_text("{"), "not valid JSON"),
         (lambda r, b: shutil.copy(r / "rooms/b.outcomes.npz", r / "rooms/a.outcomes.npz"), "another result"),
         (lambda r, b: (r / "rooms/a.json").unlink(), "no result file names it"),
+        (
+            lambda r, b: (r / "rooms/x.curves.jsonl").write_text("{}"),
+            "x.curves.jsonl: no result file names it; delete it",
+        ),
+        (lambda r, b: (r / "rooms/a.curves.jsonl").write_text("{}"), "a.curves.jsonl line 1: field 'seed'"),
         (lambda r, b: (r / "rooms/smoke/b.json").unlink(), "b.json: no stored smoke result"),
         (lambda r, b: shutil.rmtree(r / "rooms/smoke"), "no stored smoke results; spatialbench run"),
         (lambda r, b: (r / "README.md").write_text("x"), "README.md is not what the result files give; make table"),

@@ -1,47 +1,14 @@
-"""The section of training curves: the run folders' metrics.jsonl, where they are still there."""
+"""The section of training curves: those kept beside the results, or the run folders' where they are still there."""
 
 from __future__ import annotations
 
-import json
-import math
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
-from pathlib import Path
 
+from spatialbench.curves import SHOWN, Curve, read_metrics, thinned
 from spatialbench.report.html.charts import lines, side_by_side
 from spatialbench.report.html.elements import Html, join, missing
 from spatialbench.report.html.material import Material
 from spatialbench.report.rows import Row
-
-SHOWN = {"train/loss": "training loss", "val/all": "All on the validation split, percent"}
-"""Logged name -> what it is."""
-MOST = 120
-"""Points of a line; longer ones are averaged over equal parts."""
-Curve = list[tuple[float, float]]
-
-
-def read_curves(path: Path) -> dict[str, Curve]:
-    """Name -> (step, value), of a metrics.jsonl; what is no number, or a line cut short by a kill, is left out."""
-    found: dict[str, Curve] = {}
-    for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            values = json.loads(text)
-            step = float(values.pop("step"))
-        except (ValueError, KeyError, TypeError, AttributeError):
-            continue
-        for name, value in values.items():
-            if isinstance(value, (int, float)) and math.isfinite(value) and math.isfinite(step):
-                found.setdefault(str(name), []).append((step, float(value)))
-    return {name: sorted(curve) for name, curve in found.items()}
-
-
-def thinned(curve: Curve, most: int = MOST) -> Curve:
-    """At most so many points: means of equal parts."""
-    if len(curve) <= most:
-        return curve
-    cuts = [round(k * len(curve) / most) for k in range(most + 1)]
-    parts = [curve[start:stop] for start, stop in pairwise(cuts)]
-    return [(part[-1][0], sum(value for _, value in part) / len(part)) for part in parts]
 
 
 def curves(material: Material) -> Html:
@@ -55,20 +22,22 @@ def curves(material: Material) -> Html:
         found = _of_row(material, row)
         if not found:
             folder = material.run_folder(row, 0).parent
-            gone.append(f"{row.result.name}: its run folder is gone ({folder}); no curve.")
+            gone.append(f"{row.result.name}: no curve is kept, and its run folder is gone ({folder}).")
             continue
         figures += [_figure(row, name, found) for name in SHOWN if any(name in curve for curve in found.values())]
     count = f"{len(gone)} of {len(material.rows)} rows without a curve"
-    summary = f"{count}: nothing was trained, or the run folder is gone"
+    summary = f"{count}: nothing was trained, or no curve was kept"
     return join(side_by_side(*figures) if figures else None, missing(summary, gone))
 
 
 def _of_row(material: Material, row: Row) -> dict[int, dict[str, Curve]]:
     """Seed -> its curves, of the seeds that have any."""
+    if kept := material.curves.get(row.result.name):
+        return kept
     found = {}
     for place, run in enumerate(row.result.runs):
         path = material.run_folder(row, place) / "metrics.jsonl"
-        if path.is_file() and (known := read_curves(path)):
+        if path.is_file() and (known := read_metrics(path)):
             found[run.seed] = known
     return found
 

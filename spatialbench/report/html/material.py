@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+from spatialbench.curves import Curve, read_curves
 from spatialbench.evaluation.measures import Measures
 from spatialbench.report.claims import Claim, read_claims
 from spatialbench.report.differences import Differences
 from spatialbench.report.measures import measures_of
 from spatialbench.report.rows import Reported, Row
 from spatialbench.report.table import read_papers, stored_rows
-from spatialbench.results import STORED_BUDGET
+from spatialbench.results import STORED_BUDGET, result_path
 from spatialbench.stale import Today
 
 
@@ -27,6 +28,7 @@ class Material:
         measures, selection: name of a row -> its measures, of the rows that have some.
         claims: of this track.
         differences: of the rows.
+        curves: name of a row -> seed -> name of a curve -> its points, of the rows that have some kept.
         benchmarks: the folder of the pages. runs: of the run folders, which may be gone.
     """
 
@@ -36,6 +38,7 @@ class Material:
     selection: Mapping[str, Measures]
     claims: Sequence[Claim]
     differences: Differences
+    curves: Mapping[str, dict[int, dict[str, Curve]]]
     benchmarks: Path
     runs: Path
 
@@ -53,7 +56,9 @@ class Material:
         claims = read_claims(results / "claims.yaml", Today.read(benchmarks).tracks)
         own = [claim for claim in claims if claim.track == track]
         differences = Differences(rows, measures, selection)
-        return cls(rows, read_papers(results), measures, selection, own, differences, benchmarks, runs)
+        paths = {row.result.name: result_path(results, track, budget, row.result.name) for row in rows}
+        curves = {row.result.name: read_curves(paths[row.result.name], row.result) for row in rows}
+        return cls(rows, read_papers(results), measures, selection, own, differences, curves, benchmarks, runs)
 
     @property
     def track(self) -> str:

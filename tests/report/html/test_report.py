@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 
 from spatialbench.cli import main
+from spatialbench.curves import keep_curves
 from spatialbench.report.compare import compare_all, judged_pairs
 from spatialbench.report.differences import Differences
 from spatialbench.report.html import figures, picture, sample, tables
 from spatialbench.report.html.charts import Point, Scale, lines, plane, short
-from spatialbench.report.html.curves import read_curves, thinned
 from spatialbench.report.html.elements import Html, breakable, data_island, tag
 from spatialbench.report.html.material import Material
 from spatialbench.report.html.page import html
@@ -156,10 +156,10 @@ def test_the_table_and_what_stands_beside_it(material: Material, outline: Outlin
 
 
 def test_what_is_gone_is_said(outline: Outline) -> None:
-    assert "a: its run folder is gone (" in outline.text["curves"]
-    assert "zeroshot: its run folder" in outline.text["curves"]
+    assert "a: no curve is kept, and its run folder is gone (" in outline.text["curves"]
+    assert "zeroshot: no curve is kept" in outline.text["curves"]
     assert "b: training loss" in outline.text["curves"]
-    assert "b: its run" not in outline.text["curves"]
+    assert "b: no curve" not in outline.text["curves"]
     assert "3 of 4 rows without a curve" in outline.text["curves"]
     assert "3 of 4 rows without a map" in outline.text["relevance"]
     assert "Without Image R@1: a." in outline.text["forgetting"]
@@ -243,14 +243,17 @@ def test_other_test_records_and_stale_rows(folders: tuple[Path, Path], tmp_path:
     assert "a is stale: track rooms changed" in outline.text["table"]
 
 
-def test_metrics_that_were_cut_short(material: Material) -> None:
+def test_curves_kept_beside_the_row_are_drawn(
+    material: Material, folders: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though the run folder is gone."""
     (row,) = [row for row in material.rows if row.result.name == "b"]
-    found = read_curves(material.run_folder(row, 0) / "metrics.jsonl")
-    assert len(found["train/loss"]) == 400
-    assert found["val/all"] == [(99.0, 51.0 - 0.01), (399.0, 54.0 - 0.01)]
-    thin = thinned(found["train/loss"], 100)
-    assert len(thin) == 100
-    assert thin[0] == (3.0, pytest.approx((2 + 1 + 2 / 3 + 0.5) / 4))
+    results = shutil.copytree(folders[0], tmp_path / "results")
+    kept = [material.run_folder(row, place) for place in range(len(row.result.runs))]
+    assert keep_curves(results / "rooms" / "b.json", row.result, kept)
+    outline = Outline(html(made.material((results, folders[1]), tmp_path / "nowhere"), 0, True))
+    assert "b: training loss" in outline.text["curves"]
+    assert "a: no curve is kept, and its run folder is gone (" in outline.text["curves"]
 
 
 def test_a_measure_that_some_rows_have(material: Material, monkeypatch: pytest.MonkeyPatch) -> None:
