@@ -171,9 +171,11 @@ def newest(resolved: Resolved, runs: Path, seed: int | None = None) -> Path:
     if found:
         return max(found, key=lambda path: path.stat().st_mtime)
     others = sorted({path.parts[-5] for path in folder.glob(f"*/{resolved.page.name}/*/{pattern}")})
+    seeds = sorted({path.parts[-2] for path in (folder / resolved.budget / resolved.page.name).glob("*/*/last.ckpt")})
     what = f"page {resolved.page.path} on {resolved.track.name} at budget {resolved.budget}"
     what += "" if seed is None else f" with seed {seed}"
     advice = f"--budget {others[0]} has one" if others else f"spatialbench fit --config {resolved.page.path} makes one"
+    advice = f"--seed {seeds[0].removeprefix('seed')} has one" if seeds else advice
     raise SpatialbenchError(f"no run of {what} under {runs}: {advice}, or give --ckpt_path FILE")
 
 
@@ -210,13 +212,13 @@ def checkpoint_of(
         given: a file; LAST: the newest run of the page; None: LAST for a page that needs training or goes on from
             another, else no checkpoint.
         runs: the folder of all runs.
-        seed: only runs with this seed; None: any.
+        seed: of the run, the newest one or the file's, since what is printed and stored names it; None: any.
 
     Returns:
         The path, None for a page that is scored as it starts; and the notes.
 
     Raises:
-        SpatialbenchError: there is no run, or the checkpoint is damaged or of another class.
+        SpatialbenchError: there is no run, or the checkpoint is damaged, of another class or of another seed.
     """
     if given is None and not resolved.needs_training and resolved.init_from is None:
         return None, []
@@ -225,7 +227,11 @@ def checkpoint_of(
         notes = [f"checkpoint: {path}"]
     else:
         path, notes = Path(given), []
-    return path, notes + check_checkpoint(path, read_checkpoint(path), resolved)
+    checkpoint = read_checkpoint(path)
+    if seed is not None and checkpoint[STAMP].get("seed", seed) != seed:
+        other = checkpoint[STAMP]["seed"]
+        raise SpatialbenchError(f"checkpoint {path} is of a run with seed {other}, not {seed}: --seed {other}")
+    return path, notes + check_checkpoint(path, checkpoint, resolved)
 
 
 def stamp(resolved: Resolved) -> dict[str, Any]:

@@ -16,7 +16,7 @@ def controls(argv: list[str]) -> int:
     add("--track", default="rooms", help="name or path of the track (default: rooms)")
     add("--budget", default="full", help="smoke, quick or full (default: full, the rows of the table)")
     add("--seed", type=int, metavar="N", help="default: the track's first seed")
-    add("--ckpt_path", metavar="FILE|LAST", help="default: the newest run, where the page needs one")
+    add("--ckpt_path", metavar="FILE|LAST", help="default: the newest run of the seed, where the page needs one")
     add("--runs", default="runs", metavar="FOLDER", help="where the run folders are (default: runs)")
     add("--results", default="results", metavar="FOLDER", help="default: results")
     add("--write", action="store_true", help="store them beside the track's rows, for the table")
@@ -43,7 +43,7 @@ def export(argv: list[str]) -> int:
     add("--track", default="rooms", help="name or path of the track (default: rooms)")
     add("--budget", default="quick", help="whose run: smoke, quick or full (default: quick)")
     add("--seed", type=int, metavar="N", help="default: the track's first seed")
-    add("--ckpt_path", metavar="FILE|LAST", help="default: the newest run, where the page needs one")
+    add("--ckpt_path", metavar="FILE|LAST", help="default: the newest run of the seed, where the page needs one")
     add("--runs", default="runs", metavar="FOLDER", help="where the run folders are (default: runs)")
     options = parser.parse_args(argv)
     from spatialbench import export as exporting

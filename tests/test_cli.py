@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -109,6 +110,21 @@ def test_test_finds_the_newest_run(folder: Path, trained: Path, capsys: pytest.C
         assert found["accuracy"] == expected["accuracy"]
     assert "Close" in output(capsys, "test", *base(folder), "--runs", trained)
     assert json.loads(output(capsys, "validate", *base(folder), *runs))["all"] >= 0
+
+
+def test_what_is_named_seed_0_is_seed_0(
+    folder: Path, trained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Though another run is newer: what is printed, and stored by controls and export, names the seed."""
+    runs = shutil.copytree(trained, tmp_path / "both")
+    assert main(["fit", *base(folder), "--runs", str(runs), "--seed", "1"]) == 0
+    capsys.readouterr()
+    assert main(["test", *base(folder), "--runs", str(runs)]) == 0
+    assert "seed0/last.ckpt" in capsys.readouterr().err
+    assert main(["test", *base(folder), "--runs", str(runs), "--seed", "1"]) == 0
+    said = capsys.readouterr()
+    assert "seed1/last.ckpt" in said.err
+    assert "seed 1)" in said.out
 
 
 def test_the_page_wins_over_the_checkpoint(folder: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -229,7 +245,8 @@ def test_mistakes_with_checkpoints(
     cases = {
         ("test", *base(folder), "--runs", "none"): "spatialbench fit --config",
         ("test", *base(folder)[:-1], "quick", *where): "--budget smoke has one",
-        ("test", *base(folder), *where, "--seed", 1): "with seed 1",
+        ("test", *base(folder), *where, "--seed", 1): "with seed 1 under " + f"{trained}: --seed 0 has one",
+        ("test", *base(folder), "--ckpt_path", last, "--seed", 1): "is of a run with seed 0, not 1: --seed 0",
         ("test", *base(folder), "--ckpt_path", "none.ckpt"): "no such checkpoint: none.ckpt",
         ("test", *base(folder), "--ckpt_path", tmp_path / "short.ckpt"): "damaged, truncated",
         ("test", *base(folder, "stopping"), "--ckpt_path", last): (

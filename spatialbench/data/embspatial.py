@@ -3,7 +3,7 @@
 Source: Du et al., EmbSpatial-Bench (ACL 2024, arXiv 2406.05756); docs/adding_a_dataset.md has the schema.
 
 A direction question gives one pair. A close or far question of N options gives up to N - 1, the answer against each
-other option, of weight 1 / (pairs of the question) each: nothing is known between two options that are not the answer.
+other option: nothing is known between two options that are not the answer. Scores count pairs, each as one.
 
 A record boxes one instance of each name; that the picture holds another cannot be seen from the record and stays as
 label noise. The other options of a question ("inside", "out of", ...) are never negatives: some are true.

@@ -52,7 +52,7 @@ class Record:
         scene_id: images of one scene are not independent; the unit of the cluster bootstrap.
         elevation: for close and far, whether the farther object also stands higher in the picture (``consistent``,
             ``counter``, ``ambiguous``; ``elevation_tag``); None for the other relations.
-        weight: 1 / number of records that came from one source question.
+        weight: 1 / number of records that came from one source question; no score uses it.
     """
 
     record_id: str
