@@ -191,7 +191,7 @@ def _verb_parser(name: str) -> Parser:
         add("--ckpt_path", help=argparse.SUPPRESS)
         add("--force", action="store_true", help="begin from nothing, whatever the run folder holds")
     else:
-        text = "last.ckpt of a run, or LAST: the newest of this page, track, budget and seed (default, where one is needed)"
+        text = "last.ckpt of a run, or LAST: the newest of page, track, budget and seed (default, where one is needed)"
         add("--ckpt_path", metavar="FILE|LAST", help=text)
         add("--format", choices=("text", "json"), default="text", help="how the result is printed (default: text)")
     if name == "test":
