@@ -39,6 +39,14 @@ def changed_since(commit: str) -> list[str] | None:
         return None
 
 
+def text_at(commit: str, file: str) -> str | None:
+    """A file of this package, by its path within it, as a commit has it; None where git does not know it."""
+    try:
+        return _git(Path(__file__).resolve().parent, "show", f"{commit}:./{file}")
+    except (OSError, subprocess.SubprocessError, UnicodeDecodeError):
+        return None
+
+
 def never_committed() -> list[str]:
     """The files of this package that were never added to git; none outside of a checkout."""
     package = Path(__file__).resolve().parent

@@ -27,6 +27,7 @@ def forget() -> Iterator[None]:
 def _forget() -> None:
     method_code._differing.cache_clear()
     method_code._never_committed.cache_clear()
+    method_code._same_code.cache_clear()
 
 
 class Checkout:
@@ -88,6 +89,17 @@ def test_the_class_and_its_bases_count_and_nothing_else(checkout: Checkout, page
     assert said(page, (one, False)).startswith(f"mine: {OWN}, {METHOD} changed since commit {one[:8]} made it")
     assert said(page, (two, False)) == ""
     assert said(page, (two, False), (one, False)) == said(page, (one, False))
+
+
+def test_comments_and_docstrings_are_not_code(checkout: Checkout, page: Page) -> None:
+    checkout.edit(OWN, '"""One."""\n\nRATE = 1  # fast\n"""Of what."""\n\n\ndef f(x):\n    """Two."""\n    return x\n')
+    one = checkout.commit()
+    checkout.edit(OWN, '"""Other."""\nRATE = 1\n\n\ndef f(x):\n    # a word\n    return (x)\n')
+    assert said(page, (one, False)) == ""
+    checkout.edit(OWN, '"""Other."""\nRATE = 2\n\n\ndef f(x):\n    return x\n')
+    assert said(page, (one, False)).startswith(f"mine: {OWN} changed")
+    checkout.edit(OWN, "def f(x:\n")
+    assert said(page, (one, False)).startswith(f"mine: {OWN} changed")
 
 
 def test_of_changes_without_a_commit_it_says_no_more_than_it_knows(checkout: Checkout, page: Page) -> None:
