@@ -167,7 +167,7 @@ def _pictures(material: Material, records: int, relevance: bool) -> Iterator[Sec
     with _steps("drawing records", len(chosen), "records") as advance:
         content: Child = failures.browser(material, found, chosen, advance)
     intro = (
-        f"{len(chosen)} records of the test, of each relation those on which the rows disagree most, the hardest and "
+        f"{len(chosen)} records of the test, of each relation those that set the most rows apart, the hardest and "
         "the easiest: no fair sample of the test. Margin: the score of the true caption minus that of the negated "
         "one, above 0 is right; ✓ right, ✗ wrong, = tie. Arrow keys step, Home and End jump; a picture is drawn larger "
         "than the models see it."

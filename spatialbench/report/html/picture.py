@@ -103,7 +103,7 @@ def stacked(pictures: Sequence[Image.Image], background: str = BACKGROUND) -> Im
     for one in pictures:
         whole.paste(one, (0, top))
         top += one.height
-    return whole.quantize(COLOURS, Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE)
+    return whole.quantize(COLOURS, Image.Quantize.MEDIANCUT, kmeans=1, dither=Image.Dither.NONE)
 
 
 def main(argv: Sequence[str] = ()) -> int:

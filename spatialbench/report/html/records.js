@@ -18,6 +18,11 @@
     return element;
   }
 
+  // a name of words joined by underscores, which may break behind each
+  function breakable(name) {
+    return name.split(/(?<=_)/).flatMap((word) => [word, make("wbr")]);
+  }
+
   function draw(name, attributes = {}, ...children) {
     const element = document.createElementNS(SVG, name);
     for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
@@ -132,7 +137,7 @@
       return make(
         "tr",
         { class: verdict, "data-tip": `${data.rows[row]}: ${verdict}; by seed ${numbers}` },
-        make("th", { scope: "row" }, data.rows[row]),
+        make("th", { scope: "row" }, ...breakable(data.rows[row])),
         make("td", { class: "signs" }, signs.join(" ")),
         make("td", { class: "number" }, (1000 * mean(margins)).toFixed(1)),
         make("td", {}, bar(margins)),

@@ -1,4 +1,4 @@
-"""Which records are shown, and their pictures: those on which the rows disagree most, the hardest and the easiest."""
+"""Which records are shown, and their pictures: those that set rows apart, the hardest and the easiest."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ from spatialbench.signatures import prune
 from spatialbench.stale import Today
 
 KINDS = {
-    "disagreement": "among those on which the rows disagree most",
+    "disagreement": "among those that set the most rows apart",
     "hardest": "among those that most rows get wrong",
     "easiest": "among those that most rows get right",
 }
+AGAIN = 0.25
+"""What it is worth to set two rows apart once more."""
 SIDE = 256
 """Of a picture in pixels; rooms are rendered anew at this size, others are reduced to it."""
 QUALITY = 82
@@ -38,27 +40,48 @@ class Chosen(NamedTuple):
 
 
 def choose(material: Material, count: int) -> list[Chosen]:
-    """``count`` records of each relation: one half of most disagreement, one third the hardest, the rest the easiest.
+    """``count`` records of each relation: one half that set rows apart, one third the hardest, the rest the easiest.
 
-    Disagreement is the variance over rows of a record's correctness, which is a mean over seeds. Of equals the first
-    of the test set is taken: the same rows give the same records.
+    Of equals the first of the test set is taken: the same rows give the same records.
     """
     first = material.rows[0].outcomes
     right = np.stack([correctness(found).mean(0) for found in material.differences.margins.values()])  # [rows, N]
-    variance, mean = right.var(0), right.mean(0)
+    mean = right.mean(0).round(9)
+    apart = np.zeros((len(right), len(right)))
     chosen = []
     for relation in RELATIONS:
-        known = np.flatnonzero(first.relation == relation)
-        left = list(known)
+        left = np.flatnonzero(first.relation == relation)
+        for place in _apart(right, left, count // 2, apart):
+            chosen.append(Chosen(place, "disagreement"))
+            left = left[left != place]
         for kind, score, most in (
-            ("disagreement", -variance, count // 2),
             ("hardest", mean, count // 3),
             ("easiest", -mean, count - count // 2 - count // 3),
         ):
-            best = sorted(left, key=lambda place, score=score: (round(float(score[place]), 9), place))[:most]  # type: ignore[misc]
+            best = left[np.argsort(score[left], kind="stable")][:most]
             chosen += [Chosen(int(place), kind) for place in best]
-            left = [place for place in left if place not in set(best)]
+            left = left[~np.isin(left, best)]
     return chosen
+
+
+def _apart(right: np.ndarray, places: np.ndarray, most: int, apart: np.ndarray) -> list[int]:
+    """Records one after the other, each the one that sets the most rows apart: first right, second wrong in the mean
+    of their seeds. Two rows that k records have set apart already count ``AGAIN ** k``, so that two alike rows come
+    apart, too.
+
+    Args:
+        right: [rows, N], correctness as a mean over seeds.
+        apart: [rows, rows] k, counted on.
+    """
+    good, bad = (right[:, places] > 0.5).astype(float), (right[:, places] < 0.5).astype(float)  # [rows, n]
+    found: list[int] = []
+    for _ in range(min(most, len(places))):
+        gain = ((AGAIN**apart @ bad) * good).sum(0)
+        gain[np.isin(places, found)] = -1
+        best = int(gain.round(9).argmax())
+        apart += np.outer(good[:, best], bad[:, best])
+        found.append(int(places[best]))
+    return found
 
 
 def test_set(material: Material) -> RecordSet:
