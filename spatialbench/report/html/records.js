@@ -130,15 +130,18 @@
 
   function record(found, place) {
     const lines = found.margins.map((margins, row) => {
-      const signs = margins.map((margin) => (margin > 0 ? "✓" : margin === 0 ? "=" : "✗"));
+      const signs = margins.flatMap((margin) => {
+        const [kind, sign] = margin > 0 ? ["right", "✓"] : margin === 0 ? ["tie", "="] : ["wrong", "✗"];
+        return [make("span", { class: kind }, sign), " "];
+      });
       const right = share(margins);
       const verdict = right > 0.5 ? "right" : right < 0.5 ? "wrong" : "tie";
       const numbers = margins.map((margin) => margin.toPrecision(2)).join(", ");
       return make(
         "tr",
-        { class: verdict, "data-tip": `${data.rows[row]}: ${verdict}; by seed ${numbers}` },
+        { "data-tip": `${data.rows[row]}: ${verdict}; by seed ${numbers}` },
         make("th", { scope: "row" }, ...breakable(data.rows[row])),
-        make("td", { class: "signs" }, signs.join(" ")),
+        make("td", { class: "signs" }, ...signs),
         make("td", { class: "number" }, (1000 * mean(margins)).toFixed(1)),
         make("td", {}, bar(margins)),
       );

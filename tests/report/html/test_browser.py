@@ -211,6 +211,11 @@ def test_records_that_one_row_has_right_and_another_wrong(browser: Any) -> None:
     shown = browser.find_elements(By.CSS_SELECTOR, "#browser .thumb")
     assert [thumb.get_attribute("data-record") for thumb in shown] == expected
     assert 0 < len(expected) < 24
+    first = next(r for r in data["records"] if r["id"] == expected[0])
+    marks = browser.find_elements(By.CSS_SELECTOR, "#browser .answers tbody tr:nth-child(2) .signs span")
+    assert [mark.get_attribute("class") for mark in marks] == [
+        "right" if m > 0 else "wrong" for m in first["margins"][1]
+    ]
 
 
 def test_one_matrix_at_a_time(browser: Any) -> None:
