@@ -11,6 +11,12 @@ Transformers", arXiv 2103.15679, equations (5) and (6). Here (2) runs over all b
 notebook runs over the last one only. A student that is not read at a class token (SigLIP, mean pooling) is read at all
 its patches alike: ours.
 
+Attention alone, which no caption moves, is rolled out beside it:
+
+    (4)  S_l = ( (mean over heads of A_l) + 1 ) / 2 S_{l-1}, S_0 = 1, read as in (3)
+
+Source of (4): Abnar, Zuidema, "Quantifying Attention Flow in Transformers", arXiv 2005.00928, section 3.
+
 The attention is never taken out of the model: queries, keys and values are read where a method mixes them, what leaves
 the softmax where it enters the output projection o = A v, and dy/dA_{ij} = <dy/do_i, v_j>. So every method is explained
 through its own ``image``, and nothing of its forward pass is written twice.
@@ -75,9 +81,40 @@ def relevance(model: Explained, pixels: Tensor, caption: str) -> Tensor:
         rollout = torch.eye(step.shape[-1], device=step.device).expand_as(step) if rollout is None else rollout
         rollout = rollout + step @ rollout  # (2)
     assert rollout is not None, "a tower has blocks"
-    found = _patches(model.student, rollout)  # (3)
+    return _read(model, rollout, pixels)
+
+
+@torch.no_grad()
+def attention(model: Explained, pixels: Tensor) -> Tensor:
+    """(4): the attention that is paid to every patch of pictures, whatever the caption.
+
+    Args:
+        model, pixels: as of :func:`relevance`.
+
+    Returns:
+        float32 [B, h, w] on the CPU, 0 or more; the patches of a picture add up to 1 at most.
+
+    Raises:
+        SpatialbenchError: likewise.
+    """
+    with _watched(model) as seen:
+        model.image(pixels.to(model.device))
+    rollout = None
+    for one in seen:
+        if one.attention is None:
+            raise SpatialbenchError("the model's image does not run through the blocks of its student: no attention")
+        step = one.attention.float().mean(1)
+        unit = torch.eye(step.shape[-1], device=step.device)
+        rollout = (step + unit) / 2 @ (unit if rollout is None else rollout)  # (4)
+    assert rollout is not None, "a tower has blocks"
+    return _read(model, rollout, pixels)
+
+
+def _read(model: Explained, rollout: Tensor, pixels: Tensor) -> Tensor:
+    """(3), [B, h, w]."""
+    found = _patches(model.student, rollout)
     if not found.isfinite().all():
-        raise SpatialbenchError("the relevance is not finite; the training diverged or the weights are damaged")
+        raise SpatialbenchError("the map is not finite; the training diverged or the weights are damaged")
     height, width = patch_size(model.student)
     grid = pixels.shape[-2] // height, pixels.shape[-1] // width
     return found.unflatten(1, grid).float().cpu()
@@ -94,7 +131,7 @@ def _positive(attention: Tensor, values: Tensor, gradient: Tensor) -> Tensor:
 
 
 def _patches(student: Any, rollout: Tensor) -> Tensor:
-    """(3), [B, h w]."""
+    """What (3) reads, [B, h w]."""
     if not has_class_token(student):
         return rollout.mean(1)
     if student.visual.pool_type == "tok":

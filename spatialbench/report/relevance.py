@@ -99,6 +99,7 @@ def command(argv: list[str]) -> int:
     add = parser.add_argument
     add("--relevance", action="store_true", help="this figure")
     add("--config", action="append", required=True, metavar="PAGE.yaml", help="a page; may be repeated")
+    add("--attention", action="store_true", help="and the attention, which no caption moves, beside each")
     add("--record", metavar="ID", help="a record of the track's test: its picture, caption and boxes")
     add("--image", metavar="FILE", help="or a picture of your own")
     add("--caption", metavar="TEXT", help="with --image, any sentence; with --record in the place of its own")
@@ -138,12 +139,17 @@ def _run(options: argparse.Namespace) -> None:
     found = []
     for resolved, word in zip(pages, words, strict=True):
         with readable_errors(resolved):
-            found.append(_map(resolved, word, options, scene))
+            found.append(_maps(resolved, word, options, scene))
     names = titles([resolved.page.name for resolved in pages])
     with atomic_path(out) as temporary:
-        draw(scene, dict(zip(names, found, strict=True))).savefig(temporary, dpi=DPI, metadata={"Software": None})
+        columns = {
+            name if kind == "relevance" else f"{name}, {kind}": one
+            for name, maps in zip(names, found, strict=True)
+            for kind, one in maps.items()
+        }
+        draw(scene, columns).savefig(temporary, dpi=DPI, metadata={"Software": None})
     say(f"wrote {out}")
-    report = [_report(name, one, scene) for name, one in zip(names, found, strict=True)]
+    report = [_report(name, maps["relevance"], scene) for name, maps in zip(names, found, strict=True)]
     if options.format == "json":
         print(json.dumps({"caption": scene.caption, "boxes": scene.boxes, "out": str(out), "pages": report}))
         return
@@ -155,16 +161,18 @@ def _run(options: argparse.Namespace) -> None:
         )
 
 
-def _map(resolved: Resolved, given: str | None, options: argparse.Namespace, scene: Scene) -> np.ndarray:
-    """The map of one page, float32 [h, w]."""
+def _maps(resolved: Resolved, given: str | None, options: argparse.Namespace, scene: Scene) -> dict[str, np.ndarray]:
+    """The maps of one page, float32 [h, w]: attention, where it is asked for, and relevance."""
     import torch
 
-    from spatialbench.evaluation.relevance import relevance
+    from spatialbench.evaluation.relevance import attention, relevance
     from spatialbench.scoring import load_method
 
     model, _ = load_method(resolved, given, Path(options.runs), options.seed)
     pixels = fit(scene.picture, model.image_size, "squash") if scene.pixels is None else scene.pixels
-    return relevance(model, torch.tensor(pixels.transpose(2, 0, 1))[None], scene.caption)[0].numpy()
+    given_pixels = torch.tensor(pixels.transpose(2, 0, 1))[None]
+    found = {"attention": attention(model, given_pixels)[0].numpy()} if options.attention else {}
+    return {**found, "relevance": relevance(model, given_pixels, scene.caption)[0].numpy()}
 
 
 def _own(options: argparse.Namespace) -> Scene:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spatialbench.backbones.towers import encode_image, merge_heads, project_qkv
-from spatialbench.evaluation.relevance import relevance
+from spatialbench.evaluation.relevance import attention, relevance
 from spatialbench.method import Method
 from spatialbench.methods.clip import Clip
 from spatialbench.methods.spatial_attn import SpatialAttention
@@ -40,8 +40,8 @@ def written_out(model: Method, pixels: Tensor, caption: str) -> Tensor:
         text = model.text(model.tokenize([caption]))[0].detach()
         gradients = torch.autograd.grad((image @ text).sum(), kept)
         rollout = torch.eye(kept[0].shape[-1])
-        for attention, gradient in zip(kept, gradients, strict=True):
-            heads = [(g * a).clamp(min=0) for g, a in zip(gradient[0], attention[0].detach(), strict=True)]  # (1)
+        for each, gradient in zip(kept, gradients, strict=True):
+            heads = [(g * a).clamp(min=0) for g, a in zip(gradient[0], each[0].detach(), strict=True)]  # (1)
             rollout = rollout + sum(heads) / len(heads) @ rollout  # (2)
         rows.append(rollout[0, 1:].reshape(4, 4))  # (3)
     return torch.stack(rows)
@@ -62,6 +62,34 @@ def test_relevance_is_autograd_through_written_out_attention(kind: str) -> None:
     assert (found >= 0).all()
     assert found.max() > 0
     torch.testing.assert_close(found, written_out(model, pixels, CAPTION), rtol=1e-3, atol=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["clip", "spatial_attn"])
+def test_attention_is_the_product_of_written_out_attention(kind: str) -> None:
+    model, pixels = method(kind), models.images(2)
+    found = attention(model, pixels)
+    expected = []
+    for one in pixels:
+        kept: list[Tensor] = []
+
+        def block(block: Any, x: Tensor, mix: Any = None, read: Tensor | None = None, kept: list = kept) -> Tensor:
+            q, k, v = project_qkv(block, x)
+            if mix is not None:
+                q, k, v = mix(q, k, v)
+            kept.append((q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1))
+            x = x + block.attn.out_proj(merge_heads(kept[-1] @ v))
+            x = x + block.mlp(block.ln_2(x))
+            return x if read is None else x[:, :1]
+
+        encode_image(model.student, model._normalised(one[None]), model.connect(one[None]), block)
+        product = torch.eye(17)
+        for each in kept:
+            product = (each[0].mean(0) / 2 + torch.eye(17) / 2) @ product  # (4)
+        expected.append(product[0, 1:].reshape(4, 4))
+    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-7)
+    assert (found >= 0).all()
+    assert (found.sum((1, 2)) < 1).all()  # the rest stays with the class token
+    assert "connect" not in vars(model)
 
 
 def test_the_model_is_left_as_it_was() -> None:

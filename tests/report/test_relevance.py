@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -81,6 +82,10 @@ def test_a_picture_of_ones_own(folder: Path, capsys: pytest.CaptureFixture[str])
     assert main(argv(folder, *words)) == 0
     assert "in the box of the subject" in capsys.readouterr().out
     assert Path("relevance.png").read_bytes() == before
+    assert main(argv(folder, *words, "--format", "json", "--attention")) == 0
+    assert json.loads(capsys.readouterr().out)["pages"] == found["pages"]
+    with Image.open("relevance.png") as wide, Image.open(io.BytesIO(before)) as narrow:
+        assert wide.width > narrow.width  # a column more
 
 
 def test_a_record_brings_its_caption_and_boxes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

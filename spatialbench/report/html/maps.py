@@ -1,4 +1,5 @@
-"""The section of relevance: for a record of each relation, where every row looks when it reads the caption."""
+"""The section of relevance: for a record of each relation, what every row attends to, and where it looks to read the
+caption."""
 
 from __future__ import annotations
 
@@ -37,40 +38,41 @@ def maps(
     known = by_id(records.records)
     shown = [known[str(material.rows[0].outcomes.record_ids[one.place])] for one in chosen]
     pictures = [picture(records, record) for record in shown]
-    columns: dict[str, list[Image.Image]] = {}
+    columns: dict[tuple[str, str], list[Image.Image]] = {}
     gone = []
     for row in material.rows:
         try:
-            found = _row(material, row, records, shown)
-            columns[row.result.name] = [overlay(*pair) for pair in zip(pictures, found, strict=True)]
+            for kind, found in _row(material, row, records, shown).items():
+                columns[row.result.name, kind] = [overlay(*pair) for pair in zip(pictures, found, strict=True)]
         except SpatialbenchError as error:
             gone.append(f"{row.result.name}: {' '.join(str(error).split())}")
         advance(1)
     parts = []
     for place, record in enumerate(shown if columns else []):
         figures = [_figure("picture", pictures[place], record)]
-        figures += [_figure(name, made[place], record) for name, made in columns.items()]
+        figures += [_figure(f"{name}, {kind}", made[place], record) for (name, kind), made in columns.items()]
         parts += [tag("h3", f"“{record.statement.caption}”"), tag("div", figures, class_="maps")]
     count = f"{len(gone)} of {len(material.rows)} rows without a map"
     summary = f"{count}: mostly as their checkpoints are not on this machine"
     return join(parts, missing(summary, gone))
 
 
-def _row(material: Material, row: Row, records: RecordSet, shown: Sequence[Record]) -> list[np.ndarray]:
-    """The map of every record, by the weights of the row's first seed.
+def _row(material: Material, row: Row, records: RecordSet, shown: Sequence[Record]) -> dict[str, list[np.ndarray]]:
+    """Attention and relevance of every record, by the weights of the row's first seed.
 
     Raises:
         SpatialbenchError: the weights are not here, or not those of the page.
     """
     import torch
 
-    from spatialbench.evaluation.relevance import relevance
+    from spatialbench.evaluation.relevance import attention, relevance
 
     model = _model(material, row)
-    found = []
+    found: dict[str, list[np.ndarray]] = {"attention": [], "relevance": []}
     for record in shown:
         pixels = torch.tensor(np.array(records.images[record.image])).permute(2, 0, 1)[None]
-        found.append(relevance(model, pixels, record.statement.caption)[0].numpy())
+        found["attention"].append(attention(model, pixels)[0].numpy())
+        found["relevance"].append(relevance(model, pixels, record.statement.caption)[0].numpy())
     return found
 
 

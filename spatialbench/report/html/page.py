@@ -179,9 +179,11 @@ def _pictures(material: Material, records: int, relevance: bool) -> Iterator[Sec
         with _steps("drawing relevance", len(material.rows), "rows") as advance:
             content = maps.maps(material, found, picked, advance)
         intro = (
-            "Where the first seed of a row looks when it scores a picture against the true caption: attention and its "
-            "gradient rolled out over all blocks (Chefer et al. 2021). Bright is relevant, relative to the most "
-            "relevant patch of the same picture. Green the subject; orange, broken, the object."
+            "Of the first seed of a row. Attention: what the embedding of the picture attends to, whatever the "
+            "caption, rolled out over all blocks (Abnar and Zuidema 2020). Relevance: where it looks when it scores "
+            "the picture against the true caption, attention times its gradient, rolled out likewise (Chefer et al. "
+            "2021). Bright is relative to the brightest patch of the same picture. Green the subject; orange, broken, "
+            "the object."
         )
         yield Section(*titles[1], intro, content)
 

@@ -166,7 +166,7 @@ def test_what_is_gone_is_said(outline: Outline) -> None:
     assert "Without Image R@1: a." in outline.text["forgetting"]
     assert "a: no checkpoint in" in outline.text["relevance"]
     assert "zeroshot: " not in outline.text["relevance"], "its weights are those it starts from"
-    assert outline.text["relevance"].count("picturezeroshot") == 6
+    assert outline.text["relevance"].count("picturezeroshot, attentionzeroshot, relevance") == 6
 
 
 def test_provenance(material: Material, outline: Outline) -> None:
