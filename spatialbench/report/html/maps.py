@@ -38,19 +38,23 @@ def maps(
     known = by_id(records.records)
     shown = [known[str(material.rows[0].outcomes.record_ids[one.place])] for one in chosen]
     pictures = [picture(records, record) for record in shown]
-    columns: dict[tuple[str, str], list[Image.Image]] = {}
+    columns: dict[str, dict[str, list[Image.Image]]] = {}
     gone = []
     for row in material.rows:
         try:
-            for kind, found in _row(material, row, records, shown).items():
-                columns[row.result.name, kind] = [overlay(*pair) for pair in zip(pictures, found, strict=True)]
+            columns[row.result.name] = {
+                kind: [overlay(*pair) for pair in zip(pictures, found, strict=True)]
+                for kind, found in _row(material, row, records, shown).items()
+            }
         except SpatialbenchError as error:
             gone.append(f"{row.result.name}: {' '.join(str(error).split())}")
         advance(1)
     parts = []
     for place, record in enumerate(shown if columns else []):
         figures = [_figure("picture", pictures[place], record)]
-        figures += [_figure(f"{name}, {kind}", made[place], record) for (name, kind), made in columns.items()]
+        for name, kinds in columns.items():
+            pair = [_figure(f"{name}, {kind}", made[place], record) for kind, made in kinds.items()]
+            figures.append(tag("div", pair, class_="pair"))
         parts += [tag("h3", f"“{record.statement.caption}”"), tag("div", figures, class_="maps")]
     count = f"{len(gone)} of {len(material.rows)} rows without a map"
     summary = f"{count}: mostly as their checkpoints are not on this machine"

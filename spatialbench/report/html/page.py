@@ -132,7 +132,7 @@ def _sections(material: Material, records: int, relevance: bool) -> Iterator[Sec
             yield Section(name, title, "", content)
     intro = "Mean over seeds and 95 % interval, n records and a dot for each row; the broken line is chance, 50."
     yield Section("relations", "Relations", intro, figures.accuracy(material))
-    intro = "A line for each seed, as the run folders have them; a long one is averaged over neighbouring steps."
+    intro = "A line for each seed; a long one is averaged over neighbouring steps."
     yield Section("curves", "Training", intro, curves.curves(material))
     yield Section("cost", "Cost", "All against what a row costs; bars are 95 % intervals.", figures.cost(material))
     intro = (
