@@ -16,7 +16,8 @@ PACKAGES = ("torch", "lightning", "open_clip_torch", "timm", "torchmetrics", "nu
 
 
 def commit() -> tuple[str, bool]:
-    """The commit of this package's checkout (empty outside of git), and whether tracked files differ from it.
+    """The commit of this package's checkout (empty outside of git), and whether what runs differs from it: in tracked
+    files, or by files of the package and pages that were never committed.
 
     Changes under ``results/`` do not count: a run writes there itself.
     """
@@ -24,6 +25,7 @@ def commit() -> tuple[str, bool]:
     try:
         head = _git(folder, "rev-parse", "HEAD")
         changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
+        changed += _git(folder, "ls-files", "--others", "--exclude-standard", "--", "spatialbench", "benchmarks")
     except (OSError, subprocess.SubprocessError):
         return "", False
     return head, bool(changed)

@@ -34,7 +34,7 @@ class SeedRun:
 
     Attributes:
         config_hash: hash of the complete configuration without the seed.
-        commit, dirty: of the code that made it; dirty: tracked files differed from the commit.
+        commit, dirty: of the code that made it; dirty: what ran differed from the commit.
         wall_seconds: stage -> seconds, and ``total``.
         peak_memory_mb: largest resident memory of the process, 10^6 bytes; peak_gpu_memory_mb: likewise on the GPU.
         train_steps: optimiser steps. train_pairs: records presented in training, repeats counted; None: not counted.

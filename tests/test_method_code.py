@@ -91,6 +91,19 @@ def test_the_class_and_its_bases_count_and_nothing_else(checkout: Checkout, page
     assert said(page, (two, False), (one, False)) == said(page, (one, False))
 
 
+def test_a_method_that_was_never_committed_is_dirty(checkout: Checkout) -> None:
+    one = checkout.commit()
+    checkout.edit("results/rooms/mine.json", "{}")
+    checkout.edit("notes.md", "")
+    assert provenance.commit() == (one, False)
+    checkout.edit("spatialbench/methods/mine.py", "x = 1")
+    assert provenance.commit() == (one, True)
+    two = checkout.commit()
+    assert provenance.commit() == (two, False)
+    checkout.edit("benchmarks/mine.yaml", "x: 1")
+    assert provenance.commit()[1]
+
+
 def test_comments_and_docstrings_are_not_code(checkout: Checkout, page: Page) -> None:
     checkout.edit(OWN, '"""One."""\n\nRATE = 1  # fast\n"""Of what."""\n\n\ndef f(x):\n    """Two."""\n    return x\n')
     one = checkout.commit()
