@@ -47,7 +47,7 @@ from spatialbench.prompts import TextEncoder, caption_embeddings, class_embeddin
 TOPS = (1, 5)
 TOKENS = 128
 """So many tokens of a picture at most, drawn at random among those on a region, go into k-means."""
-_BATCH = 16
+_BATCH, _CROPS = 16, 128
 Parts = dict[str, tuple[np.ndarray, np.ndarray]]
 """Measure -> numerator and denominator, [M, G]."""
 
@@ -104,12 +104,12 @@ def _dense_parts(model: Encoder, regions: RegionSet) -> Parts:
     with progress(f"regions of {regions.name}", count, "images") as advance:
         for rows, batch in _batches(regions):
             maps = model.dense(torch.stack([item.pixels for item in batch]).to(model.device))
-            for row, item, dense in zip(rows, batch, maps, strict=True):
+            objects = _objects(model, batch, things)
+            for row, item, dense, alone in zip(rows, batch, maps, objects, strict=True):
                 segment = token_segments(item.masks.to(dense.device), dense.shape[:2])
                 visible = inside(item.extent, dense.shape[:2]).to(dense.device)
                 area[row] = same_segment_area(dense[visible], segment[visible])
-                scores = _scores(item, dense, texts, things) | _object_scores(model, item, texts, things)
-                _count(counts, row, scores, item.label, classes)
+                _count(counts, row, _scores(item, dense, alone, texts, things), item.label, classes)
                 on_region = segment > 0
                 labels = item.label[segment[on_region].cpu() - 1]
                 some = np.random.default_rng(row).permutation(len(labels))[:TOKENS]
@@ -137,8 +137,22 @@ def _batches(regions: RegionSet) -> Iterable[tuple[range, list[Regions]]]:
         yield rows, batch
 
 
-def _scores(item: Regions, dense: Tensor, texts: Tensor, things: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """Kind -> which regions of the picture it is about (bool [N]) and their scores [n, K]: (1) and (2)."""
+def _objects(model: Encoder, batch: Sequence[Regions], things: Tensor) -> list[Tensor]:
+    """e_i of (6), of the things of every picture: [n, D] each."""
+    chosen = [things.cpu()[item.label] for item in batch]
+    boxes = [with_surroundings(item.boxes[thing], item.extent) for item, thing in zip(batch, chosen, strict=True)]
+    counts = [len(part) for part in boxes]
+    image = torch.arange(len(batch)).repeat_interleave(torch.tensor(counts))
+    alone = crops(torch.stack([item.pixels for item in batch]), torch.cat(boxes), image, model.image_size)
+    if not len(alone):
+        return [things.new_zeros(0)] * len(batch)
+    return list(torch.cat([model.image(part.to(model.device)) for part in alone.split(_CROPS)]).split(counts))
+
+
+def _scores(
+    item: Regions, dense: Tensor, alone: Tensor, texts: Tensor, things: Tensor
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Kind -> which regions of the picture it is about (bool [N]) and their scores [n, K]: (1), (2) and (6)."""
     if not len(item.label):
         return {}
     thing = things[item.label.to(things.device)]
@@ -148,17 +162,8 @@ def _scores(item: Regions, dense: Tensor, texts: Tensor, things: Tensor) -> dict
         boxes = item.boxes.to(dense.device)[thing]
         image = torch.zeros(len(boxes), dtype=torch.int64, device=dense.device)
         found["box"] = thing, region_tokens(dense[None], boxes, image, 1)[:, 0] @ texts.T
+        found["object"] = thing, alone @ texts.T
     return found
-
-
-def _object_scores(model: Encoder, item: Regions, texts: Tensor, things: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
-    """(6), likewise."""
-    thing = things[item.label.to(things.device)]
-    if not thing.any():
-        return {}
-    boxes = with_surroundings(item.boxes[thing.cpu()], item.extent)
-    alone = crops(item.pixels[None], boxes, torch.zeros(len(boxes), dtype=torch.int64), model.image_size)
-    return {"object": (thing, model.image(alone.to(model.device)) @ texts.T)}
 
 
 def _count(

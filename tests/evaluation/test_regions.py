@@ -110,8 +110,9 @@ def test_objects_are_seen_alone_with_their_surroundings() -> None:
 
     eyes = Noting()
     measure(eyes, Painted([(0, 2), (2, 2), (3, 1)], padded=True))
-    seen, other = eyes.seen  # stuff is not cut out, and a picture of stuff alone is not looked at
-    assert len(other) == 2
+    [all_seen] = eyes.seen  # all pictures at once; stuff is not cut out
+    assert len(all_seen) == 3
+    seen = all_seen[:1]
     # box 0 to 4 by 2 to 4, half as much again is -1 to 5 by 1.5 to 4.5, cut at the picture: 0 to 5 by 1.5 to 4
     assert seen.shape == (1, 3, SIZE, SIZE)
     assert seen.dtype == torch.uint8
