@@ -24,7 +24,8 @@ from spatialbench.report.rows import Row, read_reported, read_rows
 SCENES = 120
 """Validation scenes from which the pictures are chosen: one of each relation."""
 PIXELS = 240
-MARKS = "osD^v<>PX*hd"
+MARKS, FILLS = "osD^v<>PX*", ("full", "none", "left", "right")
+"""As many marks as colours; the next rows have them again, filled in another way."""
 
 
 def rooms_figure(path: Path) -> None:
@@ -81,8 +82,9 @@ def measures_figure(path: Path, rows: Sequence[Row]) -> None:
         x, y = found.value["box_top1"], found.value["same_mask"]
         bounds = ((x, *found.interval["box_top1"]), (y, *found.interval["same_mask"]))
         across, up = ([[at - low], [high - at]] for at, low, high in bounds)
-        mark = MARKS[number % len(MARKS)]
-        axis.errorbar(x, y, xerr=across, yerr=up, fmt=mark, markersize=5, elinewidth=0.8, label=row.result.name)
+        mark, fill = MARKS[number % len(MARKS)], FILLS[number // len(MARKS) % len(FILLS)]
+        name = row.result.name
+        axis.errorbar(x, y, xerr=across, yerr=up, fmt=mark, fillstyle=fill, markersize=6, elinewidth=0.8, label=name)
     axis.set(xlabel="Boxes top-1, percent", ylabel="Same-mask AUC, percent")
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
