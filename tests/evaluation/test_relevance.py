@@ -19,23 +19,27 @@ from tests import models
 CAPTION = "The sofa is left of the lamp."
 
 
+def attentions(model: Method, one: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """The embedding of a picture and the attention [1, H, T, T] of every block, all in the graph."""
+    kept: list[Tensor] = []
+
+    def block(block: Any, x: Tensor, mix: Any = None, read: Tensor | None = None) -> Tensor:
+        q, k, v = project_qkv(block, x)
+        if mix is not None:
+            q, k, v = mix(q, k, v)
+        kept.append((q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1))
+        x = x + block.attn.out_proj(merge_heads(kept[-1] @ v))
+        x = x + block.mlp(block.ln_2(x))
+        return x if read is None else x[:, :1]
+
+    return encode_image(model.student, model._normalised(one[None]), model.connect(one[None]), block), kept
+
+
 def written_out(model: Method, pixels: Tensor, caption: str) -> Tensor:
     """Equations (1) to (3) with every attention matrix in the graph, picture by picture."""
     rows = []
     for one in pixels:
-        kept: list[Tensor] = []
-
-        def block(block: Any, x: Tensor, mix: Any = None, read: Tensor | None = None, kept: list = kept) -> Tensor:
-            q, k, v = project_qkv(block, x)
-            if mix is not None:
-                q, k, v = mix(q, k, v)
-            attention = (q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1)
-            kept.append(attention)
-            x = x + block.attn.out_proj(merge_heads(attention @ v))
-            x = x + block.mlp(block.ln_2(x))
-            return x if read is None else x[:, :1]
-
-        found = encode_image(model.student, model._normalised(one[None]), model.connect(one[None]), block)
+        found, kept = attentions(model, one)
         image = found / found.norm(dim=-1, keepdim=True)
         text = model.text(model.tokenize([caption]))[0].detach()
         gradients = torch.autograd.grad((image @ text).sum(), kept)
@@ -70,20 +74,8 @@ def test_attention_is_the_product_of_written_out_attention(kind: str) -> None:
     found = attention(model, pixels)
     expected = []
     for one in pixels:
-        kept: list[Tensor] = []
-
-        def block(block: Any, x: Tensor, mix: Any = None, read: Tensor | None = None, kept: list = kept) -> Tensor:
-            q, k, v = project_qkv(block, x)
-            if mix is not None:
-                q, k, v = mix(q, k, v)
-            kept.append((q @ k.transpose(-1, -2) / math.sqrt(q.shape[-1])).softmax(-1))
-            x = x + block.attn.out_proj(merge_heads(kept[-1] @ v))
-            x = x + block.mlp(block.ln_2(x))
-            return x if read is None else x[:, :1]
-
-        encode_image(model.student, model._normalised(one[None]), model.connect(one[None]), block)
         product = torch.eye(17)
-        for each in kept:
+        for each in attentions(model, one)[1]:
             product = (each[0].mean(0) / 2 + torch.eye(17) / 2) @ product  # (4)
         expected.append(product[0, 1:].reshape(4, 4))
     torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-7)

@@ -12,6 +12,7 @@ import pytest
 
 from spatialbench.data.rooms import load, store
 from spatialbench.errors import SpatialbenchError
+from spatialbench.provenance import usable_cores
 
 SIZE = 24
 
@@ -70,7 +71,7 @@ def test_unwritable_cache_and_wrong_arguments_are_one_line(tmp_path: Path) -> No
         load("train", None, SIZE, tmp_path)
 
 
-@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="one core renders in the process itself")
+@pytest.mark.skipif(usable_cores() < 2, reason="one core renders in the process itself")
 def test_a_script_without_the_main_guard_is_told_instead_of_waiting_for_itself(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text("from spatialbench.data.rooms import load\nload('val', 40, 24)\n")
