@@ -16,13 +16,15 @@ PACKAGES = ("torch", "lightning", "open_clip_torch", "timm", "torchmetrics", "nu
 
 
 def commit() -> tuple[str, bool]:
-    """The commit of this package's checkout (empty outside of git), and whether what runs differs from it: in tracked
-    files, or by files of the package and pages that were never committed.
+    """The commit of this package's checkout, and whether what runs differs from it: in tracked files, or by files of
+    the package and pages that were never committed. Empty outside of git, and where the package is installed in a
+    folder of a repository that does not hold it.
 
     Changes under ``results/`` do not count: a run writes there itself.
     """
     folder = Path(__file__).resolve().parent.parent
     try:
+        _git(folder, "ls-files", "--error-unmatch", str(Path(__file__).resolve()))
         head = _git(folder, "rev-parse", "HEAD")
         changed = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!results")
         changed += _git(folder, "ls-files", "--others", "--exclude-standard", "--", "spatialbench", "benchmarks")

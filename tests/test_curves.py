@@ -75,7 +75,7 @@ def test_curves_of_other_runs_and_damaged_ones_are_refused(row: tuple[Path, Resu
         (text[:-50], "line 4: not valid JSON; restore it"),
         (text.replace("val/all", "val/any", 1), "line 2: .*name must be one of train/loss, val/all"),
         (text.replace('"seed": 1', '"seed": "one"', 1), "line 3: field 'seed'"),
-        (text.replace("[[", "[[NaN, 1], [", 1), "line 1: .*finite numbers"),
+        (text.replace("[[", "[[NaN, 1], [", 1), "line 1: field 'points.*expected float, found nan"),
     ):
         curves_path(path).write_text(damaged)
         with pytest.raises(SpatialbenchError, match=message):

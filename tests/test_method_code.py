@@ -104,6 +104,15 @@ def test_a_method_that_was_never_committed_is_dirty(checkout: Checkout) -> None:
     assert provenance.commit()[1]
 
 
+def test_the_commit_of_another_repository_is_not_this_ones(checkout: Checkout, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The package installed in a virtual environment within somebody's own repository."""
+    checkout.edit(".gitignore", "venv\n")
+    checkout.commit()
+    checkout.edit("venv/spatialbench/provenance.py", "")
+    monkeypatch.setattr(provenance, "__file__", str(checkout.folder / "venv/spatialbench/provenance.py"))
+    assert provenance.commit() == ("", False)
+
+
 def test_comments_and_docstrings_are_not_code(checkout: Checkout, page: Page) -> None:
     checkout.edit(OWN, '"""One."""\n\nRATE = 1  # fast\n"""Of what."""\n\n\ndef f(x):\n    """Two."""\n    return x\n')
     one = checkout.commit()
