@@ -28,7 +28,7 @@ def run(name: str, resolved: Resolved, options: argparse.Namespace) -> None:
     Raises:
         SpatialbenchError: something the user gave is wrong; one line.
     """
-    checkpoint, notes = checkpoint_of(resolved, options.ckpt_path, Path(options.runs), resolved.seed)
+    checkpoint, notes = checkpoint_of(resolved, options.ckpt_path, Path(options.runs))
     for note in notes:
         scoring.say(note)
     with Interruptions(), scoring.readable_errors(resolved):

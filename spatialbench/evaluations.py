@@ -88,7 +88,7 @@ def run(resolved: Resolved, options: argparse.Namespace, results: Path = Path("r
     found = evaluation_set(options.evaluation, options.evaluation_path, resolved.track, resolved.budget)
     published = read_published(results, options.evaluation)
     with Interruptions(), readable_errors(resolved):
-        model, _ = load_method(resolved, options.ckpt_path, Path(options.runs), resolved.seed)
+        model, _ = load_method(resolved, options.ckpt_path, Path(options.runs))
         title = f"{resolved.label} on {found.name}"
         if isinstance(found, CaptionSet):
             scores = score(model, found, resize_mode(model.student))

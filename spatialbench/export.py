@@ -53,7 +53,7 @@ def run(options: argparse.Namespace) -> None:
         raise SpatialbenchError(f"{folder} has something in it already; give a new folder")
     resolved = resolve(options.config, options.track, options.budget, options.seed, runs=options.runs)
     with readable_errors(resolved):
-        model, checkpoint = load_method(resolved, options.ckpt_path, Path(options.runs), resolved.seed)
+        model, checkpoint = load_method(resolved, options.ckpt_path, Path(options.runs))
         for line in export(model.cpu(), options.to, folder, origin(resolved, checkpoint)):
             say(f"note: {line}")
     print(f"{folder}: {resolved.page.name} for {options.to}, embeddings compared: equal")

@@ -156,24 +156,25 @@ def sweep(run_dir: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def newest(resolved: Resolved, runs: Path, seed: int | None = None) -> Path:
+def newest(resolved: Resolved, runs: Path, any_seed: bool = False) -> Path:
     """last.ckpt of the newest run, finished or not, of a page on its track and budget.
 
     Args:
-        seed: only runs with this seed; None: any.
+        any_seed: not only of the seed of ``resolved``.
 
     Raises:
-        SpatialbenchError: there is none; the message says which budgets have one.
+        SpatialbenchError: there is none; the message says which seeds or budgets have one.
     """
     folder = runs / resolved.track.name
-    pattern = "*/last.ckpt" if seed is None else f"seed{seed}/last.ckpt"
-    found = list((folder / resolved.budget / resolved.page.name).glob(f"*/{pattern}"))
+    own = folder / resolved.budget / resolved.page.name
+    pattern = "*/last.ckpt" if any_seed else f"seed{resolved.seed}/last.ckpt"
+    found = list(own.glob(f"*/{pattern}"))
     if found:
         return max(found, key=lambda path: path.stat().st_mtime)
     others = sorted({path.parts[-5] for path in folder.glob(f"*/{resolved.page.name}/*/{pattern}")})
-    seeds = sorted({path.parts[-2] for path in (folder / resolved.budget / resolved.page.name).glob("*/*/last.ckpt")})
+    seeds = sorted({path.parts[-2] for path in own.glob("*/*/last.ckpt")})
     what = f"page {resolved.page.path} on {resolved.track.name} at budget {resolved.budget}"
-    what += "" if seed is None else f" with seed {seed}"
+    what += "" if any_seed else f" with seed {resolved.seed}"
     advice = f"--budget {others[0]} has one" if others else f"spatialbench fit --config {resolved.page.path} makes one"
     advice = f"--seed {seeds[0].removeprefix('seed')} has one" if seeds else advice
     raise SpatialbenchError(f"no run of {what} under {runs}: {advice}, or give --ckpt_path FILE")
@@ -204,7 +205,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def checkpoint_of(
-    resolved: Resolved, given: str | None, runs: Path, seed: int | None = None
+    resolved: Resolved, given: str | None, runs: Path, any_seed: bool = False
 ) -> tuple[Path | None, list[str]]:
     """The checkpoint to score a page with, checked, and what the user should know about it, a line each.
 
@@ -212,7 +213,8 @@ def checkpoint_of(
         given: a file; LAST: the newest run of the page; None: LAST for a page that needs training or goes on from
             another, else no checkpoint.
         runs: the folder of all runs.
-        seed: of the run, the newest one or the file's, since what is printed and stored names it; None: any.
+        any_seed: whatever seed the newest run or the file has. Else it must have that of ``resolved``, since what is
+            printed and stored names it.
 
     Returns:
         The path, None for a page that is scored as it starts; and the notes.
@@ -223,14 +225,14 @@ def checkpoint_of(
     if given is None and not resolved.needs_training and resolved.init_from is None:
         return None, []
     if given is None or given == "LAST":
-        path = newest(resolved, runs, seed)
+        path = newest(resolved, runs, any_seed)
         notes = [f"checkpoint: {path}"]
     else:
         path, notes = Path(given), []
     checkpoint = read_checkpoint(path)
-    if seed is not None and checkpoint[STAMP].get("seed", seed) != seed:
-        other = checkpoint[STAMP]["seed"]
-        raise SpatialbenchError(f"checkpoint {path} is of a run with seed {other}, not {seed}: --seed {other}")
+    other = checkpoint[STAMP].get("seed", resolved.seed)
+    if not any_seed and other != resolved.seed:
+        raise SpatialbenchError(f"checkpoint {path} is of a run with seed {other}, not {resolved.seed}: --seed {other}")
     return path, notes + check_checkpoint(path, checkpoint, resolved)
 
 

@@ -78,11 +78,13 @@ def load_weights(model: LightningModule, checkpoint: Mapping[str, Any], path: Pa
         raise SpatialbenchError(f"checkpoint {path}: {_misfit(str(error))}") from error
 
 
-def load_method(resolved: Resolved, given: str | None, runs: Path, seed: int | None) -> tuple[Method, Path | None]:
+def load_method(
+    resolved: Resolved, given: str | None, runs: Path, any_seed: bool = False
+) -> tuple[Method, Path | None]:
     """The method of a page with its weights, in eval mode, on the device that the page's trainer would take.
 
     Args:
-        given, runs, seed: see :func:`spatialbench.runs.checkpoint_of`.
+        given, runs, any_seed: see :func:`spatialbench.runs.checkpoint_of`.
 
     Returns:
         The method, and the checkpoint it was read from.
@@ -90,7 +92,7 @@ def load_method(resolved: Resolved, given: str | None, runs: Path, seed: int | N
     Raises:
         SpatialbenchError: no checkpoint where one is needed, one that does not fit, or a page without a method.
     """
-    path, notes = checkpoint_of(resolved, given, runs, seed)
+    path, notes = checkpoint_of(resolved, given, runs, any_seed)
     for note in notes:
         say(note)
     built = build(resolved)

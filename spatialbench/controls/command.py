@@ -50,7 +50,7 @@ def run(options: argparse.Namespace, command: str) -> None:
         record_set, batch_images = test_set(resolved)
         made, absent = without_model(record_set)
         check(_rows(made, record_set))  # before a model is asked for anything
-        model, _ = load_method(resolved, options.ckpt_path, Path(options.runs), resolved.seed)
+        model, _ = load_method(resolved, options.ckpt_path, Path(options.runs))
         more, missing = of_model(model, resolved.page.name, record_set, batch_images)
         file, margins = controls_of(resolved, [*made, *more], absent | missing, record_set, command)
     check(file.rows)

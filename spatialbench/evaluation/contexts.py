@@ -251,7 +251,7 @@ def _measured(resolved: Resolved, options: argparse.Namespace) -> dict[str, Any]
     from spatialbench.data.rooms.regions import RoomsRegions
     from spatialbench.scoring import load_method, say
 
-    model, checkpoint = load_method(resolved, options.ckpt_path, Path(options.runs), None)
+    model, checkpoint = load_method(resolved, options.ckpt_path, Path(options.runs), any_seed=True)
     size, note = encoded_size(options.size, resolved, model)
     if note:
         say(f"note: {note}")

@@ -195,7 +195,7 @@ def maps_of(
     from spatialbench.evaluation.contexts import encoded_size
     from spatialbench.scoring import load_method, say
 
-    model, checkpoint = load_method(resolved, given, Path(options.runs), options.seed)
+    model, checkpoint = load_method(resolved, given, Path(options.runs), options.seed is None)
     size, note = encoded_size(options.size, resolved, model)
     if note:
         say(f"note: {resolved.page.name}: {note}")

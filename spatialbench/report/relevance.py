@@ -168,7 +168,7 @@ def _maps(resolved: Resolved, given: str | None, options: argparse.Namespace, sc
     from spatialbench.evaluation.relevance import attention, relevance
     from spatialbench.scoring import load_method
 
-    model, _ = load_method(resolved, given, Path(options.runs), options.seed)
+    model, _ = load_method(resolved, given, Path(options.runs), options.seed is None)
     pixels = fit(scene.picture, model.image_size, "squash") if scene.pixels is None else scene.pixels
     given_pixels = torch.tensor(pixels.transpose(2, 0, 1))[None]
     found = {"attention": attention(model, given_pixels)[0].numpy()} if options.attention else {}

@@ -164,7 +164,7 @@ def test_the_maps_of_two_pages(folder: Path, trained: Path, capsys: pytest.Captu
     assert Image.open("maps.png").size[0] > 400
     assert [point["point"] for point in found["points"]] == [[10, 30], [59, 0]]
     for name, checkpoint in (("zeroshot", None), ("clip", str(next(trained.rglob("last.ckpt"))))):
-        model, _ = load_method(resolve(folder / f"{name}.yaml", "tiny", "smoke"), None, trained, None)
+        model, _ = load_method(resolve(folder / f"{name}.yaml", "tiny", "smoke"), None, trained)
         square = fit(Image.open("a.png"), 64, "squash")  # twice the student's 32
         with torch.inference_mode():
             dense = model.dense(torch.from_numpy(square.transpose(2, 0, 1).copy())[None])[0]

@@ -72,7 +72,7 @@ def test_a_picture_of_ones_own(folder: Path, capsys: pytest.CaptureFixture[str])
     words = ["--image", "a.png", "--caption", CAPTION, "--box", "0,0,30,40", "--box", "30,0,30,40"]
     assert main(argv(folder, *words, "--format", "json")) == 0
     found = json.loads(capsys.readouterr().out)
-    model, _ = load_method(resolve(folder / "zeroshot.yaml", "tiny", "smoke"), None, Path("runs"), None)
+    model, _ = load_method(resolve(folder / "zeroshot.yaml", "tiny", "smoke"), None, Path("runs"))
     square = fit(Image.open("a.png"), 32, "squash").transpose(2, 0, 1).copy()
     expected = relevance(model, torch.from_numpy(square)[None], CAPTION)[0].numpy()
     (page,) = found["pages"]

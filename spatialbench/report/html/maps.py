@@ -97,7 +97,7 @@ def _model(material: Material, row: Row) -> Method:
             raise SpatialbenchError(f"no checkpoint in {folder}: no map")
         checkpoint = str(known[0])
     with readable_errors(resolved):
-        return load_method(resolved, checkpoint, material.runs, result.seeds[0])[0]
+        return load_method(resolved, checkpoint, material.runs)[0]
 
 
 def _figure(name: str, image: Image.Image, record: Record) -> Html:
