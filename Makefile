@@ -32,13 +32,13 @@ smoke:  ## store the smoke results that check-results repeats
 	spatialbench run $(PAGES) --budget smoke --seeds 0 --force
 
 throughput:  ## images a second of every stage and one whole quick fit, to results/throughput.json (15 minutes)
-	$(PYTHON) -m spatialbench.throughput
+	$(PYTHON) -m tools.throughput
 
 paper-scale:  ## spatial attention at the paper's sizes on one GPU, to results/paper_scale.json
-	$(PYTHON) -m spatialbench.paper_scale
+	$(PYTHON) -m tools.paper_scale
 
 figures:  ## the README's pictures
-	$(PYTHON) -m spatialbench.report.figures
+	$(PYTHON) -m tools.figures
 
 report-figure:  ## the README's picture of the report; needs chromium and chromedriver
-	$(PYTHON) -m spatialbench.report.html.picture
+	$(PYTHON) -m tools.report_figure

@@ -4,5 +4,7 @@ from pathlib import Path
 
 __version__ = "0.1.0"
 
-WEIGHTS = Path(__file__).parent / "weights"
+PACKAGE = Path(__file__).resolve().parent
+"""The folder of the package."""
+WEIGHTS = PACKAGE / "weights"
 """The weights that the package ships, by name."""

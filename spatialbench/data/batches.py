@@ -59,7 +59,9 @@ class PairDataset(Dataset[Batch]):
         statements = [record.statement for group in chosen for record in group]
         return Batch(
             pixels=torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))),
-            image=torch.repeat_interleave(torch.tensor([len(group) for group in chosen], dtype=torch.int64)),
+            image=torch.repeat_interleave(
+                torch.tensor([len(group) for group in chosen], dtype=torch.int64)
+            ),
             captions=[statement.caption for statement in statements],
             negated=[statement.negated.caption for statement in statements],
             record=torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *plan])),
@@ -80,7 +82,15 @@ class ResumablePlans(DistributedSampler[Any]):
         resume: (epoch, batches of it that were seen before an interruption).
     """
 
-    def __init__(self, dataset: Dataset[Any], items: int, batch: int, seed: int, world: int = 1, rank: int = 0) -> None:
+    def __init__(
+        self,
+        dataset: Dataset[Any],
+        items: int,
+        batch: int,
+        seed: int,
+        world: int = 1,
+        rank: int = 0,
+    ) -> None:
         super().__init__(dataset, num_replicas=world, rank=rank, seed=seed)
         self.items, self.batch = items, batch
         self.resume = (0, 0)
@@ -98,7 +108,9 @@ class ResumablePlans(DistributedSampler[Any]):
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.items)
         for step in range(self.start, len(self)):
             batch = step * self.num_replicas + self.rank
-            yield self.plan(order[batch * self.batch : (batch + 1) * self.batch], (self.seed, self.epoch, batch))
+            yield self.plan(
+                order[batch * self.batch : (batch + 1) * self.batch], (self.seed, self.epoch, batch)
+            )
 
     def plan(self, items: np.ndarray, key: tuple[int, int, int]) -> Any:
         """What the dataset is asked for: a batch of items and the key of its random numbers."""
@@ -147,7 +159,9 @@ class EvaluationPlans(DistributedSampler[Plan]):
     the number of ranks.
     """
 
-    def __init__(self, record_set: RecordSet, batch_images: int, world: int = 1, rank: int = 0) -> None:
+    def __init__(
+        self, record_set: RecordSet, batch_images: int, world: int = 1, rank: int = 0
+    ) -> None:
         self.groups = records_by_image(record_set.records)
         super().__init__(PairDataset(record_set), num_replicas=world, rank=rank, shuffle=False)
         self.batch_images = batch_images

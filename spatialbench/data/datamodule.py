@@ -11,15 +11,15 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.utils.data import DataLoader
 
 from spatialbench.data.batches import Batch, TrainingPlans, evaluation_loader, training_loader
-from spatialbench.data.embspatial import Loaded
-from spatialbench.data.embspatial import load as load_file
+from spatialbench.data.embspatial.reader import Loaded
+from spatialbench.data.embspatial.reader import load as load_file
 from spatialbench.data.images import Resize
 from spatialbench.data.missing import check_files
 from spatialbench.data.problems import CheckReport
 from spatialbench.data.records import RecordSet
 from spatialbench.data.splits import by_record, one_reference, part, whole_batches, without_pairs
-from spatialbench.errors import SpatialbenchError
-from spatialbench.provenance import usable_cores
+from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.provenance import usable_cores
 
 
 class PairDataModule(LightningDataModule):
@@ -106,14 +106,20 @@ class PairDataModule(LightningDataModule):
         if not 0 < held_out < 1:
             raise SpatialbenchError(f"data.held_out is {held_out}; it must be between 0 and 1")
         if not 0 <= unseen_pairs < 1:
-            raise SpatialbenchError(f"data.unseen_pairs is {unseen_pairs}; it must be 0 or more and less than 1")
+            raise SpatialbenchError(
+                f"data.unseen_pairs is {unseen_pairs}; it must be 0 or more and less than 1"
+            )
         self.source, self.path, self.train_path, self.val_path = source, path, train_path, val_path
         self.image_size: int = image_size
         self.resize: Resize = resize
         self.train_images, self.val_images, self.test_images = train_images, val_images, test_images
         self.batch_images, self.records_per_image = batch_images, records_per_image
         self.eval_batch_images, self.workers = eval_batch_images, min(workers, usable_cores())
-        self.pin_memory, self.strict, self.seed = pin_memory and torch.cuda.is_available(), strict, seed
+        self.pin_memory, self.strict, self.seed = (
+            pin_memory and torch.cuda.is_available(),
+            strict,
+            seed,
+        )
         self.split, self.held_out, self.test_on = split, held_out, test_on
         self.depth_pairs, self.unseen_pairs, self.drop_last = depth_pairs, unseen_pairs, drop_last
         self.train_set: RecordSet
@@ -138,7 +144,9 @@ class PairDataModule(LightningDataModule):
         if stage in ("test", "predict", None):
             self.test_set = self._test_set()
             if not self.test_set.records:
-                raise SpatialbenchError(f"{self.test_set.name} has no record to score; raise data.test_images")
+                raise SpatialbenchError(
+                    f"{self.test_set.name} has no record to score; raise data.test_images"
+                )
 
     def setup_training(self) -> None:
         """Loads what is trained on."""
@@ -174,7 +182,9 @@ class PairDataModule(LightningDataModule):
         whole = self._file(self._needed("train_path", self.train_path))
         if self.split == "record":
             return self._scored(by_record(part(whole, 0, self.train_images), self.held_out)[1])
-        return self._scored(part(whole, max(0, len(whole.images) - self.val_images), len(whole.images)))
+        return self._scored(
+            part(whole, max(0, len(whole.images) - self.val_images), len(whole.images))
+        )
 
     def _test_set(self) -> RecordSet:
         if self.path:
@@ -187,7 +197,9 @@ class PairDataModule(LightningDataModule):
 
     def _needed(self, name: str, path: str | None) -> str:
         if path is None:
-            raise SpatialbenchError(f"data.source is embspatial: give the JSON or parquet file as data.{name}")
+            raise SpatialbenchError(
+                f"data.source is embspatial: give the JSON or parquet file as data.{name}"
+            )
         return path
 
     def _rooms(self, split: str, images: int | None) -> RecordSet:
@@ -206,7 +218,9 @@ class PairDataModule(LightningDataModule):
             for other, earlier in self._files.items():
                 shared = len(set(loaded.image_keys) & set(earlier.image_keys))
                 if shared:
-                    _say(f"{path} shares {shared} of its {len(loaded.image_keys)} images with {other}")
+                    _say(
+                        f"{path} shares {shared} of its {len(loaded.image_keys)} images with {other}"
+                    )
             self._files[path] = loaded
             self.reports[path] = loaded.report
         record_set = self._files[path].record_set
@@ -216,7 +230,9 @@ class PairDataModule(LightningDataModule):
         return whole_batches(record_set, self.drop_last) if self.drop_last else record_set
 
     def train_dataloader(self) -> DataLoader[Batch]:
-        plans = TrainingPlans(self.train_set, self.batch_images, self.records_per_image, self.seed, *self.ranks())
+        plans = TrainingPlans(
+            self.train_set, self.batch_images, self.records_per_image, self.seed, *self.ranks()
+        )
         return training_loader(plans, self.workers, self.pin_memory)
 
     def val_dataloader(self) -> DataLoader[Batch]:
@@ -229,11 +245,15 @@ class PairDataModule(LightningDataModule):
         return self._evaluation(self.test_set)
 
     def _evaluation(self, record_set: RecordSet) -> DataLoader[Batch]:
-        return evaluation_loader(record_set, self.eval_batch_images, self.workers, *self.ranks(), self.pin_memory)
+        return evaluation_loader(
+            record_set, self.eval_batch_images, self.workers, *self.ranks(), self.pin_memory
+        )
 
     def ranks(self) -> tuple[int, int]:
         """World size and rank."""
-        return (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+        return (
+            (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+        )
 
 
 @rank_zero_only

@@ -23,9 +23,9 @@ from typing import BinaryIO
 import numpy as np
 from PIL import Image
 
-from spatialbench.data.cache import CACHE_VARIABLE, cache_root
 from spatialbench.data.images import Resize, decode, fit
-from spatialbench.errors import SpatialbenchError, write_atomic
+from spatialbench.utils.errors import SpatialbenchError, write_atomic
+from spatialbench.utils.progress import CACHE_VARIABLE, cache_root
 
 ABANDONED_SECONDS = 3600
 """A temporary folder that was not written for this long belongs to a build that was killed."""
@@ -73,7 +73,9 @@ class ImageTable:
         """The row of an image that a record needs, given when it has none yet."""
         entry = self.entries[key]
         if entry.row < 0:
-            if self._last is None or self._last[0] != key:  # an earlier record with this image was dropped
+            if (
+                self._last is None or self._last[0] != key
+            ):  # an earlier record with this image was dropped
                 self._last = (key, decode(data))
             self.write(self._last[1])
             entry.row = self.rows
@@ -99,7 +101,9 @@ class _Writer(ImageTable):
     def _header(self) -> bytes:
         header = io.BytesIO()
         shape = (self.rows, self.size, self.size, 3)
-        np.lib.format.write_array_header_1_0(header, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        np.lib.format.write_array_header_1_0(
+            header, {"descr": "|u1", "fortran_order": False, "shape": shape}
+        )
         return header.getvalue()
 
     def write(self, picture: Image.Image) -> None:

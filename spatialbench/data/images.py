@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from spatialbench.data.records import Box
-from spatialbench.errors import SpatialbenchError
+from spatialbench.utils.errors import SpatialbenchError
 
 Resize = Literal["squash", "crop", "letterbox"]
 """How a picture becomes square: ``squash`` stretches it, ``crop`` keeps the centre square of the shorter side (CLIP's
@@ -47,11 +47,15 @@ def decode(data: bytes, upright: bool = False) -> Image.Image:
         opened.load()
     except Image.UnidentifiedImageError as error:
         raise BadImage("not an image that Pillow can read") from error
-    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+    except (
+        Exception
+    ) as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
         reason = " ".join(str(error).split())
         raise BadImage(f"the image cannot be decoded ({reason})") from error
     if opened.mode.startswith(("I", "F")):
-        raise BadImage(f"the image has mode {opened.mode}, more than 8 bits a channel; save it with 8 bits")
+        raise BadImage(
+            f"the image has mode {opened.mode}, more than 8 bits a channel; save it with 8 bits"
+        )
     picture: Image.Image = ImageOps.exif_transpose(opened) if upright else opened
     return picture.convert("RGB")
 
@@ -65,7 +69,9 @@ def read_picture(path: Path) -> Image.Image:
     try:
         return decode(path.read_bytes(), upright=True)
     except OSError as error:
-        raise SpatialbenchError(f"cannot read the image {path}: {error.strerror or error}") from error
+        raise SpatialbenchError(
+            f"cannot read the image {path}: {error.strerror or error}"
+        ) from error
     except BadImage as error:
         raise SpatialbenchError(f"{path}: {error}; give a JPEG or PNG file") from error
 
@@ -143,7 +149,9 @@ def encoded(value: Any, folder: Path) -> bytes:
     if value == "":
         raise BadImage("the image is empty")
     if not isinstance(value, str):
-        raise BadImage(f"the image is {type(value).__name__}, not base64 text, bytes, {{bytes, path}} or a path")
+        raise BadImage(
+            f"the image is {type(value).__name__}, not base64 text, bytes, {{bytes, path}} or a path"
+        )
     if value.startswith("data:"):
         value = value.partition(",")[2]
     elif "." in value[:4096]:  # a letter that base64 does not have and a file name does
@@ -158,4 +166,6 @@ def _file_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null character
-        raise BadImage(f"cannot read {str(path)[-100:]!r}: {getattr(error, 'strerror', None) or error}") from error
+        raise BadImage(
+            f"cannot read {str(path)[-100:]!r}: {getattr(error, 'strerror', None) or error}"
+        ) from error

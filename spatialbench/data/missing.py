@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from spatialbench.data.download.manifest import data_sets
-from spatialbench.data.download.states import ROOT
-from spatialbench.errors import SpatialbenchError
+from spatialbench.data.download.status import ROOT
+from spatialbench.utils.errors import SpatialbenchError
 
 
 def advice(path: str | Path) -> str:

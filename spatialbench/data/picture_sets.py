@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image
 
 from spatialbench.data.images import BadImage, decode
-from spatialbench.errors import SpatialbenchError
+from spatialbench.utils.errors import SpatialbenchError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
 _TOLD_ONE_BY_ONE = 3
@@ -104,16 +104,26 @@ class FolderPictures(PictureSet):
                 return decode(Path(path).read_bytes(), upright=True)
             except (BadImage, OSError) as error:
                 self._tell(path, str(getattr(error, "strerror", None) or error))
-        raise SpatialbenchError(f"data.picture_path: none of the {len(self)} pictures in {self.folder} can be read")
+        raise SpatialbenchError(
+            f"data.picture_path: none of the {len(self)} pictures in {self.folder} can be read"
+        )
 
     def _tell(self, path: str, reason: str) -> None:
         if self.strict:
-            raise SpatialbenchError(f"{path}: {reason}; repair or remove it, or set data.strict to false")
+            raise SpatialbenchError(
+                f"{path}: {reason}; repair or remove it, or set data.strict to false"
+            )
         if path in self.unreadable:
             return
         self.unreadable.add(path)
         count = len(self.unreadable)
         if count <= _TOLD_ONE_BY_ONE:
-            print(f"{path}: {reason}; the next picture stands in for it", file=sys.stderr, flush=True)
+            print(
+                f"{path}: {reason}; the next picture stands in for it", file=sys.stderr, flush=True
+            )
         elif math.log10(count).is_integer():
-            print(f"{count} pictures of {self.folder} could not be read so far", file=sys.stderr, flush=True)
+            print(
+                f"{count} pictures of {self.folder} could not be read so far",
+                file=sys.stderr,
+                flush=True,
+            )

@@ -24,7 +24,7 @@ from spatialbench.data.batches import ResumablePlans, training_loader
 from spatialbench.data.datamodule import PairDataModule
 from spatialbench.data.images import fit
 from spatialbench.data.picture_sets import FolderPictures, PictureSet, RoomsPictures
-from spatialbench.errors import SpatialbenchError
+from spatialbench.utils.errors import SpatialbenchError
 
 ATTEMPTS = 10
 """Of a random crop to lie in its picture; torchvision's number."""
@@ -69,22 +69,31 @@ class PictureDataset(Dataset[PictureBatch]):
         rows, key = plan
         rng = np.random.default_rng(key)
         pixels = np.stack([self._scaled(self.pictures.picture(int(row)), rng) for row in rows])
-        return PictureBatch(pixels=torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))), key=key)
+        return PictureBatch(
+            pixels=torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))), key=key
+        )
 
     def whole(self, row: int) -> Tensor:
         """The picture ``row`` without a random crop, uint8 [3, G, G]."""
-        return torch.from_numpy(fit(self.pictures.picture(row), self.size, "crop").transpose(2, 0, 1).copy())
+        return torch.from_numpy(
+            fit(self.pictures.picture(row), self.size, "crop").transpose(2, 0, 1).copy()
+        )
 
     def _scaled(self, picture: Image.Image, rng: np.random.Generator) -> np.ndarray:
         if self.crop is None:
             return fit(picture, self.size, "crop")
         x, y, w, h = random_crop(rng, picture.size, self.crop, self.aspect)
         box = (x, y, x + w, y + h)
-        return np.asarray(picture.crop(box).resize((self.size, self.size), Image.Resampling.BICUBIC))
+        return np.asarray(
+            picture.crop(box).resize((self.size, self.size), Image.Resampling.BICUBIC)
+        )
 
 
 def random_crop(
-    rng: np.random.Generator, size: tuple[int, int], share: tuple[float, float], aspect: tuple[float, float]
+    rng: np.random.Generator,
+    size: tuple[int, int],
+    share: tuple[float, float],
+    aspect: tuple[float, float],
 ) -> tuple[int, int, int, int]:
     """A box of random area, shape and place: x, y, width, height in pixels.
 
@@ -124,7 +133,9 @@ def resized(pixels: Tensor, size: int, antialias: bool = True) -> Tensor:
     if pixels.shape[-1] == size:
         return pixels
     mode = "bicubic" if antialias else "bilinear"
-    found = F.interpolate(pixels.float(), size=(size, size), mode=mode, antialias=antialias, align_corners=False)
+    found = F.interpolate(
+        pixels.float(), size=(size, size), mode=mode, antialias=antialias, align_corners=False
+    )
     return found.round_().clamp_(0, 255).to(torch.uint8)
 
 
@@ -137,7 +148,9 @@ def pictures_of(trainer: Trainer) -> PictureDataset:
     data = getattr(trainer, "datamodule", None)
     if not isinstance(data, PictureDataModule):
         name = f"{PictureDataModule.__module__}.{PictureDataModule.__qualname__}"
-        raise SpatialbenchError(f"the method learns from pictures alone: the page needs data.class_path {name}")
+        raise SpatialbenchError(
+            f"the method learns from pictures alone: the page needs data.class_path {name}"
+        )
     return data.picture_set
 
 
@@ -170,20 +183,35 @@ class PictureDataModule(PairDataModule):
     ) -> None:
         super().__init__(**kwargs)
         count = 1 if picture_images is None else picture_images
-        limits = {"picture_size": (picture_size, 8), "picture_batch": (picture_batch, 1), "picture_images": (count, 1)}
+        limits = {
+            "picture_size": (picture_size, 8),
+            "picture_batch": (picture_batch, 1),
+            "picture_images": (count, 1),
+        }
         for name, (value, least) in limits.items():
             if value < least:
                 raise SpatialbenchError(f"data.{name} is {value}; it must be {least} or more")
-        share, aspect = (1.0, 1.0) if picture_crop is None else tuple(picture_crop), tuple(picture_aspect)
+        share, aspect = (
+            (1.0, 1.0) if picture_crop is None else tuple(picture_crop),
+            tuple(picture_aspect),
+        )
         if not 0 < share[0] <= share[1] <= 1 or not 0 < aspect[0] <= aspect[1]:
             raise SpatialbenchError(
                 f"data.picture_crop {share} must rise in (0, 1], data.picture_aspect {aspect} above 0"
             )
-        if picture_path is not None and not Path(picture_path).is_dir():  # now, not after the pairs have been read
+        if (
+            picture_path is not None and not Path(picture_path).is_dir()
+        ):  # now, not after the pairs have been read
             raise SpatialbenchError(f"data.picture_path: there is no folder {picture_path}")
-        self.picture_path, self.picture_size, self.picture_images = picture_path, picture_size, picture_images
+        self.picture_path, self.picture_size, self.picture_images = (
+            picture_path,
+            picture_size,
+            picture_images,
+        )
         self.picture_batch = picture_batch
-        self.picture_crop: tuple[float, float] | None = None if picture_crop is None else (share[0], share[1])
+        self.picture_crop: tuple[float, float] | None = (
+            None if picture_crop is None else (share[0], share[1])
+        )
         self.picture_aspect: tuple[float, float] = (aspect[0], aspect[1])
         self.picture_set: PictureDataset
 
@@ -200,10 +228,13 @@ class PictureDataModule(PairDataModule):
                 f"the picture set {pictures.name} has {len(pictures)} pictures, fewer than one batch of "
                 f"{self.picture_batch}; lower data.picture_batch or give more"
             )
-        self.picture_set = PictureDataset(pictures, self.picture_size, self.picture_crop, self.picture_aspect)
+        self.picture_set = PictureDataset(
+            pictures, self.picture_size, self.picture_crop, self.picture_aspect
+        )
 
     def train_dataloader(self) -> DataLoader[Any]:
         count = len(self.picture_set)
         return training_loader(
-            ResumablePlans(self.picture_set, count, self.picture_batch, self.seed, *self.ranks()), self.workers
+            ResumablePlans(self.picture_set, count, self.picture_batch, self.seed, *self.ranks()),
+            self.workers,
         )

@@ -8,11 +8,13 @@ from pathlib import Path
 
 from spatialbench.data.images import Resize, fit, read_picture
 from spatialbench.data.records import Record, RecordSet, fingerprint
-from spatialbench.errors import SpatialbenchError
-from spatialbench.relations import parse
+from spatialbench.data.relations import parse
+from spatialbench.utils.errors import SpatialbenchError
 
 
-def predict_set(image: str | Path, captions: Sequence[str], size: int, resize: Resize = "squash") -> RecordSet:
+def predict_set(
+    image: str | Path, captions: Sequence[str], size: int, resize: Resize = "squash"
+) -> RecordSet:
     """One picture, turned upright by its EXIF orientation, and one record per caption in the order given.
 
     Args:
@@ -28,7 +30,9 @@ def predict_set(image: str | Path, captions: Sequence[str], size: int, resize: R
     path = Path(image)
     picture = read_picture(path)
     if not captions:
-        raise SpatialbenchError("there is no caption; write for instance --caption 'The sofa is left of the lamp.'")
+        raise SpatialbenchError(
+            "there is no caption; write for instance --caption 'The sofa is left of the lamp.'"
+        )
     try:
         statements = [parse(caption) for caption in captions]
     except ValueError as error:
@@ -48,5 +52,8 @@ def predict_set(image: str | Path, captions: Sequence[str], size: int, resize: R
         for i, statement in enumerate(statements)
     ]
     return RecordSet(
-        f"predict/{path.name}", pixels, records, fingerprint(records, hashlib.sha256(pixels.tobytes()).hexdigest())
+        f"predict/{path.name}",
+        pixels,
+        records,
+        fingerprint(records, hashlib.sha256(pixels.tobytes()).hexdigest()),
     )

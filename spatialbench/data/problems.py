@@ -6,8 +6,8 @@ from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from spatialbench.errors import SpatialbenchError
-from spatialbench.relations import RELATIONS
+from spatialbench.data.relations import RELATIONS
+from spatialbench.utils.errors import SpatialbenchError
 
 BAD: dict[str, str] = {
     "bad_record": "a field is missing or of another type",
@@ -119,13 +119,23 @@ class CheckReport:
         if kind in BAD:
             self.first_bad = self.first_bad or line
             if self.strict:
-                raise SpatialbenchError(f"{line}; repair or remove the record, or read without strict to drop it")
+                raise SpatialbenchError(
+                    f"{line}; repair or remove the record, or read without strict to drop it"
+                )
 
     def summary(self) -> str:
         """One line: what was kept and what was dropped, why, and the first damaged record."""
         line = f"{self.path}: {self.kept} of {self.questions} questions kept, {self.pairs.total()} pairs"
         line += f" on {self.images} images"
         dropped = {kind: self.counts[kind] for kind in BAD | FILTERS}
-        parts = [f"{kind} {count.questions + count.pairs}" for kind, count in dropped.items() if count.first]
+        parts = [
+            f"{kind} {count.questions + count.pairs}"
+            for kind, count in dropped.items()
+            if count.first
+        ]
         line += f"; dropped: {', '.join(parts)}" if parts else ""
-        return line + (f"; first bad record: {self.first_bad.removeprefix(f'{self.path}: ')}" if self.first_bad else "")
+        return line + (
+            f"; first bad record: {self.first_bad.removeprefix(f'{self.path}: ')}"
+            if self.first_bad
+            else ""
+        )

@@ -9,7 +9,7 @@ from functools import cached_property
 
 import numpy as np
 
-from spatialbench.relations import RELATIONS, Statement
+from spatialbench.data.relations import RELATIONS, Statement
 
 ELEVATION_TAGS = ("consistent", "counter", "ambiguous")
 
@@ -44,7 +44,7 @@ class Record:
     Attributes:
         record_id: unique in its set.
         image: row of the image in ``RecordSet.images``.
-        subject, relation, object: the statement; relation is one of ``spatialbench.relations.RELATIONS``.
+        subject, relation, object: the statement; relation is one of ``spatialbench.data.relations.RELATIONS``.
         boxes: name -> box of the visible part, in pixels of the *original* image of size ``image_size``; holds the
             subject and the object, and whatever else is known.
         image_size: width and height of the original image in pixels.
@@ -117,7 +117,13 @@ class RecordSet:
     def pairs(self) -> Iterator[Pair]:
         for record in self.records:
             statement = record.statement
-            yield Pair(record.image, statement.caption, statement.negated.caption, record.relation, record.record_id)
+            yield Pair(
+                record.image,
+                statement.caption,
+                statement.negated.caption,
+                record.relation,
+                record.record_id,
+            )
 
     @cached_property
     def counts(self) -> dict[str, int]:
@@ -133,5 +139,9 @@ def fingerprint(records: Sequence[Record], image_digest: str) -> str:
     digest = hashlib.sha256(image_digest.encode())
     for r in records:
         boxes = [(name, box.x, box.y, box.w, box.h) for name, box in sorted(r.boxes.items())]
-        digest.update(repr((r.record_id, r.image, r.subject, r.relation, r.object, boxes, r.image_size)).encode())
+        digest.update(
+            repr(
+                (r.record_id, r.image, r.subject, r.relation, r.object, boxes, r.image_size)
+            ).encode()
+        )
     return digest.hexdigest()[:16]

@@ -18,12 +18,12 @@ from lightning import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from spatialbench.backbones.token_cache import content_key
 from spatialbench.data.batches import ResumablePlans, training_loader
 from spatialbench.data.datamodule import PairDataModule
 from spatialbench.data.region_sets import Regions, RegionSet, check_regions
 from spatialbench.data.regions import crops, grid_boxes, random_boxes, with_surroundings
-from spatialbench.errors import SpatialbenchError
+from spatialbench.models.token_cache import content_key
+from spatialbench.utils.errors import SpatialbenchError
 
 Kind = Literal["grid", "boxes"]
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -98,7 +98,9 @@ class RegionDataset(Dataset[RegionBatch]):
                 for item in items]  # fmt: skip
         pixels = torch.stack([item.pixels for item in items])
         image = torch.repeat_interleave(torch.tensor([len(boxes) for boxes, _ in chosen]))
-        crop_boxes = torch.cat([self.seen(boxes, item) for (boxes, _), item in zip(chosen, items, strict=True)])
+        crop_boxes = torch.cat(
+            [self.seen(boxes, item) for (boxes, _), item in zip(chosen, items, strict=True)]
+        )
         size, fixed = self.sampling.crop_size, self.sampling.fixed
         cut = size > 0 and not fixed
         return RegionBatch(
@@ -107,7 +109,9 @@ class RegionDataset(Dataset[RegionBatch]):
             image=image,
             label=torch.cat([label for _, label in chosen]),
             crop_boxes=crop_boxes,
-            crops=crops(pixels, crop_boxes, image, size) if cut else pixels.new_empty(0, 3, size, size),
+            crops=crops(pixels, crop_boxes, image, size)
+            if cut
+            else pixels.new_empty(0, 3, size, size),
             keys=crop_keys(pixels, crop_boxes, image) if fixed else [],
             wide=torch.cat(wide),
             wide_image=torch.arange(len(items)).repeat_interleave(self.sampling.wide),
@@ -116,7 +120,12 @@ class RegionDataset(Dataset[RegionBatch]):
 
     def _item(self, row: int) -> Regions:
         item = self.regions[row]
-        check_regions(item, self.regions.size, len(self.regions.classes), f"picture {row} of {self.regions.name}")
+        check_regions(
+            item,
+            self.regions.size,
+            len(self.regions.classes),
+            f"picture {row} of {self.regions.name}",
+        )
         return item
 
     def _boxes(self, item: Regions, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -142,12 +151,18 @@ class RegionDataset(Dataset[RegionBatch]):
             known: names of crops that are not wanted.
         """
         item = self._item(row)
-        boxes = item.boxes if len(item.boxes) else in_square(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), item.extent)
+        boxes = (
+            item.boxes
+            if len(item.boxes)
+            else in_square(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), item.extent)
+        )
         seen, pixels = self.seen(boxes, item), item.pixels[None]
         names = crop_keys(pixels, seen, torch.zeros(len(boxes), dtype=torch.int64))
         new = [place for place, name in enumerate(names) if name not in known]
         image = torch.zeros(len(new), dtype=torch.int64)
-        return [names[place] for place in new], crops(pixels, seen[new], image, self.sampling.crop_size)
+        return [names[place] for place in new], crops(
+            pixels, seen[new], image, self.sampling.crop_size
+        )
 
 
 def generator(key: tuple[int, int, int]) -> torch.Generator:
@@ -169,9 +184,13 @@ def regions_of(trainer: Trainer, wide: bool) -> RegionDataset:
     data = getattr(trainer, "datamodule", None)
     name = f"{RegionDataModule.__module__}.{RegionDataModule.__qualname__}"
     if not isinstance(data, RegionDataModule):
-        raise SpatialbenchError(f"the method learns from regions: the page needs data.class_path {name}")
+        raise SpatialbenchError(
+            f"the method learns from regions: the page needs data.class_path {name}"
+        )
     if wide and not data.sampling.wide:
-        raise SpatialbenchError("data.init_args.wide is 0, and this method learns from larger boxes; 4 is usual")
+        raise SpatialbenchError(
+            "data.init_args.wide is 0, and this method learns from larger boxes; 4 is usual"
+        )
     return data.region_set
 
 
@@ -228,7 +247,11 @@ class RegionDataModule(PairDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        limits = {"region_size": (region_size, 8), "region_batch": (region_batch, 1), "most": (most, 1)}
+        limits = {
+            "region_size": (region_size, 8),
+            "region_batch": (region_batch, 1),
+            "most": (most, 1),
+        }
         limits |= {"wide": (wide, 0), "region_images": (region_images, 0 if region_path else 1)}
         for name, (value, least) in limits.items():
             if value < least:
@@ -236,14 +259,22 @@ class RegionDataModule(PairDataModule):
         if kind not in KINDS:
             raise SpatialbenchError(f"data.kind is {kind!r}; one of {', '.join(KINDS)}")
         if (region_path is None) != (region_folder is None):
-            raise SpatialbenchError("data.region_path and data.region_folder go together: the file and its pictures")
+            raise SpatialbenchError(
+                "data.region_path and data.region_folder go together: the file and its pictures"
+            )
         if region_path is not None and not Path(region_path).is_file():
             raise SpatialbenchError(f"data.region_path: there is no file {region_path}")
         area, aspect = tuple(wide_area), tuple(wide_aspect)
         if not 0 < area[0] <= area[1] <= 1 or not 0 < aspect[0] <= aspect[1]:
-            raise SpatialbenchError(f"data.wide_area {area} must rise in (0, 1], data.wide_aspect {aspect} above 0")
+            raise SpatialbenchError(
+                f"data.wide_area {area} must rise in (0, 1], data.wide_aspect {aspect} above 0"
+            )
         self.region_path, self.region_folder = region_path, region_folder
-        self.region_size, self.region_images, self.region_batch = region_size, region_images, region_batch
+        self.region_size, self.region_images, self.region_batch = (
+            region_size,
+            region_images,
+            region_batch,
+        )
         crop_size = self.image_size if crops else 0
         self.sampling = Sampling(kind, most, crop_size, wide, area, aspect)  # type: ignore[arg-type]
         self.region_set: RegionDataset
@@ -261,16 +292,21 @@ class RegionDataModule(PairDataModule):
 
     def _regions(self) -> RegionSet:
         if self.region_path is None or self.region_folder is None:
-            from spatialbench.data.rooms.regions import RoomsRegions  # the renderer is not needed for files
+            from spatialbench.data.rooms.regions import (
+                RoomsRegions,
+            )  # the renderer is not needed for files
 
             return RoomsRegions("train", self.region_images, self.region_size)
-        from spatialbench.data.coco import CocoRegions
+        from spatialbench.data.coco.regions import CocoRegions
 
         limit = self.region_images or None
-        return CocoRegions(self.region_path, self.region_folder, self.region_size, limit, strict=self.strict)
+        return CocoRegions(
+            self.region_path, self.region_folder, self.region_size, limit, strict=self.strict
+        )
 
     def train_dataloader(self) -> DataLoader[Any]:
         count = len(self.region_set)
         return training_loader(
-            ResumablePlans(self.region_set, count, self.region_batch, self.seed, *self.ranks()), self.workers
+            ResumablePlans(self.region_set, count, self.region_batch, self.seed, *self.ranks()),
+            self.workers,
         )

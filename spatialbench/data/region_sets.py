@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from spatialbench.data.regions import check_boxes
-from spatialbench.errors import SpatialbenchError
+from spatialbench.utils.errors import SpatialbenchError
 
 
 class Regions(NamedTuple):
@@ -106,7 +106,9 @@ class BoxFilter:
     smallest: float = 1.0
     skipped: Counter[str] = field(default_factory=Counter)
 
-    def keep(self, box: Sequence[float], extent: tuple[float, float], size: int) -> list[float] | None:
+    def keep(
+        self, box: Sequence[float], extent: tuple[float, float], size: int
+    ) -> list[float] | None:
         """A box cut at the picture, or None (and a count) for one that is no box.
 
         Args:

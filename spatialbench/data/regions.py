@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spatialbench.errors import SpatialbenchError
+from spatialbench.utils.errors import SpatialbenchError
 
 ENLARGED = 1.5
 """An object is cut out with so much of its surroundings (CLIPSelf's proposals)."""
@@ -33,7 +33,9 @@ def check_boxes(boxes: Tensor, where: str = "") -> None:
         SpatialbenchError: there is no box, or one that is not finite, empty, or outside of the image [0, 1].
     """
     if not len(boxes):
-        raise SpatialbenchError(f"{where}there is no region: give more regions an image, or smaller ones")
+        raise SpatialbenchError(
+            f"{where}there is no region: give more regions an image, or smaller ones"
+        )
     corners = boxes.detach().double()
     wrong = {
         "is not finite": ~corners.isfinite().all(1),
@@ -85,7 +87,9 @@ def random_boxes(
     ratio = np.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1]), count))
     width, height = np.minimum(np.sqrt(share * ratio), 1), np.minimum(np.sqrt(share / ratio), 1)
     left, top = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
-    corners = np.stack([left, top, np.minimum(left + width, 1), np.minimum(top + height, 1)], axis=1)
+    corners = np.stack(
+        [left, top, np.minimum(left + width, 1), np.minimum(top + height, 1)], axis=1
+    )
     return torch.from_numpy(corners.astype(np.float32))
 
 
@@ -115,9 +119,17 @@ def crops(pixels: Tensor, boxes: Tensor, image: Tensor, size: int) -> Tensor:
     height, width = pixels.shape[-2:]
     whole = torch.tensor([width, height, width, height], dtype=torch.float64)
     found = pixels.new_zeros(len(boxes), 3, size, size)
-    for number, (row, corners) in enumerate(zip(image.tolist(), (boxes.cpu().double() * whole).tolist(), strict=True)):
-        x0, y0 = min(math.floor(corners[0] + _SLACK), width - 1), min(math.floor(corners[1] + _SLACK), height - 1)
-        x1, y1 = max(math.ceil(corners[2] - _SLACK), x0 + 1), max(math.ceil(corners[3] - _SLACK), y0 + 1)
+    for number, (row, corners) in enumerate(
+        zip(image.tolist(), (boxes.cpu().double() * whole).tolist(), strict=True)
+    ):
+        x0, y0 = (
+            min(math.floor(corners[0] + _SLACK), width - 1),
+            min(math.floor(corners[1] + _SLACK), height - 1),
+        )
+        x1, y1 = (
+            max(math.ceil(corners[2] - _SLACK), x0 + 1),
+            max(math.ceil(corners[3] - _SLACK), y0 + 1),
+        )
         part = pixels[row : row + 1, :, y0:y1, x0:x1].float()
         scale = size / max(part.shape[-2:])
         shape = [max(1, round(side * scale)) for side in part.shape[-2:]]

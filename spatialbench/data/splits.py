@@ -13,7 +13,7 @@ from dataclasses import replace
 import numpy as np
 
 from spatialbench.data.records import Record, RecordSet, fingerprint
-from spatialbench.relations import DEPTH_RELATIONS, RELATIONS
+from spatialbench.data.relations import DEPTH_RELATIONS, RELATIONS
 
 _SEED = 0
 
@@ -23,10 +23,14 @@ def part(record_set: RecordSet, start: int, stop: int) -> RecordSet:
     if start == 0 and stop >= len(record_set.images):
         return record_set
     records = [
-        replace(record, image=record.image - start) for record in record_set.records if start <= record.image < stop
+        replace(record, image=record.image - start)
+        for record in record_set.records
+        if start <= record.image < stop
     ]
     name = f"{record_set.name}[{start}:{stop}]"
-    return RecordSet(name, record_set.images[start:stop], records, fingerprint(records, record_set.fingerprint))
+    return RecordSet(
+        name, record_set.images[start:stop], records, fingerprint(records, record_set.fingerprint)
+    )
 
 
 def by_record(record_set: RecordSet, share: float) -> tuple[RecordSet, RecordSet]:
@@ -42,8 +46,16 @@ def by_record(record_set: RecordSet, share: float) -> tuple[RecordSet, RecordSet
     held = np.zeros(len(order), dtype=bool)
     held[order[: round(share * len(order))]] = True
     return (
-        _chosen(record_set, [r for r, out in zip(record_set.records, held, strict=True) if not out], "trained"),
-        _chosen(record_set, [r for r, out in zip(record_set.records, held, strict=True) if out], "held out"),
+        _chosen(
+            record_set,
+            [r for r, out in zip(record_set.records, held, strict=True) if not out],
+            "trained",
+        ),
+        _chosen(
+            record_set,
+            [r for r, out in zip(record_set.records, held, strict=True) if out],
+            "held out",
+        ),
     )
 
 
@@ -54,7 +66,11 @@ def without_pairs(record_set: RecordSet, share: float) -> RecordSet:
         share: of the pairs of names, in [0, 1). Whether a pair is among them hangs on its two names alone, so that it
             is the same for every file, split and seed.
     """
-    kept = [record for record in record_set.records if not left_out(record.subject, record.object, share)]
+    kept = [
+        record
+        for record in record_set.records
+        if not left_out(record.subject, record.object, share)
+    ]
     return _chosen(record_set, kept, f"without {100 * share:g} % of the pairs of names")
 
 
@@ -91,7 +107,11 @@ def whole_batches(record_set: RecordSet, size: int) -> RecordSet:
 def _question(record: Record) -> str:
     """A close or far question of N options gives the records ``<id>#<option>``."""
     name, mark, option = record.record_id.rpartition("#")
-    return name if mark and option.isdecimal() and record.relation in DEPTH_RELATIONS else record.record_id
+    return (
+        name
+        if mark and option.isdecimal() and record.relation in DEPTH_RELATIONS
+        else record.record_id
+    )
 
 
 def _chosen(record_set: RecordSet, records: Sequence[Record], how: str) -> RecordSet:

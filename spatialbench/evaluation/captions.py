@@ -1,6 +1,6 @@
 """Benchmarks of captions: which caption of a record lies closest to its picture, counted as the benchmark counts.
 
-What is computed is (1)-(3) of ``spatialbench.data.caption_sets.Measure``, from cosines in float32. Every distinct
+What is computed is (1)-(3) of ``spatialbench.data.captions.caption_set.Measure``, from cosines in float32. Every distinct
 caption and every distinct picture is encoded once. Intervals are a bootstrap over clusters, as of all measures.
 
 Letters: M records, K captions of a record, P distinct pictures, S pixels a side, D joint width, U units, G groups.
@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spatialbench.data.cache import progress
-from spatialbench.data.caption_sets import CaptionSet, Measure, Picture
+from spatialbench.data.captions.caption_set import CaptionSet, Measure, Picture
 from spatialbench.data.images import Resize
 from spatialbench.data.selection_sets import fingerprint
-from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.measures import MeasureResampler, Ratio
+from spatialbench.evaluation.prompts import TextEncoder, caption_embeddings
 from spatialbench.evaluation.statistics import Interval
-from spatialbench.prompts import TextEncoder, caption_embeddings
+from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.progress import progress
 
 VERSION = 1
 """Of what is measured and how."""
@@ -35,7 +35,7 @@ _READERS = min(8, os.cpu_count() or 1)
 
 
 class Encoder(TextEncoder, Protocol):
-    """What is measured; a ``spatialbench.method.Method`` is one."""
+    """What is measured; a ``spatialbench.methods.base.Method`` is one."""
 
     image_size: int
 
@@ -73,14 +73,22 @@ def score(model: Encoder, found: CaptionSet, resize: Resize) -> CaptionScores:
     with torch.autocast(model.device.type, enabled=False):
         texts = _texts(model, list(rows))
         pictures, digest = _pictures(model, found, resize)
-    scores = np.full((len(found.records), max(len(r.captions) for r in found.records)), np.nan, dtype=np.float32)
+    scores = np.full(
+        (len(found.records), max(len(r.captions) for r in found.records)), np.nan, dtype=np.float32
+    )
     for start in range(0, len(found.records), _RECORDS):
         part = found.records[start : start + _RECORDS]
-        own = [(i, k, r.picture, rows[c]) for i, r in enumerate(part, start) for k, c in enumerate(r.captions)]
+        own = [
+            (i, k, r.picture, rows[c])
+            for i, r in enumerate(part, start)
+            for k, c in enumerate(r.captions)
+        ]
         record, option, picture, text = np.array(own).T
         scores[record, option] = (pictures[picture] * texts[text]).sum(-1).cpu().numpy()
         if not np.isfinite(scores[record, option]).all():
-            raise SpatialbenchError(f"{found.name}: a score is not a finite number; the training diverged")
+            raise SpatialbenchError(
+                f"{found.name}: a score is not a finite number; the training diverged"
+            )
     said = [(r.record, r.part, r.relation, r.picture, r.captions) for r in found.records]
     return CaptionScores(scores, fingerprint(VERSION, found.name, said, digest))
 
@@ -118,7 +126,9 @@ def _read(found: CaptionSet, size: int, resize: Resize) -> Iterator[list[tuple[n
         ).digest()
 
     with ThreadPoolExecutor(_READERS) as pool:
-        batches = [found.pictures[k : k + _PICTURES] for k in range(0, len(found.pictures), _PICTURES)]
+        batches = [
+            found.pictures[k : k + _PICTURES] for k in range(0, len(found.pictures), _PICTURES)
+        ]
         waiting = pool.map(one, batches[0])
         for batch in [*batches[1:], []]:
             ahead = pool.map(one, batch)
@@ -181,8 +191,12 @@ def by_relation(found: CaptionSet, scores: np.ndarray) -> dict[str, dict[str, Pa
         cells.setdefault(record.part, {}).setdefault(record.relation, []).append(row)
     return {
         part: {
-            relation: PairCount(len(rows), 100 * float(single[rows].mean()), int((single[rows] == 0.5).sum()))
-            for relation, rows in sorted(relations.items(), key=lambda item: (-len(item[1]), item[0]))
+            relation: PairCount(
+                len(rows), 100 * float(single[rows].mean()), int((single[rows] == 0.5).sum())
+            )
+            for relation, rows in sorted(
+                relations.items(), key=lambda item: (-len(item[1]), item[0])
+            )
         }
         for part, relations in cells.items()
     }

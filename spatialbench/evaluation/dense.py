@@ -109,10 +109,18 @@ def cluster_classes(tokens: Tensor, label: Tensor, clusters: int, seed: int = 0)
         raise ValueError(f"{clusters} clusters for {len(classes)} classes and {len(tokens)} tokens")
     rng = np.random.default_rng(seed)
     tokens = tokens.detach().float()
-    drawn = tokens if len(tokens) <= FITTED else tokens[torch.from_numpy(rng.permutation(len(tokens))[:FITTED])]
+    drawn = (
+        tokens
+        if len(tokens) <= FITTED
+        else tokens[torch.from_numpy(rng.permutation(len(tokens))[:FITTED])]
+    )
     centres, _ = kmeans2(drawn.cpu().numpy(), clusters, iter=50, minit="++", rng=rng)
     middle = torch.from_numpy(centres).to(tokens)
-    found = torch.cat([torch.cdist(part, middle).argmin(1) for part in tokens.split(FITTED)]).cpu().numpy()
+    found = (
+        torch.cat([torch.cdist(part, middle).argmin(1) for part in tokens.split(FITTED)])
+        .cpu()
+        .numpy()
+    )
     both = np.zeros((clusters, len(classes)))
     np.add.at(both, (found, own), 1)
     union = both.sum(1, keepdims=True) + both.sum(0, keepdims=True) - both
@@ -125,7 +133,11 @@ def cluster_classes(tokens: Tensor, label: Tensor, clusters: int, seed: int = 0)
 def overlap(found: np.ndarray, label: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
     """Intersections and unions by class, float64 [K] each, of the classes ``found`` (-1: none) and the true ones."""
     both = np.bincount(label[found == label], minlength=classes)
-    either = np.bincount(found[found >= 0], minlength=classes) + np.bincount(label, minlength=classes) - both
+    either = (
+        np.bincount(found[found >= 0], minlength=classes)
+        + np.bincount(label, minlength=classes)
+        - both
+    )
     return both.astype(np.float64), either.astype(np.float64)
 
 

@@ -20,9 +20,9 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from spatialbench.errors import SpatialbenchError, write_atomic
 from spatialbench.evaluation.outcomes import digest, npz_bytes
 from spatialbench.evaluation.statistics import BOOTSTRAP_SEED, LEVEL, RESAMPLES, Interval, draws
+from spatialbench.utils.errors import SpatialbenchError, write_atomic
 
 VERSION = 1
 """Of what is measured and how; another version makes stored measures stale. One measure more leaves the others as they
@@ -92,13 +92,19 @@ class Measures:
             raise SpatialbenchError(
                 f"scenes are {self.scenes.dtype} {self.scenes.shape}, not one name for each picture"
             )
-        ratios = {name: _checked(name, self.ratios[name], self.pictures) for name in TITLES if name in self.ratios}
+        ratios = {
+            name: _checked(name, self.ratios[name], self.pictures)
+            for name in TITLES
+            if name in self.ratios
+        }
         object.__setattr__(self, "ratios", ratios)
         counts = {name: len(ratio.numerator) for name, ratio in ratios.items()}
         if len(set(counts.values())) > 1:
             raise SpatialbenchError(f"the measures have different numbers of seeds: {counts}")
         if self.labels and set(self.groups.values()) != {len(self.labels)}:
-            raise SpatialbenchError(f"{len(self.labels)} names of groups, but the measures have {self.groups} of them")
+            raise SpatialbenchError(
+                f"{len(self.labels)} names of groups, but the measures have {self.groups} of them"
+            )
 
     @classmethod
     def of(
@@ -127,11 +133,20 @@ class Measures:
         for other in runs[1:]:
             alike = (other.data, other.settings) == (first.data, first.settings)
             if not alike or not np.array_equal(other.scenes, first.scenes):
-                raise SpatialbenchError("the seeds were measured on different data; run them again with --force")
+                raise SpatialbenchError(
+                    "the seeds were measured on different data; run them again with --force"
+                )
             if (other.groups, other.labels) != (first.groups, first.labels):
-                raise SpatialbenchError("the seeds hold different measures; run them again with --force")
+                raise SpatialbenchError(
+                    "the seeds hold different measures; run them again with --force"
+                )
         ratios = {
-            name: Ratio(*(np.concatenate([getattr(run.ratios[name], part) for run in runs]) for part in Ratio._fields))
+            name: Ratio(
+                *(
+                    np.concatenate([getattr(run.ratios[name], part) for run in runs])
+                    for part in Ratio._fields
+                )
+            )
             for name in first.ratios
         }
         commits = tuple(commit for run in runs for commit in run.commits)
@@ -169,7 +184,11 @@ class Measures:
     # ------------------------------------------------------------------------------------------------------ files
     def arrays(self) -> dict[str, np.ndarray]:
         """What a file holds."""
-        found = {"scenes": self.scenes, "data": np.asarray(self.data), "settings": np.asarray(self.settings)}
+        found = {
+            "scenes": self.scenes,
+            "data": np.asarray(self.data),
+            "settings": np.asarray(self.settings),
+        }
         found["commits"] = np.asarray(self.commits, dtype=np.str_)
         if self.labels:
             found["labels"] = np.asarray(self.labels, dtype=np.str_)
@@ -201,7 +220,10 @@ class Measures:
                 for name in dict.fromkeys(key.rpartition(".")[0] for key in arrays if "." in key)
             }
             data, settings = (str(arrays[name].item()) for name in ("data", "settings"))
-            commits, labels = (tuple(arrays[name].tolist()) if name in arrays else () for name in ("commits", "labels"))
+            commits, labels = (
+                tuple(arrays[name].tolist()) if name in arrays else ()
+                for name in ("commits", "labels")
+            )
             found = cls(arrays["scenes"], ratios, data, settings, commits, labels)
             if found.arrays().keys() != arrays.keys():
                 raise SpatialbenchError(f"holds {sorted(arrays)}")
@@ -210,9 +232,15 @@ class Measures:
             raise SpatialbenchError(f"{path}: no such file; {advice}") from error
         except (OSError, ValueError, KeyError, EOFError) as error:
             reason = " ".join(str(error).split())
-            raise SpatialbenchError(f"{path}: not a readable file of measures ({reason}); {advice}") from error
-        except Exception as error:  # zipfile.BadZipFile, and what a damaged archive makes numpy raise
-            raise SpatialbenchError(f"{path}: damaged ({type(error).__name__}); {advice}") from error
+            raise SpatialbenchError(
+                f"{path}: not a readable file of measures ({reason}); {advice}"
+            ) from error
+        except (
+            Exception
+        ) as error:  # zipfile.BadZipFile, and what a damaged archive makes numpy raise
+            raise SpatialbenchError(
+                f"{path}: damaged ({type(error).__name__}); {advice}"
+            ) from error
 
 
 class MeasureResampler:
@@ -224,7 +252,9 @@ class MeasureResampler:
         seed: the same seed gives the same draws.
     """
 
-    def __init__(self, scenes: np.ndarray, resamples: int = RESAMPLES, seed: int = BOOTSTRAP_SEED) -> None:
+    def __init__(
+        self, scenes: np.ndarray, resamples: int = RESAMPLES, seed: int = BOOTSTRAP_SEED
+    ) -> None:
         names, self.codes = np.unique(scenes, return_inverse=True)
         self.count, self.seed = len(names), seed
         self.weights = draws((seed, 0), len(names), resamples)
@@ -279,7 +309,12 @@ def _interval(samples: np.ndarray, level: float) -> Interval:
 def _checked(name: str, ratio: Ratio, pictures: int) -> Ratio:
     """float32 in C order, so that the same numbers are the same bytes; refuses what is no ratio in [0, 1]."""
     above, below = (np.ascontiguousarray(part, dtype=np.float32) for part in ratio)
-    if above.ndim != 3 or above.shape != below.shape or above.shape[1] != pictures or not len(above):
+    if (
+        above.ndim != 3
+        or above.shape != below.shape
+        or above.shape[1] != pictures
+        or not len(above)
+    ):
         raise SpatialbenchError(
             f"measure {name}: {above.shape} and {below.shape} are not [seeds, {pictures}, groups] alike"
         )

@@ -18,9 +18,9 @@ from typing import Self
 import numpy as np
 
 from spatialbench.data.records import Record
-from spatialbench.errors import SpatialbenchError, write_atomic
+from spatialbench.data.relations import RELATIONS
 from spatialbench.evaluation.scores import Outcomes, Scores, count
-from spatialbench.relations import RELATIONS
+from spatialbench.utils.errors import SpatialbenchError, write_atomic
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,9 @@ class RunOutcomes:
         return cls(
             record_ids=np.asarray([record.record_id for record in records], dtype=np.str_),
             relation=np.asarray([record.relation for record in records], dtype=np.str_),
-            cluster=np.asarray([record.scene_id or f"image {record.image}" for record in records], dtype=np.str_),
+            cluster=np.asarray(
+                [record.scene_id or f"image {record.image}" for record in records], dtype=np.str_
+            ),
             positive=outcomes.positive.astype(np.float32),
             negative=outcomes.negative.astype(np.float32),
         )
@@ -89,7 +91,9 @@ class RunOutcomes:
         check_records(path, arrays["record_ids"], arrays["relation"], arrays["cluster"])
         for name in ("positive", "negative"):
             if arrays[name].shape != arrays["record_ids"].shape:
-                raise SpatialbenchError(f"{path}: {name} is not one number per record; run it again")
+                raise SpatialbenchError(
+                    f"{path}: {name} is not one number per record; run it again"
+                )
         return cls(**arrays)
 
 
@@ -113,24 +117,34 @@ def read_npz(path: Path, kinds: Mapping[str, str], advice: str) -> dict[str, np.
     except FileNotFoundError as error:
         raise SpatialbenchError(f"{path}: no such file; {advice}") from error
     except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        raise SpatialbenchError(f"{path}: not a readable outcomes file ({error}); {advice}") from error
+        raise SpatialbenchError(
+            f"{path}: not a readable outcomes file ({error}); {advice}"
+        ) from error
     if set(arrays) != set(kinds):
-        raise SpatialbenchError(f"{path}: holds {sorted(arrays)}, expected {sorted(kinds)}; {advice}")
+        raise SpatialbenchError(
+            f"{path}: holds {sorted(arrays)}, expected {sorted(kinds)}; {advice}"
+        )
     for name, kind in kinds.items():
         if arrays[name].dtype.kind != kind:
             raise SpatialbenchError(f"{path}: {name} has the type {arrays[name].dtype}; {advice}")
     return arrays
 
 
-def check_records(path: Path, record_ids: np.ndarray, relation: np.ndarray, cluster: np.ndarray) -> None:
+def check_records(
+    path: Path, record_ids: np.ndarray, relation: np.ndarray, cluster: np.ndarray
+) -> None:
     """Refuses repeated record ids, unknown relations and arrays that do not fit together."""
     if record_ids.ndim != 1 or not record_ids.shape == relation.shape == cluster.shape:
-        raise SpatialbenchError(f"{path}: record_ids, relation and cluster differ in length; run it again")
+        raise SpatialbenchError(
+            f"{path}: record_ids, relation and cluster differ in length; run it again"
+        )
     if len(np.unique(record_ids)) != len(record_ids):
         raise SpatialbenchError(f"{path}: a record id stands there twice; run it again")
     strange = sorted(set(relation.tolist()) - set(RELATIONS))
     if strange:
-        raise SpatialbenchError(f"{path}: unknown relation {strange[0]!r}; one of {', '.join(RELATIONS)}")
+        raise SpatialbenchError(
+            f"{path}: unknown relation {strange[0]!r}; one of {', '.join(RELATIONS)}"
+        )
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> str:

@@ -21,8 +21,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spatialbench.evaluation.statistics import McNemar, correctness, mcnemar, smallest_detectable_gain
-from spatialbench.relations import RELATIONS
+from spatialbench.data.relations import RELATIONS
+from spatialbench.evaluation.statistics import (
+    McNemar,
+    correctness,
+    mcnemar,
+    smallest_detectable_gain,
+)
 
 TESTED = (*RELATIONS, "all")
 """The columns that are tested: the macro average has an interval only."""
@@ -49,7 +54,9 @@ class PairedTest(NamedTuple):
     smallest: float | None
 
 
-def paired_tests(a: np.ndarray, b: np.ndarray, relation: np.ndarray, cluster: np.ndarray) -> dict[str, PairedTest]:
+def paired_tests(
+    a: np.ndarray, b: np.ndarray, relation: np.ndarray, cluster: np.ndarray
+) -> dict[str, PairedTest]:
     """Tests of the six relations and of All; a relation without records has none.
 
     The six are one family (Holm 1979); All is the one question that was asked beforehand, and stands alone.
@@ -59,12 +66,19 @@ def paired_tests(a: np.ndarray, b: np.ndarray, relation: np.ndarray, cluster: np
             seed k of the other.
         relation: str [N]. cluster: [N], the scene of each record.
     """
-    chosen = {name: np.ones(len(relation), bool) if name == "all" else relation == name for name in TESTED}
+    chosen = {
+        name: np.ones(len(relation), bool) if name == "all" else relation == name for name in TESTED
+    }
     chosen = {name: mask for name, mask in chosen.items() if mask.any()}
-    found = {name: sign_flip(a[:, mask], b[:, mask], cluster[mask]) for name, mask in chosen.items()}
+    found = {
+        name: sign_flip(a[:, mask], b[:, mask], cluster[mask]) for name, mask in chosen.items()
+    }
     family = [name for name in found if name != "all"]
     adjusted = {**found, **dict(zip(family, holm([found[name] for name in family]), strict=True))}
-    return {name: _test(a[:, mask], b[:, mask], found[name], adjusted[name]) for name, mask in chosen.items()}
+    return {
+        name: _test(a[:, mask], b[:, mask], found[name], adjusted[name])
+        for name, mask in chosen.items()
+    }
 
 
 def _test(a: np.ndarray, b: np.ndarray, p: float, adjusted: float) -> PairedTest:
@@ -134,5 +148,7 @@ def holm(p: Sequence[float]) -> list[float]:
     """
     order = np.argsort(p, kind="stable")
     corrected = np.empty(len(order))
-    corrected[order] = np.minimum(1, np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(order), 0, -1)))
+    corrected[order] = np.minimum(
+        1, np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(order), 0, -1))
+    )
     return corrected.tolist()

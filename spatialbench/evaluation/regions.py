@@ -27,10 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spatialbench.data.cache import progress
 from spatialbench.data.region_sets import CaptionSet, Regions, RegionSet, check_regions
 from spatialbench.data.regions import crops, with_surroundings
-from spatialbench.distillation import region_tokens
 from spatialbench.evaluation.dense import (
     STARTS,
     cluster_classes,
@@ -42,7 +40,9 @@ from spatialbench.evaluation.dense import (
     token_segments,
 )
 from spatialbench.evaluation.measures import VERSION, Measures
-from spatialbench.prompts import TextEncoder, caption_embeddings, class_embeddings
+from spatialbench.evaluation.prompts import TextEncoder, caption_embeddings, class_embeddings
+from spatialbench.methods.parts.distillation import region_tokens
+from spatialbench.utils.progress import progress
 
 TOPS = (1, 5)
 TOKENS = 128
@@ -53,7 +53,7 @@ Parts = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 class Encoder(TextEncoder, Protocol):
-    """What is measured; a ``spatialbench.method.Method`` is one."""
+    """What is measured; a ``spatialbench.methods.base.Method`` is one."""
 
     image_size: int
 
@@ -83,13 +83,19 @@ def measure(model: Encoder, regions: RegionSet) -> Measures:
         captions = regions.captions(model.image_size)
         if captions is not None:
             parts |= retrieval(model, captions)
-    return Measures.of([regions.scene(row) for row in range(len(regions))], parts, data_fingerprint(regions, captions))
+    return Measures.of(
+        [regions.scene(row) for row in range(len(regions))],
+        parts,
+        data_fingerprint(regions, captions),
+    )
 
 
 def data_fingerprint(regions: RegionSet, captions: CaptionSet | None) -> str:
     """Hash of pictures, regions, prompts and captions: rows that share it can be compared."""
     texts = [] if captions is None else list(captions.captions)
-    whole = repr((VERSION, regions.fingerprint, regions.size, regions.classes, regions.templates, texts))
+    whole = repr(
+        (VERSION, regions.fingerprint, regions.size, regions.classes, regions.templates, texts)
+    )
     return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
 
@@ -133,20 +139,31 @@ def _batches(regions: RegionSet) -> Iterable[tuple[range, list[Regions]]]:
         rows = range(start, min(start + _BATCH, len(regions)))
         batch = [regions[row] for row in rows]
         for row, item in zip(rows, batch, strict=True):
-            check_regions(item, regions.size, len(regions.classes), f"picture {row} of {regions.name}")
+            check_regions(
+                item, regions.size, len(regions.classes), f"picture {row} of {regions.name}"
+            )
         yield rows, batch
 
 
 def _objects(model: Encoder, batch: Sequence[Regions], things: Tensor) -> list[Tensor]:
     """e_i of (6), of the things of every picture: [n, D] each."""
     chosen = [things.cpu()[item.label] for item in batch]
-    boxes = [with_surroundings(item.boxes[thing], item.extent) for item, thing in zip(batch, chosen, strict=True)]
+    boxes = [
+        with_surroundings(item.boxes[thing], item.extent)
+        for item, thing in zip(batch, chosen, strict=True)
+    ]
     counts = [len(part) for part in boxes]
     image = torch.arange(len(batch)).repeat_interleave(torch.tensor(counts))
-    alone = crops(torch.stack([item.pixels for item in batch]), torch.cat(boxes), image, model.image_size)
+    alone = crops(
+        torch.stack([item.pixels for item in batch]), torch.cat(boxes), image, model.image_size
+    )
     if not len(alone):
         return [things.new_zeros(0)] * len(batch)
-    return list(torch.cat([model.image(part.to(model.device)) for part in alone.split(_CROPS)]).split(counts))
+    return list(
+        torch.cat([model.image(part.to(model.device)) for part in alone.split(_CROPS)]).split(
+            counts
+        )
+    )
 
 
 def _scores(
@@ -167,7 +184,11 @@ def _scores(
 
 
 def _count(
-    counts: dict[str, np.ndarray], row: int, scores: dict[str, tuple[Tensor, Tensor]], label: Tensor, classes: int
+    counts: dict[str, np.ndarray],
+    row: int,
+    scores: dict[str, tuple[Tensor, Tensor]],
+    label: Tensor,
+    classes: int,
 ) -> None:
     """Adds the hits and the regions of one picture by class."""
     for kind, (chosen, found) in scores.items():
@@ -190,7 +211,9 @@ def _clusters(kept: Sequence[tuple[Tensor, Tensor]], classes: int) -> tuple[np.n
     for start in range(STARTS):
         found = np.split(cluster_classes(tokens, labels, classes, start), ends)
         for row, (one, (_, own)) in enumerate(zip(found, kept, strict=True)):
-            above[row], below[row] = np.add((above[row], below[row]), overlap(one, own.numpy(), classes))
+            above[row], below[row] = np.add(
+                (above[row], below[row]), overlap(one, own.numpy(), classes)
+            )
     return above, below
 
 
@@ -201,11 +224,17 @@ def retrieval(model: Encoder, captions: CaptionSet) -> Parts:
     images = torch.cat([model.image(part.to(model.device)) for part in pixels.split(256)])
     scores = (images @ caption_embeddings(model, captions.captions).T).cpu()  # [M, C]
     truth = torch.from_numpy(captions.truth)
-    count, written = len(images), np.bincount(captions.image, minlength=len(images)).astype(np.float64)
+    count, written = (
+        len(images),
+        np.bincount(captions.image, minlength=len(images)).astype(np.float64),
+    )
     parts: Parts = {}
     for top in TOPS:
         pictures, sentences = found_true(scores, truth, top)
-        parts[f"image_r{top}"] = np.bincount(captions.image, pictures.double().numpy(), minlength=count), written
+        parts[f"image_r{top}"] = (
+            np.bincount(captions.image, pictures.double().numpy(), minlength=count),
+            written,
+        )
         parts[f"text_r{top}"] = sentences.double().numpy(), np.ones(count)
     return parts
 

@@ -14,7 +14,15 @@ import torch
 from torch import Tensor
 from torchmetrics import Metric
 
-from spatialbench.evaluation.scores import Count, Outcomes, Scores, check_numbers, check_rows, count, score
+from spatialbench.evaluation.scores import (
+    Count,
+    Outcomes,
+    Scores,
+    check_numbers,
+    check_rows,
+    count,
+    score,
+)
 
 __all__ = ["Count", "Outcomes", "PairOutcomes", "Scores", "count", "score"]
 
@@ -76,7 +84,9 @@ class PairOutcomes(Metric):
         Raises:
             SpatialbenchError: a record came twice, is missing, or has a score that is not a number.
         """
-        record, positive, negative = (_joined(state) for state in (self.record, self.positive, self.negative))
+        record, positive, negative = (
+            _joined(state) for state in (self.record, self.positive, self.negative)
+        )
         order = np.argsort(record, kind="stable")
         outcomes = Outcomes(record[order].astype(np.int64), positive[order], negative[order])
         check_rows(outcomes.record, self.expected)

@@ -35,11 +35,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spatialbench.backbones.towers import Mix, has_class_token, image_blocks, patch_size
-from spatialbench.errors import SpatialbenchError
+from spatialbench.models.towers import Mix, has_class_token, image_blocks, patch_size
+from spatialbench.utils.errors import SpatialbenchError
 
 Explained = Any
-"""A ``spatialbench.method.Method``: image, text, tokenize, connect, student."""
+"""A ``spatialbench.methods.base.Method``: image, text, tokenize, connect, student."""
 
 
 @dataclass
@@ -71,14 +71,20 @@ def relevance(model: Explained, pixels: Tensor, caption: str) -> Tensor:
         cosine = model.image(pixels.to(text.device)) @ text  # [B]
         outputs = [one.output for one in seen if one.output is not None]
         if len(outputs) != len(seen):
-            raise SpatialbenchError("the model's image does not run through the blocks of its student: no relevance")
+            raise SpatialbenchError(
+                "the model's image does not run through the blocks of its student: no relevance"
+            )
         gradients = torch.autograd.grad(cosine.sum(), outputs)
     rollout = None
     for one, gradient in zip(seen, gradients, strict=True):
         assert one.attention is not None
         assert one.values is not None
         step = _positive(one.attention, one.values, gradient)  # (1), [B, T, T]
-        rollout = torch.eye(step.shape[-1], device=step.device).expand_as(step) if rollout is None else rollout
+        rollout = (
+            torch.eye(step.shape[-1], device=step.device).expand_as(step)
+            if rollout is None
+            else rollout
+        )
         rollout = rollout + step @ rollout  # (2)
     assert rollout is not None, "a tower has blocks"
     return _read(model, rollout, pixels)
@@ -102,7 +108,9 @@ def attention(model: Explained, pixels: Tensor) -> Tensor:
     rollout = None
     for one in seen:
         if one.attention is None:
-            raise SpatialbenchError("the model's image does not run through the blocks of its student: no attention")
+            raise SpatialbenchError(
+                "the model's image does not run through the blocks of its student: no attention"
+            )
         step = one.attention.float().mean(1)
         unit = torch.eye(step.shape[-1], device=step.device)
         rollout = (step + unit) / 2 @ (unit if rollout is None else rollout)  # (4)
@@ -114,7 +122,9 @@ def _read(model: Explained, rollout: Tensor, pixels: Tensor) -> Tensor:
     """(3), [B, h, w]."""
     found = _patches(model.student, rollout)
     if not found.isfinite().all():
-        raise SpatialbenchError("the map is not finite; the training diverged or the weights are damaged")
+        raise SpatialbenchError(
+            "the map is not finite; the training diverged or the weights are damaged"
+        )
     height, width = patch_size(model.student)
     grid = pixels.shape[-2] // height, pixels.shape[-1] // width
     return found.unflatten(1, grid).float().cpu()

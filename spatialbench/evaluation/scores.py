@@ -14,8 +14,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spatialbench.errors import SpatialbenchError
-from spatialbench.relations import RELATIONS
+from spatialbench.data.relations import RELATIONS
+from spatialbench.utils.errors import SpatialbenchError
 
 
 class Outcomes(NamedTuple):
@@ -53,7 +53,9 @@ def check_rows(record: np.ndarray, expected: int | None) -> None:
         return
     strange = record[(record < 0) | (record >= expected)]
     if len(strange):
-        raise SpatialbenchError(f"record {strange[0]} was scored but the set has only {expected} records")
+        raise SpatialbenchError(
+            f"record {strange[0]} was scored but the set has only {expected} records"
+        )
     if len(record) != expected:
         missing = np.setdiff1d(np.arange(expected), record)
         raise SpatialbenchError(
@@ -103,7 +105,9 @@ class Scores:
     @property
     def total(self) -> Count:
         counts = self.relations.values()
-        return Count(sum(c.n for c in counts), sum(c.correct for c in counts), sum(c.ties for c in counts))
+        return Count(
+            sum(c.n for c in counts), sum(c.correct for c in counts), sum(c.ties for c in counts)
+        )
 
     @property
     def micro(self) -> float:

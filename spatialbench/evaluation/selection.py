@@ -28,19 +28,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spatialbench.backbones.visual_tokens import Tokens
-from spatialbench.data.cache import progress
 from spatialbench.data.selection_sets import PicturePairs, fingerprint
-from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.measures import SELECTION_VERSION, Measures
-from spatialbench.prompts import TextEncoder, caption_embeddings
-from spatialbench.token_selection import Scorer, score_vector
+from spatialbench.evaluation.prompts import TextEncoder, caption_embeddings
+from spatialbench.models.token_selection import Scorer, score_vector
+from spatialbench.models.visual_tokens import Tokens
+from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.progress import progress
 
 _BATCH = 32  # pairs
 
 
 class Encoder(TextEncoder, Protocol):
-    """What is measured; a ``spatialbench.method.Method`` is one."""
+    """What is measured; a ``spatialbench.methods.base.Method`` is one."""
 
     image_size: int
 
@@ -67,7 +67,10 @@ def measure(model: Encoder, pairs: PicturePairs) -> Measures:
     """
     captions = [caption for pair in pairs.captions for caption in pair]
     right: dict[str, list[np.ndarray]] = {name: [] for name in SCORERS}
-    with torch.autocast(model.device.type, enabled=False), progress("image selection", len(pairs), "pairs") as advance:
+    with (
+        torch.autocast(model.device.type, enabled=False),
+        progress("image selection", len(pairs), "pairs") as advance,
+    ):
         texts = caption_embeddings(model, captions).unflatten(0, (len(pairs), 2))
         for start in range(0, len(pairs), _BATCH):
             part = np.array(pairs.images[start : start + _BATCH])  # [b, 2, s, s, 3]
@@ -77,11 +80,15 @@ def measure(model: Encoder, pairs: PicturePairs) -> Measures:
                 images = score_vector(tokens, scorer).unflatten(0, (len(part), 2))  # (4), (5)
                 scores = texts[start : start + _BATCH] @ images.mT  # (1), [b, 2, 2]
                 if not scores.isfinite().all():
-                    raise SpatialbenchError("image selection: a score is not a finite number; the training diverged")
+                    raise SpatialbenchError(
+                        "image selection: a score is not a finite number; the training diverged"
+                    )
                 right[name].append(both_right(scores.cpu().numpy()))
             advance(len(part))
     groups = np.eye(len(pairs.patterns))[pairs.pattern]  # [M, P]
-    ratios = {name: (groups * np.concatenate(found)[:, None], groups) for name, found in right.items()}
+    ratios = {
+        name: (groups * np.concatenate(found)[:, None], groups) for name, found in right.items()
+    }
     data = fingerprint(SELECTION_VERSION, pairs.data)
     return Measures.of(list(pairs.scenes), ratios, data, labels=pairs.patterns)
 

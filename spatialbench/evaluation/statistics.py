@@ -17,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import optimize, stats
 
-from spatialbench.relations import RELATIONS
+from spatialbench.data.relations import RELATIONS
 
 COLUMNS: tuple[str, ...] = (*RELATIONS, "all", "macro")
 """The columns of every table: the relations, All (micro) and the macro average."""
@@ -69,9 +69,13 @@ def _sums(margins: np.ndarray, relation: np.ndarray, cluster: np.ndarray, cluste
     code = np.array([RELATIONS.index(name) for name in relation.tolist()], dtype=np.int64)
     cell = cluster * len(RELATIONS) + code
     size = clusters * len(RELATIONS)
-    points = np.stack([np.bincount(cell, row, minlength=size) for row in correctness(margins)], axis=-1)
+    points = np.stack(
+        [np.bincount(cell, row, minlength=size) for row in correctness(margins)], axis=-1
+    )
     counts = np.bincount(cell, minlength=size).astype(np.float64)
-    return _Sums(points.reshape(clusters, len(RELATIONS), -1), counts.reshape(clusters, len(RELATIONS)))
+    return _Sums(
+        points.reshape(clusters, len(RELATIONS), -1), counts.reshape(clusters, len(RELATIONS))
+    )
 
 
 def _columns(sums: _Sums, weights: np.ndarray, seeds: np.ndarray | None = None) -> np.ndarray:
@@ -83,7 +87,9 @@ def _columns(sums: _Sums, weights: np.ndarray, seeds: np.ndarray | None = None) 
         seeds: float [B, S], how often each seed was drawn; None: each once.
     """
     clusters, relations, count = sums.points.shape
-    points = (weights @ sums.points.reshape(clusters, -1)).reshape(-1, relations, count)  # [B, R, S]
+    points = (weights @ sums.points.reshape(clusters, -1)).reshape(
+        -1, relations, count
+    )  # [B, R, S]
     counts = weights @ sums.counts  # [B, R]
     drawn = np.ones((len(weights), count)) if seeds is None else seeds
     right = np.einsum("brs,bs->br", points, drawn) / count
@@ -102,9 +108,13 @@ def draws(seed: tuple[int, ...], size: int, resamples: int) -> np.ndarray:
 
     From raw PCG64 words, whose stream numpy never changes (NEP 19); a table comes out the same with every version.
     """
-    words = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(resamples * size) % np.uint64(size)
+    words = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(resamples * size) % np.uint64(
+        size
+    )
     cells = words.astype(np.int64) + size * np.repeat(np.arange(resamples), size)
-    found = np.bincount(cells, minlength=size * resamples).reshape(resamples, size).astype(np.float64)
+    found = (
+        np.bincount(cells, minlength=size * resamples).reshape(resamples, size).astype(np.float64)
+    )
     found.flags.writeable = False
     return found
 
@@ -149,7 +159,11 @@ class Resampler:
     """
 
     def __init__(
-        self, relation: np.ndarray, cluster: np.ndarray, resamples: int = RESAMPLES, seed: int = BOOTSTRAP_SEED
+        self,
+        relation: np.ndarray,
+        cluster: np.ndarray,
+        resamples: int = RESAMPLES,
+        seed: int = BOOTSTRAP_SEED,
     ) -> None:
         names, self.codes = np.unique(cluster, return_inverse=True)
         self.relation, self.clusters, self.seed = relation, len(names), seed
@@ -164,7 +178,11 @@ class Resampler:
         """
         margins = np.atleast_2d(margins)
         sums = _sums(margins, self.relation, self.codes, self.clusters)
-        seeds = draws((self.seed, 1, row), len(margins), len(self.weights)) if len(margins) > 1 else None
+        seeds = (
+            draws((self.seed, 1, row), len(margins), len(self.weights))
+            if len(margins) > 1
+            else None
+        )
         return _columns(sums, self.weights, seeds)
 
     def difference(
@@ -173,7 +191,9 @@ class Resampler:
         """Row ``a`` minus row ``b``, margins float [S_a, N] and [S_b, N]; ``rows``: their numbers in ``columns``."""
         first, second = accuracy(a, self.relation), accuracy(b, self.relation)
         gain = {name: first[name] - second[name] for name in COLUMNS}
-        return Difference(gain, intervals(self.columns(a, rows[0]) - self.columns(b, rows[1]), level))
+        return Difference(
+            gain, intervals(self.columns(a, rows[0]) - self.columns(b, rows[1]), level)
+        )
 
 
 def intervals(values: np.ndarray, level: float = LEVEL) -> dict[str, Interval | None]:
@@ -225,7 +245,9 @@ def paired_difference(
         relation, cluster, resamples, seed, level: as in ``bootstrap``.
     """
     if np.shape(a)[-1] != np.shape(b)[-1]:
-        raise ValueError(f"rows of {np.shape(a)[-1]} and {np.shape(b)[-1]} records cannot be compared one by one")
+        raise ValueError(
+            f"rows of {np.shape(a)[-1]} and {np.shape(b)[-1]} records cannot be compared one by one"
+        )
     return Resampler(relation, cluster, resamples, seed).difference(a, b, level=level)
 
 
@@ -267,13 +289,17 @@ def mcnemar_power(n: int, discordance: float, gain: float, alpha: float = 0.05) 
     share = stats.binom.pmf(k, n, discordance)
     k, share = k[share > 1e-12], share[share > 1e-12]
     bound = stats.binom.ppf(alpha / 2, k, 0.5)
-    bound = np.where(2 * stats.binom.cdf(bound, k, 0.5) <= alpha, bound, bound - 1)  # reject at losses or wins <= bound
+    bound = np.where(
+        2 * stats.binom.cdf(bound, k, 0.5) <= alpha, bound, bound - 1
+    )  # reject at losses or wins <= bound
     q = (discordance + gain) / (2 * discordance)
     reject = stats.binom.cdf(bound, k, 1 - q) + stats.binom.cdf(bound, k, q)
     return float((share * reject).sum())
 
 
-def smallest_detectable_gain(n: int, discordance: float, power: float = 0.8, alpha: float = 0.05) -> float | None:
+def smallest_detectable_gain(
+    n: int, discordance: float, power: float = 0.8, alpha: float = 0.05
+) -> float | None:
     """Smallest true gain, in percentage points, that the exact McNemar test finds with the wanted power.
 
     None when no gain is found with that power: too few records. Records of one scene are correlated, so the true
@@ -281,7 +307,9 @@ def smallest_detectable_gain(n: int, discordance: float, power: float = 0.8, alp
     """
     if mcnemar_power(n, discordance, discordance, alpha) < power:
         return None
-    root = optimize.brentq(lambda gain: mcnemar_power(n, discordance, gain, alpha) - power, 0, discordance, xtol=1e-6)
+    root = optimize.brentq(
+        lambda gain: mcnemar_power(n, discordance, gain, alpha) - power, 0, discordance, xtol=1e-6
+    )
     return 100 * float(root)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from spatialbench.method import Batch, Method
+from spatialbench.methods.base import Batch, Method
 
 
 class Clip(Method):

@@ -34,16 +34,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spatialbench.backbones.diffusion import Diffusion, load_diffusion
-from spatialbench.backbones.visual_tokens import Tokens, visual_tokens
 from spatialbench.data.pictures import PictureBatch, PictureDataset, pictures_of, resized
 from spatialbench.data.region_batches import generator
-from spatialbench.errors import SpatialbenchError
-from spatialbench.finetuning import adamw, sgd
-from spatialbench.latents import Latents
-from spatialbench.method import DEFAULTS, FineTuning, Method
-from spatialbench.reconstructions import NAME, PICTURES, SEED, denoised_panels, draw
-from spatialbench.token_selection import TokenSelector
+from spatialbench.methods.base import DEFAULTS, FineTuning, Method
+from spatialbench.methods.parts.finetuning import adamw, sgd
+from spatialbench.methods.parts.reconstructions import NAME, PICTURES, SEED, denoised_panels, draw
+from spatialbench.models.diffusion import Diffusion, load_diffusion
+from spatialbench.models.latents import Latents
+from spatialbench.models.token_selection import TokenSelector
+from spatialbench.models.visual_tokens import Tokens, visual_tokens
+from spatialbench.utils.errors import SpatialbenchError
 
 Offset = Literal["mean", "aligned"]
 Optimizer = Literal["sgd", "adamw"]
@@ -103,28 +103,57 @@ class Diva(Method):
         if isinstance(tokens, Mapping):  # out of the hyper-parameters of a checkpoint
             tokens = TokenSelector(**tokens)
         self.tokens = tokens or TokenSelector()
-        self.weights = [0.5, 0.5] if inner_weights is None else [float(weight) for weight in inner_weights]
-        self.offset, self.antialias, self.optimizer, self.momentum = offset, antialias, optimizer, momentum
-        own = {"tokens": asdict(self.tokens), "inner_weights": self.weights, "offset": offset, "antialias": antialias}
-        loading = {"dtype": dtype, "hashes": hashes, "checkpointing": checkpointing, "legacy_range": legacy_range}
+        self.weights = (
+            [0.5, 0.5] if inner_weights is None else [float(weight) for weight in inner_weights]
+        )
+        self.offset, self.antialias, self.optimizer, self.momentum = (
+            offset,
+            antialias,
+            optimizer,
+            momentum,
+        )
+        own = {
+            "tokens": asdict(self.tokens),
+            "inner_weights": self.weights,
+            "offset": offset,
+            "antialias": antialias,
+        }
+        loading = {
+            "dtype": dtype,
+            "hashes": hashes,
+            "checkpointing": checkpointing,
+            "legacy_range": legacy_range,
+        }
         self.save_hyperparameters({"diffusion": diffusion, "cache": cache, **loading, **own})
         self.save_hyperparameters({"optimizer": optimizer, "momentum": momentum, "lr": lr})
         for name, value, known in (("offset", offset, Offset), ("optimizer", optimizer, Optimizer)):
             if value not in get_args(known):
                 raise SpatialbenchError(f"{name} is {value!r}; one of {', '.join(get_args(known))}")
-        if not self.weights or not all(weight > 0 and math.isfinite(weight) for weight in self.weights):
-            raise SpatialbenchError(f"inner_weights is {self.weights}; give one number above 0 for each inner step")
+        if not self.weights or not all(
+            weight > 0 and math.isfinite(weight) for weight in self.weights
+        ):
+            raise SpatialbenchError(
+                f"inner_weights is {self.weights}; give one number above 0 for each inner step"
+            )
         if not 0 <= momentum < 1 or not (lr is None or lr >= 0):
-            raise SpatialbenchError(f"momentum {momentum} must be in [0, 1), lr {lr} 0 or more, or null")
-        self.rates = self.finetuning if lr is None else replace(self.finetuning, lr=lr, connection_lr=lr)
+            raise SpatialbenchError(
+                f"momentum {momentum} must be in [0, 1), lr {lr} 0 or more, or null"
+            )
+        self.rates = (
+            self.finetuning if lr is None else replace(self.finetuning, lr=lr, connection_lr=lr)
+        )
         for name, parameter in self.student.named_parameters():
             if not name.startswith("visual."):
                 parameter.requires_grad_(False)
         self._loading: dict[str, Any] = {"spec": diffusion, **loading}
         self._cache = cache
         self.diffusion: Diffusion | None = None  # there while training only
-        self.visual_proj: nn.Linear | None = None  # P; trained, and in the checkpoint of this page alone
-        self._start: list[Any] = []  # the image tower that training started from; no part of what is trained
+        self.visual_proj: nn.Linear | None = (
+            None  # P; trained, and in the checkpoint of this page alone
+        )
+        self._start: list[
+            Any
+        ] = []  # the image tower that training started from; no part of what is trained
 
     # ---------------------------------------------------------------------------------------- the frozen side
     def setup(self, stage: str) -> None:
@@ -147,15 +176,24 @@ class Diva(Method):
                 f"{length}: set tokens.mode random with tokens.count {positions - 1}, or offset mean"
             )
         self.visual_proj = _linear(self.student.visual.output_dim, diffusion.width)
-        self._start = [SimpleNamespace(visual=copy.deepcopy(self.student.visual).eval().requires_grad_(False))]
+        self._start = [
+            SimpleNamespace(visual=copy.deepcopy(self.student.visual).eval().requires_grad_(False))
+        ]
         self.latents = Latents(diffusion, cache=False)
 
     def on_fit_start(self) -> None:
         pictures = pictures_of(self.trainer)
         self._start[0].visual.to(self.device)
-        self.prepare(pictures, first=self.trainer.is_global_zero, wait=self.trainer.strategy.barrier)
+        self.prepare(
+            pictures, first=self.trainer.is_global_zero, wait=self.trainer.strategy.barrier
+        )
 
-    def prepare(self, pictures: PictureDataset, first: bool = True, wait: Callable[[], object] = lambda: None) -> None:
+    def prepare(
+        self,
+        pictures: PictureDataset,
+        first: bool = True,
+        wait: Callable[[], object] = lambda: None,
+    ) -> None:
         """Computes the latents once where a picture is always the same.
 
         Args:
@@ -180,7 +218,9 @@ class Diva(Method):
     def on_fit_end(self) -> None:
         """Leaves the picture of what was learned; the diffusion model is gone, what is left is a CLIP and P."""
         if self.trainer.is_global_zero:
-            self.to(self.trainer.strategy.root_device)  # Lightning has it back on the CPU by now, but not the start
+            self.to(
+                self.trainer.strategy.root_device
+            )  # Lightning has it back on the CPU by now, but not the start
             self.draw(pictures_of(self.trainer), Path(self.trainer.default_root_dir) / NAME)
         self.diffusion, self._start = None, []
         del self.latents
@@ -244,7 +284,9 @@ class Diva(Method):
         pictures uint8 [B, 3, G, G] with those of the start, in float32."""
         start = self._start[0]
         pairs = zip(self.student.visual.parameters(), start.visual.parameters(), strict=True)
-        distance = torch.stack([(now - before).square().sum() for now, before in pairs]).sum().sqrt()
+        distance = (
+            torch.stack([(now - before).square().sum() for now, before in pairs]).sum().sqrt()
+        )
         with torch.autocast(self.device.type, enabled=False):
             now, before = (self.tokens_of(pixels, model).cls for model in (None, start))
         return distance, F.cosine_similarity(now, before, dim=-1).mean()
@@ -255,19 +297,26 @@ class Diva(Method):
         """Draws what one step of denoising makes of noised pictures: with the prompt alone, with tokens of the tower
         that training started from, and of the trained one, through the same P."""
         assert self.diffusion is not None
-        pixels = torch.stack([pictures.whole(row) for row in range(min(PICTURES, len(pictures)))]).to(self.device)
+        pixels = torch.stack(
+            [pictures.whole(row) for row in range(min(PICTURES, len(pictures)))]
+        ).to(self.device)
         contexts = {"prompt only": self.diffusion.context.expand(len(pixels), -1, -1)}
         with torch.autocast(self.device.type, enabled=False):
             for title, model in (("before", self._start[0]), ("after", None)):
                 rng = torch.Generator().manual_seed(SEED)
                 contexts[title] = self.context(self.tokens_of(pixels, model), rng)
-            draw(denoised_panels(self.diffusion, pixels, self.diffusion.latents(pixels), contexts), path)
+            draw(
+                denoised_panels(self.diffusion, pixels, self.diffusion.latents(pixels), contexts),
+                path,
+            )
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """As ``Method``; P is of use to training only."""
         if self.visual_proj is None:
             state = checkpoint["state_dict"].items()
-            checkpoint["state_dict"] = {name: value for name, value in state if not name.startswith("visual_proj.")}
+            checkpoint["state_dict"] = {
+                name: value for name, value in state if not name.startswith("visual_proj.")
+            }
         super().on_load_checkpoint(checkpoint)
 
 

@@ -33,16 +33,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spatialbench.backbones.autoencoder import Autoencoder, load_autoencoder
-from spatialbench.backbones.denoiser import Denoiser, architecture
-from spatialbench.backbones.lora import Adapters, LoraSettings
-from spatialbench.backbones.towers import encode_image
 from spatialbench.data.pictures import PictureBatch, PictureDataset, pictures_of, resized
 from spatialbench.data.region_batches import generator
-from spatialbench.errors import SpatialbenchError
-from spatialbench.flow import between, flow_loss, times
-from spatialbench.method import DEFAULTS, FineTuning, Method
-from spatialbench.reconstructions import NAME, PICTURES, draw, flow_panels
+from spatialbench.methods.base import DEFAULTS, FineTuning, Method
+from spatialbench.methods.parts.flow import between, flow_loss, times
+from spatialbench.methods.parts.reconstructions import NAME, PICTURES, draw, flow_panels
+from spatialbench.models.autoencoder import Autoencoder, load_autoencoder
+from spatialbench.models.denoiser import Denoiser, architecture
+from spatialbench.models.lora import Adapters, LoraSettings
+from spatialbench.models.towers import encode_image
+from spatialbench.utils.errors import SpatialbenchError
 
 Stage = Literal["denoiser", "clip"]
 _TRAINED = "trained"
@@ -98,16 +98,27 @@ class GenHancer(Method):
         if isinstance(lora, Mapping):  # out of the hyper-parameters of a checkpoint
             lora = LoraSettings(**lora)
         self.lora = lora or LoraSettings()
-        self.save_hyperparameters({"stage": stage, "diffusion": diffusion, "dtype": dtype, "hashes": hashes})
-        self.save_hyperparameters({"denoiser": denoiser, "checkpointing": checkpointing, "guidance": guidance})
-        self.save_hyperparameters({"time_scale": time_scale, "posterior": posterior, "lora": asdict(self.lora)})
+        self.save_hyperparameters(
+            {"stage": stage, "diffusion": diffusion, "dtype": dtype, "hashes": hashes}
+        )
+        self.save_hyperparameters(
+            {"denoiser": denoiser, "checkpointing": checkpointing, "guidance": guidance}
+        )
+        self.save_hyperparameters(
+            {"time_scale": time_scale, "posterior": posterior, "lora": asdict(self.lora)}
+        )
         self.save_hyperparameters({"train_denoiser": train_denoiser})
         if stage not in get_args(Stage):
             raise SpatialbenchError(f"stage is {stage!r}; one of {', '.join(get_args(Stage))}")
         if not time_scale > 0:
             raise SpatialbenchError(f"time_scale is {time_scale}; it must be more than 0")
         architecture(denoiser)
-        self.stage, self.time_scale, self.posterior, self.train_denoiser = stage, time_scale, posterior, train_denoiser
+        self.stage, self.time_scale, self.posterior, self.train_denoiser = (
+            stage,
+            time_scale,
+            posterior,
+            train_denoiser,
+        )
         self._preset: dict[str, Any] = {"preset": denoiser, "guidance": guidance}
         self._checkpointing = checkpointing
         self._loading: dict[str, Any] = {"spec": diffusion, "dtype": dtype, "hashes": hashes}
@@ -116,7 +127,9 @@ class GenHancer(Method):
         self.denoiser: Denoiser | None = None  # F and P; in the checkpoint of stage denoiser alone
         self._adapters: Adapters | None = None
         self._before: dict[str, Tensor] = {}  # F and P of the first stage
-        self._start: list[Any] = []  # what training started from, for the picture; no part of what is trained
+        self._start: list[
+            Any
+        ] = []  # what training started from, for the picture; no part of what is trained
 
     # ---------------------------------------------------------------------------------------- the two stages
     def start_from(self, weights: Mapping[str, Tensor], label: str) -> None:
@@ -127,7 +140,11 @@ class GenHancer(Method):
         """
         super().start_from(weights, label)
         prefix = "denoiser."
-        self._before = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+        self._before = {
+            name.removeprefix(prefix): value
+            for name, value in weights.items()
+            if name.startswith(prefix)
+        }
         if self.stage == "clip" and not self._before:
             raise SpatialbenchError(
                 f"stage clip learns from a denoiser, and {label} has none: init_from a page with stage denoiser"
@@ -152,7 +169,9 @@ class GenHancer(Method):
         if self.stage == "denoiser":
             return
         if not self._before:
-            raise SpatialbenchError("stage clip learns from a denoiser: the page needs init_from, of stage denoiser")
+            raise SpatialbenchError(
+                "stage clip learns from a denoiser: the page needs init_from, of stage denoiser"
+            )
         try:
             self.denoiser.load_state_dict(self._before)
         except RuntimeError as error:
@@ -167,7 +186,9 @@ class GenHancer(Method):
     def _random_denoiser(self, channels: int) -> Denoiser:
         """F and P as they begin: of the seed alone, whatever was drawn before."""
         with _seeded(self._seed):
-            return Denoiser(**self._preset, channels=channels, condition=int(self.student.visual.output_dim))
+            return Denoiser(
+                **self._preset, channels=channels, condition=int(self.student.visual.output_dim)
+            )
 
     def on_fit_start(self) -> None:
         pictures_of(self.trainer)
@@ -178,7 +199,9 @@ class GenHancer(Method):
         """Leaves the picture of what was learned; the autoencoder is gone, the adapters are merged, and of stage
         ``clip`` a CLIP is left."""
         if self.trainer.is_global_zero:
-            self.to(self.trainer.strategy.root_device)  # Lightning has it back on the CPU by now, but not the start
+            self.to(
+                self.trainer.strategy.root_device
+            )  # Lightning has it back on the CPU by now, but not the start
             self.draw(pictures_of(self.trainer), Path(self.trainer.default_root_dir) / NAME)
         self.finish_stage()
 
@@ -229,7 +252,11 @@ class GenHancer(Method):
     def _log_drift(self, x: Tensor) -> None:
         """How far the image tower has moved, in the steps of which the trainer writes a line."""
         trainer = getattr(self, "_trainer", None)
-        if self._adapters is None or trainer is None or (trainer.global_step + 1) % trainer.log_every_n_steps:
+        if (
+            self._adapters is None
+            or trainer is None
+            or (trainer.global_step + 1) % trainer.log_every_n_steps
+        ):
             return
         self.log("drift/weights", self._adapters.drift(), batch_size=len(x))
         self.log("drift/cosine", self.drift(x), batch_size=len(x))
@@ -249,7 +276,9 @@ class GenHancer(Method):
         weights and with the trained ones, in stage ``clip`` with the embedding before and after."""
         assert self.autoencoder is not None, "setup makes both"
         assert self.denoiser is not None
-        pixels = torch.stack([pictures.whole(row) for row in range(min(PICTURES, len(pictures)))]).to(self.device)
+        pixels = torch.stack(
+            [pictures.whole(row) for row in range(min(PICTURES, len(pictures)))]
+        ).to(self.device)
         x = resized(pixels, self.image_size)
         with torch.autocast(self.device.type, enabled=False):
             c, z = self.condition(x), self.autoencoder.encode(x)
@@ -257,15 +286,30 @@ class GenHancer(Method):
                 before = (self._random_denoiser(z.shape[1]).to(self.device), c)
             else:
                 before = (self.denoiser, encode_image(self._start[0], self._normalised(x)))
-            draw(flow_panels(self.autoencoder, x, z, {"before": before, "after": (self.denoiser, c)}), path)
+            draw(
+                flow_panels(
+                    self.autoencoder, x, z, {"before": before, "after": (self.denoiser, c)}
+                ),
+                path,
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """As ``Method``; in the middle of stage ``clip`` the state is a CLIP's, as at its end, and what learns beside
         it."""
         if self._adapters is not None:
-            learned = {name: value.detach() for name, value in self.named_parameters() if value.requires_grad}
-            visual = {f"student.visual.{name}": value for name, value in self._adapters.merged().items()}
-            rest = {name: value for name, value in checkpoint["state_dict"].items() if _of_the_text_side(name)}
+            learned = {
+                name: value.detach()
+                for name, value in self.named_parameters()
+                if value.requires_grad
+            }
+            visual = {
+                f"student.visual.{name}": value for name, value in self._adapters.merged().items()
+            }
+            rest = {
+                name: value
+                for name, value in checkpoint["state_dict"].items()
+                if _of_the_text_side(name)
+            }
             checkpoint["state_dict"], checkpoint[_TRAINED] = {**visual, **rest}, learned
         super().on_save_checkpoint(checkpoint)
 
@@ -283,7 +327,9 @@ class GenHancer(Method):
                 )
             state = {**self.state_dict(), **checkpoint[_TRAINED]}
         elif self.denoiser is None:
-            state = {name: value for name, value in state.items() if not name.startswith("denoiser.")}
+            state = {
+                name: value for name, value in state.items() if not name.startswith("denoiser.")
+            }
         checkpoint["state_dict"] = state
         super().on_load_checkpoint(checkpoint)
 
@@ -295,6 +341,8 @@ def _of_the_text_side(name: str) -> bool:
 @contextmanager
 def _seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
     """The global generators begin at ``seed``, and are afterwards where they were."""
-    with torch.random.fork_rng(devices=[device] if device is not None and device.type == "cuda" else []):
+    with torch.random.fork_rng(
+        devices=[device] if device is not None and device.type == "cuda" else []
+    ):
         torch.manual_seed(seed)
         yield

@@ -34,17 +34,17 @@ from torch import Tensor
 
 from spatialbench.data.region_batches import RegionBatch, RegionDataset, generator, regions_of
 from spatialbench.data.regions import crops as cut_out
-from spatialbench.distillation import (
+from spatialbench.evaluation.prompts import class_embeddings
+from spatialbench.methods.base import DEFAULTS, FineTuning, Method
+from spatialbench.methods.parts.distillation import (
     Normaliser,
     crop_cosine,
     region_text,
     region_tokens,
     spatial_correlation,
 )
-from spatialbench.errors import SpatialbenchError
-from spatialbench.method import DEFAULTS, FineTuning, Method
-from spatialbench.prompts import class_embeddings
-from spatialbench.teacher import Teacher, refiner_blocks
+from spatialbench.methods.parts.teacher import Teacher, refiner_blocks
+from spatialbench.utils.errors import SpatialbenchError
 
 Language = Literal["image", "text", "none"]
 CorrelationTeacher = Literal["none", "clip", "refiner"]
@@ -81,9 +81,15 @@ class CorrelationSettings:
     diagonal: bool = True
 
     def __post_init__(self) -> None:
-        for name, known in (("teacher", CorrelationTeacher), ("boxes", Boxes), ("normaliser", Normaliser)):
+        for name, known in (
+            ("teacher", CorrelationTeacher),
+            ("boxes", Boxes),
+            ("normaliser", Normaliser),
+        ):
             if getattr(self, name) not in get_args(known):
-                raise SpatialbenchError(f"scd.{name} is {getattr(self, name)!r}; one of {', '.join(get_args(known))}")
+                raise SpatialbenchError(
+                    f"scd.{name} is {getattr(self, name)!r}; one of {', '.join(get_args(known))}"
+                )
         if not self.weight >= 0 or not self.temperature > 0 or self.size < 2:
             raise SpatialbenchError(
                 f"scd.weight {self.weight} must be 0 or more, scd.temperature {self.temperature} more than 0, "
@@ -126,19 +132,27 @@ class RegionDistillation(Method):
         self.save_hyperparameters({"language": language, "scd": asdict(self.scd)})
         self.save_hyperparameters({"classes": classes, "last_blocks": last_blocks})
         if language not in get_args(Language):
-            raise SpatialbenchError(f"language is {language!r}; one of {', '.join(get_args(Language))}")
+            raise SpatialbenchError(
+                f"language is {language!r}; one of {', '.join(get_args(Language))}"
+            )
         if language == "none" and (self.scd.teacher == "none" or self.scd.weight == 0):
-            raise SpatialbenchError("language none and scd.teacher none leave nothing to learn; set one of them")
+            raise SpatialbenchError(
+                "language none and scd.teacher none leave nothing to learn; set one of them"
+            )
         if classes < 1:
             raise SpatialbenchError(f"classes is {classes}; it must be 1 or more")
         self.language, self.classes = language, classes
         blocks = self.student.visual.transformer.resblocks
         if last_blocks is not None and not 1 <= last_blocks <= len(blocks):
-            raise SpatialbenchError(f"last_blocks is {last_blocks}; the image tower has {len(blocks)}")
+            raise SpatialbenchError(
+                f"last_blocks is {last_blocks}; the image tower has {len(blocks)}"
+            )
         self.student.requires_grad_(False)
         blocks[-(last_blocks or len(blocks)) :].requires_grad_(True)
         self.teacher: Teacher | None = None  # there while training only
-        self._refiner: dict[str, Tensor] = {}  # weights, and no module: it is no part of what is trained
+        self._refiner: dict[
+            str, Tensor
+        ] = {}  # weights, and no module: it is no part of what is trained
         self._texts: Tensor
 
     # ---------------------------------------------------------------------------------------- the frozen side
@@ -151,7 +165,11 @@ class RegionDistillation(Method):
         super().start_from(weights, label)
         if self.scd.teacher != "refiner":
             return
-        found = {name.removeprefix("refiner."): value for name, value in weights.items() if name.startswith("refiner.")}
+        found = {
+            name.removeprefix("refiner."): value
+            for name, value in weights.items()
+            if name.startswith("refiner.")
+        }
         if not found:
             raise SpatialbenchError(
                 f"scd.teacher is refiner, but {label} has no Refiner: init_from a page that makes one"
@@ -165,17 +183,25 @@ class RegionDistillation(Method):
         refiner = None
         if self.scd.teacher == "refiner":
             if not self._refiner:
-                raise SpatialbenchError("scd.teacher is refiner: the page needs init_from, a page that makes a Refiner")
-            refiner = refiner_blocks(self.student, len({name.split(".")[0] for name in self._refiner}))
+                raise SpatialbenchError(
+                    "scd.teacher is refiner: the page needs init_from, a page that makes a Refiner"
+                )
+            refiner = refiner_blocks(
+                self.student, len({name.split(".")[0] for name in self._refiner})
+            )
             refiner.load_state_dict(self._refiner)
         if self.language == "image" or self.scd.teacher != "none":
             self.teacher = Teacher(self.student, self.mean, self.std, refiner)
 
     def on_fit_start(self) -> None:
-        regions = regions_of(self.trainer, wide=self.scd.teacher != "none" and self.scd.boxes != "regions")
+        regions = regions_of(
+            self.trainer, wide=self.scd.teacher != "none" and self.scd.boxes != "regions"
+        )
         self.prepare(regions, first=self.trainer.is_global_zero, wait=self.trainer.strategy.barrier)
 
-    def prepare(self, regions: RegionDataset, first: bool = True, wait: Callable[[], object] = lambda: None) -> None:
+    def prepare(
+        self, regions: RegionDataset, first: bool = True, wait: Callable[[], object] = lambda: None
+    ) -> None:
         """Computes once what is frozen and recurs: the classes' embeddings, and those of crops that are fixed.
 
         Args:
@@ -184,7 +210,9 @@ class RegionDistillation(Method):
         """
         if self.language == "text":
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                self._texts = class_embeddings(self, regions.regions.classes, regions.regions.templates)
+                self._texts = class_embeddings(
+                    self, regions.regions.classes, regions.regions.templates
+                )
         if self.language == "image" and regions.sampling.fixed:
             assert self.teacher is not None, "setup makes the teacher"
             if first:
@@ -210,7 +238,12 @@ class RegionDistillation(Method):
             boxes, image = self._correlated(batch)
             tokens = region_tokens(dense, boxes, image, self.scd.size)  # (4)
             wanted = region_tokens(self.teacher.dense(batch["pixels"]), boxes, image, self.scd.size)
-            options = (self.scd.temperature, self.scd.normaliser, self.scd.stop_gradient, self.scd.diagonal)
+            options = (
+                self.scd.temperature,
+                self.scd.normaliser,
+                self.scd.stop_gradient,
+                self.scd.diagonal,
+            )
             found = spatial_correlation(tokens, wanted, *options)  # (5)
             self.log("train/scd", found.loss.detach(), batch_size=len(boxes))
             self.log("train/scd_kl", found.divergence, batch_size=len(boxes))
@@ -254,12 +287,17 @@ class RegionDistillation(Method):
         absent = torch.ones(len(self._texts), dtype=torch.bool, device=label.device)
         absent[present] = False
         others = absent.nonzero()[:, 0]
-        draw = torch.randperm(len(others), generator=generator(key))[: max(0, self.classes - len(present))]
+        draw = torch.randperm(len(others), generator=generator(key))[
+            : max(0, self.classes - len(present))
+        ]
         return torch.cat([present, others[draw.to(others.device)]])
 
     def _correlated(self, batch: RegionBatch) -> tuple[Tensor, Tensor]:
         """The boxes of (4) and the picture of each."""
-        sets = {"wide": (batch["wide"], batch["wide_image"]), "regions": (batch["boxes"], batch["image"])}
+        sets = {
+            "wide": (batch["wide"], batch["wide_image"]),
+            "regions": (batch["boxes"], batch["image"]),
+        }
         chosen = list(sets.values()) if self.scd.boxes == "both" else [sets[self.scd.boxes]]
         boxes, image = (torch.cat(part) for part in zip(*chosen, strict=True))
         return boxes, image

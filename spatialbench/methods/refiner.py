@@ -12,7 +12,7 @@ boxes c_p of a picture X:
     (2)  t_p = dense(crop of X at c_p)                          the frozen CLIP's token of the same place, less context
     (3)  L = mean_j ( - <g_j, t_j> / tau + u log sum_k e^{<g_j, t_k> / tau} )
 
-Over many crops (3) asks for the mean over contexts, which ``spatialbench contexts`` takes without any training.
+Over many crops, (3) asks for the mean over contexts.
 
 Differences  K, the crops and u are not known of the paper. R has no layer beside the copied blocks.
 """
@@ -24,12 +24,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from spatialbench.backbones.towers import encode_dense
 from spatialbench.data.region_batches import RegionBatch, generator, regions_of
-from spatialbench.distillation import region_tokens, token_contrast
-from spatialbench.errors import SpatialbenchError
-from spatialbench.method import DEFAULTS, FineTuning, Method
-from spatialbench.teacher import refiner_blocks, with_refiner
+from spatialbench.methods.base import DEFAULTS, FineTuning, Method
+from spatialbench.methods.parts.distillation import region_tokens, token_contrast
+from spatialbench.methods.parts.teacher import refiner_blocks, with_refiner
+from spatialbench.models.towers import encode_dense
+from spatialbench.utils.errors import SpatialbenchError
 
 
 class Refiner(Method):
@@ -64,7 +64,9 @@ class Refiner(Method):
         finetuning: FineTuning = DEFAULTS,
     ) -> None:
         super().__init__(student, finetuning)
-        self.save_hyperparameters({"blocks": blocks, "temperature": temperature, "uniformity": uniformity})
+        self.save_hyperparameters(
+            {"blocks": blocks, "temperature": temperature, "uniformity": uniformity}
+        )
         self.save_hyperparameters({"match_to_full": match_to_full, "background": background})
         if not temperature > 0 or not uniformity >= 0 or not 0 <= background < 1:
             raise SpatialbenchError(
@@ -74,7 +76,11 @@ class Refiner(Method):
         self.student.requires_grad_(False)
         third = max(1, len(self.student.visual.transformer.resblocks) // 3)
         self.refiner = refiner_blocks(self.student, third if blocks is None else blocks)
-        self.temperature, self.uniformity, self.match_to_full = temperature, uniformity, match_to_full
+        self.temperature, self.uniformity, self.match_to_full = (
+            temperature,
+            uniformity,
+            match_to_full,
+        )
         grid = self.image_size // self.student.visual.patch_size[0]
         self.strip = round(background * grid)
         if background and not 0 < self.strip < grid:
@@ -88,7 +94,9 @@ class Refiner(Method):
     def dense(self, x: Tensor) -> Tensor:
         """The refined map; see ``Method.dense``."""
         blocks = with_refiner(self.student, self.refiner)
-        return F.normalize(encode_dense(self.student, self._patches(x), blocks=blocks).float(), dim=-1)  # (1)
+        return F.normalize(
+            encode_dense(self.student, self._patches(x), blocks=blocks).float(), dim=-1
+        )  # (1)
 
     def plain(self, x: Tensor) -> Tensor:
         """The frozen CLIP's own map, without gradient."""
@@ -98,8 +106,12 @@ class Refiner(Method):
     def training_step(self, batch: RegionBatch, batch_idx: int) -> Tensor:
         boxes, image = batch["wide"], batch["wide_image"]
         crops, (top, left, rows, columns) = self.contexts(batch)
-        local = self.plain(crops)[:, top : top + rows, left : left + columns].flatten(1, 2)  # (2) [P, n, D]
-        global_ = region_tokens(self.dense(batch["pixels"]), boxes, image, (rows, columns))  # (1) [P, n, D]
+        local = self.plain(crops)[:, top : top + rows, left : left + columns].flatten(
+            1, 2
+        )  # (2) [P, n, D]
+        global_ = region_tokens(
+            self.dense(batch["pixels"]), boxes, image, (rows, columns)
+        )  # (1) [P, n, D]
         place = None
         if self.match_to_full:
             whole = self.plain(batch["pixels"]).flatten(1, 2)[image]  # [P, h w, D]
@@ -127,12 +139,18 @@ class Refiner(Method):
             rows, top = grid - strip, strip * where
         elif strip:
             columns, left = grid - strip, strip * (where - 2)
-        rois = torch.cat([batch["wide_image"][:, None].to(pixels), batch["wide"] * self._sides(pixels)], dim=1)
+        rois = torch.cat(
+            [batch["wide_image"][:, None].to(pixels), batch["wide"] * self._sides(pixels)], dim=1
+        )
         found = roi_align(pixels, rois, output_size=(rows * patch, columns * patch), aligned=True)
         if strip:
             whole = F.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
-            whole = whole[(batch["wide_image"] + 1) % len(pixels)]  # of the next picture of the batch
-            whole[:, :, top * patch : (top + rows) * patch, left * patch : (left + columns) * patch] = found
+            whole = whole[
+                (batch["wide_image"] + 1) % len(pixels)
+            ]  # of the next picture of the batch
+            whole[
+                :, :, top * patch : (top + rows) * patch, left * patch : (left + columns) * patch
+            ] = found
             found = whole
         return found.round().clamp(0, 255).to(torch.uint8), (top, left, rows, columns)
 

@@ -26,10 +26,10 @@ from typing import Any, Literal, get_args
 
 from torch import Tensor, nn
 
-from spatialbench.backbones.towers import Mix, merge_heads, split_heads
-from spatialbench.connection import ConnectedMethod, Normalisation
-from spatialbench.errors import SpatialbenchError
-from spatialbench.method import DEFAULTS, Batch, FineTuning
+from spatialbench.methods.base import DEFAULTS, Batch, FineTuning
+from spatialbench.methods.connected import ConnectedMethod, Normalisation
+from spatialbench.models.towers import Mix, merge_heads, split_heads
+from spatialbench.utils.errors import SpatialbenchError
 
 Part = Literal["query", "key", "value"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -64,7 +64,9 @@ class ResidualLinear(ConnectedMethod):
     ) -> None:
         super().__init__(student, vfm, cache, finetuning, vfm_normalisation)
         if not connect or set(connect) - set(PARTS):
-            raise SpatialbenchError(f"connect is {list(connect)}; give one or more of {', '.join(PARTS)}")
+            raise SpatialbenchError(
+                f"connect is {list(connect)}; give one or more of {', '.join(PARTS)}"
+            )
         self.save_hyperparameters({"connect": [part for part in PARTS if part in connect]})
         vfm_width, width = self.vfm.heads * self.vfm.head_dim, self.heads * self.head_dim
         self.connections = nn.ModuleDict(
@@ -86,7 +88,9 @@ class ResidualLinear(ConnectedMethod):
             vfm: dict[str, Tensor] = dict(zip(PARTS, parts, strict=False))
             layers: Any
             for name, layers in self.connections.items():
-                own[name] = own[name] + split_heads(layers[block](merge_heads(vfm[name])), self.heads)  # (3)
+                own[name] = own[name] + split_heads(
+                    layers[block](merge_heads(vfm[name])), self.heads
+                )  # (3)
             return own["query"], own["key"], own["value"]  # (4): the tower's own, from here on
 
         return mix

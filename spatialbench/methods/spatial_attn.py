@@ -32,10 +32,10 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from spatialbench.backbones.towers import Block, Mix, image_blocks, merge_heads, split_heads
-from spatialbench.connection import ConnectedMethod, Normalisation
-from spatialbench.errors import SpatialbenchError
-from spatialbench.method import DEFAULTS, Batch, FineTuning
+from spatialbench.methods.base import DEFAULTS, Batch, FineTuning
+from spatialbench.methods.connected import ConnectedMethod, Normalisation
+from spatialbench.models.towers import Block, Mix, image_blocks, merge_heads, split_heads
+from spatialbench.utils.errors import SpatialbenchError
 
 
 class SpatialAttention(ConnectedMethod):
@@ -68,7 +68,9 @@ class SpatialAttention(ConnectedMethod):
         projections: Literal["correct", "transposed"] = "correct",
     ) -> None:
         super().__init__(student, vfm, cache, finetuning, vfm_normalisation)
-        self.save_hyperparameters({"value_connection": value_connection, "projections": projections})
+        self.save_hyperparameters(
+            {"value_connection": value_connection, "projections": projections}
+        )
         if projections == "transposed":
             _transpose(image_blocks(self.student))
         if self.vfm.heads != self.heads:
@@ -79,18 +81,30 @@ class SpatialAttention(ConnectedMethod):
         self.value_connection: nn.ModuleList | None = None
         if value_connection:
             vfm_width, width = self.vfm.heads * self.vfm.head_dim, self.heads * self.head_dim
-            self.value_connection = nn.ModuleList(nn.Linear(vfm_width, width) for _ in range(self.depth))
+            self.value_connection = nn.ModuleList(
+                nn.Linear(vfm_width, width) for _ in range(self.depth)
+            )
             for parameter in self.value_connection.parameters():
                 nn.init.zeros_(parameter)
 
     def connect(self, x: Tensor) -> Mix:
         tokens, grid = self.vfm.tokens(x), self.grid(x)
 
-        def mix(block: int, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:  # (1)
-            vfm_q, vfm_k, *vfm_v = self.vfm_qkv(block, tokens, grid, values=self.value_connection is not None)  # (2)
+        def mix(
+            block: int, q: Tensor, k: Tensor, v: Tensor
+        ) -> tuple[Tensor, Tensor, Tensor]:  # (1)
+            vfm_q, vfm_k, *vfm_v = self.vfm_qkv(
+                block, tokens, grid, values=self.value_connection is not None
+            )  # (2)
             if self.value_connection is not None:
-                v = v + split_heads(self.value_connection[block](merge_heads(vfm_v[0])), self.heads)  # (5)
-            return torch.cat([q, vfm_q], -1), torch.cat([k, vfm_k], -1), v  # (3), (4): the tower's own, from here on
+                v = v + split_heads(
+                    self.value_connection[block](merge_heads(vfm_v[0])), self.heads
+                )  # (5)
+            return (
+                torch.cat([q, vfm_q], -1),
+                torch.cat([k, vfm_k], -1),
+                v,
+            )  # (3), (4): the tower's own, from here on
 
         return mix
 

@@ -17,8 +17,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from spatialbench.errors import SpatialbenchError
-from spatialbench.method import DEFAULTS, FineTuning, Method
+from spatialbench.methods.base import DEFAULTS, FineTuning, Method
+from spatialbench.utils.errors import SpatialbenchError
 
 
 class WeightEnsemble(Method):
@@ -33,7 +33,9 @@ class WeightEnsemble(Method):
         SpatialbenchError: alpha is out of range.
     """
 
-    def __init__(self, student: str = "rooms-student", alpha: float = 0.7, finetuning: FineTuning = DEFAULTS) -> None:
+    def __init__(
+        self, student: str = "rooms-student", alpha: float = 0.7, finetuning: FineTuning = DEFAULTS
+    ) -> None:
         super().__init__(student, finetuning)
         self.save_hyperparameters({"alpha": alpha})
         if not 0 <= alpha <= 1:

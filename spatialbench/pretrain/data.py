@@ -61,12 +61,18 @@ class _Scenes(Dataset):
         rows, seed = key
         if self.names + self.pairs == 0:
             depth = torch.from_numpy(self.rooms.depth[rows].astype(np.float32))
-            return DenseBatch(pixels=self.pixels(rows), depth=depth, masks=torch.from_numpy(self.rooms.masks[rows]))
+            return DenseBatch(
+                pixels=self.pixels(rows),
+                depth=depth,
+                masks=torch.from_numpy(self.rooms.masks[rows]),
+            )
         rng = np.random.default_rng([seed, int(rows[0])])
         written = [
             (k, caption)
             for k, row in enumerate(rows)
-            for caption in write_captions(self.rooms.scenes[row], self.names, self.pairs, rng, self.plain)
+            for caption in write_captions(
+                self.rooms.scenes[row], self.names, self.pairs, rng, self.plain
+            )
         ]
         return CaptionBatch(
             pixels=self.pixels(rows),
@@ -131,7 +137,12 @@ class PretrainData(L.LightningDataModule):
         self.plain, self.seed = plain, seed
 
     def _loader(self, split: str, count: int, shuffle: bool) -> DataLoader:
-        scenes = _Scenes(load(split, count, self.image_size), self.names, self.pairs, self.plain if shuffle else PLAIN)
+        scenes = _Scenes(
+            load(split, count, self.image_size),
+            self.names,
+            self.pairs,
+            self.plain if shuffle else PLAIN,
+        )
         return training_loader(_Batches(scenes, count, self.batch_images, self.seed, shuffle))
 
     def train_dataloader(self) -> DataLoader:

@@ -25,10 +25,10 @@ from diffusers import AutoencoderKL
 from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
 from torch import Tensor
 
-from spatialbench.backbones.diffusion_files import OWN, build, preset_config
-from spatialbench.errors import write_atomic
+from spatialbench.models.files.diffusion_files import OWN, build, preset_config
 from spatialbench.pretrain.data import DenseBatch
 from spatialbench.pretrain.student import adamw
+from spatialbench.utils.errors import write_atomic
 
 
 def divergence(posterior: DiagonalGaussianDistribution) -> Tensor:
@@ -151,4 +151,6 @@ def write_scores(path: Path, scores: dict[str, float]) -> None:
         SpatialbenchError: the file cannot be written.
     """
     assert all(math.isfinite(value) for value in scores.values()), scores
-    write_atomic(path, json.dumps({name: round(value, 4) for name, value in scores.items()}, indent=2) + "\n")
+    write_atomic(
+        path, json.dumps({name: round(value, 4) for name, value in scores.items()}, indent=2) + "\n"
+    )

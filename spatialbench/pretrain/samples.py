@@ -10,18 +10,25 @@ from diffusers import DDIMScheduler
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from spatialbench.backbones.diffusion import Diffusion
-from spatialbench.backbones.diffusion_files import build
-from spatialbench.errors import atomic_path
+from spatialbench.models.diffusion import Diffusion
+from spatialbench.models.files.diffusion_files import build
+from spatialbench.utils.errors import atomic_path
 
-CAPTIONS = ("a red sofa", "a blue bed and a white cabinet", "a purple curtain and a brown table", "a pink armchair")
+CAPTIONS = (
+    "a red sofa",
+    "a blue bed and a white cabinet",
+    "a purple curtain and a brown table",
+    "a pink armchair",
+)
 """What the rows of the grid are asked to show."""
 COLUMNS, STEPS, GUIDANCE = 6, 25, 3.0
 _STRIP, _GAP = 16, 2
 
 
 @torch.no_grad()
-def sample(model: Diffusion, states: Tensor, empty: Tensor, guidance: float, steps: int, seed: int) -> Tensor:
+def sample(
+    model: Diffusion, states: Tensor, empty: Tensor, guidance: float, steps: int, seed: int
+) -> Tensor:
     """Pictures by DDIM (Song et al., arXiv 2010.02502) with classifier-free guidance.
 
     Args:
@@ -35,7 +42,9 @@ def sample(model: Diffusion, states: Tensor, empty: Tensor, guidance: float, ste
     Returns:
         uint8 [B, 3, G, G].
     """
-    scheduler: Any = build(DDIMScheduler, {**model.scheduler.config, "set_alpha_to_one": True, "steps_offset": 1})
+    scheduler: Any = build(
+        DDIMScheduler, {**model.scheduler.config, "set_alpha_to_one": True, "steps_offset": 1}
+    )
     scheduler.set_timesteps(steps)
     generator = torch.Generator().manual_seed(seed)
     z = torch.randn((len(states), *model.latent_shape), generator=generator).to(states)

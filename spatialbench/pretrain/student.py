@@ -29,15 +29,17 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from spatialbench.backbones.clip import TextTokenizer, load_clip, normalisation
-from spatialbench.backbones.towers import encode_image, encode_text
 from spatialbench.data.rooms.captions import true_of
-from spatialbench.errors import atomic_path, write_atomic
 from spatialbench.evaluation.regions import found_true
+from spatialbench.models.clip import TextTokenizer, load_clip, normalisation
+from spatialbench.models.towers import encode_image, encode_text
 from spatialbench.pretrain.data import CaptionBatch
+from spatialbench.utils.errors import atomic_path, write_atomic
 
 
-def caption_loss(scores: Tensor, image: Tensor, twin: Tensor, truth: Tensor, symmetry: float) -> Tensor:
+def caption_loss(
+    scores: Tensor, image: Tensor, twin: Tensor, truth: Tensor, symmetry: float
+) -> Tensor:
     """Equations (2) to (5).
 
     Args:
@@ -92,7 +94,9 @@ class StudentPretraining(L.LightningModule):
 
     def image(self, pixels: Tensor) -> Tensor:
         """uint8 [B, 3, S, S] -> unit-norm [B, D]."""
-        return F.normalize(encode_image(self.student, (pixels - self.mean) / self.std).float(), dim=-1)
+        return F.normalize(
+            encode_image(self.student, (pixels - self.mean) / self.std).float(), dim=-1
+        )
 
     def text(self, captions: list[str]) -> Tensor:
         """C captions -> unit-norm [C, D]; equal captions are encoded once."""
@@ -101,7 +105,9 @@ class StudentPretraining(L.LightningModule):
         tokens = self.tokenizer(distinct).to(self.device)
         embeddings = F.normalize(encode_text(self.student, tokens).float(), dim=-1)
         # not embeddings[...]: its gradient adds up in the order of the threads, and no two trainings are the same
-        return embeddings.index_select(0, torch.tensor([row[caption] for caption in captions], device=self.device))
+        return embeddings.index_select(
+            0, torch.tensor([row[caption] for caption in captions], device=self.device)
+        )
 
     @property
     def symmetry(self) -> float:
@@ -115,7 +121,9 @@ class StudentPretraining(L.LightningModule):
         texts = self.text(batch["captions"] + batch["foils"])
         claims = torch.cat([batch["claims"], batch["foil_claims"]])
         truth = true_of(batch["seen"], claims)
-        with torch.autocast(self.device.type, enabled=False):  # (4) is about less than bfloat16 tells apart
+        with torch.autocast(
+            self.device.type, enabled=False
+        ):  # (4) is about less than bfloat16 tells apart
             scores = self.student.logit_scale.exp().clamp(max=100) * images @ texts.T  # (1)
             loss = caption_loss(scores, batch["image"], batch["twin"], truth, self.symmetry)
         self.log("loss", loss, prog_bar=True)
@@ -132,15 +140,26 @@ class StudentPretraining(L.LightningModule):
         foil = (images[batch["image"]] * texts[count:]).sum(1)
         apart = ~true_of(batch["seen"], batch["foil_claims"])[batch["image"], torch.arange(count)]
         self._kept.append(
-            {"images": images, "texts": texts[:count], "claims": batch["claims"], "seen": batch["seen"]}
+            {
+                "images": images,
+                "texts": texts[:count],
+                "claims": batch["claims"],
+                "seen": batch["seen"],
+            }
             | {"image": batch["image"], "binding": (own > foil)[apart].float()}
         )
 
     def on_validation_epoch_end(self) -> None:
-        rows = {key: torch.cat([kept[key] for kept in self._kept]) for key in self._kept[0] if key != "image"}
+        rows = {
+            key: torch.cat([kept[key] for kept in self._kept])
+            for key in self._kept[0]
+            if key != "image"
+        }
         start = torch.tensor([0, *(len(kept["images"]) for kept in self._kept)]).cumsum(0)
         image = torch.cat([kept["image"] + s for kept, s in zip(self._kept, start, strict=False)])
-        self.scores = retrieval_scores(rows["images"], rows["texts"], image, true_of(rows["seen"], rows["claims"]))
+        self.scores = retrieval_scores(
+            rows["images"], rows["texts"], image, true_of(rows["seen"], rows["claims"])
+        )
         self.scores["binding"] = 100 * rows["binding"].mean().item()
         self.log_dict({f"val/{name}": value for name, value in self.scores.items()}, prog_bar=True)
 
@@ -150,12 +169,18 @@ class StudentPretraining(L.LightningModule):
     def finish(self, run_dir: Path) -> dict[str, float]:
         """Writes the weights and their scores; called when the page's training is done."""
         target = Path(self.hparams["export"])
-        state = {k: v.half().contiguous() for k, v in self.student.state_dict().items() if v.is_floating_point()}
+        state = {
+            k: v.half().contiguous()
+            for k, v in self.student.state_dict().items()
+            if v.is_floating_point()
+        }
         export(target, state, self.scores)
         return self.scores
 
 
-def retrieval_scores(images: Tensor, texts: Tensor, image: Tensor, truth: Tensor) -> dict[str, float]:
+def retrieval_scores(
+    images: Tensor, texts: Tensor, image: Tensor, truth: Tensor
+) -> dict[str, float]:
     """Retrieval among all pictures and captions, in percent.
 
     Args:

@@ -23,16 +23,16 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from spatialbench.backbones.clip import TextTokenizer, load_clip
-from spatialbench.backbones.diffusion import Diffusion
-from spatialbench.backbones.diffusion_files import OWN, build, preset_config, read_part
-from spatialbench.backbones.diffusion_text import STUDENT_FILE, caption_states
-from spatialbench.errors import write_atomic
-from spatialbench.latents import Latents
+from spatialbench.models.clip import TextTokenizer, load_clip
+from spatialbench.models.diffusion import Diffusion
+from spatialbench.models.diffusion_text import STUDENT_FILE, caption_states
+from spatialbench.models.files.diffusion_files import OWN, build, preset_config, read_part
+from spatialbench.models.latents import Latents
 from spatialbench.pretrain.data import CaptionBatch
 from spatialbench.pretrain.diffusion import save_part, step_generator, write_scores
 from spatialbench.pretrain.samples import CAPTIONS, draw_samples
 from spatialbench.pretrain.student import adamw
+from spatialbench.utils.errors import write_atomic
 
 
 class UnetPretraining(L.LightningModule):
@@ -66,9 +66,14 @@ class UnetPretraining(L.LightningModule):
         self.save_hyperparameters()
         config = preset_config(preset)
         self.text: dict[str, Any] = config["text"]
-        unet, scheduler = build(UNet2DConditionModel, config["unet"]), build(DDPMScheduler, config["scheduler"])
+        unet, scheduler = (
+            build(UNet2DConditionModel, config["unet"]),
+            build(DDPMScheduler, config["scheduler"]),
+        )
         vae = read_part(AutoencoderKL, Path(autoencoder) / "vae", autoencoder)
-        self.model = Diffusion(unet, vae, scheduler, torch.zeros(self.text["length"], unet.config.cross_attention_dim))
+        self.model = Diffusion(
+            unet, vae, scheduler, torch.zeros(self.text["length"], unet.config.cross_attention_dim)
+        )
         self.model.unet.requires_grad_(True)  # in eval mode, as everything there: it has no dropout
         self.student = load_clip(self.text["student"]).requires_grad_(False)
         self.tokenizer = TextTokenizer(self.text["student"])
@@ -84,8 +89,12 @@ class UnetPretraining(L.LightningModule):
 
     def loss(self, z: Tensor, t: Tensor, eps: Tensor, states: Tensor) -> Tensor:
         """(2), a picture: float32 [B]."""
-        with sdpa_kernel(SDPBackend.MATH):  # in bfloat16 the CPU's fused kernel has a slow backward pass
-            said = self.model.unet(self.model.noised(z, t, eps), t, encoder_hidden_states=states).sample  # (1)
+        with sdpa_kernel(
+            SDPBackend.MATH
+        ):  # in bfloat16 the CPU's fused kernel has a slow backward pass
+            said = self.model.unet(
+                self.model.noised(z, t, eps), t, encoder_hidden_states=states
+            ).sample  # (1)
         return (said.float() - eps).square().mean((1, 2, 3))
 
     def training_step(self, batch: CaptionBatch, _: int) -> Tensor:
@@ -96,7 +105,9 @@ class UnetPretraining(L.LightningModule):
         eps = torch.randn(z.shape, generator=generator).to(z)
         chosen = choose_captions(batch, self.hparams["captions"], generator)
         without = torch.rand(count, generator=generator) < self.hparams["empty"]
-        captions = [[""] * len(own) if gone else own for gone, own in zip(without, chosen, strict=True)]
+        captions = [
+            [""] * len(own) if gone else own for gone, own in zip(without, chosen, strict=True)
+        ]
         loss = self.loss(z, t, eps, self.states(captions)).mean()
         self.log("loss", loss, prog_bar=True)
         return loss

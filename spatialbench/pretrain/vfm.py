@@ -24,10 +24,10 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from spatialbench.backbones.vfm import build_vit
-from spatialbench.errors import atomic_path
+from spatialbench.models.vfm import build_vit
 from spatialbench.pretrain.data import DenseBatch
 from spatialbench.pretrain.student import adamw, export
+from spatialbench.utils.errors import atomic_path
 
 CELLS = 4
 """Depth cells a patch and axis."""
@@ -54,7 +54,13 @@ class DenseHeads(nn.Module):
 def depth_cells(depth: Tensor, grid: int) -> Tensor:
     """Metres [B, S, S] -> log of the mean depth of each cell, [B, grid**2, CELLS**2], patches in row order."""
     mean = F.adaptive_avg_pool2d(depth[:, None], grid * CELLS)[:, 0].log()
-    return mean.unflatten(2, (grid, CELLS)).unflatten(1, (grid, CELLS)).transpose(2, 3).flatten(3).flatten(1, 2)
+    return (
+        mean.unflatten(2, (grid, CELLS))
+        .unflatten(1, (grid, CELLS))
+        .transpose(2, 3)
+        .flatten(3)
+        .flatten(1, 2)
+    )
 
 
 def patch_objects(masks: Tensor, grid: int) -> tuple[Tensor, Tensor]:
@@ -67,7 +73,13 @@ def patch_objects(masks: Tensor, grid: int) -> tuple[Tensor, Tensor]:
         codes int64 [B, grid**2] (0 the room) and whether the code holds MAJORITY of the patch, bool [B, grid**2].
     """
     side = masks.shape[1] // grid
-    patches = masks.unflatten(2, (grid, side)).unflatten(1, (grid, side)).transpose(2, 3).flatten(3).flatten(1, 2)
+    patches = (
+        masks.unflatten(2, (grid, side))
+        .unflatten(1, (grid, side))
+        .transpose(2, 3)
+        .flatten(3)
+        .flatten(1, 2)
+    )
     code = patches.mode(dim=-1).values
     share = (patches == code[..., None]).float().mean(-1)
     return code.long(), share >= MAJORITY
@@ -124,14 +136,20 @@ class VfmPretraining(L.LightningModule):
 
     def patches(self, pixels: Tensor) -> Tensor:
         """uint8 [B, 3, S, S] -> the last block's patch tokens after the norm, [B, N, D]."""
-        with sdpa_kernel(SDPBackend.MATH):  # in bfloat16 the CPU's fused kernel has a slow backward pass
+        with sdpa_kernel(
+            SDPBackend.MATH
+        ):  # in bfloat16 the CPU's fused kernel has a slow backward pass
             tokens = self.model.forward_features((pixels - self.mean) / self.std)
         return tokens[:, self.model.num_prefix_tokens :]
 
     def training_step(self, batch: DenseBatch, _: int) -> Tensor:
         tokens = self.patches(batch["pixels"])
-        depth = (self.heads.depth(tokens).float() - depth_cells(batch["depth"], self.grid)).abs().mean()  # (1)
-        group = group_loss(self.heads.affinity(tokens), *group_targets(batch["masks"], self.grid))  # (2) (3)
+        depth = (
+            (self.heads.depth(tokens).float() - depth_cells(batch["depth"], self.grid)).abs().mean()
+        )  # (1)
+        group = group_loss(
+            self.heads.affinity(tokens), *group_targets(batch["masks"], self.grid)
+        )  # (2) (3)
         self.log_dict({"depth": depth, "group": group}, prog_bar=True)
         loss = depth + group  # (4)
         self.log("loss", loss)
@@ -156,7 +174,10 @@ class VfmPretraining(L.LightningModule):
         )
 
     def on_validation_epoch_end(self) -> None:
-        mean = {name: torch.cat([kept[name] for kept in self._kept]).mean().item() for name in self._kept[0]}
+        mean = {
+            name: torch.cat([kept[name] for kept in self._kept]).mean().item()
+            for name in self._kept[0]
+        }
         self.scores = {
             "depth_abs_rel": 100 * mean["abs_rel"],
             "depth_delta1": 100 * mean["delta1"],
@@ -173,5 +194,9 @@ class VfmPretraining(L.LightningModule):
         heads = {name: value.half().contiguous() for name, value in self.heads.state_dict().items()}
         with atomic_path(target.with_name(f"{target.stem}-heads.safetensors")) as temporary:
             save_file(heads, temporary)
-        export(target, {k: v.half().contiguous() for k, v in self.model.state_dict().items()}, self.scores)
+        export(
+            target,
+            {k: v.half().contiguous() for k, v in self.model.state_dict().items()},
+            self.scores,
+        )
         return self.scores

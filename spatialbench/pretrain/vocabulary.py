@@ -1,6 +1,6 @@
 """The byte-pair vocabulary of the small student, in the file format of open_clip's tokenizer.
 
-``python -m spatialbench.pretrain.vocabulary`` writes ``backbones/configs/rooms-bpe.txt.gz``. The merges are learned
+``python -m spatialbench.pretrain.vocabulary`` writes ``models/configs/rooms-bpe.txt.gz``. The merges are learned
 (Sennrich et al., arXiv 1508.07909) on the words of the rooms until every one of them is a single token; any other text
 still encodes, byte by byte, so a user's own caption is never out of vocabulary.
 """
@@ -14,13 +14,13 @@ from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
+from spatialbench.data.relations import PHRASE
 from spatialbench.data.rooms.captions import FILLERS, TEMPLATES
 from spatialbench.data.rooms.kinds import KINDS
 from spatialbench.data.rooms.shapes import PALETTE, PATTERNS
-from spatialbench.errors import write_atomic
-from spatialbench.relations import PHRASE
+from spatialbench.utils.errors import write_atomic
 
-PATH = Path(__file__).parents[1] / "backbones" / "configs" / "rooms-bpe.txt.gz"
+PATH = Path(__file__).parents[1] / "models" / "configs" / "rooms-bpe.txt.gz"
 BYTES = 256
 """Byte symbols; the tokenizer has each twice (inside and at the end of a word), and two special tokens."""
 
@@ -28,7 +28,14 @@ BYTES = 256
 def words() -> list[str]:
     """The words that are one token each: names, colours, patterns, the grammar's words, the words of the captions."""
     found = {"the", "is", "a", "an"}
-    for text in (*(k.name for k in KINDS), *PALETTE, *PATTERNS, *PHRASE.values(), *TEMPLATES, *FILLERS):
+    for text in (
+        *(k.name for k in KINDS),
+        *PALETTE,
+        *PATTERNS,
+        *PHRASE.values(),
+        *TEMPLATES,
+        *FILLERS,
+    ):
         found.update(re.findall("[a-z]+", text.lower()))
     return sorted(found)
 
@@ -63,7 +70,9 @@ def main() -> None:
     merges = learn_merges(words())
     lines = ["#version: spatialbench rooms", *(" ".join(pair) for pair in merges)]
     buffer = io.BytesIO()
-    with gzip.GzipFile(fileobj=buffer, mode="wb", mtime=0) as stream:  # mtime: the same words give the same bytes
+    with gzip.GzipFile(
+        fileobj=buffer, mode="wb", mtime=0
+    ) as stream:  # mtime: the same words give the same bytes
         stream.write("\n".join(lines).encode())
     write_atomic(PATH, buffer.getvalue())
     print(f"{PATH.name}: {len(merges)} merges, vocab_size {vocabulary_size(merges)}")

@@ -8,16 +8,18 @@ from typing import Any
 
 from rich.table import Table
 
-from spatialbench.data.caption_sets import Account, CaptionSet
+from spatialbench.data.captions.caption_set import Account, CaptionSet
 from spatialbench.evaluation.captions import CaptionScores, Value, by_relation, evaluate
 from spatialbench.report.published import BACKBONES, Published, sources
-from spatialbench.report.sheet import interval_cell, number, show
+from spatialbench.report.table_model import interval_cell, number, show
 
 SHOWN = 12
 """Relations of a part that are printed, the most frequent ones; JSON has all."""
 
 
-def captions_json(found: CaptionSet, scores: CaptionScores, published: Mapping[str, Published]) -> dict[str, Any]:
+def captions_json(
+    found: CaptionSet, scores: CaptionScores, published: Mapping[str, Published]
+) -> dict[str, Any]:
     """``{measures: {name: {...}}, relations: {part: {relation: {...}}}, account, pictures, data}``, in percent."""
     measures = {}
     for measure in found.measures():
@@ -44,17 +46,27 @@ def captions_json(found: CaptionSet, scores: CaptionScores, published: Mapping[s
     }
 
 
-def print_captions(found: CaptionSet, scores: CaptionScores, published: Mapping[str, Published], title: str) -> None:
+def print_captions(
+    found: CaptionSet, scores: CaptionScores, published: Mapping[str, Published], title: str
+) -> None:
     """Prints what ``captions_json`` holds, for people."""
     measures = found.measures()
-    shown = [name for name in BACKBONES if any(name in published[m.name].clip for m in measures if m.name in published)]
+    shown = [
+        name
+        for name in BACKBONES
+        if any(name in published[m.name].clip for m in measures if m.name in published)
+    ]
     drawn = Table(title=title, title_justify="left")
     drawn.add_column("")  # the only one that gives way where the terminal is narrow
     for heading in ("n", "ties", "chance", "%", "95 % interval", *shown):
         drawn.add_column(heading, justify="right", no_wrap=True)
     for measure in measures:
         value = evaluate(found, measure, scores.scores)
-        drawn.add_row(measure.title, *_cells(value, measure.chance), *_published(published.get(measure.name), shown))
+        drawn.add_row(
+            measure.title,
+            *_cells(value, measure.chance),
+            *_published(published.get(measure.name), shown),
+        )
     counts = f"{len(found.records)} pairs on {len(found.pictures)} pictures, data {scores.data}"
     footer = [counts, *_account(found.account)]
     footer += sources(published, [measure.name for measure in measures]) if shown else []
@@ -63,7 +75,13 @@ def print_captions(found: CaptionSet, scores: CaptionScores, published: Mapping[
 
 
 def _cells(value: Value, chance: float) -> list[str]:
-    return [str(value.n), str(value.ties), number(chance), number(value.value), interval_cell(value.interval)]
+    return [
+        str(value.n),
+        str(value.ties),
+        number(chance),
+        number(value.value),
+        interval_cell(value.interval),
+    ]
 
 
 def _published(known: Published | None, shown: list[str]) -> list[str]:
@@ -79,7 +97,9 @@ def _account(account: Account) -> list[str]:
 def _print_relations(found: CaptionSet, scores: CaptionScores) -> None:
     drawn = Table(title="Pairs by relation", title_justify="left")
     for heading in ("", "relation", "n", "ties", "%"):
-        drawn.add_column(heading, justify="left" if heading in ("", "relation") else "right", no_wrap=True)
+        drawn.add_column(
+            heading, justify="left" if heading in ("", "relation") else "right", no_wrap=True
+        )
     for part, counts in by_relation(found, scores.scores).items():
         for relation, count in list(counts.items())[:SHOWN]:
             drawn.add_row(part, relation, str(count.n), str(count.ties), number(count.accuracy))

@@ -17,15 +17,15 @@ from pathlib import Path
 
 import yaml
 
-from spatialbench.arguments import did_you_mean
-from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.measures import TITLES as MEASURES
 from spatialbench.evaluation.statistics import COLUMNS
 from spatialbench.report.differences import Differences, Gain
-from spatialbench.report.rows import Row
-from spatialbench.report.sheet import markdown_table
+from spatialbench.report.stored_rows import Row
 from spatialbench.report.table import TITLES
-from spatialbench.schema import parse
+from spatialbench.report.table_model import markdown_table
+from spatialbench.utils.arguments import did_you_mean
+from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.typed_files import parse
 
 EXPECT = ("higher", "lower", "not lower")
 MARGIN = 1.0
@@ -56,11 +56,15 @@ class Claim:
 
     def __post_init__(self) -> None:
         if self.column not in (*COLUMNS, *MEASURES):
-            raise ValueError(f"unknown column {self.column!r}{did_you_mean(self.column, [*COLUMNS, *MEASURES])}")
+            raise ValueError(
+                f"unknown column {self.column!r}{did_you_mean(self.column, [*COLUMNS, *MEASURES])}"
+            )
         if self.expect not in EXPECT:
             raise ValueError(f"unknown expect {self.expect!r}: one of {', '.join(EXPECT)}")
         if self.margin is not None and (self.expect != "not lower" or self.margin < 0):
-            raise ValueError(f"margin {self.margin:g} of {self.expect!r}: only 'not lower' has one, 0 or more")
+            raise ValueError(
+                f"margin {self.margin:g} of {self.expect!r}: only 'not lower' has one, 0 or more"
+            )
         if self.row == self.than:
             raise ValueError(f"row and than are both {self.row}")
 
@@ -72,7 +76,9 @@ class Claim:
     @property
     def expected(self) -> str:
         """Where the difference should lie."""
-        return {"higher": "above 0", "lower": "below 0", "not lower": f"above {-self.allowed:g}"}[self.expect]
+        return {"higher": "above 0", "lower": "below 0", "not lower": f"above {-self.allowed:g}"}[
+            self.expect
+        ]
 
     def held(self, gain: Gain) -> bool:
         """Whether a paired difference bears the claim out."""
@@ -100,12 +106,16 @@ def read_claims(path: Path, tracks: Collection[str]) -> list[Claim]:
     except FileNotFoundError:
         return []
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SpatialbenchError(f"{path}: cannot be read ({' '.join(str(error).split())}); {ADVICE}") from error
+        raise SpatialbenchError(
+            f"{path}: cannot be read ({' '.join(str(error).split())}); {ADVICE}"
+        ) from error
     claims = parse(_ClaimsFile, {"claims": data or []}, str(path), ADVICE).claims
     for number, claim in enumerate(claims):
         if claim.track not in tracks:
             nearest = did_you_mean(claim.track, tracks)
-            raise SpatialbenchError(f"{path}: field 'claims[{number}].track': unknown track {claim.track!r}{nearest}")
+            raise SpatialbenchError(
+                f"{path}: field 'claims[{number}].track': unknown track {claim.track!r}{nearest}"
+            )
     return claims
 
 
@@ -146,7 +156,16 @@ def section(claims: Sequence[Claim], rows: Sequence[Row], differences: Differenc
         verdict = judge(claim, rows, differences)
         comparison = f"{claim.row} - {claim.than}, {({**TITLES, **MEASURES})[claim.column]}"
         difference = "–" if verdict.gain is None else verdict.gain.cell
-        lines.append([_plain(claim.claim), _plain(claim.paper), comparison, claim.expected, difference, verdict.state])
+        lines.append(
+            [
+                _plain(claim.claim),
+                _plain(claim.paper),
+                comparison,
+                claim.expected,
+                difference,
+                verdict.state,
+            ]
+        )
     text = "Held when the whole 95 % interval of the paired difference, in points, lies where the claim expects it."
     header = ["claim", "paper", "comparison", "expected", "difference", "verdict"]
     return ["### Claims", "", text, "", *markdown_table(header, lines, left=len(header))]

@@ -10,16 +10,16 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from spatialbench.arguments import did_you_mean
-from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.paired import TESTED, PairedTest, holm, sign_flip
 from spatialbench.evaluation.statistics import verdict
 from spatialbench.report.differences import Differences, Gain
-from spatialbench.report.rows import Row, check_mergeable, no_rows, read_row
-from spatialbench.report.sheet import Cell, Line, Sheet, check_format, number, write
+from spatialbench.report.stored_rows import Row, check_mergeable, no_rows, read_row
 from spatialbench.report.table import TITLES, fingerprint_line, shown_name, stale_notes, stored_rows
-from spatialbench.results import STORED_BUDGET, result_path
-from spatialbench.stale import Today
+from spatialbench.report.table_model import Cell, Line, Sheet, check_format, number, write
+from spatialbench.results.files import STORED_BUDGET, result_path
+from spatialbench.results.stale import Today
+from spatialbench.utils.arguments import did_you_mean
+from spatialbench.utils.errors import SpatialbenchError
 
 SAME = "not distinguishable"
 
@@ -51,7 +51,9 @@ def compare(
     rows = [_row(Path(results), today, track, budget, name) for name in (a, b)]
     check_mergeable(Path(results) / track, [row.result for row in rows])
     if rows[0].result.seeds != rows[1].result.seeds:
-        raise SpatialbenchError(f"{_other_seeds(*rows)}: rows are compared seed by seed; {_make_them_alike(rows)}")
+        raise SpatialbenchError(
+            f"{_other_seeds(*rows)}: rows are compared seed by seed; {_make_them_alike(rows)}"
+        )
     return write(_pair_sheet(rows[0], rows[1]), format)
 
 
@@ -71,7 +73,9 @@ def _make_them_alike(rows: Sequence[Row]) -> str:
     pages = " ".join(row.result.page for row in rows)
     first = rows[0].result
     chosen = ",".join(map(str, seeds))
-    return f"spatialbench run {pages} --track {first.track} --budget {first.budget} --seeds {chosen}"
+    return (
+        f"spatialbench run {pages} --track {first.track} --budget {first.budget} --seeds {chosen}"
+    )
 
 
 # ------------------------------------------------------------------------------------------------------------ a pair
@@ -108,15 +112,27 @@ def _pair_sheet(a: Row, b: Row) -> Sheet:
         lines=lines,
         notes=said,
         data={
-            **{"a": names[0], "b": names[1], "track": first.track, "budget": first.budget, "seeds": first.seeds},
-            **{"data": first.data_fingerprint, "captions": first.grammar, "stale": stale_notes([a, b])},
+            **{
+                "a": names[0],
+                "b": names[1],
+                "track": first.track,
+                "budget": first.budget,
+                "seeds": first.seeds,
+            },
+            **{
+                "data": first.data_fingerprint,
+                "captions": first.grammar,
+                "stale": stale_notes([a, b]),
+            },
             "columns": columns,
         },
         rows=_csv(columns, first.seeds),
     )
 
 
-def _cells(column: str, both: Sequence[float | None], gain: Gain, test: PairedTest, judged: str) -> list[Cell | str]:
+def _cells(
+    column: str, both: Sequence[float | None], gain: Gain, test: PairedTest, judged: str
+) -> list[Cell | str]:
     return [
         *(TITLES[column], str(test.n), *map(number, both)),
         Cell(gain.text, judged != SAME),
@@ -131,7 +147,9 @@ def p_cell(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _json(both: Sequence[float | None], gain: Gain, test: PairedTest, judged: str) -> dict[str, Any]:
+def _json(
+    both: Sequence[float | None], gain: Gain, test: PairedTest, judged: str
+) -> dict[str, Any]:
     """Percent and points with four digits, p-values with six that count."""
     seeds = [{"won": one.wins, "lost": one.losses, "p": significant(one.p)} for one in test.seeds]
     return {
@@ -214,12 +232,16 @@ def compare_all(
         raise SpatialbenchError(f"unknown column {column!r}{did_you_mean(column, TESTED)}")
     rows = stored_rows(Path(results), Path(benchmarks), track, budget)
     if len(rows) < 2:
-        raise SpatialbenchError(f"one row of track {track} at budget {budget} in {results}: nothing to compare")
+        raise SpatialbenchError(
+            f"one row of track {track} at budget {budget} in {results}: nothing to compare"
+        )
     pairs, left_out = judged_pairs(rows, column, Differences(rows))
     return write(_matrix(rows, pairs, left_out, column), format)
 
 
-def judged_pairs(rows: Sequence[Row], column: str, differences: Differences) -> tuple[list[Pair], list[str]]:
+def judged_pairs(
+    rows: Sequence[Row], column: str, differences: Differences
+) -> tuple[list[Pair], list[str]]:
     """Every pair of rows in a column, corrected for all of them, and a line for each that cannot be compared."""
     first = rows[0].outcomes
     chosen = slice(None) if column == "all" else first.relation == column
@@ -234,20 +256,31 @@ def judged_pairs(rows: Sequence[Row], column: str, differences: Differences) -> 
         p = sign_flip(mine, theirs, first.cluster[chosen])
         found.append((a.result.name, b.result.name, gain, p))
     corrected = holm([p for *_, p in found])
-    pairs = [Pair(*one, q, verdict(one[2].interval, q)) for one, q in zip(found, corrected, strict=True)]
+    pairs = [
+        Pair(*one, q, verdict(one[2].interval, q)) for one, q in zip(found, corrected, strict=True)
+    ]
     return pairs, list(dict.fromkeys(left_out))
 
 
-def _matrix(rows: Sequence[Row], pairs: Sequence[Pair], left_out: Sequence[str], column: str) -> Sheet:
+def _matrix(
+    rows: Sequence[Row], pairs: Sequence[Pair], left_out: Sequence[str], column: str
+) -> Sheet:
     cells = {(one.a, one.b): Cell(f"{one.gain.points:+.1f}", one.verdict != SAME) for one in pairs}
-    cells |= {(one.b, one.a): Cell(f"{0 - one.gain.points:+.1f}", one.verdict != SAME) for one in pairs}
+    cells |= {
+        (one.b, one.a): Cell(f"{0 - one.gain.points:+.1f}", one.verdict != SAME) for one in pairs
+    }
     names, stale = [row.result.name for row in rows], stale_notes(rows)
     first = rows[0].result
     return Sheet(
         title=f"{first.track}, budget {first.budget}: {TITLES[column]}, row minus column in points",
         header=["", *map(str, range(1, len(names) + 1))],
         lines=[
-            Line([f"{k} {shown_name(row)}", *(cells.get((row.result.name, name), "–") for name in names)])
+            Line(
+                [
+                    f"{k} {shown_name(row)}",
+                    *(cells.get((row.result.name, name), "–") for name in names),
+                ]
+            )
             for k, row in enumerate(rows, 1)
         ],
         notes=[
@@ -263,7 +296,15 @@ def _matrix(rows: Sequence[Row], pairs: Sequence[Pair], left_out: Sequence[str],
         rows=[
             ["a", "b", "difference", "low", "high", "p", "p_holm", "verdict"],
             *(
-                [one.a, one.b, one.gain.points, *one.gain.interval, f"{one.p:.6g}", f"{one.holm:.6g}", one.verdict]
+                [
+                    one.a,
+                    one.b,
+                    one.gain.points,
+                    *one.gain.interval,
+                    f"{one.p:.6g}",
+                    f"{one.holm:.6g}",
+                    one.verdict,
+                ]
                 for one in pairs
             ),
         ],

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from spatialbench.controls.files import FOLDER, ControlsFile, read_controls
-from spatialbench.controls.rows import CHANCE, ControlRow
-from spatialbench.errors import SpatialbenchError
+from spatialbench.evaluation.controls.row import CHANCE, ControlRow
 from spatialbench.evaluation.statistics import COLUMNS
-from spatialbench.report.sheet import Line, Sheet, interval_cell, markdown, number, write
 from spatialbench.report.table import TITLES
-from spatialbench.results import STORED_BUDGET
-from spatialbench.stale import Today, ancestors, grammar_hash, page_hash, track_hash
+from spatialbench.report.table_model import Line, Sheet, interval_cell, markdown, number, write
+from spatialbench.results.controls_file import FOLDER, ControlsFile, read_controls
+from spatialbench.results.files import STORED_BUDGET
+from spatialbench.results.stale import Today, ancestors, grammar_hash, page_hash, track_hash
+from spatialbench.utils.errors import SpatialbenchError
 
 HEADING = "Controls"
 EXPLANATION = """\
@@ -49,14 +49,22 @@ def controls_table(results: str | Path, benchmarks: str | Path, track: str, form
     """
     files = stored_controls(Path(results), track)
     if not files:
-        raise SpatialbenchError(f"no controls of track {track} in {results}: spatialbench controls --write")
+        raise SpatialbenchError(
+            f"no controls of track {track} in {results}: spatialbench controls --write"
+        )
     return write(controls_sheet(files, Today.read(Path(benchmarks))), format)
 
 
-def below_table(results: str | Path, benchmarks: str | Path, track: str, budget: str, format: str) -> str:
+def below_table(
+    results: str | Path, benchmarks: str | Path, track: str, budget: str, format: str
+) -> str:
     """What stands below the rows of a table: the block of controls; nothing where there are none, where they are of
     another budget, and in a format with room for one table only."""
-    if format not in ("text", "md") or budget != STORED_BUDGET or not stored_controls(Path(results), track):
+    if (
+        format not in ("text", "md")
+        or budget != STORED_BUDGET
+        or not stored_controls(Path(results), track)
+    ):
         return ""
     return "\n" + controls_table(results, benchmarks, track, format)
 
@@ -80,7 +88,9 @@ def problems(results: Path, today: Today) -> list[str]:
             found.append(str(error))
             continue
         found += [f"{path}: stale, {reason}; {_again(file)}" for reason in stale(file, today)]
-    named = {path.with_name(f"{path.stem}.controls.npz") for path in results.glob(f"*/{FOLDER}/*.json")}
+    named = {
+        path.with_name(f"{path.stem}.controls.npz") for path in results.glob(f"*/{FOLDER}/*.json")
+    }
     strays = sorted(set(results.glob(f"*/{FOLDER}/*.npz")) - named)
     return found + [f"{path}: no file of controls names it; delete it" for path in strays]
 
@@ -105,7 +115,9 @@ def controls_sheet(files: Sequence[ControlsFile], today: Today | None = None) ->
     Args:
         today: the pages and tracks as they stand, where stale controls are to be marked.
     """
-    rows = [row for row in files[0].rows if not row.page] + [row for file in files for row in file.rows if row.page]
+    rows = [row for row in files[0].rows if not row.page] + [
+        row for file in files for row in file.rows if row.page
+    ]
     first = files[0]
     return Sheet(
         title=f"{first.track}, budget {first.budget}: controls, accuracy in %",
@@ -140,7 +152,9 @@ def _notes(files: Sequence[ControlsFile], today: Today | None) -> list[str]:
         ]
         notes += [f"Not of these records: {name}, {why}." for name, why in file.absent.items()]
     first = files[0]
-    pages = "; ".join(f"{file.name} seed {file.seed}, commit {file.commit[:10] or 'none'}" for file in files)
+    pages = "; ".join(
+        f"{file.name} seed {file.seed}, commit {file.commit[:10] or 'none'}" for file in files
+    )
     return [
         *dict.fromkeys(notes),
         "",
@@ -173,5 +187,7 @@ def _csv(rows: Sequence[ControlRow]) -> list[list[object]]:
     for row in rows:
         values = [row.accuracy[column] for column in COLUMNS]
         ties = sum(count.ties for count in row.relations.values())
-        lines.append([row.name, row.page, row.verdict, *values, *(row.interval["all"] or (None, None)), ties])
+        lines.append(
+            [row.name, row.page, row.verdict, *values, *(row.interval["all"] or (None, None)), ties]
+        )
     return lines

@@ -15,8 +15,15 @@ import numpy as np
 
 from spatialbench.evaluation.measures import MeasureResampler, Measures
 from spatialbench.evaluation.paired import TESTED, PairedTest, paired_tests
-from spatialbench.evaluation.statistics import COLUMNS, Interval, Resampler, accuracy, intervals, verdict
-from spatialbench.report.rows import Row
+from spatialbench.evaluation.statistics import (
+    COLUMNS,
+    Interval,
+    Resampler,
+    accuracy,
+    intervals,
+    verdict,
+)
+from spatialbench.report.stored_rows import Row
 
 
 class Gain(NamedTuple):
@@ -53,9 +60,13 @@ class Differences:
         self._records = Resampler(first.relation, first.cluster)
         self.margins = {row.result.name: row.outcomes.aligned(first) for row in rows}
         self._beside = [
-            (MeasureResampler(next(iter(measures.values())).scenes), measures) for measures in beside if measures
+            (MeasureResampler(next(iter(measures.values())).scenes), measures)
+            for measures in beside
+            if measures
         ]
-        self._means = {name: accuracy(margins, first.relation) for name, margins in self.margins.items()}
+        self._means = {
+            name: accuracy(margins, first.relation) for name, margins in self.margins.items()
+        }
         self._resampled: dict[str, np.ndarray] = {}
         self._tests: dict[tuple[str, str], dict[str, PairedTest]] = {}
 

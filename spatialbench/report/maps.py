@@ -23,12 +23,12 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from spatialbench.data.images import fit, read_picture
-from spatialbench.errors import SpatialbenchError, atomic_path
+from spatialbench.utils.errors import SpatialbenchError, atomic_path
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from spatialbench.experiment import Resolved
+    from spatialbench.config.experiment import Resolved
 
 CELL = 2.6
 """Inches of a picture's width in the figure."""
@@ -86,7 +86,9 @@ def token_at(point: Point, size: tuple[int, int], grid: tuple[int, int]) -> tupl
         grid: h, w; the cells share the picture evenly.
     """
     row, column = math.floor(point.y * grid[0] / size[1]), math.floor(point.x * grid[1] / size[0])
-    return min(row, grid[0] - 1), min(column, grid[1] - 1)  # a hair before the border may be rounded onto it
+    return min(row, grid[0] - 1), min(
+        column, grid[1] - 1
+    )  # a hair before the border may be rounded onto it
 
 
 def scale(maps: Sequence[np.ndarray]) -> tuple[float, float]:
@@ -99,7 +101,9 @@ def above_midpoint(values: np.ndarray, ends: tuple[float, float]) -> float:
     return 100 * float((values > sum(ends) / 2).mean())
 
 
-def draw(picture: Image.Image, points: Sequence[Point], columns: Mapping[str, Sequence[np.ndarray]]) -> Figure:
+def draw(
+    picture: Image.Image, points: Sequence[Point], columns: Mapping[str, Sequence[np.ndarray]]
+) -> Figure:
     """The picture with each point, and beside it the map of every page, enlarged bilinearly over the grey picture.
 
     The maps of a row share one colour scale.
@@ -111,7 +115,10 @@ def draw(picture: Image.Image, points: Sequence[Point], columns: Mapping[str, Se
     """
     width, height = picture.size
     tall = CELL * min(max(height / width, 0.3), 2.5)
-    figure = Figure(figsize=(CELL * (1 + len(columns)) + 0.9, (tall + 0.1) * len(points) + 0.4), layout="constrained")
+    figure = Figure(
+        figsize=(CELL * (1 + len(columns)) + 0.9, (tall + 0.1) * len(points) + 0.4),
+        layout="constrained",
+    )
     axes = figure.subplots(len(points), 1 + len(columns), squeeze=False)
     shown = picture.copy()
     shown.thumbnail((math.ceil(2 * CELL * DPI),) * 2)
@@ -122,12 +129,22 @@ def draw(picture: Image.Image, points: Sequence[Point], columns: Mapping[str, Se
         axes[row, 0].imshow(np.asarray(shown), extent=whole)
         axes[row, 0].set_ylabel(f"({point.x:g}, {point.y:g})", fontsize=8)
         for axis, maps in zip(axes[row, 1:], columns.values(), strict=True):
-            axis.imshow(grey, extent=whole, cmap="gray", vmin=-160, vmax=255)  # pale, so that the colours stay true
+            axis.imshow(
+                grey, extent=whole, cmap="gray", vmin=-160, vmax=255
+            )  # pale, so that the colours stay true
             heat = axis.imshow(
-                maps[row], extent=whole, cmap="turbo", vmin=low, vmax=high, interpolation="bilinear", alpha=0.6
+                maps[row],
+                extent=whole,
+                cmap="turbo",
+                vmin=low,
+                vmax=high,
+                interpolation="bilinear",
+                alpha=0.6,
             )
         for axis in axes[row]:
-            axis.plot(point.x, point.y, marker="o", markersize=6, color="white", markeredgecolor="black")
+            axis.plot(
+                point.x, point.y, marker="o", markersize=6, color="white", markeredgecolor="black"
+            )
             axis.set(xticks=[], yticks=[], xlim=(0, width), ylim=(height, 0))
         bar = figure.colorbar(heat, ax=list(axes[row]), fraction=0.05, pad=0.01)
         bar.ax.tick_params(labelsize=7)
@@ -142,7 +159,7 @@ def run(options: argparse.Namespace) -> None:
     """``spatialbench maps``: writes the figure, prints the numbers.
 
     Args:
-        options: as ``spatialbench.commands`` parses them.
+        options: as ``spatialbench.cli.commands`` parses them.
 
     Raises:
         SpatialbenchError: something the user gave is wrong; one line.
@@ -150,14 +167,19 @@ def run(options: argparse.Namespace) -> None:
     words = checkpoints(options)
     out = Path(options.out)
     if out.suffix.lower() != ".png" or out.is_dir():
-        raise SpatialbenchError(f"--out: the figure is a PNG file; give a name that ends in .png, not {options.out}")
+        raise SpatialbenchError(
+            f"--out: the figure is a PNG file; give a name that ends in .png, not {options.out}"
+        )
     picture = read_picture(Path(options.image))
     points = [inside(Point(*point), picture.size, options.image) for point in options.point]
-    from spatialbench.experiment import resolve
-    from spatialbench.scoring import readable_errors, say
+    from spatialbench.config.experiment import resolve
+    from spatialbench.training.score import readable_errors, say
 
     runs = Path(options.runs)
-    pages = [resolve(page, options.track, options.budget, options.seed, runs=runs) for page in options.config]
+    pages = [
+        resolve(page, options.track, options.budget, options.seed, runs=runs)
+        for page in options.config
+    ]
     found = []
     for resolved, word in zip(pages, words, strict=True):
         with readable_errors(resolved):
@@ -169,31 +191,45 @@ def run(options: argparse.Namespace) -> None:
     say(f"wrote {out}")
     report = _report(points, names, found)
     if options.format == "json":
-        print(json.dumps({"image": options.image, "image_size": picture.size, "out": str(out), "points": report}))
+        print(
+            json.dumps(
+                {
+                    "image": options.image,
+                    "image_size": picture.size,
+                    "out": str(out),
+                    "points": report,
+                }
+            )
+        )
         return
     wide = max(map(len, names))
     for row in report:
         for page in row["pages"]:
             x, y = row["point"]
             share = page["above_midpoint"]
-            print(f"{page['name']:<{wide}}  ({x:g}, {y:g})  mean {page['mean']:6.3f}  above midpoint {share:5.1f} %")
+            print(
+                f"{page['name']:<{wide}}  ({x:g}, {y:g})  mean {page['mean']:6.3f}  above midpoint {share:5.1f} %"
+            )
 
 
 def maps_of(
-    resolved: Resolved, given: str | None, options: argparse.Namespace, picture: Image.Image, points: Sequence[Point]
+    resolved: Resolved,
+    given: str | None,
+    options: argparse.Namespace,
+    picture: Image.Image,
+    points: Sequence[Point],
 ) -> PageMaps:
     """The map of every point for one page.
 
     Args:
-        given: the checkpoint, see :func:`spatialbench.runs.checkpoint_of`.
+        given: the checkpoint, see :func:`spatialbench.results.run_folder.checkpoint_of`.
 
     Raises:
         SpatialbenchError: no checkpoint, or a model whose tokens are no numbers.
     """
     import torch
 
-    from spatialbench.evaluation.contexts import encoded_size
-    from spatialbench.scoring import load_method, say
+    from spatialbench.training.score import load_method, say
 
     model, checkpoint = load_method(resolved, given, Path(options.runs), options.seed is None)
     size, note = encoded_size(options.size, resolved, model)
@@ -203,15 +239,42 @@ def maps_of(
     with torch.inference_mode():
         dense = model.dense(pixels.to(model.device))[0].cpu()  # [h, w, D]
     if not dense.isfinite().all():
-        raise SpatialbenchError(f"page {resolved.page.path}: its tokens are not finite; the training diverged")
+        raise SpatialbenchError(
+            f"page {resolved.page.path}: its tokens are not finite; the training diverged"
+        )
     tokens = [token_at(point, picture.size, (dense.shape[0], dense.shape[1])) for point in points]
     maps = [affinity(dense, token).numpy() for token in tokens]
-    return PageMaps(str(resolved.page.path), None if checkpoint is None else str(checkpoint), size, tokens, maps)
+    return PageMaps(
+        str(resolved.page.path), None if checkpoint is None else str(checkpoint), size, tokens, maps
+    )
+
+
+def encoded_size(asked: int | None, resolved: Resolved, model: Any) -> tuple[int, str]:
+    """Side of the picture that is encoded, a multiple of the patch, and a note where that is not what was asked for.
+
+    Args:
+        asked: pixels; None: the size of the track's region set, else twice the student's own.
+        resolved: says the track.
+        model: says the patch.
+    """
+    from spatialbench.models.towers import patch_size
+
+    patch = math.lcm(*patch_size(model.student))
+    default = ((resolved.track.regions or {}).get("init_args") or {}).get(
+        "size"
+    ) or 2 * model.image_size
+    size = max(1, round((asked or default) / patch)) * patch
+    if asked in (None, size):
+        return size, ""
+    return size, f"--size {asked} is not a multiple of the patch of {patch} pixels; {size} is used"
 
 
 def titles(names: Sequence[str]) -> list[str]:
     """The names, told apart by a number where one comes again: a page with two checkpoints."""
-    return [f"{name} #{names[:k].count(name) + 1}" if names.count(name) > 1 else name for k, name in enumerate(names)]
+    return [
+        f"{name} #{names[:k].count(name) + 1}" if names.count(name) > 1 else name
+        for k, name in enumerate(names)
+    ]
 
 
 def inside(point: Point, size: tuple[int, int], image: str) -> Point:
@@ -228,14 +291,21 @@ def inside(point: Point, size: tuple[int, int], image: str) -> Point:
     return point
 
 
-def _report(points: Sequence[Point], names: Sequence[str], found: Sequence[PageMaps]) -> list[dict[str, Any]]:
+def _report(
+    points: Sequence[Point], names: Sequence[str], found: Sequence[PageMaps]
+) -> list[dict[str, Any]]:
     """Of every point: the colour scale, and of every page its token, mean cosine, percent above midpoint and map."""
     rows = []
     for row, point in enumerate(points):
         ends = scale([page.maps[row] for page in found])
         pages = [
             {
-                **{"name": name, "page": page.page, "checkpoint": page.checkpoint, "size": page.size},
+                **{
+                    "name": name,
+                    "page": page.page,
+                    "checkpoint": page.checkpoint,
+                    "size": page.size,
+                },
                 "token": page.tokens[row],
                 "mean": float(page.maps[row].mean()),
                 "above_midpoint": above_midpoint(page.maps[row], ends),

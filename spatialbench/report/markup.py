@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from html import escape
 
-from spatialbench.report.sheet import Cell, Line, Sheet
+from spatialbench.report.table_model import Cell, Line, Sheet
 
 _SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -38,7 +38,9 @@ def latex(sheet: Sheet) -> str:
         r"\bottomrule",
         r"\end{tabular}",
     ]
-    lines += [f"\\par\\smallskip{{\\footnotesize {escaped(note)}\\par}}" for note in sheet.notes if note]
+    lines += [
+        f"\\par\\smallskip{{\\footnotesize {escaped(note)}\\par}}" for note in sheet.notes if note
+    ]
     return "\n".join(lines) + "\n"
 
 

@@ -8,12 +8,12 @@ from typing import Any
 
 from rich.table import Table
 
-from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.measures import SELECTION, TITLES, MeasureResampler, Measures
 from spatialbench.evaluation.statistics import spread
 from spatialbench.report.differences import Differences
-from spatialbench.report.rows import Row
-from spatialbench.report.sheet import (
+from spatialbench.report.stored_rows import Row
+from spatialbench.report.table import shown_name, stale_notes, stored_rows
+from spatialbench.report.table_model import (
     Line,
     Sheet,
     accuracy_cell,
@@ -25,10 +25,10 @@ from spatialbench.report.sheet import (
     show,
     write,
 )
-from spatialbench.report.table import shown_name, stale_notes, stored_rows
-from spatialbench.result_measures import load
-from spatialbench.result_schema import Result
-from spatialbench.results import STORED_BUDGET, result_path
+from spatialbench.results.files import STORED_BUDGET, result_path
+from spatialbench.results.measures import load
+from spatialbench.results.row_schema import Result
+from spatialbench.utils.errors import SpatialbenchError
 
 HEADING = "Regions, dense quality, retrieval"
 EXPLANATION = """\
@@ -74,7 +74,9 @@ def _sheet(rows: Sequence[Row], measures: Mapping[str, Measures]) -> Sheet:
     return Sheet(
         title=f"{first.track}, budget {first.budget}: measures in %",
         header=["", *(TITLES[name] for name in names), "seeds", "pictures"],
-        lines=[Line([shown_name(row), *_values(row, measures, names), *_counts(row)]) for row in rows],
+        lines=[
+            Line([shown_name(row), *_values(row, measures, names), *_counts(row)]) for row in rows
+        ],
         notes=notes(rows),
         data=_json(rows),
         rows=_csv(rows, measures),
@@ -124,7 +126,9 @@ def _check_alike_inside(where: Path, measures: Mapping[str, Measures]) -> None:
     first = next(iter(measures), "")
     for name, found in measures.items():
         groups = measures[first].groups
-        same = {measure: groups.get(measure, count) for measure, count in found.groups.items()} == found.groups
+        same = {
+            measure: groups.get(measure, count) for measure, count in found.groups.items()
+        } == found.groups
         same &= found.labels == measures[first].labels
         if not same or found.scenes.tolist() != measures[first].scenes.tolist():
             raise SpatialbenchError(
@@ -140,14 +144,19 @@ def interval_table(rows: Sequence[Row], measures: Mapping[str, Measures]) -> lis
     """Markdown: the 95 % interval of every measure, of the rows that have some."""
     names = columns(measures)
     lines = [
-        [row.result.name, *(interval_cell(row.result.measures.interval.get(name)) for name in names)]
+        [
+            row.result.name,
+            *(interval_cell(row.result.measures.interval.get(name)) for name in names),
+        ]
         for row in rows
         if row.result.measures is not None
     ]
     return markdown_table(["", *(TITLES[name] for name in names)], lines)
 
 
-def difference_table(rows: Sequence[Row], measures: Mapping[str, Measures], differences: Differences) -> list[str]:
+def difference_table(
+    rows: Sequence[Row], measures: Mapping[str, Measures], differences: Differences
+) -> list[str]:
     """Markdown: row minus the first row with measures, paired, in points; bold when the 95 % interval excludes 0."""
     names = columns(measures)
     first, *others = [row.result.name for row in rows if row.result.name in measures]
@@ -158,10 +167,18 @@ def difference_table(rows: Sequence[Row], measures: Mapping[str, Measures], diff
     return markdown_table([f"minus {first}", *(TITLES[name] for name in names)], lines)
 
 
-def section(rows: Sequence[Row], measures: Mapping[str, Measures], differences: Differences) -> list[str]:
+def section(
+    rows: Sequence[Row], measures: Mapping[str, Measures], differences: Differences
+) -> list[str]:
     """The lines of results/README.md about the measures."""
     lines = [f"### {HEADING}", "", *EXPLANATION.splitlines(), ""]
-    lines += [*markdown(_sheet(rows, measures)), "", "95 % intervals:", "", *interval_table(rows, measures)]
+    lines += [
+        *markdown(_sheet(rows, measures)),
+        "",
+        "95 % intervals:",
+        "",
+        *interval_table(rows, measures),
+    ]
     if len(measures) > 1:
         lines += ["", "Paired differences:", "", *difference_table(rows, measures, differences)]
     return lines
@@ -200,11 +217,17 @@ def _csv(rows: Sequence[Row], measures: Mapping[str, Measures]) -> list[list[obj
         found, values = row.result.measures, list[float | None]()
         for name in shown:
             if found is not None and name in found.value:
-                values += [found.value[name], _spread(measures[row.result.name], name), *found.interval[name]]
+                values += [
+                    found.value[name],
+                    _spread(measures[row.result.name], name),
+                    *found.interval[name],
+                ]
             else:
                 values += [None] * 4
         seeds = " ".join(map(str, row.result.seeds))
-        lines.append([row.result.name, *values, seeds, found.pictures if found else "", "; ".join(row.stale)])
+        lines.append(
+            [row.result.name, *values, seeds, found.pictures if found else "", "; ".join(row.stale)]
+        )
     return lines
 
 
@@ -218,7 +241,9 @@ def _values(row: Row, measures: Mapping[str, Measures], names: Sequence[str]) ->
     if found is None:
         return ["–"] * len(names)
     return [
-        accuracy_cell(found.value[name], _spread(measures[row.result.name], name)) if name in found.value else "–"
+        accuracy_cell(found.value[name], _spread(measures[row.result.name], name))
+        if name in found.value
+        else "–"
         for name in names
     ]
 
@@ -236,7 +261,11 @@ def notes(rows: Sequence[Row]) -> list[str]:
     """What stands below a table: what is stale, and what was measured on."""
     found = next(row.result.measures for row in rows if row.result.measures is not None)
     stale = stale_notes(rows)
-    return [*stale, *([""] if stale else []), f"Measured on data {found.data}, {found.pictures} pictures."]
+    return [
+        *stale,
+        *([""] if stale else []),
+        f"Measured on data {found.data}, {found.pictures} pictures.",
+    ]
 
 
 def print_measures(title: str, measures: Measures) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from spatialbench.report.rows import ADVICE, published_items
-from spatialbench.schema import parse
+from spatialbench.report.stored_rows import ADVICE, published_items
+from spatialbench.utils.typed_files import parse
 
 BACKBONES = ("B/32", "B/16", "L/14", "L/14@336")
 """OpenAI's ViTs, as the tables call them."""
@@ -37,7 +37,9 @@ class Published:
         name = f"{self.benchmark} {self.measure}"
         for backbone, value in self.clip.items():
             if backbone not in BACKBONES:
-                raise ValueError(f"unknown backbone {backbone!r} of {name}; known: {', '.join(BACKBONES)}")
+                raise ValueError(
+                    f"unknown backbone {backbone!r} of {name}; known: {', '.join(BACKBONES)}"
+                )
             if not 0 <= value <= 100:
                 raise ValueError(f"{backbone} of {name} is {value}, not a percentage")
 
@@ -88,4 +90,8 @@ def sources(published: Mapping[str, Published], measures: list[str]) -> list[str
     places = dict.fromkeys(f"{row.paper}, {row.table}" for row in shown)
     text = "Published: OpenAI CLIP, which a run of its weights must reproduce, but for what differs (*)."
     text = text if any(notes) else text.replace(", but for what differs (*)", "")
-    return [text, *places, *(f"* {', '.join(names)}: {note}" for note, names in notes.items() if note)]
+    return [
+        text,
+        *places,
+        *(f"* {', '.join(names)}: {note}" for note, names in notes.items() if note),
+    ]

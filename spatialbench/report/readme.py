@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from spatialbench.errors import SpatialbenchError, write_atomic
 from spatialbench.evaluation.measures import Measures
 from spatialbench.evaluation.statistics import COLUMNS
 from spatialbench.report import claims as claims_report
@@ -15,12 +14,13 @@ from spatialbench.report import measures as measures_report
 from spatialbench.report import selection as selection_report
 from spatialbench.report.claims import Claim, read_claims
 from spatialbench.report.differences import Differences
-from spatialbench.report.rows import Reported, Row, read_rows
-from spatialbench.report.sheet import interval_cell, markdown, markdown_table, number, write
+from spatialbench.report.stored_rows import Reported, Row, read_rows
 from spatialbench.report.table import TITLES, read_papers, sheet_of
-from spatialbench.result_schema import SeedRun
-from spatialbench.results import STORED_BUDGET
-from spatialbench.stale import Today
+from spatialbench.report.table_model import interval_cell, markdown, markdown_table, number, write
+from spatialbench.results.files import STORED_BUDGET
+from spatialbench.results.row_schema import SeedRun
+from spatialbench.results.stale import Today
+from spatialbench.utils.errors import SpatialbenchError, write_atomic
 
 BASELINES = 2
 """Every row is compared with so many first rows: zero-shot and fine-tuned CLIP."""
@@ -45,7 +45,9 @@ def write_readme(results: str | Path = "results", benchmarks: str | Path = "benc
     """Writes results/README.md, and the tables marked in the README.md beside the folder; returns the former's path."""
     path = Path(results) / "README.md"
     if not Path(results).is_dir():
-        raise SpatialbenchError(f"no results in {results}, which is no folder; give --results FOLDER")
+        raise SpatialbenchError(
+            f"no results in {results}, which is no folder; give --results FOLDER"
+        )
     write_atomic(path, readme(Path(results), Path(benchmarks)))
     front = Path(results).absolute().parent / "README.md"
     if front.is_file():
@@ -61,7 +63,9 @@ def with_tables(text: str, results: Path, benchmarks: Path) -> str:
 
     def block(match: re.Match[str]) -> str:
         papers = read_papers(results)
-        rows = read_rows(results, benchmarks, match[2], STORED_BUDGET, [paper.name for paper in papers])
+        rows = read_rows(
+            results, benchmarks, match[2], STORED_BUDGET, [paper.name for paper in papers]
+        )
         text = write(sheet_of(rows), "md") if rows else "No rows yet.\n"
         return f"{match[1]}{text}{match[3]}"
 
@@ -79,14 +83,19 @@ def readme(results: Path, benchmarks: Path) -> str:
     claims = read_claims(results / "claims.yaml", today.tracks)
     sections = [INTRODUCTION]
     for folder in sorted(path for path in results.glob("*") if any(path.glob("*.outcomes.npz"))):
-        rows = read_rows(results, benchmarks, folder.name, STORED_BUDGET, [paper.name for paper in papers])
+        rows = read_rows(
+            results, benchmarks, folder.name, STORED_BUDGET, [paper.name for paper in papers]
+        )
         if not rows:  # outcomes without their result files, which check-results tells
             continue
         measures = measures_report.measures_of(results, rows)
         selection = measures_report.measures_of(results, rows, "selection")
         own = [claim for claim in claims if claim.track == folder.name]
         controls = controls_report.section(results, folder.name, today)
-        sections.append("\n".join(_section(folder.name, rows, papers, measures, selection, own, controls)) + "\n")
+        sections.append(
+            "\n".join(_section(folder.name, rows, papers, measures, selection, own, controls))
+            + "\n"
+        )
     if len(sections) == 1:
         sections.append("No rows yet: `spatialbench run benchmarks/*.yaml --budget full`.\n")
     return "\n".join(sections)
@@ -117,14 +126,25 @@ def _section(
     lines += ["### Cost", "", *_cost_table(rows), "", "### Origin", "", *_origin_table(rows)]
     if papers:
         text = "As printed there (other data, other models); their macro is the mean of the printed relations."
-        lines += ["", "### Beside the papers' numbers", "", text, "", *markdown(sheet_of(rows, papers, differences))]
+        lines += [
+            "",
+            "### Beside the papers' numbers",
+            "",
+            text,
+            "",
+            *markdown(sheet_of(rows, papers, differences)),
+        ]
     return lines
 
 
 def _interval_table(rows: Sequence[Row]) -> list[str]:
     header = ["", *TITLES.values()]
     return markdown_table(
-        header, [[row.result.name, *(interval_cell(row.result.interval[c]) for c in COLUMNS)] for row in rows]
+        header,
+        [
+            [row.result.name, *(interval_cell(row.result.interval[c]) for c in COLUMNS)]
+            for row in rows
+        ],
     )
 
 
@@ -141,7 +161,17 @@ def _difference_table(rows: Sequence[Row], differences: Differences) -> list[str
 
 def _cost_table(rows: Sequence[Row]) -> list[str]:
     """Of one seed: the mean time, the largest memory."""
-    header = ["", "trainable M", "total M", "steps", "pairs", "minutes", "memory GB", "GPU memory GB", "hardware"]
+    header = [
+        "",
+        "trainable M",
+        "total M",
+        "steps",
+        "pairs",
+        "minutes",
+        "memory GB",
+        "GPU memory GB",
+        "hardware",
+    ]
     lines = []
     for row in rows:
         runs, parameters = row.result.runs, row.result.parameters
@@ -164,15 +194,22 @@ def _cost_table(rows: Sequence[Row]) -> list[str]:
 
 def _machine(run: SeedRun) -> str:
     hardware = run.hardware
-    return str(hardware.get("gpu") or f"{hardware.get('cores', '?')} cores of {hardware.get('cpu', 'an unknown CPU')}")
+    return str(
+        hardware.get("gpu")
+        or f"{hardware.get('cores', '?')} cores of {hardware.get('cpu', 'an unknown CPU')}"
+    )
 
 
 def _origin_table(rows: Sequence[Row]) -> list[str]:
     lines = []
     for row in rows:
         runs = row.result.runs
-        commits = dict.fromkeys((run.commit[:10] or "no commit") + (" (dirty)" if run.dirty else "") for run in runs)
+        commits = dict.fromkeys(
+            (run.commit[:10] or "no commit") + (" (dirty)" if run.dirty else "") for run in runs
+        )
         versions = dict.fromkeys(f"torch {run.versions.get('torch', '?')}" for run in runs)
         seeds = ", ".join(map(str, row.result.seeds))
-        lines.append([row.result.name, seeds, row.result.page_hash, ", ".join(commits), ", ".join(versions)])
+        lines.append(
+            [row.result.name, seeds, row.result.page_hash, ", ".join(commits), ", ".join(versions)]
+        )
     return markdown_table(["", "seeds", "page", "commit", "versions"], lines)

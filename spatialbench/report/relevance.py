@@ -17,13 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from spatialbench.arguments import Parser, did_you_mean
 from spatialbench.data.images import fit, read_picture
-from spatialbench.errors import SpatialbenchError, atomic_path
 from spatialbench.report.maps import CELL, DPI, checkpoints, titles
+from spatialbench.utils.arguments import Parser, did_you_mean
+from spatialbench.utils.errors import SpatialbenchError, atomic_path
 
 if TYPE_CHECKING:
-    from spatialbench.experiment import Resolved
+    from spatialbench.config.experiment import Resolved
 
 STRENGTH = 0.72
 """How much of the colour covers the picture where relevance is greatest."""
@@ -52,7 +52,9 @@ def overlay(picture: Image.Image, found: np.ndarray) -> Image.Image:
     """
     largest = float(found.max())
     small = Image.fromarray((found / largest if largest > 0 else found * 0).astype(np.float32))
-    share = np.clip(np.asarray(small.resize(picture.size, Image.Resampling.BICUBIC)), 0, 1)[..., None]  # [H, W, 1]
+    share = np.clip(np.asarray(small.resize(picture.size, Image.Resampling.BICUBIC)), 0, 1)[
+        ..., None
+    ]  # [H, W, 1]
     colour = 255 * colormaps["inferno"](share[..., 0])[..., :3]
     grey = np.asarray(picture.convert("L"), dtype=np.float32)[..., None] * np.ones(3)
     weight = STRENGTH * (0.25 + 0.75 * share)
@@ -62,7 +64,10 @@ def overlay(picture: Image.Image, found: np.ndarray) -> Image.Image:
 def inside(found: np.ndarray, box: Frame) -> float:
     """Percent of the relevance that lies in a box; a token counts by the share of its cell that the box covers."""
     shares = []
-    for start, length, cells in ((box[1], box[3], found.shape[0]), (box[0], box[2], found.shape[1])):
+    for start, length, cells in (
+        (box[1], box[3], found.shape[0]),
+        (box[0], box[2], found.shape[1]),
+    ):
         edges = np.arange(cells + 1) / cells
         covered = np.minimum(edges[1:], start + length) - np.maximum(edges[:-1], start)
         shares.append(np.clip(covered, 0, None) * cells)
@@ -95,23 +100,60 @@ def command(argv: list[str]) -> int:
     Raises:
         SpatialbenchError: something the user gave is wrong; one line.
     """
-    parser = Parser("maps", "where pages look when they score a picture against a caption, side by side")
+    parser = Parser(
+        "maps", "where pages look when they score a picture against a caption, side by side"
+    )
     add = parser.add_argument
     add("--relevance", action="store_true", help="this figure")
-    add("--config", action="append", required=True, metavar="PAGE.yaml", help="a page; may be repeated")
-    add("--attention", action="store_true", help="and the attention, which no caption moves, beside each")
-    add("--record", metavar="ID", help="a record of the track's test: its picture, caption and boxes")
+    add(
+        "--config",
+        action="append",
+        required=True,
+        metavar="PAGE.yaml",
+        help="a page; may be repeated",
+    )
+    add(
+        "--attention",
+        action="store_true",
+        help="and the attention, which no caption moves, beside each",
+    )
+    add(
+        "--record",
+        metavar="ID",
+        help="a record of the track's test: its picture, caption and boxes",
+    )
     add("--image", metavar="FILE", help="or a picture of your own")
-    add("--caption", metavar="TEXT", help="with --image, any sentence; with --record in the place of its own")
+    add(
+        "--caption",
+        metavar="TEXT",
+        help="with --image, any sentence; with --record in the place of its own",
+    )
     text = "with --image: left, top, width, height in pixels; twice: the subject's, the object's"
     add("--box", action="append", default=[], type=_box, metavar="X,Y,W,H", help=text)
     add("--track", default="rooms", help="name or path of the track (default: rooms)")
     add("--budget", default="quick", help="whose runs: smoke, quick or full (default: quick)")
-    add("--runs", default="runs", metavar="FOLDER", help="where the run folders are (default: runs)")
-    add("--seed", type=int, metavar="N", help="only runs with this seed (default: the newest run of any)")
-    add("--ckpt_path", action="append", metavar="FILE|LAST", help="once for each page, in their order, or not at all")
+    add(
+        "--runs", default="runs", metavar="FOLDER", help="where the run folders are (default: runs)"
+    )
+    add(
+        "--seed",
+        type=int,
+        metavar="N",
+        help="only runs with this seed (default: the newest run of any)",
+    )
+    add(
+        "--ckpt_path",
+        action="append",
+        metavar="FILE|LAST",
+        help="once for each page, in their order, or not at all",
+    )
     add("--out", default="relevance.png", metavar="FILE.png", help="default: relevance.png")
-    add("--format", choices=("text", "json"), default="text", help="json: the maps themselves (default: text)")
+    add(
+        "--format",
+        choices=("text", "json"),
+        default="text",
+        help="json: the maps themselves (default: text)",
+    )
     o = parser.parse_args(argv)
     if (o.record is None) == (o.image is None):
         parser.error("give --record ID, or --image FILE with --caption")
@@ -128,12 +170,15 @@ def command(argv: list[str]) -> int:
 def _run(options: argparse.Namespace) -> None:
     words, out = checkpoints(options), Path(options.out)
     if out.suffix.lower() != ".png" or out.is_dir():
-        raise SpatialbenchError(f"--out: the figure is a PNG file; give a name that ends in .png, not {options.out}")
-    from spatialbench.experiment import resolve
-    from spatialbench.scoring import readable_errors, say
+        raise SpatialbenchError(
+            f"--out: the figure is a PNG file; give a name that ends in .png, not {options.out}"
+        )
+    from spatialbench.config.experiment import resolve
+    from spatialbench.training.score import readable_errors, say
 
     pages = [
-        resolve(page, options.track, options.budget, options.seed, runs=Path(options.runs)) for page in options.config
+        resolve(page, options.track, options.budget, options.seed, runs=Path(options.runs))
+        for page in options.config
     ]
     scene = _own(options) if options.image else _of_record(options, pages[0])
     found = []
@@ -149,27 +194,42 @@ def _run(options: argparse.Namespace) -> None:
         }
         draw(scene, columns).savefig(temporary, dpi=DPI, metadata={"Software": None})
     say(f"wrote {out}")
-    report = [_report(name, maps["relevance"], scene) for name, maps in zip(names, found, strict=True)]
+    report = [
+        _report(name, maps["relevance"], scene) for name, maps in zip(names, found, strict=True)
+    ]
     if options.format == "json":
-        print(json.dumps({"caption": scene.caption, "boxes": scene.boxes, "out": str(out), "pages": report}))
+        print(
+            json.dumps(
+                {"caption": scene.caption, "boxes": scene.boxes, "out": str(out), "pages": report}
+            )
+        )
         return
     wide = max(map(len, names))
     for page in report:
-        parts = [f"{what} {share:5.1f} %" for what, share in zip(("subject", "object"), page["inside"], strict=False)]
+        parts = [
+            f"{what} {share:5.1f} %"
+            for what, share in zip(("subject", "object"), page["inside"], strict=False)
+        ]
         print(
-            f"{page['name']:<{wide}}  relevance in the box of the {', of the '.join(parts)}" if parts else page["name"]
+            f"{page['name']:<{wide}}  relevance in the box of the {', of the '.join(parts)}"
+            if parts
+            else page["name"]
         )
 
 
-def _maps(resolved: Resolved, given: str | None, options: argparse.Namespace, scene: Scene) -> dict[str, np.ndarray]:
+def _maps(
+    resolved: Resolved, given: str | None, options: argparse.Namespace, scene: Scene
+) -> dict[str, np.ndarray]:
     """The maps of one page, float32 [h, w]: attention, where it is asked for, and relevance."""
     import torch
 
     from spatialbench.evaluation.relevance import attention, relevance
-    from spatialbench.scoring import load_method
+    from spatialbench.training.score import load_method
 
     model, _ = load_method(resolved, given, Path(options.runs), options.seed is None)
-    pixels = fit(scene.picture, model.image_size, "squash") if scene.pixels is None else scene.pixels
+    pixels = (
+        fit(scene.picture, model.image_size, "squash") if scene.pixels is None else scene.pixels
+    )
     given_pixels = torch.tensor(pixels.transpose(2, 0, 1))[None]
     found = {"attention": attention(model, given_pixels)[0].numpy()} if options.attention else {}
     return {**found, "relevance": relevance(model, given_pixels, scene.caption)[0].numpy()}
@@ -184,17 +244,21 @@ def _own(options: argparse.Namespace) -> Scene:
                 f"--box {x:g},{y:g},{w:g},{h:g} does not lie in {options.image}, which has {width} x {height} pixels"
             )
     return Scene(
-        picture, options.caption, [(x / width, y / height, w / width, h / height) for x, y, w, h in options.box]
+        picture,
+        options.caption,
+        [(x / width, y / height, w / width, h / height) for x, y, w, h in options.box],
     )
 
 
 def _of_record(options: argparse.Namespace, resolved: Resolved) -> Scene:
-    from spatialbench.report.html.sample import boxes, by_id, picture, test_records
+    from spatialbench.report.html.record_choice import boxes, by_id, picture, test_records
 
     records = test_records(resolved.track, options.budget)
     known = by_id(records.records)
     if options.record not in known:
-        raise SpatialbenchError(f"no record {options.record!r} in {records.name}{did_you_mean(options.record, known)}")
+        raise SpatialbenchError(
+            f"no record {options.record!r} in {records.name}{did_you_mean(options.record, known)}"
+        )
     record = known[options.record]
     frames = [(x / 100, y / 100, w / 100, h / 100) for _, x, y, w, h in boxes(record)]
     caption = options.caption or record.statement.caption

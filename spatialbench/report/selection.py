@@ -11,14 +11,14 @@ from typing import Any
 
 from rich.table import Table
 
-from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.measures import SELECTION, TITLES, MeasureResampler, Measures
 from spatialbench.evaluation.statistics import spread
 from spatialbench.report.differences import Differences
 from spatialbench.report.measures import difference_table, measures_of
 from spatialbench.report.published import NOTHING_PUBLISHED, Published
-from spatialbench.report.rows import Row
-from spatialbench.report.sheet import (
+from spatialbench.report.stored_rows import Row
+from spatialbench.report.table import shown_name, stale_notes, stored_rows
+from spatialbench.report.table_model import (
     Line,
     Sheet,
     accuracy_cell,
@@ -29,9 +29,9 @@ from spatialbench.report.sheet import (
     show,
     write,
 )
-from spatialbench.report.table import shown_name, stale_notes, stored_rows
-from spatialbench.result_measures import patterns as patterns_of
-from spatialbench.results import STORED_BUDGET
+from spatialbench.results.files import STORED_BUDGET
+from spatialbench.results.measures import patterns as patterns_of
+from spatialbench.utils.errors import SpatialbenchError
 
 HEADING = "Image selection"
 SCORERS = {"select_cls": "cls", "select_local": "cls + local"}
@@ -87,14 +87,19 @@ def _sheet(rows: Sequence[Row], selection: Mapping[str, Measures]) -> Sheet:
     )
 
 
-def _lines(rows: Sequence[Row], selection: Mapping[str, Measures], patterns: Sequence[str]) -> list[Line]:
+def _lines(
+    rows: Sequence[Row], selection: Mapping[str, Measures], patterns: Sequence[str]
+) -> list[Line]:
     lines = []
     for row in rows:
         name, stated = shown_name(row), row.result.selection
         if stated is None:
             lines.append(Line([name, *["–"] * (len(patterns) + 5)]))
             continue
-        found, counts = selection[row.result.name], [str(len(row.result.seeds)), str(stated.pictures)]
+        found, counts = (
+            selection[row.result.name],
+            [str(len(row.result.seeds)), str(stated.pictures)],
+        )
         for measure in stated.value:
             values = [number(stated.patterns[measure][pattern]) for pattern in patterns]
             mean = accuracy_cell(stated.value[measure], spread(found.seed_values(measure).tolist()))
@@ -103,7 +108,9 @@ def _lines(rows: Sequence[Row], selection: Mapping[str, Measures], patterns: Seq
     return lines
 
 
-def section(rows: Sequence[Row], selection: Mapping[str, Measures], differences: Differences) -> list[str]:
+def section(
+    rows: Sequence[Row], selection: Mapping[str, Measures], differences: Differences
+) -> list[str]:
     """The lines of results/README.md about image selection."""
     text = [f"### {HEADING}", "", *EXPLANATION.splitlines(), "", *markdown(_sheet(rows, selection))]
     if len(selection) > 1:
@@ -125,7 +132,11 @@ def _json(rows: Sequence[Row]) -> list[dict[str, Any]]:
             {
                 "name": row.result.name,
                 "selection": {
-                    name: {"value": value, "interval": found.interval[name], "patterns": found.patterns[name]}
+                    name: {
+                        "value": value,
+                        "interval": found.interval[name],
+                        "patterns": found.patterns[name],
+                    }
                     for name, value in values.items()
                     if found is not None
                 },
@@ -136,7 +147,9 @@ def _json(rows: Sequence[Row]) -> list[dict[str, Any]]:
     return lines
 
 
-def _csv(rows: Sequence[Row], selection: Mapping[str, Measures], patterns: Sequence[str]) -> list[list[object]]:
+def _csv(
+    rows: Sequence[Row], selection: Mapping[str, Measures], patterns: Sequence[str]
+) -> list[list[object]]:
     """One line for each row and scorer."""
     lines: list[list[object]] = [
         ["name", "measure", *patterns, "mean", "spread", "low", "high", "seeds", "pairs", "stale"]
@@ -146,9 +159,16 @@ def _csv(rows: Sequence[Row], selection: Mapping[str, Measures], patterns: Seque
         for name, value in ({} if found is None else found.value).items():
             assert found is not None
             deviation = spread(selection[row.result.name].seed_values(name).tolist())
-            values = [*(found.patterns[name][pattern] for pattern in patterns), value, deviation, *found.interval[name]]
+            values = [
+                *(found.patterns[name][pattern] for pattern in patterns),
+                value,
+                deviation,
+                *found.interval[name],
+            ]
             seeds = " ".join(map(str, row.result.seeds))
-            lines.append([row.result.name, name, *values, seeds, found.pictures, "; ".join(row.stale)])
+            lines.append(
+                [row.result.name, name, *values, seeds, found.pictures, "; ".join(row.stale)]
+            )
     return lines
 
 
@@ -156,7 +176,11 @@ def notes(rows: Sequence[Row]) -> list[str]:
     """What stands below a table: what is stale, and what was selected from."""
     found = next(row.result.selection for row in rows if row.result.selection is not None)
     stale = stale_notes(rows)
-    return [*stale, *([""] if stale else []), f"Selected on data {found.data}, {found.pictures} pairs."]
+    return [
+        *stale,
+        *([""] if stale else []),
+        f"Selected on data {found.data}, {found.pictures} pairs.",
+    ]
 
 
 def run_json(measures: Measures) -> dict[str, Any]:
@@ -164,7 +188,11 @@ def run_json(measures: Measures) -> dict[str, Any]:
     draws = MeasureResampler(measures.scenes)
     by_pattern = patterns_of(measures)
     found = {
-        name: {"value": value, "interval": list(draws.interval(measures.ratios[name])), "patterns": by_pattern[name]}
+        name: {
+            "value": value,
+            "interval": list(draws.interval(measures.ratios[name])),
+            "patterns": by_pattern[name],
+        }
         for name, value in measures.values().items()
     }
     return {"selection": found, "pairs": measures.pictures}
@@ -179,14 +207,20 @@ def print_selection(
     draws = MeasureResampler(measures.scenes)
     intervals = [draws.interval(measures.ratios[name]) for name in names]
     drawn = Table(title=title, title_justify="left")
-    for heading in ("", "pairs", *(TITLES[name].replace("Selection, ", "") + " %" for name in names)):
+    for heading in (
+        "",
+        "pairs",
+        *(TITLES[name].replace("Selection, ", "") + " %" for name in names),
+    ):
         drawn.add_column(heading, justify="right" if heading else "left", no_wrap=True)
     counts = measures.ratios[names[0]].denominator[0].sum(0)
     values = [measures.group_values(name).mean(0) for name in names]
     for group, label in enumerate(measures.labels):
         drawn.add_row(label, f"{counts[group]:.0f}", *(number(value[group]) for value in values))
     drawn.add_section()
-    drawn.add_row("mean", str(measures.pictures), *(number(value) for value in measures.values().values()))
+    drawn.add_row(
+        "mean", str(measures.pictures), *(number(value) for value in measures.values().values())
+    )
     drawn.add_row("95 % from", "", *(number(bounds.low) for bounds in intervals))
     drawn.add_row("to", "", *(number(bounds.high) for bounds in intervals))
     footer = [f"{measures.pictures} pairs of {draws.count} scenes, data {measures.data}"]

@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from spatialbench.arguments import did_you_mean
 from spatialbench.data.records import RecordSet
-from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.statistics import Interval, Resampler, accuracy, intervals
+from spatialbench.evaluation.subsets import Fact
 from spatialbench.report.differences import stream
-from spatialbench.report.rows import Row
-from spatialbench.report.sheet import Cell, Line, Sheet, as_csv, check_format, number, write
-from spatialbench.subsets.facts import Fact
+from spatialbench.report.stored_rows import Row
+from spatialbench.report.table_model import Cell, Line, Sheet, as_csv, check_format, number, write
+from spatialbench.utils.arguments import did_you_mean
+from spatialbench.utils.errors import SpatialbenchError
 
 FEW = 30
 """Records: of fewer a bootstrap says nothing, and no difference is emphasised."""
@@ -68,14 +68,24 @@ def subsets_table(
             raise SpatialbenchError(f"no stored row {name!r}{did_you_mean(name, known)}")
     shown = [known[name] for name in dict.fromkeys(names or known)]
     place = _places(known[beside], record_set)
-    found = [_measured(fact, name, place, shown, known[beside]) for fact in facts for name in fact.subsets]
-    absent = [f"{fact.name} ({fact.about}): not of these records, {fact.absent}." for fact in facts if fact.absent]
+    found = [
+        _measured(fact, name, place, shown, known[beside])
+        for fact in facts
+        for name in fact.subsets
+    ]
+    absent = [
+        f"{fact.name} ({fact.about}): not of these records, {fact.absent}."
+        for fact in facts
+        if fact.absent
+    ]
     if format == "json":
         return json.dumps([_json(subset, beside) for subset in found], indent=2)
     if format == "csv":
         return as_csv(_csv(found, beside)).rstrip("\n")
     sheets = [
-        _sheet(fact, [subset for subset in found if subset.fact is fact], beside) for fact in facts if fact.subsets
+        _sheet(fact, [subset for subset in found if subset.fact is fact], beside)
+        for fact in facts
+        if fact.subsets
     ]
     return "\n".join([*(write(sheet, format) for sheet in sheets), *absent])
 
@@ -96,7 +106,9 @@ def _places(row: Row, record_set: RecordSet) -> np.ndarray:
     return np.array([where[record_id] for record_id in ids])
 
 
-def _measured(fact: Fact, name: str, place: np.ndarray, shown: Sequence[Row], beside: Row) -> Subset:
+def _measured(
+    fact: Fact, name: str, place: np.ndarray, shown: Sequence[Row], beside: Row
+) -> Subset:
     assert fact.labels is not None, "a fact with subsets has labels"
     first = beside.outcomes
     some = fact.labels[place] == name
@@ -141,7 +153,11 @@ def _sheet(fact: Fact, subsets: Sequence[Subset], beside: str) -> Sheet:
 
 
 def _cell(part: Part, n: int) -> Cell:
-    apart = n >= FEW and part.gain_interval is not None and not part.gain_interval.low <= 0 <= part.gain_interval.high
+    apart = (
+        n >= FEW
+        and part.gain_interval is not None
+        and not part.gain_interval.low <= 0 <= part.gain_interval.high
+    )
     text = f"{number(part.accuracy)} ({number(part.interval.low)} to {number(part.interval.high)})"
     return Cell(text if part.gain is None or not apart else f"{text}, {part.gain:+.1f}", apart)
 
@@ -154,16 +170,37 @@ def _json(subset: Subset, beside: str) -> dict[str, Any]:
             "accuracy": round(part.accuracy, 4),
             "interval": [round(bound, 3) for bound in part.interval],
             "difference": None if part.gain is None else round(part.gain, 4),
-            "difference_interval": None if part.gain_interval is None else [round(b, 3) for b in part.gain_interval],
+            "difference_interval": None
+            if part.gain_interval is None
+            else [round(b, 3) for b in part.gain_interval],
         }
         for part in subset.parts
     ]
     fact = subset.fact
-    return {"fact": fact.name, "about": fact.about, "subset": subset.name, "n": subset.n, "than": beside, "rows": rows}
+    return {
+        "fact": fact.name,
+        "about": fact.about,
+        "subset": subset.name,
+        "n": subset.n,
+        "than": beside,
+        "rows": rows,
+    }
 
 
 def _csv(subsets: Sequence[Subset], beside: str) -> list[list[object]]:
-    header = ["fact", "subset", "n", "name", "accuracy", "low", "high", "than", "difference", "gain_low", "gain_high"]
+    header = [
+        "fact",
+        "subset",
+        "n",
+        "name",
+        "accuracy",
+        "low",
+        "high",
+        "than",
+        "difference",
+        "gain_low",
+        "gain_high",
+    ]
     lines: list[list[object]] = [[*header]]
     for subset in subsets:
         for part in subset.parts:

@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 from rich.table import Table
 
+from spatialbench.data.relations import RELATIONS
 from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.evaluation.statistics import COLUMNS, bootstrap, smallest_detectable_gain
-from spatialbench.relations import RELATIONS
 from spatialbench.report.differences import Differences
-from spatialbench.report.rows import Reported, Row, no_rows, read_reported, read_rows
-from spatialbench.report.sheet import (
+from spatialbench.report.stored_rows import Reported, Row, no_rows, read_reported, read_rows
+from spatialbench.report.table_model import (
     Cell,
     Line,
     Sheet,
@@ -28,10 +28,14 @@ from spatialbench.report.sheet import (
     show,
     write,
 )
-from spatialbench.results import STORED_BUDGET
-from spatialbench.stale import Today
+from spatialbench.results.files import STORED_BUDGET
+from spatialbench.results.stale import Today
 
-TITLES = {**{relation: relation.capitalize() for relation in RELATIONS}, "all": "All", "macro": "macro"}
+TITLES = {
+    **{relation: relation.capitalize() for relation in RELATIONS},
+    "all": "All",
+    "macro": "macro",
+}
 DISCORDANCES = (0.1, 0.2, 0.3)
 
 
@@ -66,7 +70,9 @@ def stored_rows(results: Path, benchmarks: Path, track: str, budget: str) -> lis
     Raises:
         SpatialbenchError: no rows, a damaged row, rows of different data.
     """
-    rows = read_rows(results, benchmarks, track, budget, [paper.name for paper in read_papers(results)])
+    rows = read_rows(
+        results, benchmarks, track, budget, [paper.name for paper in read_papers(results)]
+    )
     if not rows:
         raise no_rows(results, Today.read(benchmarks), track, budget)
     return rows
@@ -80,7 +86,11 @@ def read_papers(results: Path) -> list[Reported]:
 
 def stale_notes(rows: Sequence[Row]) -> list[str]:
     """One line for each row that is not what would be made today."""
-    return [f"{row.result.name} is stale: {', '.join(row.stale)}; {row.result.command}" for row in rows if row.stale]
+    return [
+        f"{row.result.name} is stale: {', '.join(row.stale)}; {row.result.command}"
+        for row in rows
+        if row.stale
+    ]
 
 
 # ----------------------------------------------------------------------------------------------------------- sheet
@@ -90,7 +100,9 @@ BEST = "Emphasis (a star in a terminal): the best of its column, where the paire
 HEADER = ("", *TITLES.values(), "95 % interval of All", "seeds", "n")
 
 
-def sheet_of(rows: Sequence[Row], papers: Sequence[Reported] = (), differences: Differences | None = None) -> Sheet:
+def sheet_of(
+    rows: Sequence[Row], papers: Sequence[Reported] = (), differences: Differences | None = None
+) -> Sheet:
     """The table of rows; the best of a column is bold where it can be told from the second.
 
     Args:
@@ -110,7 +122,9 @@ def sheet_of(rows: Sequence[Row], papers: Sequence[Reported] = (), differences: 
     )
 
 
-def _lines(rows: Sequence[Row], papers: Sequence[Reported], best: Mapping[str, str | None]) -> list[Line]:
+def _lines(
+    rows: Sequence[Row], papers: Sequence[Reported], best: Mapping[str, str | None]
+) -> list[Line]:
     lines = []
     for row in rows:
         lines.append(Line(_own_cells(row, best)))
@@ -122,13 +136,26 @@ def _lines(rows: Sequence[Row], papers: Sequence[Reported], best: Mapping[str, s
 def _own_cells(row: Row, best: Mapping[str, str | None]) -> list[Cell | str]:
     result, spread = row.result, row.result.spread()
     cells = [
-        Cell(accuracy_cell(result.accuracy[column], spread[column]), best[column] == result.name) for column in COLUMNS
+        Cell(accuracy_cell(result.accuracy[column], spread[column]), best[column] == result.name)
+        for column in COLUMNS
     ]
-    return [shown_name(row), *cells, interval_cell(result.interval["all"]), str(len(result.seeds)), str(result.n)]
+    return [
+        shown_name(row),
+        *cells,
+        interval_cell(result.interval["all"]),
+        str(len(result.seeds)),
+        str(result.n),
+    ]
 
 
 def _paper_line(paper: Reported) -> Line:
-    cells = [f"{paper.name}, {paper.paper}", *(number(paper.column(column)) for column in COLUMNS), "", "", ""]
+    cells = [
+        f"{paper.name}, {paper.paper}",
+        *(number(paper.column(column)) for column in COLUMNS),
+        "",
+        "",
+        "",
+    ]
     return Line(cells, paper=True)
 
 
@@ -168,7 +195,9 @@ def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 4)
 
 
-def _csv(rows: Sequence[Row], papers: Sequence[Reported], best: Mapping[str, str | None]) -> list[list[object]]:
+def _csv(
+    rows: Sequence[Row], papers: Sequence[Reported], best: Mapping[str, str | None]
+) -> list[list[object]]:
     """One line for each row; for every column accuracy, spread over seeds, low, high; the columns it is best in."""
     parts = [f"{column}{part}" for column in COLUMNS for part in ("", "_spread", "_low", "_high")]
     lines: list[list[object]] = [["name", "paper", *parts, "seeds", "n", "stale", "best"]]
@@ -176,7 +205,11 @@ def _csv(rows: Sequence[Row], papers: Sequence[Reported], best: Mapping[str, str
         result, spread = row.result, row.result.spread()
         values: list[float | None] = []
         for column in COLUMNS:
-            values += [result.accuracy[column], spread[column], *(result.interval[column] or (None, None))]
+            values += [
+                result.accuracy[column],
+                spread[column],
+                *(result.interval[column] or (None, None)),
+            ]
         won = " ".join(column for column in COLUMNS if best[column] == result.name)
         seeds = " ".join(map(str, result.seeds))
         lines.append([result.name, "", *values, seeds, result.n, "; ".join(row.stale), won])
@@ -232,7 +265,9 @@ def print_run(title: str, outcomes: RunOutcomes) -> None:
     for column in COLUMNS:
         drawn.add_column(TITLES[column], justify="right", no_wrap=True)
     counts = [*scores.relations.values(), scores.total]
-    drawn.add_row("accuracy %", *(number(None if np.isnan(accuracy[c]) else accuracy[c]) for c in COLUMNS))
+    drawn.add_row(
+        "accuracy %", *(number(None if np.isnan(accuracy[c]) else accuracy[c]) for c in COLUMNS)
+    )
     drawn.add_row("95 % from", *(number(pair.low if pair else None) for pair in bounds.values()))
     drawn.add_row("to", *(number(pair.high if pair else None) for pair in bounds.values()))
     drawn.add_row("records", *(str(count.n) for count in counts), "")

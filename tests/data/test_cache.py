@@ -6,24 +6,30 @@ from pathlib import Path
 
 import pytest
 
-from spatialbench.data.cache import cache_root, progress
-from spatialbench.errors import SpatialbenchError
+from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.progress import cache_root, progress
 
 
-def test_cache_root_is_the_folder_of_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_root_is_the_folder_of_the_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path / "deep" / "cache"))
     assert cache_root() == tmp_path / "deep" / "cache"
     assert cache_root().is_dir()
     assert list(cache_root().iterdir()) == []  # the write test leaves nothing behind
 
 
-def test_cache_root_without_the_variable_is_in_the_home_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cache_root_without_the_variable_is_in_the_home_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("SPATIALBENCH_CACHE", raising=False)
     monkeypatch.setenv("HOME", str(tmp_path))
     assert cache_root() == tmp_path / ".cache" / "spatialbench"
 
 
-def test_a_folder_that_cannot_be_written_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_written_is_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(SpatialbenchError, match="SPATIALBENCH_CACHE") as caught:

@@ -19,8 +19,8 @@ from spatialbench.data.batches import Batch, TrainingPlans, evaluation_loader, t
 from spatialbench.data.datamodule import PairDataModule, part
 from spatialbench.data.predict import predict_set
 from spatialbench.data.records import Record, RecordSet
-from spatialbench.errors import SpatialbenchError
-from tests.data.samples import depth, direction, jpeg, small_set, text, write
+from spatialbench.utils.errors import SpatialbenchError
+from tests.support.records import depth, direction, jpeg, small_set, text, write
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,9 @@ def file(tmp_path: Path) -> str:
     for i in range(11):
         raws.append(direction(f"d{i}", image=text(jpeg(i))))
         if i % 2 == 0:
-            raws.append(depth(f"f{i}", names=("sofa", "bed", "window"), answer=0, image=text(jpeg(i))))
+            raws.append(
+                depth(f"f{i}", names=("sofa", "bed", "window"), answer=0, image=text(jpeg(i)))
+            )
     return str(write(tmp_path / "file.json", raws))
 
 
@@ -55,7 +57,9 @@ def check_batch(batch: Batch, record_set: RecordSet) -> None:
         record = record_set.records[int(batch["record"][k])]
         row = int(batch["image"][k])
         assert images.setdefault(row, record.image) == record.image
-        assert np.array_equal(batch["pixels"][row].permute(1, 2, 0).numpy(), record_set.images[record.image])
+        assert np.array_equal(
+            batch["pixels"][row].permute(1, 2, 0).numpy(), record_set.images[record.image]
+        )
         assert batch["captions"][k] == record.statement.caption
         assert batch["negated"][k] == record.statement.negated.caption
     assert sorted(images) == list(range(len(batch["pixels"])))
@@ -68,18 +72,24 @@ def test_evaluation_sees_every_record_exactly_once(batch_images: int, world: int
     record_set = small_set(7)
     seen: Counter[int] = Counter()
     alone = rows(evaluation_loader(record_set, batch_images))
-    steps = {len(evaluation_loader(record_set, batch_images, 0, world, rank)) for rank in range(world)}
+    steps = {
+        len(evaluation_loader(record_set, batch_images, 0, world, rank)) for rank in range(world)
+    }
     assert steps == {-(-len(alone) // world)}, "all ranks have as many batches"
     for rank in range(world):
         for batch in evaluation_loader(record_set, batch_images, 0, world, rank):
             check_batch(batch, record_set)
             assert len(batch["pixels"]) <= batch_images
-            assert batch["record"].tolist() in [*alone, []], "the same batches whatever the number of ranks"
+            assert batch["record"].tolist() in [*alone, []], (
+                "the same batches whatever the number of ranks"
+            )
             seen.update(batch["record"].tolist())
     assert seen == Counter(range(len(record_set.records)))
 
 
-def test_evaluation_keeps_the_records_of_an_image_together_and_passes_over_images_without_one() -> None:
+def test_evaluation_keeps_the_records_of_an_image_together_and_passes_over_images_without_one() -> (
+    None
+):
     whole = small_set(7)
     records = [record for record in whole.records[::-1] if record.image not in (2, 5)]
     record_set = RecordSet("x", whole.images, records, "x")
@@ -135,7 +145,10 @@ def test_over_epochs_every_record_is_drawn() -> None:
 def test_ranks_share_an_epoch_without_overlap() -> None:
     record_set = small_set(11)
     alone = rows(training_loader(TrainingPlans(record_set, 2, 2, seed=3)))
-    ranks = [rows(training_loader(TrainingPlans(record_set, 2, 2, 3, world=2, rank=rank))) for rank in range(2)]
+    ranks = [
+        rows(training_loader(TrainingPlans(record_set, 2, 2, 3, world=2, rank=rank)))
+        for rank in range(2)
+    ]
     assert [len(batches) for batches in ranks] == [2, 2]
     assert [ranks[0][0], ranks[1][0], ranks[0][1], ranks[1][1]] == alone[:4]
 
@@ -153,7 +166,9 @@ def test_workers_change_nothing(file: str) -> None:
 
 def test_as_many_workers_as_cores(file: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("spatialbench.data.datamodule.usable_cores", lambda: 3)
-    assert [PairDataModule("embspatial", path=file, workers=count).workers for count in (0, 2, 8)] == [0, 2, 3]
+    assert [
+        PairDataModule("embspatial", path=file, workers=count).workers for count in (0, 2, 8)
+    ] == [0, 2, 3]
 
 
 def test_a_file_is_tested_in_the_place_of_the_tracks_test_set(file: str) -> None:
@@ -169,7 +184,9 @@ def test_a_file_is_tested_in_the_place_of_the_tracks_test_set(file: str) -> None
 
 
 def test_training_and_validation_share_no_image(file: str) -> None:
-    data = PairDataModule("embspatial", train_path=file, image_size=16, train_images=6, val_images=3, batch_images=2)
+    data = PairDataModule(
+        "embspatial", train_path=file, image_size=16, train_images=6, val_images=3, batch_images=2
+    )
     data.setup("fit")
     assert (len(data.train_set.images), len(data.val_set.images)) == (6, 3)
     train = {image.tobytes() for image in data.train_set.images}
@@ -189,15 +206,26 @@ def test_training_and_validation_share_no_image(file: str) -> None:
         check_batch(batch, data.train_set)
 
 
-def test_a_validation_file_leaves_the_training_file_whole(file: str, capsys: pytest.CaptureFixture[str]) -> None:
-    data = PairDataModule("embspatial", train_path=file, val_path=file, image_size=16, val_images=4, batch_images=2)
+def test_a_validation_file_leaves_the_training_file_whole(
+    file: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = PairDataModule(
+        "embspatial", train_path=file, val_path=file, image_size=16, val_images=4, batch_images=2
+    )
     data.setup("fit")
     assert (len(data.train_set.images), len(data.val_set.images)) == (11, 4)
 
 
-def test_files_that_share_images_are_named(file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    other = write(tmp_path / "other.json", [direction("x", image=text(jpeg(4))), direction("y", image=text(jpeg(99)))])
-    data = PairDataModule("embspatial", train_path=file, path=str(other), image_size=16, val_images=2, batch_images=2)
+def test_files_that_share_images_are_named(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = write(
+        tmp_path / "other.json",
+        [direction("x", image=text(jpeg(4))), direction("y", image=text(jpeg(99)))],
+    )
+    data = PairDataModule(
+        "embspatial", train_path=file, path=str(other), image_size=16, val_images=2, batch_images=2
+    )
     data.setup("fit")
     data.setup("test")
     assert f"{other} shares 1 of its 2 images with {file}" in capsys.readouterr().err
@@ -206,7 +234,9 @@ def test_files_that_share_images_are_named(file: str, tmp_path: Path, capsys: py
 def test_dropped_records_are_told_in_one_line_and_strict_refuses(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    path = str(write(tmp_path / "file.json", [direction("good"), direction("bad") | {"relation": "on"}]))
+    path = str(
+        write(tmp_path / "file.json", [direction("good"), direction("bad") | {"relation": "on"}])
+    )
     data = PairDataModule(path=path, image_size=16)
     data.setup("test")
     (line,) = capsys.readouterr().err.splitlines()
@@ -222,13 +252,19 @@ def test_dropped_records_are_told_in_one_line_and_strict_refuses(
 @pytest.mark.parametrize(
     ("arguments", "stage", "message"),
     [
-        ({"batch_images": 12, "train_path": "FILE", "val_path": "FILE"}, "fit", "11 images .* one batch of 12"),
+        (
+            {"batch_images": 12, "train_path": "FILE", "val_path": "FILE"},
+            "fit",
+            "11 images .* one batch of 12",
+        ),
         ({"train_path": "FILE", "val_images": 11}, "fit", "all of them held out"),
         ({}, "fit", "data.train_path"),
         ({"train_path": "FILE"}, "test", "data.path"),
     ],
 )
-def test_data_that_does_not_do_is_one_line(file: str, arguments: dict[str, Any], stage: str, message: str) -> None:
+def test_data_that_does_not_do_is_one_line(
+    file: str, arguments: dict[str, Any], stage: str, message: str
+) -> None:
     arguments = {name: file if value == "FILE" else value for name, value in arguments.items()}
     data = PairDataModule("embspatial", image_size=16, **arguments)
     with pytest.raises(SpatialbenchError, match=message) as caught:
@@ -246,7 +282,9 @@ def test_data_that_does_not_do_is_one_line(file: str, arguments: dict[str, Any],
         ({"workers": -1}, r"data\.workers"),
     ],
 )
-def test_arguments_are_checked_before_anything_runs(arguments: dict[str, Any], message: str) -> None:
+def test_arguments_are_checked_before_anything_runs(
+    arguments: dict[str, Any], message: str
+) -> None:
     with pytest.raises(SpatialbenchError, match=message):
         PairDataModule(**arguments)
 
@@ -263,7 +301,11 @@ def test_rooms_come_through_their_load(monkeypatch: pytest.MonkeyPatch) -> None:
     data.prepare_data()
     data.setup()
     assert calls == [("train", 7, 16), ("val", 5, 16), ("test", None, 16)]
-    assert [len(chosen.images) for chosen in (data.train_set, data.val_set, data.test_set)] == [7, 5, 9]
+    assert [len(chosen.images) for chosen in (data.train_set, data.val_set, data.test_set)] == [
+        7,
+        5,
+        9,
+    ]
 
 
 def test_a_part_has_its_own_fingerprint_and_rows() -> None:
@@ -301,8 +343,12 @@ class Listener(lightning.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=0.1)
 
 
-def fit(tmp_path: Path, file: str, module: Listener, steps: int, ckpt: str | None = None, **changes: Any) -> Listener:
-    data = PairDataModule("embspatial", train_path=file, image_size=16, val_images=1, batch_images=3, seed=2)
+def fit(
+    tmp_path: Path, file: str, module: Listener, steps: int, ckpt: str | None = None, **changes: Any
+) -> Listener:
+    data = PairDataModule(
+        "embspatial", train_path=file, image_size=16, val_images=1, batch_images=3, seed=2
+    )
     trainer = lightning.Trainer(
         accelerator="cpu",
         max_steps=steps,
@@ -310,7 +356,9 @@ def fit(tmp_path: Path, file: str, module: Listener, steps: int, ckpt: str | Non
         enable_progress_bar=False,
         enable_model_summary=False,
         default_root_dir=tmp_path,
-        callbacks=[ModelCheckpoint(tmp_path / "checkpoints", save_last=True, every_n_train_steps=1)],
+        callbacks=[
+            ModelCheckpoint(tmp_path / "checkpoints", save_last=True, every_n_train_steps=1)
+        ],
         **changes,
     )
     trainer.fit(module, data, ckpt_path=ckpt, weights_only=True if ckpt else None)
@@ -318,7 +366,9 @@ def fit(tmp_path: Path, file: str, module: Listener, steps: int, ckpt: str | Non
 
 
 @pytest.mark.parametrize("limit", [None, 2])
-def test_a_resumed_training_sees_what_it_would_have_seen(tmp_path: Path, file: str, limit: int | None) -> None:
+def test_a_resumed_training_sees_what_it_would_have_seen(
+    tmp_path: Path, file: str, limit: int | None
+) -> None:
     """10 training images in batches of 3: epochs of 3 steps; interrupted at every place of an epoch."""
     changes = {} if limit is None else {"limit_train_batches": limit}
     whole = fit(tmp_path / "whole", file, Listener(), 8, **changes).heard
@@ -326,7 +376,9 @@ def test_a_resumed_training_sees_what_it_would_have_seen(tmp_path: Path, file: s
     for stop in (1, 2, 3, 4, 5, 6):
         folder = tmp_path / f"stop{stop}"
         before = fit(folder, file, Listener(stop), 8, **changes).heard
-        after = fit(folder, file, Listener(), 8, str(folder / "checkpoints" / "last.ckpt"), **changes).heard
+        after = fit(
+            folder, file, Listener(), 8, str(folder / "checkpoints" / "last.ckpt"), **changes
+        ).heard
         assert before == whole[:stop]
         assert after == whole[stop:], f"interrupted after {stop} steps"
 
@@ -334,7 +386,9 @@ def test_a_resumed_training_sees_what_it_would_have_seen(tmp_path: Path, file: s
 def test_lightning_predicts_every_record_once(tmp_path: Path, file: str) -> None:
     module = Listener()
     data = PairDataModule(path=file, image_size=16, eval_batch_images=4)
-    trainer = lightning.Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path)
+    trainer = lightning.Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path
+    )
     trainer.predict(module, data)
     assert sorted(module.predicted) == list(range(23))
 
@@ -342,12 +396,20 @@ def test_lightning_predicts_every_record_once(tmp_path: Path, file: str) -> None
 def test_a_users_picture_and_captions(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_bytes(jpeg())
     record_set = predict_set(
-        tmp_path / "photo.jpg", ["The night stand is left of the lamp.", "the bed is farther than the sofa"], 16
+        tmp_path / "photo.jpg",
+        ["The night stand is left of the lamp.", "the bed is farther than the sofa"],
+        16,
     )
     (batch,) = evaluation_loader(record_set)
     assert batch["pixels"].shape == (1, 3, 16, 16)
-    assert batch["captions"] == ["The night stand is left of the lamp.", "The bed is farther than the sofa."]
-    assert batch["negated"] == ["The lamp is left of the night stand.", "The sofa is farther than the bed."]
+    assert batch["captions"] == [
+        "The night stand is left of the lamp.",
+        "The bed is farther than the sofa.",
+    ]
+    assert batch["negated"] == [
+        "The lamp is left of the night stand.",
+        "The sofa is farther than the bed.",
+    ]
     assert record_set.records[0].image_size == (64, 48)
 
 
@@ -355,7 +417,11 @@ def test_a_users_picture_and_captions(tmp_path: Path) -> None:
     ("content", "captions", "message"),
     [
         (None, ["The a is left of the b."], r"cannot read the image .*photo\.jpg: No such file"),
-        (jpeg()[:-200], ["The a is left of the b."], r"photo\.jpg: the image cannot be decoded \(.*truncated"),
+        (
+            jpeg()[:-200],
+            ["The a is left of the b."],
+            r"photo\.jpg: the image cannot be decoded \(.*truncated",
+        ),
         (b"hello", ["The a is left of the b."], r"photo\.jpg: not an image"),
         (b"", ["The a is left of the b."], r"photo\.jpg: the image is empty"),
         (jpeg(), ["The a is near the b."], "cannot read the caption 'The a is near the b.'"),
@@ -377,7 +443,9 @@ def test_a_rare_relation_is_drawn_as_often_as_the_images_allow() -> None:
     records = [
         Record(f"left{k}", 0, "sofa", "left", "ball", {}, (8, 8), "s", "s") for k in range(9)
     ] + [Record("above", 0, "sofa", "above", "ball", {}, (8, 8), "s", "s")]  # fmt: skip
-    plans = TrainingPlans(RecordSet("r", np.zeros((1, 8, 8, 3), np.uint8), records, "f"), 1, 1, seed=0)
+    plans = TrainingPlans(
+        RecordSet("r", np.zeros((1, 8, 8, 3), np.uint8), records, "f"), 1, 1, seed=0
+    )
     drawn = []
     for epoch in range(300):
         plans.set_epoch(epoch)

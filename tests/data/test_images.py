@@ -16,11 +16,11 @@ import pytest
 from PIL import Image
 
 from spatialbench.data import image_cache
-from spatialbench.data.embspatial import load
+from spatialbench.data.embspatial.reader import load
 from spatialbench.data.images import PADDING, BadImage, clip, decode, fit, place, visible_share
 from spatialbench.data.records import Box
-from spatialbench.errors import SpatialbenchError
-from tests.data.samples import direction, jpeg, text, write
+from spatialbench.utils.errors import SpatialbenchError
+from tests.support.records import direction, jpeg, text, write
 
 
 @pytest.fixture(autouse=True)
@@ -101,7 +101,9 @@ def test_a_picture_beyond_the_limit_is_not_decoded(monkeypatch: pytest.MonkeyPat
 
 
 def records_file(tmp_path: Path, images: int = 3) -> Path:
-    return write(tmp_path / "file.json", [direction(f"r{i}", image=text(jpeg(i))) for i in range(images)])
+    return write(
+        tmp_path / "file.json", [direction(f"r{i}", image=text(jpeg(i))) for i in range(images)]
+    )
 
 
 def test_the_cache_holds_the_resized_pixels(tmp_path: Path, cache: Path) -> None:
@@ -116,7 +118,9 @@ def test_the_cache_holds_the_resized_pixels(tmp_path: Path, cache: Path) -> None
     assert {path.name for path in entry.iterdir()} == {"images.npy", "index.json"}
 
 
-def test_a_second_load_decodes_nothing_and_is_equal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_second_load_decodes_nothing_and_is_equal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     path = records_file(tmp_path)
     first = load(path, 24)
     monkeypatch.setattr(image_cache, "decode", lambda data: pytest.fail("decoded again"))
@@ -140,7 +144,11 @@ def test_the_key_is_content_size_and_resize_and_not_the_name(tmp_path: Path, cac
 
 
 def test_images_of_dropped_records_take_no_row(tmp_path: Path) -> None:
-    raws = [direction("r0") | {"relation": "on"}, direction("r1", a="lamp"), direction("r2", image=text(jpeg(2)))]
+    raws = [
+        direction("r0") | {"relation": "on"},
+        direction("r1", a="lamp"),
+        direction("r2", image=text(jpeg(2))),
+    ]
     for _ in range(2):
         loaded = load(write(tmp_path / "file.json", raws), 24)
         assert [record.image for record in loaded.record_set.records] == [0]
@@ -186,7 +194,8 @@ def test_a_damaged_entry_is_built_again(tmp_path: Path, cache: Path, damage: str
 
 BUILD_AND_DIE = """
 import os, signal, sys
-from spatialbench.data import embspatial, image_cache
+from spatialbench.data import image_cache
+from spatialbench.data.embspatial import reader as embspatial
 write, count = image_cache._Writer.write, 0
 def dying(self, picture):
     global count
@@ -200,9 +209,13 @@ embspatial.load(sys.argv[1], 24)
 """
 
 
-def test_a_killed_build_leaves_no_entry_and_the_next_start_builds_it(tmp_path: Path, cache: Path) -> None:
+def test_a_killed_build_leaves_no_entry_and_the_next_start_builds_it(
+    tmp_path: Path, cache: Path
+) -> None:
     path = records_file(tmp_path)
-    killed = subprocess.run([sys.executable, "-c", BUILD_AND_DIE, path], capture_output=True, check=False)
+    killed = subprocess.run(
+        [sys.executable, "-c", BUILD_AND_DIE, path], capture_output=True, check=False
+    )
     assert killed.returncode == -9
     (left,) = cache.iterdir()  # a temporary folder
     assert left.name.startswith(".")
@@ -224,8 +237,8 @@ def test_an_error_in_the_middle_leaves_nothing(tmp_path: Path, cache: Path) -> N
 
 LIMITED = """
 import resource, sys
-from spatialbench.data.embspatial import load
-from spatialbench.errors import SpatialbenchError
+from spatialbench.data.embspatial.reader import load
+from spatialbench.utils.errors import SpatialbenchError
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # as a disk that is full after 4 kB
 try:
     load(sys.argv[1], 24)
@@ -236,7 +249,9 @@ except SpatialbenchError as error:
 
 def test_a_full_disk_is_one_line(tmp_path: Path, cache: Path) -> None:
     path = records_file(tmp_path, 5)
-    run = subprocess.run([sys.executable, "-c", LIMITED, path], capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", LIMITED, path], capture_output=True, text=True, check=True
+    )
     (line,) = run.stdout.splitlines()
     assert line.startswith(f"cannot write the image cache in {cache.parent}: File too large")
     assert "SPATIALBENCH_CACHE" in line

@@ -9,12 +9,14 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.data.samples import direction, jpeg, sft, text
+from tests.support.records import direction, jpeg, sft, text
 
 RECORDS, IMAGES = 25_000, 300
 PHRASES = {"left": "left of", "right": "at the right side of", "above": "above", "under": "beneath"}
 NAMES = [
-    f"{colour} {thing}" for colour in ("red", "old", "round") for thing in ("sofa", "lamp", "bed", "chair", "desk")
+    f"{colour} {thing}"
+    for colour in ("red", "old", "round")
+    for thing in ("sofa", "lamp", "bed", "chair", "desk")
 ]
 PAIRS = [(a, b) for a in NAMES for b in NAMES if a.split()[1] != b.split()[1]]
 
@@ -34,13 +36,18 @@ print(len(data.train_set.records) + len(data.val_set.records), len(data.train_se
 
 def write_sft(path: Path, records: int) -> Path:
     """SFT's schema, the pictures in base64 inside of the records as there, some 9 kB each."""
-    padding = np.random.default_rng(0).bytes(6000)  # bytes after the end of the JPEG, which decoders pass over
+    padding = np.random.default_rng(0).bytes(
+        6000
+    )  # bytes after the end of the JPEG, which decoders pass over
     pictures = [text(jpeg(image) + padding) for image in range(IMAGES)]
     relations = list(PHRASES)
     with path.open("w") as stream:
         for row in range(records):
             (a, b), relation = PAIRS[row // IMAGES], relations[row % 4]
-            raw = sft(direction(f"q{row}", relation, a, b, image="IMAGE"), f"The {a} is {PHRASES[relation]} the {b}.")
+            raw = sft(
+                direction(f"q{row}", relation, a, b, image="IMAGE"),
+                f"The {a} is {PHRASES[relation]} the {b}.",
+            )
             stream.write("[" if row == 0 else ",")
             stream.write(json.dumps(raw).replace("IMAGE", pictures[row % IMAGES]))
         stream.write("]")
@@ -48,9 +55,16 @@ def write_sft(path: Path, records: int) -> Path:
 
 
 def test_25_000_records_are_read_in_flat_memory(tmp_path: Path) -> None:
-    small, large = write_sft(tmp_path / "small.json", 600), write_sft(tmp_path / "large.json", RECORDS)
+    small, large = (
+        write_sft(tmp_path / "small.json", 600),
+        write_sft(tmp_path / "large.json", RECORDS),
+    )
     assert large.stat().st_size > 200e6
-    environment = {"SPATIALBENCH_CACHE": str(tmp_path / "cache"), "PATH": "", "OMP_NUM_THREADS": "1"}
+    environment = {
+        "SPATIALBENCH_CACHE": str(tmp_path / "cache"),
+        "PATH": "",
+        "OMP_NUM_THREADS": "1",
+    }
     command = [sys.executable, "-c", MEASURE, small, large]
     run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
     records, images, batches, grown = run.stdout.split()

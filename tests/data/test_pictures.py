@@ -20,7 +20,7 @@ from spatialbench.data.pictures import (
     random_crop,
     resized,
 )
-from spatialbench.errors import SpatialbenchError
+from spatialbench.utils.errors import SpatialbenchError
 
 CROP = (0.9, 1.0)
 ASPECT = (3 / 4, 4 / 3)
@@ -33,7 +33,9 @@ def folder(tmp_path: Path) -> Path:
         place = tmp_path / ("a" if k < 4 else "b") / "deep"
         place.mkdir(parents=True, exist_ok=True)
         noise = np.random.default_rng(k).integers(0, 8, (30, 40, 3), dtype=np.uint8)
-        Image.fromarray(noise + np.uint8(20 * k)).save(place / (f"{k}.PNG" if k % 2 else f"{k}.png"))
+        Image.fromarray(noise + np.uint8(20 * k)).save(
+            place / (f"{k}.PNG" if k % 2 else f"{k}.png")
+        )
     (tmp_path / "a" / "notes.txt").write_text("no picture")
     return tmp_path
 
@@ -60,7 +62,9 @@ def test_a_folder_is_read_with_all_its_folders_in_the_order_of_its_paths(folder:
 def test_crops_are_of_the_key_and_only_of_it(folder: Path) -> None:
     dataset = PictureDataset(FolderPictures(folder), 16, CROP, ASPECT)
     rows = np.array([2, 2, 6])
-    first, again, other = (dataset[rows, key]["pixels"] for key in ((1, 2, 3), (1, 2, 3), (1, 2, 4)))
+    first, again, other = (
+        dataset[rows, key]["pixels"] for key in ((1, 2, 3), (1, 2, 3), (1, 2, 4))
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     assert not torch.equal(first[0], first[1])  # every picture has its own
@@ -71,7 +75,9 @@ def test_crops_are_of_the_key_and_only_of_it(folder: Path) -> None:
 
 @pytest.mark.parametrize("size", [(400, 300), (300, 400), (100, 100)])
 def test_crops_have_the_share_and_the_shape_that_is_asked_for(size: tuple[int, int]) -> None:
-    boxes = np.array([random_crop(np.random.default_rng(k), size, (0.5, 0.8), (0.8, 1.25)) for k in range(300)])
+    boxes = np.array(
+        [random_crop(np.random.default_rng(k), size, (0.5, 0.8), (0.8, 1.25)) for k in range(300)]
+    )
     x, y, w, h = boxes.T
     assert (x >= 0).all()
     assert (y >= 0).all()
@@ -98,14 +104,23 @@ def test_the_students_size_is_antialiased_and_the_codes_is_not() -> None:
     assert resized(stripes, 16).float().std() < 5
     legacy = resized(stripes, 24, antialias=False)
     assert legacy.float().std() > 20
-    picture = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    pillow = [Image.fromarray(p.numpy().transpose(1, 2, 0)).resize((24, 24), Image.Resampling.BICUBIC) for p in picture]
-    wanted = torch.from_numpy(np.stack([np.asarray(p) for p in pillow]).transpose(0, 3, 1, 2).copy())
+    picture = torch.randint(
+        0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    pillow = [
+        Image.fromarray(p.numpy().transpose(1, 2, 0)).resize((24, 24), Image.Resampling.BICUBIC)
+        for p in picture
+    ]
+    wanted = torch.from_numpy(
+        np.stack([np.asarray(p) for p in pillow]).transpose(0, 3, 1, 2).copy()
+    )
     assert (resized(picture, 24).int() - wanted.int()).abs().max() <= 1  # CLIP's own transform
     assert resized(picture, 64) is picture
 
 
-def test_files_that_cannot_be_read_are_told_of_and_replaced(folder: Path, capsys: pytest.CaptureFixture) -> None:
+def test_files_that_cannot_be_read_are_told_of_and_replaced(
+    folder: Path, capsys: pytest.CaptureFixture
+) -> None:
     broken = folder / "a" / "deep" / "2.png"
     broken.write_bytes(broken.read_bytes()[:200])
     (folder / "a" / "deep" / "3.PNG").write_bytes(b"no picture")
@@ -116,7 +131,9 @@ def test_files_that_cannot_be_read_are_told_of_and_replaced(folder: Path, capsys
     assert len(lines) == 2  # each once
     assert str(broken) in lines[0]
     assert "the next picture stands in" in lines[0]
-    with pytest.raises(SpatialbenchError, match=r"3\.PNG: not an image that Pillow can read; repair or remove it"):
+    with pytest.raises(
+        SpatialbenchError, match=r"3\.PNG: not an image that Pillow can read; repair or remove it"
+    ):
         PictureDataset(FolderPictures(folder, strict=True), 16)[np.array([3]), (0, 0, 0)]
     for path in folder.rglob("*.*"):
         path.write_bytes(b"")
@@ -150,7 +167,9 @@ def test_an_epoch_shows_every_picture_once_and_goes_on_where_it_stopped(folder: 
     assert all(torch.equal(a["pixels"], b["pixels"]) for a, b in zip(rest, whole[2:], strict=True))
 
 
-def test_the_rooms_are_as_many_as_the_pairs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rooms_are_as_many_as_the_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path))
     made = PictureDataModule(picture_size=32, train_images=4, picture_batch=2)
     made.setup_training()
@@ -181,7 +200,8 @@ def test_wrong_settings(settings: dict, what: str) -> None:
 
 def test_folders_without_enough_pictures(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(
-        SpatialbenchError, match=r"has 8 pictures, fewer than one batch of 9; lower data\.picture_batch"
+        SpatialbenchError,
+        match=r"has 8 pictures, fewer than one batch of 9; lower data\.picture_batch",
     ):
         PictureDataModule(str(folder), 16, picture_batch=9).setup_training()
     (tmp_path / "empty").mkdir()
@@ -192,5 +212,7 @@ def test_folders_without_enough_pictures(folder: Path, tmp_path: Path) -> None:
 def test_the_datamodule_that_a_method_of_pictures_needs() -> None:
     trainer = Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
     trainer.datamodule = PairDataModule()  # type: ignore[attr-defined]
-    with pytest.raises(SpatialbenchError, match=r"the page needs data\.class_path .*pictures\.PictureDataModule"):
+    with pytest.raises(
+        SpatialbenchError, match=r"the page needs data\.class_path .*pictures\.PictureDataModule"
+    ):
         pictures_of(trainer)

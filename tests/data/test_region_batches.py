@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from spatialbench.data.region_batches import RegionDataModule, RegionDataset, Sampling, crop_keys, generator
+from spatialbench.data.region_batches import (
+    RegionDataModule,
+    RegionDataset,
+    Sampling,
+    crop_keys,
+    generator,
+)
 from spatialbench.data.region_sets import BoxFilter, Regions, RegionSet, check_regions
 from spatialbench.data.regions import check_boxes, crops
-from spatialbench.errors import SpatialbenchError
+from spatialbench.utils.errors import SpatialbenchError
 
 SIZE = 24
 
@@ -21,16 +27,24 @@ class Made(RegionSet):
 
     def __init__(self, count: int = 4) -> None:
         self.count, self.name, self.size = count, "made", SIZE
-        self.classes, self.things, self.templates = ("sofa", "lamp", "bed", "box"), (True,) * 4, ("a {}",)
+        self.classes, self.things, self.templates = (
+            ("sofa", "lamp", "bed", "box"),
+            (True,) * 4,
+            ("a {}",),
+        )
         self.fingerprint, self.skipped = "made", Counter()
 
     def __len__(self) -> int:
         return self.count
 
     def __getitem__(self, row: int) -> Regions:
-        pixels = torch.randint(0, 256, (3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(row))
+        pixels = torch.randint(
+            0, 256, (3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(row)
+        )
         height = 0.5 if row == 2 else 1.0
-        boxes = torch.tensor([[0.1 * k, 0.0, 0.1 * k + 0.2, height / 2] for k in range(row)]).reshape(-1, 4)
+        boxes = torch.tensor(
+            [[0.1 * k, 0.0, 0.1 * k + 0.2, height / 2] for k in range(row)]
+        ).reshape(-1, 4)
         masks = torch.ones(row, SIZE, SIZE, dtype=torch.bool)
         return Regions(pixels, (1.0, height), boxes, torch.full((row,), row), masks)
 
@@ -38,14 +52,23 @@ class Made(RegionSet):
         return str(row)
 
 
-def batch(sampling: Sampling, rows: tuple[int, ...] = (3, 0, 2), key: tuple[int, int, int] = (0, 0, 0)) -> dict:
+def batch(
+    sampling: Sampling, rows: tuple[int, ...] = (3, 0, 2), key: tuple[int, int, int] = (0, 0, 0)
+) -> dict:
     return RegionDataset(Made(), sampling)[np.array(rows), key]  # type: ignore[return-value]
 
 
 def test_the_own_boxes_with_their_classes() -> None:
     found = batch(Sampling("boxes", crop_size=8, wide=0))
     assert found["image"].tolist() == [0, 0, 0, 1, 2, 2]
-    assert found["label"].tolist() == [3, 3, 3, -1, 2, 2]  # a picture without regions is one region of no class
+    assert found["label"].tolist() == [
+        3,
+        3,
+        3,
+        -1,
+        2,
+        2,
+    ]  # a picture without regions is one region of no class
     assert found["boxes"][3].tolist() == [0, 0, 1, 1]
     assert sorted(found["boxes"][:3, 0].tolist()) == pytest.approx([0, 0.1, 0.2])
     assert len(found["wide"]) == 0
@@ -56,7 +79,10 @@ def test_the_own_boxes_with_their_classes() -> None:
 def test_cells_and_wide_boxes_stay_in_the_picture() -> None:
     for number in range(20):
         found = batch(Sampling("grid", wide=3), rows=(2, 1), key=(0, 0, number))
-        for boxes, image in ((found["boxes"], found["image"]), (found["wide"], found["wide_image"])):
+        for boxes, image in (
+            (found["boxes"], found["image"]),
+            (found["wide"], found["wide_image"]),
+        ):
             check_boxes(boxes)
             assert (boxes[image == 0, 3] <= 0.5 + 1e-6).all()  # picture 2 is its upper half
             assert boxes[image == 1, 3].max() > 0.5
@@ -80,7 +106,9 @@ def test_crops_are_cells_or_objects_with_their_surroundings() -> None:
     assert len(objects["crops"]) == 0  # fixed: found by name
     for box, seen in zip(objects["boxes"].tolist(), objects["crop_boxes"].tolist(), strict=True):
         width, height = box[2] - box[0], box[3] - box[1]
-        assert seen == pytest.approx([max(0, box[0] - width / 4), 0, box[2] + width / 4, min(0.5, box[3] + height / 4)])
+        assert seen == pytest.approx(
+            [max(0, box[0] - width / 4), 0, box[2] + width / 4, min(0.5, box[3] + height / 4)]
+        )
     assert len(batch(Sampling("grid", crop_size=0))["crops"]) == 0
 
 
@@ -92,7 +120,9 @@ def test_crops_are_named_by_their_content() -> None:
     assert len(names) == 5
     keys, cut = dataset.all_crops(3)
     place = found["keys"].index(keys[1])
-    assert torch.equal(cut[1], crops(found["pixels"], found["crop_boxes"][[place]], found["image"][[place]], 8)[0])
+    assert torch.equal(
+        cut[1], crops(found["pixels"], found["crop_boxes"][[place]], found["image"][[place]], 8)[0]
+    )
     changed = found["pixels"].clone()
     changed[0, 0, 0, 0] ^= 1
     other = crop_keys(changed, found["crop_boxes"], found["image"])
@@ -109,7 +139,13 @@ def test_large_seeds_have_random_numbers_too() -> None:
 def test_boxes_that_are_none_are_counted() -> None:
     keep = BoxFilter(smallest=2)
     assert keep.keep([-0.5, 0.1, 0.5, 2], (1, 0.5), 20) == pytest.approx([0, 0.1, 0.5, 0.5])
-    for box in ([0, 0, float("nan"), 1], [0, 0, 1], [0.5, 0, 0.5, 1], [0, 0.6, 1, 0.9], [0, 0, 0.05, 1]):
+    for box in (
+        [0, 0, float("nan"), 1],
+        [0, 0, 1],
+        [0.5, 0, 0.5, 1],
+        [0, 0.6, 1, 0.9],
+        [0, 0, 0.05, 1],
+    ):
         assert keep.keep(box, (1, 0.5), 20) is None
     assert keep.skipped == {
         "box is not four finite numbers": 2,
@@ -122,16 +158,25 @@ def test_boxes_that_are_none_are_counted() -> None:
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"masks": torch.ones(2, SIZE, 9, dtype=torch.bool)}, r"masks is bool \[2, 24, 9\], not bool \[2, 24, 24\]"),
+        (
+            {"masks": torch.ones(2, SIZE, 9, dtype=torch.bool)},
+            r"masks is bool \[2, 24, 9\], not bool \[2, 24, 24\]",
+        ),
         ({"masks": torch.ones(2, SIZE, SIZE)}, "masks is float32"),
         ({"masks": torch.ones(3, SIZE, SIZE, dtype=torch.bool)}, r"masks is bool \[3, 24, 24\]"),
         ({"masks": torch.zeros(2, SIZE, SIZE, dtype=torch.bool)}, "a mask is empty"),
         ({"label": torch.tensor([0, 4])}, "a class is outside of 0 to 3"),
         ({"label": torch.tensor([0])}, r"label is int64 \[1\], not int64 \[2\]"),
         ({"pixels": torch.zeros(3, 8, 8, dtype=torch.uint8)}, "pixels is uint8"),
-        ({"boxes": torch.tensor([[0.0, 0, 1, 1], [0, 0, float("nan"), 1]])}, "region 1, .* is not finite"),
+        (
+            {"boxes": torch.tensor([[0.0, 0, 1, 1], [0, 0, float("nan"), 1]])},
+            "region 1, .* is not finite",
+        ),
         ({"boxes": torch.tensor([[0.0, 0, 1, 1], [0.5, 0, 0.5, 1]])}, "region 1, .* is empty"),
-        ({"boxes": torch.tensor([[0.0, 0, 1, 1.2], [0, 0, 1, 1]])}, "region 0, .* reaches out of the image"),
+        (
+            {"boxes": torch.tensor([[0.0, 0, 1, 1.2], [0, 0, 1, 1]])},
+            "region 0, .* reaches out of the image",
+        ),
     ],
 )
 def test_what_a_region_set_must_not_give_is_named(changes: dict, what: str) -> None:

@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from spatialbench.data.datamodule import PairDataModule
-from spatialbench.data.export import export
+from spatialbench.data.embspatial.export import export
 from spatialbench.data.missing import advice
 from spatialbench.data.records import RecordSet
 from spatialbench.data.rooms.kinds import KINDS
 from spatialbench.data.splits import by_record, left_out, one_reference, whole_batches
-from spatialbench.errors import SpatialbenchError
-from tests.tiny import record_set
+from spatialbench.utils.errors import SpatialbenchError
+from tests.support.tiny import record_set
 
 
 def question(number: int, image: str) -> dict[str, object]:
@@ -49,7 +49,12 @@ def file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def module(file: Path, **arguments: object) -> PairDataModule:
     data = PairDataModule(
-        source="embspatial", train_path=str(file), image_size=32, batch_images=4, val_images=5, **arguments
+        source="embspatial",
+        train_path=str(file),
+        image_size=32,
+        batch_images=4,
+        val_images=5,
+        **arguments,
     )
     data.setup("fit")
     return data
@@ -96,9 +101,13 @@ def test_one_reference_of_every_depth_question(file: Path) -> None:
     questions = Counter(name.partition("#")[0] for name in names(every) if "#" in name)
     drawn = [record for record in one.records if "#" in record.record_id]
     assert set(questions.values()) == {3}
-    assert Counter(record.record_id.partition("#")[0] for record in drawn) == dict.fromkeys(questions, 1)
+    assert Counter(record.record_id.partition("#")[0] for record in drawn) == dict.fromkeys(
+        questions, 1
+    )
     assert all(record.weight == 1 for record in drawn)
-    assert len({record.record_id.partition("#")[2] for record in drawn}) > 1, "not always the same option"
+    assert len({record.record_id.partition("#")[2] for record in drawn}) > 1, (
+        "not always the same option"
+    )
     rest = {record.record_id for record in every.records if "#" not in record.record_id}
     assert rest == {record.record_id for record in one.records if "#" not in record.record_id}
     assert one_reference(every).fingerprint == one_reference(every).fingerprint != every.fingerprint
@@ -108,7 +117,9 @@ def test_what_does_not_fill_a_batch_is_left_out_of_every_relation(file: Path) ->
     data = module(file, drop_last=4)
     full = module(file).val_set.counts
     assert data.val_set.counts == {relation: count // 4 * 4 for relation, count in full.items()}
-    assert len(data.train_set.records) == len(module(file).train_set.records), "training is left alone"
+    assert len(data.train_set.records) == len(module(file).train_set.records), (
+        "training is left alone"
+    )
     kept = whole_batches(record_set("x", 6, 0), 4)
     assert kept.counts == dict.fromkeys(kept.counts, 4)
 
@@ -122,23 +133,36 @@ def test_both_parts_make_up_the_whole() -> None:
 
 @pytest.mark.parametrize("share", [0, 1, 1.5, -0.1])
 def test_a_share_that_is_none(share: float) -> None:
-    with pytest.raises(SpatialbenchError, match=r"data\.held_out is .*; it must be between 0 and 1"):
+    with pytest.raises(
+        SpatialbenchError, match=r"data\.held_out is .*; it must be between 0 and 1"
+    ):
         PairDataModule(held_out=share)
 
 
-def test_a_missing_file_of_a_published_set_names_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_file_of_a_published_set_names_the_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(tmp_path)
     path = "data/embspatial/EmbSpatial-SFT.json"
     with pytest.raises(SpatialbenchError) as caught:
         PairDataModule(source="embspatial", train_path=path)
-    line = f"data.train_path: there is no file {path}; spatialbench data download embspatial brings it"
+    line = (
+        f"data.train_path: there is no file {path}; spatialbench data download embspatial brings it"
+    )
     assert str(caught.value) == line
     assert advice("data/embspatial/other.json") == advice("mine/EmbSpatial-SFT.json") == ""
 
 
 def test_pairs_of_names_that_training_never_has(file: Path) -> None:
     share = 0.5
-    out = {("bed", "lamp"), ("bed", "sofa"), ("chair", "lamp"), ("chair", "sofa"), ("bed", "chair"), ("lamp", "sofa")}
+    out = {
+        ("bed", "lamp"),
+        ("bed", "sofa"),
+        ("chair", "lamp"),
+        ("chair", "sofa"),
+        ("bed", "chair"),
+        ("lamp", "sofa"),
+    }
     out = {pair for pair in out if left_out(*pair, share)}
     assert 0 < len(out) < 6
     whole, data = module(file), module(file, unseen_pairs=share)
@@ -147,7 +171,11 @@ def test_pairs_of_names_that_training_never_has(file: Path) -> None:
         return {tuple(sorted((record.subject, record.object))) for record in records.records}
 
     assert pairs(whole.train_set) - pairs(data.train_set) == out & pairs(whole.train_set) != set()
-    kept = {r.record_id for r in whole.train_set.records if tuple(sorted((r.subject, r.object))) not in out}
+    kept = {
+        r.record_id
+        for r in whole.train_set.records
+        if tuple(sorted((r.subject, r.object))) not in out
+    }
     assert names(data.train_set) == kept
     assert names(data.val_set) == names(whole.val_set)  # what is scored stays whole
     assert data.train_set.fingerprint != whole.train_set.fingerprint
@@ -168,5 +196,7 @@ def test_a_pair_is_left_out_by_its_names_alone() -> None:
 
 @pytest.mark.parametrize("share", [-0.1, 1.0])
 def test_a_share_of_pairs_is_less_than_one(share: float) -> None:
-    with pytest.raises(SpatialbenchError, match=r"data\.unseen_pairs is .*; it must be 0 or more and less than 1"):
+    with pytest.raises(
+        SpatialbenchError, match=r"data\.unseen_pairs is .*; it must be 0 or more and less than 1"
+    ):
         PairDataModule(unseen_pairs=share)

@@ -23,7 +23,9 @@ def test_every_pair_of_seeds_and_none_with_itself() -> None:
     a, b = rng.normal(size=(3, 40)), rng.normal(size=(2, 40))
     right = [[(row > 0) for row in rows] for rows in (a, b)]
     across = np.mean([(x == y).mean() for x in right[0] for y in right[1]])
-    within = np.mean([(right[0][i] == right[0][k]).mean() for i in range(3) for k in range(3) if i != k])
+    within = np.mean(
+        [(right[0][i] == right[0][k]).mean() for i in range(3) for k in range(3) if i != k]
+    )
     first, second = agreement(a, b), agreement(a)
     assert first is not None
     assert second is not None

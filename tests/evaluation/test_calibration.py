@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from spatialbench.data.relations import RELATIONS
 from spatialbench.evaluation.paired import holm, sign_flip
 from spatialbench.evaluation.statistics import (
     ALPHA,
@@ -28,7 +29,6 @@ from spatialbench.evaluation.statistics import (
     mcnemar,
     mcnemar_power,
 )
-from spatialbench.relations import RELATIONS
 
 TABLES = 500
 SCENES, PER_SCENE = 90, 6
@@ -40,7 +40,9 @@ SHARED, OWN = 0.8, 0.6
 """Standard deviations of what a scene does to all rows, and to one row."""
 
 
-def tables(seed: int, *levels: float, seeds: int = 1, luck: float = 0.0) -> Iterator[tuple[np.ndarray, ...]]:
+def tables(
+    seed: int, *levels: float, seeds: int = 1, luck: float = 0.0
+) -> Iterator[tuple[np.ndarray, ...]]:
     """``TABLES`` times one row [S, N] for each of ``levels``."""
     rng = np.random.default_rng(seed)
     for _ in range(TABLES):
@@ -64,7 +66,9 @@ def within(share: float, expected: float) -> bool:
     return abs(share - expected) <= 3 * np.sqrt(expected * (1 - expected) / TABLES)
 
 
-def coverage(seed: int, levels: tuple[float, ...], cluster: np.ndarray, seeds: int = 1, luck: float = 0.0) -> float:
+def coverage(
+    seed: int, levels: tuple[float, ...], cluster: np.ndarray, seeds: int = 1, luck: float = 0.0
+) -> float:
     """How often the interval of All, of a row or of the difference of two, holds the truth."""
     resampler = Resampler(RELATION, cluster, resamples=500)
     expected = truth(levels[0], luck) - (truth(levels[1], luck) if len(levels) > 1 else 0)
@@ -117,7 +121,10 @@ def test_holm_keeps_the_six_relations_together_at_5_in_100() -> None:
     """One false finding among six: with Holm as seldom as in one test, without much oftener."""
     chosen = [relation == RELATION for relation in RELATIONS]
     family = np.array(
-        [[sign_flip(a[:, mask], b[:, mask], SCENE[mask]) for mask in chosen] for a, b in tables(5, 0.4, 0.4)]
+        [
+            [sign_flip(a[:, mask], b[:, mask], SCENE[mask]) for mask in chosen]
+            for a, b in tables(5, 0.4, 0.4)
+        ]
     )
     corrected = np.array([holm(row) for row in family.tolist()])
     assert (corrected.min(1) <= ALPHA).mean() <= ALPHA + 3 * np.sqrt(ALPHA * (1 - ALPHA) / TABLES)

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from spatialbench.data.caption_sets import CaptionSet, Corners, Measure, micro
-from spatialbench.errors import SpatialbenchError
+from spatialbench.data.captions.caption_set import CaptionSet, Corners, Measure, micro
 from spatialbench.evaluation import captions
 from spatialbench.evaluation.captions import by_relation, credit, evaluate, score
 from spatialbench.methods.clip import Clip
-from tests.data.benchmarks.common import answers, photo
-from tests.models import student
+from spatialbench.utils.errors import SpatialbenchError
+from tests.support.caption_files import answers, photo
+from tests.support.models import student
 
 WORDS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "none": (0, 0, 0)}
 COLOURS = {"red": (250, 0, 0), "green": (0, 250, 0), "blue": (0, 0, 250)}
@@ -75,14 +75,18 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_picture_and_caption_is_encoded_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_picture_and_caption_is_encoded_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     model, found = Eyes(), Colours(str(folder))
     whole = score(model, found, "crop")
     assert (model.images, model.texts) == (3, 3)
     assert whole.scores.shape == (4, 3)
     assert np.array_equal(np.isnan(whole.scores), [[0, 0, 1], [0, 0, 0], [0, 0, 1], [0, 0, 1]])
     assert whole.scores[:, 0].tolist() == [1, 1, 1, 1]
-    assert evaluate(found, found.measures()[0], whole.scores).value == 100 * 3.5 / 4  # "blue", "blue" ties
+    assert (
+        evaluate(found, found.measures()[0], whole.scores).value == 100 * 3.5 / 4
+    )  # "blue", "blue" ties
     for name in ("_PICTURES", "_CAPTIONS", "_RECORDS"):
         monkeypatch.setattr(captions, name, 1)
     parts = score(Eyes(), found, "crop")
@@ -90,7 +94,9 @@ def test_every_picture_and_caption_is_encoded_once(folder: Path, monkeypatch: py
     assert parts.data == whole.data
 
 
-def test_the_hash_is_that_of_what_was_asked(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+def test_the_hash_is_that_of_what_was_asked(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     first = score(Eyes(), Colours(str(folder)), "crop").data
     other = tmp_path_factory.mktemp("other")
     for name, colour in COLOURS.items():
@@ -109,7 +115,9 @@ def test_a_method_scores_as_it_does_in_the_table(folder: Path) -> None:
     x = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
     rows = [(record.picture, caption) for record in found.records for caption in record.captions]
     with torch.no_grad():
-        expected = model.scores(x, torch.tensor([row for row, _ in rows]), [caption for _, caption in rows])
+        expected = model.scores(
+            x, torch.tensor([row for row, _ in rows]), [caption for _, caption in rows]
+        )
     assert made[~np.isnan(made)] == pytest.approx(expected.numpy(), abs=1e-6)
 
 
@@ -119,13 +127,17 @@ def test_scores_that_are_no_numbers_and_pictures_that_are_none(folder: Path) -> 
     with pytest.raises(SpatialbenchError, match="colours: a score is not a finite number"):
         score(model, Colours(str(folder)), "crop")
     (folder / "blue.png").write_bytes(b"no picture")
-    with pytest.raises(SpatialbenchError, match=r"blue\.png: not an image that Pillow can read; give the colours"):
+    with pytest.raises(
+        SpatialbenchError, match=r"blue\.png: not an image that Pillow can read; give the colours"
+    ):
         score(Eyes(), Colours(str(folder)), "crop")
 
 
 def test_a_tie_is_a_draw_among_those_that_tie() -> None:
     nan = np.nan
-    scores = np.array([[3, 2, 1, 0], [1, 1, 0, 0], [1, 0, 1, 1], [0, 0, 0, 0], [0, 1, nan, nan], [2, 2, nan, nan]])
+    scores = np.array(
+        [[3, 2, 1, 0], [1, 1, 0, 0], [1, 0, 1, 1], [0, 0, 0, 0], [0, 1, nan, nan], [2, 2, nan, nan]]
+    )
     assert credit(scores, None).tolist() == [1, 1 / 2, 1 / 3, 1 / 4, 0, 1 / 2]
     assert credit(scores, 2).tolist() == [1, 1 / 2, 1, 1 / 2, 0, 1 / 2]
 
@@ -147,5 +159,9 @@ def test_the_interval_draws_pictures_not_records(folder: Path) -> None:
     """Two pictures, one always right and one always wrong: with clusters the interval is all there is."""
     found = Colours(str(folder))
     found.records = [found.records[k] for k in (0, 2) for _ in range(200)]
-    made = evaluate(found, found.measures()[0], answers(found, lambda record: 1 if record.relation == "red" else -1))
+    made = evaluate(
+        found,
+        found.measures()[0],
+        answers(found, lambda record: 1 if record.relation == "red" else -1),
+    )
     assert (made.value, *made.interval) == (50, 0, 100)

@@ -36,7 +36,10 @@ def test_cells_masks_and_tokens_by_hand() -> None:
     masks[0, :2, :3] = True  # all of the first cell, half of the second
     masks[1, 3, 3] = True  # a quarter of the last cell
     assert cell_shares(masks, (2, 2)).tolist() == [[[1, 0.5], [0, 0]], [[0, 0], [0, 0.25]]]
-    assert token_segments(masks, (2, 2)).tolist() == [[1, 1], [0, 0]]  # half is enough, a quarter is not
+    assert token_segments(masks, (2, 2)).tolist() == [
+        [1, 1],
+        [0, 0],
+    ]  # half is enough, a quarter is not
     tokens = F.normalize(torch.randn(2, 2, 5, generator=torch.Generator().manual_seed(0)), dim=-1)
     found = mask_tokens(tokens, masks)
     torch.testing.assert_close(found[0], F.normalize(tokens[0, 0] + tokens[0, 1] / 2, dim=0))
@@ -45,7 +48,12 @@ def test_cells_masks_and_tokens_by_hand() -> None:
 
 
 def test_padding_is_not_inside() -> None:
-    assert inside((1.0, 0.5), (4, 2)).tolist() == [[True, True], [True, True], [False, False], [False, False]]
+    assert inside((1.0, 0.5), (4, 2)).tolist() == [
+        [True, True],
+        [True, True],
+        [False, False],
+        [False, False],
+    ]
     assert inside((0.75, 1.0), (1, 4)).tolist() == [[True, True, True, False]]
 
 
@@ -86,10 +94,16 @@ def test_cluster_overlap_is_the_same_twice() -> None:
     assert cluster_overlap(tokens, label, 6, seed=1) == cluster_overlap(tokens, label, 6, seed=1)
 
 
-def test_k_means_places_its_centres_by_some_tokens_and_gives_all_a_class(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_k_means_places_its_centres_by_some_tokens_and_gives_all_a_class(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     sizes = []
     plain = dense.kmeans2
-    monkeypatch.setattr(dense, "kmeans2", lambda points, *a, **k: sizes.append(len(points)) or plain(points, *a, **k))
+    monkeypatch.setattr(
+        dense,
+        "kmeans2",
+        lambda points, *a, **k: sizes.append(len(points)) or plain(points, *a, **k),
+    )
     monkeypatch.setattr(dense, "FITTED", 20)
     tokens = torch.eye(2).repeat_interleave(25, dim=0)
     assert cluster_classes(tokens, torch.arange(50) // 25, 2).tolist() == [0] * 25 + [1] * 25

@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.measures import TITLES, MeasureResampler, Measures, Ratio
 from spatialbench.evaluation.outcomes import npz_bytes
 from spatialbench.evaluation.statistics import BOOTSTRAP_SEED, draws
+from spatialbench.utils.errors import SpatialbenchError
 
 PICTURES, GROUPS = 24, 5
 
@@ -61,12 +61,16 @@ def test_a_value_by_hand_without_the_group_that_never_occurs() -> None:
     above = np.array([[1.0, 0.0, 0.0], [0.0, 3.0, 0.0]])
     below = np.array([[2.0, 1.0, 0.0], [0.0, 3.0, 0.0]])
     found = Measures.of(["a", "b"], {"box_top1": (above, below)}, "x")
-    assert found.values() == {"box_top1": pytest.approx(100 * (1 / 2 + 3 / 4) / 2)}  # a third group would make it 41.7
+    assert found.values() == {
+        "box_top1": pytest.approx(100 * (1 / 2 + 3 / 4) / 2)
+    }  # a third group would make it 41.7
     assert found.groups == {"box_top1": 3}
 
 
 def test_a_picture_without_a_value_counts_nothing() -> None:
-    found = Measures.of(["a", "b"], {"same_mask": (np.array([0.8, 0.0]), np.array([1.0, 0.0]))}, "x")
+    found = Measures.of(
+        ["a", "b"], {"same_mask": (np.array([0.8, 0.0]), np.array([1.0, 0.0]))}, "x"
+    )
     assert found.values()["same_mask"] == pytest.approx(80, abs=1e-5)
     assert found.ratios["same_mask"].numerator.shape == (1, 2, 1)
 
@@ -78,7 +82,9 @@ def test_measures_stand_in_the_order_of_the_tables(three: Measures) -> None:
 
 def test_a_measure_without_any_denominator_is_left_out() -> None:
     none = np.zeros((2, 3))
-    found = Measures.of(["a", "b"], {"stuff_top1": (none, none), "text_r1": (np.ones(2), np.ones(2))}, "x")
+    found = Measures.of(
+        ["a", "b"], {"stuff_top1": (none, none), "text_r1": (np.ones(2), np.ones(2))}, "x"
+    )
     assert found.values() == {"text_r1": 100}
     with pytest.raises(SpatialbenchError, match="no measure has a value"):
         Measures.of(["a", "b"], {"stuff_top1": (none, none)}, "x")
@@ -124,7 +130,10 @@ def test_round_trip(three: Measures, tmp_path: Path) -> None:
 
 
 def test_the_same_numbers_are_the_same_bytes_however_they_lie_in_memory(three: Measures) -> None:
-    turned = {name: Ratio(*(np.asfortranarray(part.astype(float)) for part in r)) for name, r in three.ratios.items()}
+    turned = {
+        name: Ratio(*(np.asfortranarray(part.astype(float)) for part in r))
+        for name, r in three.ratios.items()
+    }
     other = Measures(three.scenes, dict(reversed(turned.items())), three.data)
     assert other.digest == three.digest
     assert npz_bytes(other.arrays()) == npz_bytes(three.arrays())
@@ -152,7 +161,9 @@ def test_damaged_files_are_refused_in_one_line(three: Measures, tmp_path: Path) 
     cut = [content[:length] for length in range(0, len(content), len(content) // 7)]
     for damage in (*cut, b"not a zip", content[:60] + b"\0" * 60 + content[120:], npy):
         path.write_bytes(damage)
-        with pytest.raises(SpatialbenchError, match=r"measures\.npz: .*run it again with --force") as error:
+        with pytest.raises(
+            SpatialbenchError, match=r"measures\.npz: .*run it again with --force"
+        ) as error:
             Measures.load(path)
         assert "\n" not in str(error.value)
 
@@ -164,25 +175,45 @@ def test_damaged_files_are_refused_in_one_line(three: Measures, tmp_path: Path) 
         ({"box_top1.denominator": None}, r"box_top1\.denominator"),
         ({"box_top1.half": np.zeros(3)}, "holds .*box_top1.half"),
         ({"margin": np.zeros(3)}, "holds .*margin"),
-        ({"speed.numerator": np.ones((1, 24, 1)), "speed.denominator": np.ones((1, 24, 1))}, "unknown measure 'speed'"),
+        (
+            {"speed.numerator": np.ones((1, 24, 1)), "speed.denominator": np.ones((1, 24, 1))},
+            "unknown measure 'speed'",
+        ),
         ({"scenes": np.zeros(24)}, "scenes are float64"),
         ({"scenes": np.array([["a"] * 24])}, "not one name for each picture"),
         ({"data": np.array(["a", "b"])}, "not a readable file"),
         ({"scenes": np.array(["a"] * 23)}, r"not \[seeds, 23, groups\] alike"),
         ({"box_top1.denominator": np.ones((3, 24, 4))}, "groups] alike"),
-        ({"box_top1.numerator": np.zeros((0, 24, 5)), "box_top1.denominator": np.zeros((0, 24, 5))}, "groups] alike"),
-        ({"same_mask.numerator": np.full((3, 24, 1), np.nan)}, "measure same_mask: not a finite number"),
+        (
+            {
+                "box_top1.numerator": np.zeros((0, 24, 5)),
+                "box_top1.denominator": np.zeros((0, 24, 5)),
+            },
+            "groups] alike",
+        ),
+        (
+            {"same_mask.numerator": np.full((3, 24, 1), np.nan)},
+            "measure same_mask: not a finite number",
+        ),
         ({"same_mask.numerator": np.full((3, 24, 1), 1.5)}, "not between 0 and its denominator"),
         ({"same_mask.numerator": np.full((3, 24, 1), -0.1)}, "not between 0 and its denominator"),
         ({"same_mask.numerator": np.full((3, 24, 1), "x")}, "not a readable file"),
-        ({f"same_mask.{part}": np.zeros((3, 24, 1)) for part in Ratio._fields}, "a seed without any denominator"),
-        ({f"same_mask.{part}": np.ones((2, 24, 1)) for part in Ratio._fields}, "different numbers of seeds"),
+        (
+            {f"same_mask.{part}": np.zeros((3, 24, 1)) for part in Ratio._fields},
+            "a seed without any denominator",
+        ),
+        (
+            {f"same_mask.{part}": np.ones((2, 24, 1)) for part in Ratio._fields},
+            "different numbers of seeds",
+        ),
     ],
 )
 def test_foreign_content_is_refused(
     three: Measures, tmp_path: Path, change: dict[str, np.ndarray | None], message: str
 ) -> None:
-    arrays = {name: array for name, array in {**three.arrays(), **change}.items() if array is not None}
+    arrays = {
+        name: array for name, array in {**three.arrays(), **change}.items() if array is not None
+    }
     path = tmp_path / "measures.npz"
     path.write_bytes(npz_bytes(arrays))
     with pytest.raises(SpatialbenchError, match=message) as error:
@@ -212,10 +243,15 @@ def test_samples_are_the_loop_one_would_write(three: Measures, row: int) -> None
         found = resampler.samples(ratio, row)
         for b in range(resamples):
             pictures = [
-                m for m, scene in enumerate(three.scenes.tolist()) for _ in range(scenes[b, names.index(scene)])
+                m
+                for m, scene in enumerate(three.scenes.tolist())
+                for _ in range(scenes[b, names.index(scene)])
             ]
             values = [
-                formula(ratio.numerator[seed][pictures].tolist(), ratio.denominator[seed][pictures].tolist())
+                formula(
+                    ratio.numerator[seed][pictures].tolist(),
+                    ratio.denominator[seed][pictures].tolist(),
+                )
                 for seed in range(3)
                 for _ in range(seeds[b, seed])
             ]
@@ -245,7 +281,9 @@ def test_a_row_minus_itself_is_nothing(three: Measures) -> None:
         assert resampler.difference(ratio, ratio, (0, 0)) == (0.0, (0.0, 0.0))
         single = one(0).ratios[name]
         assert resampler.difference(single, single) == (0.0, (0.0, 0.0))
-    gain, interval = resampler.difference(three.ratios["box_top1"], three.ratios["box_top1"])  # other seeds each
+    gain, interval = resampler.difference(
+        three.ratios["box_top1"], three.ratios["box_top1"]
+    )  # other seeds each
     assert gain == 0
     assert interval.low < 0 < interval.high
 
@@ -255,7 +293,9 @@ def test_a_difference_is_paired_by_scene() -> None:
     rng = np.random.default_rng(0)
     level = rng.choice([0.2, 0.8], 40)
     base, better = (
-        Measures.of([f"room {i}" for i in range(40)], {"same_mask": (level + up, np.ones(40))}, "x").ratios["same_mask"]
+        Measures.of(
+            [f"room {i}" for i in range(40)], {"same_mask": (level + up, np.ones(40))}, "x"
+        ).ratios["same_mask"]
         for up in (0, 0.02 + 0.001 * rng.random(40))
     )
     resampler = MeasureResampler(np.array([f"room {i}" for i in range(40)]))
@@ -272,13 +312,17 @@ def test_pictures_of_one_scene_are_drawn_together() -> None:
     scenes = np.array([f"room {index // 4:02d}" for index in range(120)])
     alone = np.array([f"picture {index:03d}" for index in range(120)])
     together, apart = (MeasureResampler(names).interval(ratio) for names in (scenes, alone))
-    assert together.high - together.low == pytest.approx(2 * (apart.high - apart.low), rel=0.15)  # sqrt of 4
+    assert together.high - together.low == pytest.approx(
+        2 * (apart.high - apart.low), rel=0.15
+    )  # sqrt of 4
 
 
 def test_resamples_without_any_denominator_are_left_out() -> None:
     """A value on one picture of eight: a third of the resamples do not draw it."""
     below = np.eye(1, 8)[0]
-    ratio = Measures.of([f"room {i}" for i in range(8)], {"same_mask": (0.5 * below, below)}, "x").ratios["same_mask"]
+    ratio = Measures.of(
+        [f"room {i}" for i in range(8)], {"same_mask": (0.5 * below, below)}, "x"
+    ).ratios["same_mask"]
     resampler = MeasureResampler(np.array([f"room {i}" for i in range(8)]))
     assert 0.2 < np.isnan(resampler.samples(ratio)).mean() < 0.5
     assert resampler.interval(ratio) == (50, 50)

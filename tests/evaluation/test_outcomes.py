@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from spatialbench.data.records import Record
-from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.outcomes import RunOutcomes, digest, npz_bytes
 from spatialbench.evaluation.relations import Outcomes
+from spatialbench.utils.errors import SpatialbenchError
 
 
 @pytest.fixture
@@ -40,7 +40,8 @@ def test_round_trip(run: RunOutcomes, tmp_path: Path) -> None:
 def test_outcomes_must_fit_the_records(run: RunOutcomes) -> None:
     with pytest.raises(SpatialbenchError, match="1 outcomes for 2 records"):
         RunOutcomes.of(
-            Outcomes(np.arange(1), np.zeros(1), np.zeros(1)), [Record(name, 0, "a", "left", "b") for name in "xy"]
+            Outcomes(np.arange(1), np.zeros(1), np.zeros(1)),
+            [Record(name, 0, "a", "left", "b") for name in "xy"],
         )
 
 
@@ -71,7 +72,13 @@ def test_damaged_files_are_refused(run: RunOutcomes, tmp_path: Path) -> None:
         RunOutcomes.load(path)
     run.save(path)
     content = path.read_bytes()
-    for damage in (b"", content[:100], content[: len(content) // 2], b"not a zip", content[:60] + b"\0" * 60):
+    for damage in (
+        b"",
+        content[:100],
+        content[: len(content) // 2],
+        b"not a zip",
+        content[:60] + b"\0" * 60,
+    ):
         path.write_bytes(damage)
         with pytest.raises(SpatialbenchError, match=r"outcomes\.npz"):
             RunOutcomes.load(path)

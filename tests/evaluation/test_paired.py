@@ -10,6 +10,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
+from spatialbench.data.relations import RELATIONS
 from spatialbench.evaluation.paired import TESTED, disagreement, holm, paired_tests, sign_flip
 from spatialbench.evaluation.statistics import (
     Interval,
@@ -19,13 +20,16 @@ from spatialbench.evaluation.statistics import (
     smallest_detectable_gain,
     verdict,
 )
-from spatialbench.relations import RELATIONS
 
 
-def pair(seed: int, records: int, seeds: int = 1, ties: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+def pair(
+    seed: int, records: int, seeds: int = 1, ties: float = 0.0
+) -> tuple[np.ndarray, np.ndarray]:
     """Margins of two rows, the first somewhat better, some of them exactly 0."""
     rng = np.random.default_rng(seed)
-    rows = rng.normal([[[0.4]], [[0.1]]], 1, (2, seeds, records)) * (rng.random((2, seeds, records)) >= ties)
+    rows = rng.normal([[[0.4]], [[0.1]]], 1, (2, seeds, records)) * (
+        rng.random((2, seeds, records)) >= ties
+    )
     return rows[0], rows[1]
 
 
@@ -45,8 +49,13 @@ def test_scenes_and_seeds_by_enumeration() -> None:
     scene = np.random.default_rng(2).integers(0, 9, 40)
     lead = correctness(a).mean(0) - correctness(b).mean(0)
     sums = [lead[scene == number].sum() for number in range(9)]
-    flips = [abs(sum(sign * value for sign, value in zip(signs, sums, strict=True))) for signs in _signs(9)]
-    assert sign_flip(a, b, scene) == pytest.approx(np.mean(np.array(flips) >= abs(sum(sums)) - 1e-9), rel=1e-12)
+    flips = [
+        abs(sum(sign * value for sign, value in zip(signs, sums, strict=True)))
+        for signs in _signs(9)
+    ]
+    assert sign_flip(a, b, scene) == pytest.approx(
+        np.mean(np.array(flips) >= abs(sum(sums)) - 1e-9), rel=1e-12
+    )
 
 
 def _signs(size: int) -> list[tuple[int, ...]]:
@@ -73,7 +82,9 @@ def test_the_exchange_is_of_scenes_and_not_of_records() -> None:
 def test_seeds_are_no_new_records() -> None:
     a, b = pair(5, 100)
     once = sign_flip(a, b, np.arange(100))
-    assert sign_flip(np.repeat(a, 3, axis=0), np.repeat(b, 3, axis=0), np.arange(100)) == pytest.approx(once, rel=1e-9)
+    assert sign_flip(
+        np.repeat(a, 3, axis=0), np.repeat(b, 3, axis=0), np.arange(100)
+    ) == pytest.approx(once, rel=1e-9)
     assert sign_flip(np.repeat(a, 3, axis=0), b, np.arange(100)) == pytest.approx(once, rel=1e-9)
 
 
@@ -82,7 +93,9 @@ def test_edges() -> None:
     assert sign_flip(a, a, np.arange(60)) == 1.0
     assert sign_flip(a, b, np.arange(60)) == sign_flip(b, a, np.arange(60))
     assert sign_flip(np.ones((1, 5)), -np.ones((1, 5)), np.arange(5)) == 2 / 2**5
-    assert sign_flip(np.ones((1, 5)), -np.ones((1, 5)), np.zeros(5)) == 1.0  # one scene shows nothing
+    assert (
+        sign_flip(np.ones((1, 5)), -np.ones((1, 5)), np.zeros(5)) == 1.0
+    )  # one scene shows nothing
     many = np.ones((1, 5000))
     assert 0 <= sign_flip(many, -many, np.arange(5000)) < 1e-300
 
@@ -109,7 +122,9 @@ def test_every_column_and_its_numbers() -> None:
     discordance = (found["all"].won + found["all"].lost) / 100
     assert found["all"].smallest == smallest_detectable_gain(240, discordance)
     family = [found[name].p for name in RELATIONS]
-    assert [found[name].holm for name in RELATIONS] == pytest.approx(multipletests(family, method="holm")[1])
+    assert [found[name].holm for name in RELATIONS] == pytest.approx(
+        multipletests(family, method="holm")[1]
+    )
     assert found["all"].holm == found["all"].p
     assert paired_tests(a, b[:1], relation, scene)["all"].seeds == ()
     same = paired_tests(a, a, relation, scene)["far"]
@@ -118,7 +133,11 @@ def test_every_column_and_its_numbers() -> None:
 
 def test_a_relation_without_records_is_not_tested() -> None:
     a, b = pair(9, 40)
-    assert list(paired_tests(a, b, np.repeat(["left", "far"], 20), np.arange(40))) == ["far", "left", "all"]
+    assert list(paired_tests(a, b, np.repeat(["left", "far"], 20), np.arange(40))) == [
+        "far",
+        "left",
+        "all",
+    ]
 
 
 def test_holm_by_hand() -> None:

@@ -14,8 +14,8 @@ from torchmetrics.functional.classification import multiclass_accuracy
 
 from spatialbench.data.region_sets import CaptionSet, Regions, RegionSet
 from spatialbench.evaluation import regions
+from spatialbench.evaluation.prompts import class_embeddings
 from spatialbench.evaluation.regions import data_fingerprint, measure, retrieval
-from spatialbench.prompts import class_embeddings
 
 SIZE = 8
 COLOURS = torch.tensor([[250, 0, 0], [0, 250, 0], [0, 0, 250], [125, 125, 0]], dtype=torch.uint8)
@@ -26,7 +26,12 @@ class Painted(RegionSet):
 
     def __init__(self, pairs: Sequence[tuple[int, int]], padded: bool = False) -> None:
         self.pairs, self.padded = pairs, padded
-        self.name, self.size, self.fingerprint, self.skipped = "painted", SIZE, repr(pairs), Counter()
+        self.name, self.size, self.fingerprint, self.skipped = (
+            "painted",
+            SIZE,
+            repr(pairs),
+            Counter(),
+        )
         self.classes, self.templates = ("0", "1", "2", "3"), ("{}",)
         self.things = (True, True, False, True)
 
@@ -34,12 +39,21 @@ class Painted(RegionSet):
         return len(self.pairs)
 
     def __getitem__(self, row: int) -> Regions:
-        pixels, masks = torch.zeros(3, SIZE, SIZE, dtype=torch.uint8), torch.zeros(2, SIZE, SIZE, dtype=torch.bool)
+        pixels, masks = (
+            torch.zeros(3, SIZE, SIZE, dtype=torch.uint8),
+            torch.zeros(2, SIZE, SIZE, dtype=torch.bool),
+        )
         masks[0, 2:4, 0:4], masks[1, 2:4, 4:8] = True, True
         for mask, label in zip(masks, self.pairs[row], strict=True):
             pixels[:, mask] = COLOURS[label][:, None]
         boxes = torch.tensor([[0, 2, 4, 4], [4, 2, 8, 4]]) / SIZE
-        return Regions(pixels, (1.0, 0.5) if self.padded else (1.0, 1.0), boxes, torch.tensor(self.pairs[row]), masks)
+        return Regions(
+            pixels,
+            (1.0, 0.5) if self.padded else (1.0, 1.0),
+            boxes,
+            torch.tensor(self.pairs[row]),
+            masks,
+        )
 
     def scene(self, row: int) -> str:
         return f"scene {row}"
@@ -91,7 +105,9 @@ def test_class_mean_accuracy_is_torchmetrics() -> None:
     assert found.values()["stuff_top1"] == pytest.approx(100)
     for top, box in (("object_top1", "box_top1"), ("object_top5", "box_top5")):
         for own, other in zip(found.ratios[top], found.ratios[box], strict=True):
-            assert own.tolist() == other.tolist()  # the same objects, classes 0 and 1 confused by the embedding, too
+            assert (
+                own.tolist() == other.tolist()
+            )  # the same objects, classes 0 and 1 confused by the embedding, too
     assert found.scenes.tolist() == [f"scene {row}" for row in range(4)]
     above, below = found.ratios["box_top1"]
     assert below[0].tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 1], [0, 1, 0, 0]]
@@ -158,7 +174,12 @@ def test_retrieval_by_hand() -> None:
     truth[0, 0] = truth[1, 1] = truth[2, 2] = True  # nothing is true of picture 3
     captions = CaptionSet(pictures, ["0", "1", "2"], np.array([0, 0, 2]), truth)
     found = retrieval(Eyes(confused=True), captions)
-    assert found["image_r1"][0].tolist() == [0, 0, 1, 0]  # 0 finds picture 1 and 1 picture 0, both written for 0
+    assert found["image_r1"][0].tolist() == [
+        0,
+        0,
+        1,
+        0,
+    ]  # 0 finds picture 1 and 1 picture 0, both written for 0
     assert found["image_r1"][1].tolist() == [2, 0, 1, 0]
     assert found["image_r5"][0].tolist() == [2, 0, 1, 0]
     assert found["text_r1"][0].tolist() == [0, 0, 1, 0]
@@ -179,7 +200,9 @@ def test_pictures_without_regions_count_for_nothing() -> None:
         def __getitem__(self, row: int) -> Regions:
             item = super().__getitem__(row)
             keep = slice(0, 0) if row == 1 else slice(None)
-            return item._replace(boxes=item.boxes[keep], label=item.label[keep], masks=item.masks[keep])
+            return item._replace(
+                boxes=item.boxes[keep], label=item.label[keep], masks=item.masks[keep]
+            )
 
     found = measure(Eyes(), Some(PAIRS))
     assert found.ratios["box_top1"].denominator[0, 1].sum() == 0
@@ -198,4 +221,9 @@ def test_every_start_of_k_means_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     above, below = measure(Eyes(), Painted(PAIRS)).ratios["cluster"]
     assert seeds == list(range(regions.STARTS))
     assert above[0].tolist() == below[0].tolist()
-    assert below[0, 0].tolist() == [regions.STARTS * 2, regions.STARTS * 2, 0, 0]  # two tokens of each class
+    assert below[0, 0].tolist() == [
+        regions.STARTS * 2,
+        regions.STARTS * 2,
+        0,
+        0,
+    ]  # two tokens of each class

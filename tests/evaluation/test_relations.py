@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from spatialbench.errors import SpatialbenchError
+from spatialbench.data.relations import RELATIONS
 from spatialbench.evaluation.relations import Count, Outcomes, PairOutcomes, count, score
-from spatialbench.relations import RELATIONS
+from spatialbench.utils.errors import SpatialbenchError
 
 
 def outcomes(margin: list[float]) -> Outcomes:
@@ -30,7 +30,9 @@ def test_counts_by_hand() -> None:
     assert list(accuracy) == [*RELATIONS, "all", "macro"]
     assert accuracy["left"] == 50.0
     assert accuracy["all"] == pytest.approx(100 * 3.5 / 6)
-    assert accuracy["macro"] == pytest.approx((50 + 100 + 0) / 3)  # relations without records do not count
+    assert accuracy["macro"] == pytest.approx(
+        (50 + 100 + 0) / 3
+    )  # relations without records do not count
     assert np.isnan(accuracy["close"])
 
 
@@ -60,7 +62,11 @@ def test_exchanged_captions_mirror_the_accuracy() -> None:
 def test_outcomes_come_sorted_whatever_the_order_of_batches() -> None:
     metric = PairOutcomes(expected=5)
     metric.update(torch.tensor([4, 0]), torch.tensor([0.4, 0.0]), torch.tensor([-0.4, 0.5]))
-    metric.update(torch.tensor([2]), torch.tensor([0.2], dtype=torch.float64), torch.tensor([0.0], dtype=torch.float64))
+    metric.update(
+        torch.tensor([2]),
+        torch.tensor([0.2], dtype=torch.float64),
+        torch.tensor([0.0], dtype=torch.float64),
+    )
     metric.update(torch.tensor([3, 1]), torch.tensor([0.3, 0.1]), torch.tensor([0.0, 0.0]))
     found = metric.compute()
     assert found.record.tolist() == [0, 1, 2, 3, 4]
@@ -83,7 +89,9 @@ def test_outcomes_come_sorted_whatever_the_order_of_batches() -> None:
         ([0, 1, 2], [0.0, 0.0, float("inf")], r"not a finite number \(first: record 2\)"),
     ],
 )
-def test_every_record_exactly_once_and_a_number(records: list[int], scores: list[float], message: str) -> None:
+def test_every_record_exactly_once_and_a_number(
+    records: list[int], scores: list[float], message: str
+) -> None:
     metric = PairOutcomes(expected=3)
     metric.update(torch.tensor(records), torch.tensor(scores), torch.zeros(len(records)))
     with pytest.raises(SpatialbenchError, match=message):

@@ -9,12 +9,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from spatialbench.backbones.towers import encode_image, merge_heads, project_qkv
 from spatialbench.evaluation.relevance import attention, relevance
-from spatialbench.method import Method
+from spatialbench.methods.base import Method
 from spatialbench.methods.clip import Clip
 from spatialbench.methods.spatial_attn import SpatialAttention
-from tests import models
+from spatialbench.models.towers import encode_image, merge_heads, project_qkv
+from tests.support import models
 
 CAPTION = "The sofa is left of the lamp."
 
@@ -32,7 +32,9 @@ def attentions(model: Method, one: Tensor) -> tuple[Tensor, list[Tensor]]:
         x = x + block.mlp(block.ln_2(x))
         return x if read is None else x[:, :1]
 
-    return encode_image(model.student, model._normalised(one[None]), model.connect(one[None]), block), kept
+    return encode_image(
+        model.student, model._normalised(one[None]), model.connect(one[None]), block
+    ), kept
 
 
 def written_out(model: Method, pixels: Tensor, caption: str) -> Tensor:
@@ -45,7 +47,9 @@ def written_out(model: Method, pixels: Tensor, caption: str) -> Tensor:
         gradients = torch.autograd.grad((image @ text).sum(), kept)
         rollout = torch.eye(kept[0].shape[-1])
         for each, gradient in zip(kept, gradients, strict=True):
-            heads = [(g * a).clamp(min=0) for g, a in zip(gradient[0], each[0].detach(), strict=True)]  # (1)
+            heads = [
+                (g * a).clamp(min=0) for g, a in zip(gradient[0], each[0].detach(), strict=True)
+            ]  # (1)
             rollout = rollout + sum(heads) / len(heads) @ rollout  # (2)
         rows.append(rollout[0, 1:].reshape(4, 4))  # (3)
     return torch.stack(rows)
@@ -55,7 +59,9 @@ def method(kind: str) -> Method:
     torch.manual_seed(3)
     if kind == "clip":
         return Clip(models.student()).eval()
-    return SpatialAttention(models.student(), models.SAME, cache=False, value_connection=True).eval()
+    return SpatialAttention(
+        models.student(), models.SAME, cache=False, value_connection=True
+    ).eval()
 
 
 @pytest.mark.parametrize("kind", ["clip", "spatial_attn"])
@@ -89,7 +95,10 @@ def test_the_model_is_left_as_it_was() -> None:
     before = model.image(pixels)
     relevance(model, pixels, CAPTION)
     assert "connect" not in vars(model)
-    assert all(not block.attn.out_proj._forward_pre_hooks for block in model.student.visual.transformer.resblocks)
+    assert all(
+        not block.attn.out_proj._forward_pre_hooks
+        for block in model.student.visual.transformer.resblocks
+    )
     assert all(parameter.grad is None for parameter in model.parameters())
     torch.testing.assert_close(model.image(pixels), before, rtol=0, atol=0)
 

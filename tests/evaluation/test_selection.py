@@ -10,22 +10,26 @@ import pytest
 import torch
 from torch import Tensor
 
-from spatialbench.backbones.visual_tokens import Tokens
 from spatialbench.data.selection_sets import PicturePairs
-from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation import selection
 from spatialbench.evaluation.measures import Measures
 from spatialbench.evaluation.selection import SCORERS, both_right, measure
 from spatialbench.methods.clip import Clip
-from spatialbench.token_selection import score_vector
-from tests.models import images, student
+from spatialbench.models.token_selection import score_vector
+from spatialbench.models.visual_tokens import Tokens
+from spatialbench.utils.errors import SpatialbenchError
+from tests.support.models import images, student
 
 SIZE = 4
 RED, GREEN = (250, 0, 0), (0, 250, 0)
 BOTH = (125, 125, 0)
 PAIRS = {  # of the fixture: pictures and captions, in two patterns
     "both right": ("one", (RED, GREEN), ("red", "green")),
-    "one right": ("one", (RED, BOTH), ("red", "red")),  # the second caption picks the first picture, too
+    "one right": (
+        "one",
+        (RED, BOTH),
+        ("red", "red"),
+    ),  # the second caption picks the first picture, too
     "same image twice": ("two", (RED, RED), ("red", "green")),
     "a tie of the second": ("two", (RED, GREEN), ("red", "both")),
 }
@@ -57,7 +61,9 @@ class Eyes:
 
 
 def pairs(chosen: Sequence[str] = tuple(PAIRS), data: str = "d") -> PicturePairs:
-    pictures = [[np.full((SIZE, SIZE, 3), colour, np.uint8) for colour in PAIRS[name][1]] for name in chosen]
+    pictures = [
+        [np.full((SIZE, SIZE, 3), colour, np.uint8) for colour in PAIRS[name][1]] for name in chosen
+    ]
     return PicturePairs(
         images=np.array(pictures),
         captions=[PAIRS[name][2] for name in chosen],
@@ -101,7 +107,8 @@ def _official(pair: np.ndarray) -> bool:
     predicted = []
     for caption in range(2):
         first, second = (
-            math.exp(100 * float(pair[caption, picture]) - 100 * pair[caption].max()) for picture in range(2)
+            math.exp(100 * float(pair[caption, picture]) - 100 * pair[caption].max())
+            for picture in range(2)
         )
         predicted.append("img1" if first / (first + second) > 0.5 else "img2")
     return predicted == ["img1", "img2"]
@@ -127,8 +134,12 @@ def test_scorers_are_their_equations() -> None:
 
 def test_patches_have_a_say_in_the_second_scorer_only() -> None:
     plain, bright = measure(Eyes(), pairs()), measure(Eyes(local=3.0), pairs())
-    assert np.array_equal(plain.ratios["select_cls"].numerator, bright.ratios["select_cls"].numerator)
-    assert not np.array_equal(bright.ratios["select_cls"].numerator, bright.ratios["select_local"].numerator)
+    assert np.array_equal(
+        plain.ratios["select_cls"].numerator, bright.ratios["select_cls"].numerator
+    )
+    assert not np.array_equal(
+        bright.ratios["select_cls"].numerator, bright.ratios["select_local"].numerator
+    )
 
 
 def test_every_distinct_caption_is_encoded_once() -> None:
@@ -139,7 +150,9 @@ def test_every_distinct_caption_is_encoded_once() -> None:
 
 def test_more_pairs_than_one_batch_keep_their_own_captions() -> None:
     found = measure(Eyes(), pairs(["both right"] * selection._BATCH + ["one right"] * 3))
-    assert found.ratios["select_cls"].numerator[0].sum(1).tolist() == [1] * selection._BATCH + [0] * 3
+    assert (
+        found.ratios["select_cls"].numerator[0].sum(1).tolist() == [1] * selection._BATCH + [0] * 3
+    )
 
 
 def test_other_pairs_or_another_version_are_other_data(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,12 +170,24 @@ def test_numbers_that_are_none_are_told() -> None:
 def test_a_method_is_measured_and_its_embedding_is_its_own() -> None:
     model = Clip(student()).eval()
     x = images(4)
-    assert torch.allclose(score_vector(model.visual_tokens(x), SCORERS["select_cls"]), model.image(x), atol=1e-6)
+    assert torch.allclose(
+        score_vector(model.visual_tokens(x), SCORERS["select_cls"]), model.image(x), atol=1e-6
+    )
     pictures = x.unflatten(0, (2, 2)).permute(0, 1, 3, 4, 2).numpy()
-    found = PicturePairs(pictures, [("a sofa", "a bed"), ("a lamp", "a bed")], np.array([0, 1]), ("a", "b"), "xy", "d")
+    found = PicturePairs(
+        pictures,
+        [("a sofa", "a bed"), ("a lamp", "a bed")],
+        np.array([0, 1]),
+        ("a", "b"),
+        "xy",
+        "d",
+    )
     measured = measure(model, found)
     scores = model.text(model.tokenize(["a sofa", "a bed"])) @ model.image(x[:2]).T
-    assert measured.ratios["select_cls"].numerator[0, 0, 0] == both_right(scores[None].detach().numpy())[0]
+    assert (
+        measured.ratios["select_cls"].numerator[0, 0, 0]
+        == both_right(scores[None].detach().numpy())[0]
+    )
 
 
 def test_a_file_keeps_the_names_of_patterns(tmp_path: object) -> None:

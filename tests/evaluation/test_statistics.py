@@ -11,6 +11,7 @@ from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
+from spatialbench.data.relations import RELATIONS
 from spatialbench.evaluation import statistics
 from spatialbench.evaluation.relations import count
 from spatialbench.evaluation.statistics import (
@@ -22,7 +23,6 @@ from spatialbench.evaluation.statistics import (
     smallest_detectable_gain,
     spread,
 )
-from spatialbench.relations import RELATIONS
 
 N = 600
 RELATION = np.repeat(RELATIONS, N // 6)
@@ -49,7 +49,9 @@ def test_resampling_is_the_loop_one_would_write() -> None:
     sums = statistics._sums(rows, RELATION, cluster, N // 5)
     scenes, seeds = rng.integers(N // 5, size=N // 5), rng.integers(3, size=3)
     weights = np.bincount(scenes, minlength=N // 5)[None].astype(float)
-    found = statistics._columns(sums, weights, np.bincount(seeds, minlength=3)[None].astype(float))[0]
+    found = statistics._columns(sums, weights, np.bincount(seeds, minlength=3)[None].astype(float))[
+        0
+    ]
     points: dict[str, list[float]] = {relation: [] for relation in RELATIONS}
     for seed, scene in itertools.product(seeds, scenes):
         for record in range(5 * scene, 5 * scene + 5):
@@ -63,7 +65,9 @@ def test_interval_agrees_with_scipy_and_statsmodels() -> None:
     rows = margins(3)
     right = rows[0] > 0
     interval = bootstrap(rows, RELATION, ALONE, resamples=4000)["all"]
-    reference = stats.bootstrap((right,), np.mean, n_resamples=4000, method="percentile", rng=0).confidence_interval
+    reference = stats.bootstrap(
+        (right,), np.mean, n_resamples=4000, method="percentile", rng=0
+    ).confidence_interval
     normal = proportion_confint(right.sum(), N, method="normal")
     assert interval is not None
     for low, high in ((reference.low, reference.high), normal):
@@ -77,7 +81,9 @@ def test_clusters_widen_the_interval_as_cluster_robust_errors_do() -> None:
     rows = (rng.normal(0.2, 1, N // 6)[cluster] + rng.normal(0, 0.5, N))[None]
     relation = np.tile(RELATIONS, N // 6)
     interval = bootstrap(rows, relation, cluster, resamples=4000)["all"]
-    fit = sm.OLS(100.0 * (rows[0] > 0), np.ones(N)).fit(cov_type="cluster", cov_kwds={"groups": cluster})
+    fit = sm.OLS(100.0 * (rows[0] > 0), np.ones(N)).fit(
+        cov_type="cluster", cov_kwds={"groups": cluster}
+    )
     assert interval is not None
     assert interval.high - interval.low == pytest.approx(2 * 1.96 * fit.bse[0], rel=0.06)
     alone = bootstrap(rows, relation, ALONE, resamples=4000)["all"]
@@ -88,7 +94,9 @@ def test_clusters_widen_the_interval_as_cluster_robust_errors_do() -> None:
 def test_copies_of_a_record_add_nothing() -> None:
     """Five copies of every record in its own cluster give the very interval of the records themselves."""
     rows = margins(5, seeds=2)
-    copied = bootstrap(np.repeat(rows, 5, axis=1), np.repeat(RELATION, 5), np.repeat(ALONE, 5), resamples=300)
+    copied = bootstrap(
+        np.repeat(rows, 5, axis=1), np.repeat(RELATION, 5), np.repeat(ALONE, 5), resamples=300
+    )
     assert copied == bootstrap(rows, RELATION, ALONE, resamples=300)
 
 
@@ -115,8 +123,12 @@ def test_a_relation_without_records_has_no_interval() -> None:
 
 def test_the_seed_decides() -> None:
     rows = margins(7, seeds=3)
-    assert bootstrap(rows, RELATION, ALONE, resamples=200) == bootstrap(rows, RELATION, ALONE, resamples=200)
-    assert bootstrap(rows, RELATION, ALONE, resamples=200) != bootstrap(rows, RELATION, ALONE, resamples=200, seed=1)
+    assert bootstrap(rows, RELATION, ALONE, resamples=200) == bootstrap(
+        rows, RELATION, ALONE, resamples=200
+    )
+    assert bootstrap(rows, RELATION, ALONE, resamples=200) != bootstrap(
+        rows, RELATION, ALONE, resamples=200, seed=1
+    )
 
 
 def test_the_draws_are_the_same_with_every_numpy() -> None:
@@ -131,7 +143,9 @@ def test_paired_difference_agrees_with_scipy_and_is_narrower_than_unpaired() -> 
     found = paired_difference(a, b, RELATION, ALONE, resamples=4000)
     right = 100.0 * ((a[0] > 0) * 1.0 - (b[0] > 0) * 1.0)
     assert found.gain["all"] == pytest.approx(right.mean())
-    reference = stats.bootstrap((right,), np.mean, n_resamples=4000, method="percentile", rng=0).confidence_interval
+    reference = stats.bootstrap(
+        (right,), np.mean, n_resamples=4000, method="percentile", rng=0
+    ).confidence_interval
     interval, single = found.interval["all"], bootstrap(a, RELATION, ALONE)["all"]
     assert interval is not None
     assert single is not None
@@ -153,7 +167,10 @@ def test_paired_difference_of_a_row_with_itself_is_zero() -> None:
 
 def test_mcnemar_is_statsmodels_exact_test() -> None:
     a, b = margins(10)[0], margins(11, shift=0.1)[0]
-    table = [[((a > 0) & (b > 0)).sum(), ((a > 0) & (b <= 0)).sum()], [((a <= 0) & (b > 0)).sum(), 0]]
+    table = [
+        [((a > 0) & (b > 0)).sum(), ((a > 0) & (b <= 0)).sum()],
+        [((a <= 0) & (b > 0)).sum(), 0],
+    ]
     found = mcnemar(a, b)
     assert (found.wins, found.losses) == (table[0][1], table[1][0])
     assert found.p == pytest.approx(statsmodels_mcnemar(table, exact=True).pvalue)
@@ -165,14 +182,24 @@ def test_mcnemar_by_hand() -> None:
     assert mcnemar(np.zeros(3), np.array([1.0, -1.0, 0.0]))[:2] == (1, 1)
     assert mcnemar(np.ones(3), np.ones(3)) == (0, 0, 1.0)
     # two of three seeds right against one of three: won, though the seeds disagree
-    assert mcnemar(np.array([[1.0], [1.0], [-1.0]]), np.array([[-1.0], [1.0], [-1.0]]))[:2] == (1, 0)
+    assert mcnemar(np.array([[1.0], [1.0], [-1.0]]), np.array([[-1.0], [1.0], [-1.0]]))[:2] == (
+        1,
+        0,
+    )
 
 
 @pytest.mark.parametrize(
     ("n", "published"),
-    [(135, (7.8, 11.2, 13.7)), (300, (5.5, 7.5, 9.0)), (600, (3.8, 5.3, 6.5)), (3640, (1.5, 2.3, 2.8))],
+    [
+        (135, (7.8, 11.2, 13.7)),
+        (300, (5.5, 7.5, 9.0)),
+        (600, (3.8, 5.3, 6.5)),
+        (3640, (1.5, 2.3, 2.8)),
+    ],
 )
-def test_smallest_detectable_gain_against_the_published_table(n: int, published: tuple[float, ...]) -> None:
+def test_smallest_detectable_gain_against_the_published_table(
+    n: int, published: tuple[float, ...]
+) -> None:
     """At a discordance of 10, 20 and 30 %; the expected gains were simulated once, hence the tolerance."""
     for discordance, expected in zip((0.1, 0.2, 0.3), published, strict=True):
         assert smallest_detectable_gain(n, discordance) == pytest.approx(expected, abs=0.25)
@@ -185,7 +212,9 @@ def test_power_by_enumeration() -> None:
     power = 0.0
     for wins, losses in itertools.product(range(n + 1), repeat=2):
         if 0 < wins + losses <= n and stats.binomtest(wins, wins + losses).pvalue <= 0.05:
-            power += stats.multinomial.pmf([wins, losses, n - wins - losses], n, [won, lost, 1 - discordance])
+            power += stats.multinomial.pmf(
+                [wins, losses, n - wins - losses], n, [won, lost, 1 - discordance]
+            )
     assert mcnemar_power(n, discordance, gain) == pytest.approx(power)
     assert smallest_detectable_gain(5, 0.1) is None
 

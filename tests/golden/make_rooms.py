@@ -13,7 +13,7 @@ import trimesh
 from spatialbench.data.rooms.render import render
 from spatialbench.data.rooms.scene import VERSION, generate
 from spatialbench.data.rooms.store import view
-from spatialbench.errors import write_atomic
+from spatialbench.utils.errors import write_atomic
 
 
 def describe(split: str, index: int) -> dict[str, object]:
@@ -39,6 +39,10 @@ if __name__ == "__main__":
             "machine": platform.machine(),
         },
         "version": VERSION,
-        "scenes": [describe(split, index) for split in ("pretrain", "train", "val", "test") for index in (0, 41)],
+        "scenes": [
+            describe(split, index)
+            for split in ("pretrain", "train", "val", "test")
+            for index in (0, 41)
+        ],
     }
     write_atomic(Path(__file__).parent / "rooms.json", json.dumps(golden, indent=1) + "\n")

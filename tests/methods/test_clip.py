@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 
 from spatialbench.methods.clip import Clip
-from tests.models import NAMES, SIZE, images, student
+from tests.support.models import NAMES, SIZE, images, student
 
 
 def test_it_is_open_clip() -> None:
@@ -20,7 +20,10 @@ def test_it_is_open_clip() -> None:
     torch.testing.assert_close(method.image(x), expected, rtol=1e-5, atol=1e-6)
     tokens = method.tokenize([f"The {name} is left of the bed." for name in NAMES])
     torch.testing.assert_close(
-        method.text(tokens), method.student.encode_text(tokens, normalize=True), rtol=1e-5, atol=1e-6
+        method.text(tokens),
+        method.student.encode_text(tokens, normalize=True),
+        rtol=1e-5,
+        atol=1e-6,
     )
 
 
@@ -33,8 +36,16 @@ def test_everything_of_the_student_is_trained_but_the_temperature() -> None:
 def test_embeddings_have_unit_norm_and_are_float32_in_any_precision() -> None:
     method = Clip(student())
     with torch.autocast("cpu", torch.bfloat16):
-        found = (method.image(images(2)), method.text(method.tokenize(["The sofa."])), method.dense(images(2)))
-    assert [tuple(part.shape) for part in found] == [(2, 24), (1, 24), (2, SIZE // 8, SIZE // 8, 24)]
+        found = (
+            method.image(images(2)),
+            method.text(method.tokenize(["The sofa."])),
+            method.dense(images(2)),
+        )
+    assert [tuple(part.shape) for part in found] == [
+        (2, 24),
+        (1, 24),
+        (2, SIZE // 8, SIZE // 8, 24),
+    ]
     for part in found:
         assert part.dtype == torch.float32
         torch.testing.assert_close(part.norm(dim=-1), torch.ones(part.shape[:-1]))

@@ -14,21 +14,23 @@ from torch import Tensor
 
 from spatialbench.data.pictures import PictureBatch, PictureDataset, resized
 from spatialbench.data.region_batches import generator
-from spatialbench.errors import SpatialbenchError
-from spatialbench.finetuning import FineTuning
-from spatialbench.method import Method
 from spatialbench.methods import diva
+from spatialbench.methods.base import Method
 from spatialbench.methods.diva import Diva
-from spatialbench.token_selection import TokenSelector
-from tests.diffusions import LENGTH, SIZE, WIDTH, diffusion
-from tests.models import images, student
-from tests.pictures import Noise
+from spatialbench.methods.parts.finetuning import FineTuning
+from spatialbench.models.token_selection import TokenSelector
+from spatialbench.utils.errors import SpatialbenchError
+from tests.support.diffusions import LENGTH, SIZE, WIDTH, diffusion
+from tests.support.models import images, student
+from tests.support.pictures import Noise
 
 RANDOM = TokenSelector("random", count=5)
 ALIGNED = TokenSelector("random", count=LENGTH - 1)
 
 
-def method(tokens: TokenSelector = RANDOM, double: bool = False, size: int = SIZE, **arguments: object) -> Diva:
+def method(
+    tokens: TokenSelector = RANDOM, double: bool = False, size: int = SIZE, **arguments: object
+) -> Diva:
     """A method in training; pictures of the student's size unless another is given (then of both)."""
     torch.manual_seed(0)
     made = Diva(student(vision=f'{{"image_size": {size}}}'), tokens=tokens, **arguments)  # type: ignore[arg-type]
@@ -44,7 +46,10 @@ def terms(made: Diva, data: PictureBatch) -> list[list[Tensor]]:
     """(1) to (4) as loops over inner steps and pictures: the error of each, differentiable."""
     rng, model = generator(data["key"]), made.diffusion
     pixels = resized(data["pixels"], made.image_size)
-    latents = [model.vae.encode(x[None] / 127.5 - 1).latent_dist.mean[0] * 0.7 for x in data["pixels"].double()]
+    latents = [
+        model.vae.encode(x[None] / 127.5 - 1).latent_dist.mean[0] * 0.7
+        for x in data["pixels"].double()
+    ]
     found = []
     for _ in made.weights:
         t = torch.randint(0, 1000, (len(pixels),), generator=rng)
@@ -58,11 +63,20 @@ def terms(made: Diva, data: PictureBatch) -> list[list[Tensor]]:
             visual.output_tokens = False
             tokens = torch.stack([cls[0], *(patches[0, j] @ visual.proj for j in index[i])])  # (1)
             layer = made.visual_proj
-            offsets = [sum(model.context) / LENGTH] * LENGTH if made.offset == "mean" else list(model.context)
-            rows = [e + layer.weight @ token + layer.bias for e, token in zip(offsets, tokens, strict=False)]  # (2)
+            offsets = (
+                [sum(model.context) / LENGTH] * LENGTH
+                if made.offset == "mean"
+                else list(model.context)
+            )
+            rows = [
+                e + layer.weight @ token + layer.bias
+                for e, token in zip(offsets, tokens, strict=False)
+            ]  # (2)
             a = model.scheduler.alphas_cumprod[t[i]].double()
             noised = a.sqrt() * latents[i] + (1 - a).sqrt() * eps[i]  # (3)
-            said = model.unet(noised[None], t[i], encoder_hidden_states=torch.stack(rows)[None]).sample[0]
+            said = model.unet(
+                noised[None], t[i], encoder_hidden_states=torch.stack(rows)[None]
+            ).sample[0]
             errors.append((said - eps[i]).square().sum() / said.numel())  # (4)
         found.append(errors)
     return found
@@ -70,7 +84,9 @@ def terms(made: Diva, data: PictureBatch) -> list[list[Tensor]]:
 
 @pytest.mark.parametrize(("tokens", "offset"), [(RANDOM, "mean"), (ALIGNED, "aligned")])
 @pytest.mark.parametrize("weights", [[5.0, 1.0], [0.2, 0.3, 0.5]])
-def test_loss_and_gradient_are_the_printed_equations(tokens: TokenSelector, offset: str, weights: list[float]) -> None:
+def test_loss_and_gradient_are_the_printed_equations(
+    tokens: TokenSelector, offset: str, weights: list[float]
+) -> None:
     """In double, against one graph over all inner steps: the value of (5) and the gradient of (6)."""
     made = method(tokens, double=True, offset=offset, inner_weights=weights)
     found = made.training_step(batch(), 0)
@@ -78,11 +94,15 @@ def test_loss_and_gradient_are_the_printed_equations(tokens: TokenSelector, offs
     names = [name for name, parameter in made.named_parameters() if parameter.requires_grad]
     gradients = {name: made.get_parameter(name).grad.clone() for name in names}
     made.zero_grad()
-    wanted = sum(w * sum(errors) / 2 for w, errors in zip(weights, terms(made, batch()), strict=True))  # (5)
+    wanted = sum(
+        w * sum(errors) / 2 for w, errors in zip(weights, terms(made, batch()), strict=True)
+    )  # (5)
     assert found.item() == pytest.approx(wanted.item(), rel=1e-10)
     wanted.backward()
     for name in names:
-        torch.testing.assert_close(gradients[name], made.get_parameter(name).grad, rtol=1e-8, atol=1e-12, msg=name)
+        torch.testing.assert_close(
+            gradients[name], made.get_parameter(name).grad, rtol=1e-8, atol=1e-12, msg=name
+        )
     assert max(gradient.abs().max() for gradient in gradients.values()) > 1e-4
 
 
@@ -93,13 +113,19 @@ def test_who_gets_a_gradient() -> None:
         trained = name.startswith(("student.visual.", "visual_proj."))
         assert (parameter.grad is not None and bool(parameter.grad.any())) == trained, name
     rooms = Diva("rooms-student")
-    assert not rooms.student.visual.positional_embedding.requires_grad  # fixed in this student, and stays so
+    assert (
+        not rooms.student.visual.positional_embedding.requires_grad
+    )  # fixed in this student, and stays so
 
 
-def test_one_forward_of_the_image_tower_serves_all_inner_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_forward_of_the_image_tower_serves_all_inner_steps(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     calls = []
     plain = diva.visual_tokens
-    monkeypatch.setattr(diva, "visual_tokens", lambda model, x: calls.append(len(x)) or plain(model, x))
+    monkeypatch.setattr(
+        diva, "visual_tokens", lambda model, x: calls.append(len(x)) or plain(model, x)
+    )
     method(inner_weights=[1, 1, 1]).training_step(batch(), 0)
     assert calls == [2]
 
@@ -118,7 +144,9 @@ def test_every_inner_step_has_noise_and_tokens_of_its_own() -> None:
     rng = generator((0, 0, 0))
     seen = []
     plain = made.diffusion.loss
-    made.diffusion.loss = lambda z, t, eps, context: seen.append((t, eps, context)) or plain(z, t, eps, context)
+    made.diffusion.loss = lambda z, t, eps, context: (
+        seen.append((t, eps, context)) or plain(z, t, eps, context)
+    )
     made.training_step(batch(), 0)
     (t, eps, context), (_, other_eps, other_context) = seen
     assert torch.equal(t, torch.randint(0, 1000, (2,), generator=rng))
@@ -143,7 +171,12 @@ def test_pictures_are_scaled_to_the_student(monkeypatch: pytest.MonkeyPatch) -> 
 def test_what_is_asked_of_the_diffusion_model_reaches_it(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = {}
     monkeypatch.setattr(diva, "load_diffusion", lambda **given: asked.update(given) or diffusion())
-    arguments = {"dtype": "float32", "hashes": {"a": "b"}, "checkpointing": True, "legacy_range": True}
+    arguments = {
+        "dtype": "float32",
+        "hashes": {"a": "b"},
+        "checkpointing": True,
+        "legacy_range": True,
+    }
     made = Diva(student(), "elsewhere", **arguments)
     made.setup("test")
     assert made.diffusion is None
@@ -205,7 +238,9 @@ def test_drift_is_from_the_weights_that_training_started_from() -> None:
     start = Diva(student()).student  # the same random weights
     start.load_state_dict(method().student.state_dict())
     white = (x - made.mean) / made.std
-    wanted = F.cosine_similarity(made.student.encode_image(white), start.encode_image(white), dim=-1).mean()
+    wanted = F.cosine_similarity(
+        made.student.encode_image(white), start.encode_image(white), dim=-1
+    ).mean()
     assert cosine.item() == pytest.approx(wanted.item(), abs=1e-5)
     assert cosine < 0.999
 
@@ -220,7 +255,9 @@ class Ended:
         self.strategy = SimpleNamespace(root_device=torch.device(device))
 
 
-def test_at_the_end_a_picture_a_clip_and_p_are_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_at_the_end_a_picture_a_clip_and_p_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made = method()
     pictures = PictureDataset(Noise(5, SIZE), SIZE)
     monkeypatch.setattr(diva, "pictures_of", lambda trainer: pictures)
@@ -231,12 +268,16 @@ def test_at_the_end_a_picture_a_clip_and_p_are_left(tmp_path: Path, monkeypatch:
     assert {name.split(".")[0] for name, _ in made.named_parameters()} == {"student", "visual_proj"}
 
 
-def test_the_picture_is_drawn_where_the_start_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_picture_is_drawn_where_the_start_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Lightning takes the module back to the CPU before the hook; "meta" stands for the accelerator."""
     made = method()
     made._start[0].visual.to("meta")
     where = []
-    monkeypatch.setattr(Diva, "draw", lambda self, *_: where.extend(p.device.type for p in self.parameters()))
+    monkeypatch.setattr(
+        Diva, "draw", lambda self, *_: where.extend(p.device.type for p in self.parameters())
+    )
     monkeypatch.setattr(diva, "pictures_of", lambda trainer: None)
     monkeypatch.setattr(Diva, "trainer", Ended(tmp_path, "meta"))
     made.on_fit_end()
@@ -258,14 +299,18 @@ def test_the_picture_shows_what_the_weights_do(tmp_path: Path) -> None:
         made.draw(pictures, tmp_path / "b.png")
     titles = [panel.title.split("\n")[0] for panel in shown[0]]
     assert titles == ["input", *["noised", "prompt only", "before", "after"] * 3]
-    first, second = ({(k, panel.title): panel.pixels for k, panel in enumerate(panels)} for panels in shown)
+    first, second = (
+        {(k, panel.title): panel.pixels for k, panel in enumerate(panels)} for panels in shown
+    )
     for (place, title), pixels in first.items():
         assert torch.equal(pixels, second[place, title]) != title.startswith("after"), title
         if title.startswith("after"):
             assert torch.equal(pixels, shown[0][place - 1].pixels)
 
 
-def test_latents_are_kept_where_a_picture_is_always_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_latents_are_kept_where_a_picture_is_always_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path))
     made = method()
     made.prepare(PictureDataset(Noise(3, SIZE), SIZE))
@@ -275,7 +320,9 @@ def test_latents_are_kept_where_a_picture_is_always_the_same(tmp_path: Path, mon
     off = method(cache=False)
     off.prepare(PictureDataset(Noise(3, SIZE), SIZE))
     assert not off.latents.cache
-    with pytest.raises(SpatialbenchError, match=r"sees pictures of 32 pixels a side: .*picture_size 32, not 24"):
+    with pytest.raises(
+        SpatialbenchError, match=r"sees pictures of 32 pixels a side: .*picture_size 32, not 24"
+    ):
         made.prepare(PictureDataset(Noise(3, SIZE), 24))
 
 
@@ -285,7 +332,9 @@ def test_sgd_has_momentum_two_rates_and_no_decay(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(Diva, "trainer", Ended(Path()))
     optimizer = made.configure_optimizers()["optimizer"]
     assert type(optimizer) is torch.optim.SGD
-    assert all(group["momentum"] == 0.8 and group["weight_decay"] == 0 for group in optimizer.param_groups)
+    assert all(
+        group["momentum"] == 0.8 and group["weight_decay"] == 0 for group in optimizer.param_groups
+    )
     rates = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     expected = {"student": 0.1, "visual_proj": 0.3}
     named = {name: p for name, p in made.named_parameters() if p.requires_grad}
@@ -321,7 +370,10 @@ def test_wrong_arguments(arguments: dict, what: str) -> None:
 
 
 def test_tokens_that_cannot_be_aligned_are_told_of() -> None:
-    with pytest.raises(SpatialbenchError, match=r"needs as many tokens .* 16, and tokens gives 6: .* tokens\.count 15"):
+    with pytest.raises(
+        SpatialbenchError,
+        match=r"needs as many tokens .* 16, and tokens gives 6: .* tokens\.count 15",
+    ):
         method(RANDOM, offset="aligned")
 
 

@@ -13,17 +13,17 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from spatialbench.backbones.autoencoder import Autoencoder
-from spatialbench.backbones.denoiser import PRESETS, Architecture
-from spatialbench.backbones.lora import LoraSettings
 from spatialbench.data.pictures import PictureBatch, PictureDataset
 from spatialbench.data.region_batches import generator
-from spatialbench.errors import SpatialbenchError
 from spatialbench.methods import genhancer
 from spatialbench.methods.genhancer import GenHancer
-from tests.diffusions import SCALE, SIZE, vae
-from tests.models import images, student
-from tests.pictures import Noise
+from spatialbench.models.autoencoder import Autoencoder
+from spatialbench.models.denoiser import PRESETS, Architecture
+from spatialbench.models.lora import LoraSettings
+from spatialbench.utils.errors import SpatialbenchError
+from tests.support.diffusions import SCALE, SIZE, vae
+from tests.support.models import images, student
+from tests.support.pictures import Noise
 
 LORA = LoraSettings(rank=2)
 A = "student.visual.transformer.resblocks.0.mlp.c_fc.lora_A.default.weight"
@@ -35,7 +35,9 @@ def tiny(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(PRESETS, "other", Architecture(2, 12, 10, 14, (4, 4, 4), 2, 1))
 
 
-def method(stage: str = "denoiser", double: bool = False, moved: bool = False, **arguments: Any) -> GenHancer:
+def method(
+    stage: str = "denoiser", double: bool = False, moved: bool = False, **arguments: Any
+) -> GenHancer:
     """A method in training; ``moved``: the adapters are not at their start."""
     torch.manual_seed(0)
     spec = arguments.pop("student", None) or student()
@@ -53,18 +55,25 @@ def method(stage: str = "denoiser", double: bool = False, moved: bool = False, *
 
 
 def learned(made: GenHancer) -> dict[str, torch.nn.Parameter]:
-    return {name: parameter for name, parameter in made.named_parameters() if parameter.requires_grad}
+    return {
+        name: parameter for name, parameter in made.named_parameters() if parameter.requires_grad
+    }
 
 
 def batch(count: int = 3, number: int = 0, size: int = SIZE) -> PictureBatch:
     return PictureBatch(pixels=images(count, size=size), key=(0, 0, number))
 
 
-def printed(made: GenHancer, data: PictureBatch, scale: float = 1.0, posterior: bool = True) -> Tensor:
+def printed(
+    made: GenHancer, data: PictureBatch, scale: float = 1.0, posterior: bool = True
+) -> Tensor:
     """(1) to (3) as loops over pictures, with the draws in their order; without dropout."""
     rng, losses = generator(data["key"]), []
     count = len(data["pixels"])
-    inner = [made.autoencoder.vae.encode(x[None] / 127.5 - 1).latent_dist for x in data["pixels"].double()]
+    inner = [
+        made.autoencoder.vae.encode(x[None] / 127.5 - 1).latent_dist
+        for x in data["pixels"].double()
+    ]
     shape = (count, *inner[0].mean.shape[1:])
     n = torch.randn(shape, generator=rng).double() if posterior else torch.zeros(shape).double()
     drawn = torch.randn(count, generator=rng)
@@ -81,7 +90,9 @@ def printed(made: GenHancer, data: PictureBatch, scale: float = 1.0, posterior: 
 
 @pytest.mark.parametrize("stage", ["denoiser", "clip"])
 @pytest.mark.parametrize(("scale", "posterior"), [(1.0, True), (0.3, False)])
-def test_loss_and_gradient_are_the_printed_equations(stage: str, scale: float, posterior: bool) -> None:
+def test_loss_and_gradient_are_the_printed_equations(
+    stage: str, scale: float, posterior: bool
+) -> None:
     arguments = {"time_scale": scale, "posterior": posterior}
     made = method(stage, double=True, moved=True, **arguments)
     for part in made.modules():
@@ -95,7 +106,9 @@ def test_loss_and_gradient_are_the_printed_equations(stage: str, scale: float, p
     assert loss.item() == pytest.approx(wanted.item(), rel=1e-5)  # the times are in float32
     wanted.backward()
     for name, gradient in found.items():
-        torch.testing.assert_close(gradient, learned(made)[name].grad, rtol=1e-3, atol=1e-6, msg=name)
+        torch.testing.assert_close(
+            gradient, learned(made)[name].grad, rtol=1e-3, atol=1e-6, msg=name
+        )
 
 
 def test_the_condition_is_the_embedding_not_normalised() -> None:
@@ -117,7 +130,9 @@ def test_who_gets_a_gradient(both: bool) -> None:
     second.training_step(batch(), 0).backward()
     for name, parameter in second.named_parameters():
         adapter = "lora_" in name or (".base_layer" in name and name.endswith("bias"))
-        wanted = (name.startswith("student.visual.") and adapter) or (both and name.startswith("denoiser."))
+        wanted = (name.startswith("student.visual.") and adapter) or (
+            both and name.startswith("denoiser.")
+        )
         assert (parameter.grad is not None and bool(parameter.grad.any())) == wanted, name
     prefixes = [name for name in learned(second) if name.startswith(second.pretrained)]
     assert prefixes
@@ -244,11 +259,16 @@ def test_a_denoiser_that_is_missing_or_another_is_one_line() -> None:
     with pytest.raises(SpatialbenchError, match="the page needs init_from, of stage denoiser"):
         made.begin(Autoencoder(vae()))
     made = GenHancer(student(), "clip", denoiser="other")
-    with pytest.raises(SpatialbenchError, match="and the page before has none: init_from a page with stage denoiser"):
+    with pytest.raises(
+        SpatialbenchError,
+        match="and the page before has none: init_from a page with stage denoiser",
+    ):
         made.start_from(made.state_dict(), "the page before")
     first = method()
     made.start_from({**first.state_dict(), **made.state_dict()}, "the page before")
-    with pytest.raises(SpatialbenchError, match="its denoiser is another than this page's; give both the same"):
+    with pytest.raises(
+        SpatialbenchError, match="its denoiser is another than this page's; give both the same"
+    ):
         made.begin(Autoencoder(vae()))
 
 
@@ -272,10 +292,14 @@ def test_drift_is_zero_at_the_start() -> None:
 
 
 @pytest.mark.parametrize("stage", ["denoiser", "clip"])
-def test_the_picture_shows_before_and_after(stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_picture_shows_before_and_after(
+    stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     drawn = []
     plain = genhancer.draw
-    monkeypatch.setattr(genhancer, "draw", lambda panels, path: drawn.append(panels) or plain(panels, path))
+    monkeypatch.setattr(
+        genhancer, "draw", lambda panels, path: drawn.append(panels) or plain(panels, path)
+    )
     for moved in (False, True):
         made = method(stage, moved=moved)
         made.draw(PictureDataset(Noise(3, SIZE), SIZE), tmp_path / "shown.png")
@@ -285,5 +309,8 @@ def test_the_picture_shows_before_and_after(stage: str, tmp_path: Path, monkeypa
     for panels, same in zip(drawn, (True, False), strict=True):
         pairs = [(panels[place + 1].pixels, panels[place + 2].pixels) for place in range(1, 13, 3)]
         assert all(torch.equal(*pair) for pair in pairs) == same
-    assert all(torch.equal(panels[0].pixels[1], PictureDataset(Noise(3, SIZE), SIZE).whole(1)) for panels in drawn)
+    assert all(
+        torch.equal(panels[0].pixels[1], PictureDataset(Noise(3, SIZE), SIZE).whole(1))
+        for panels in drawn
+    )
     assert Image.open(tmp_path / "shown.png").size == (4 + 13 * 100, 26 + 3 * 100)

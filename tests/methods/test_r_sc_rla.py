@@ -11,18 +11,23 @@ import torch
 import torch.nn.functional as F
 from lightning import Trainer
 
-from spatialbench.backbones import towers
 from spatialbench.data.datamodule import PairDataModule
 from spatialbench.data.region_batches import RegionBatch, RegionDataModule, RegionDataset, Sampling
-from spatialbench.distillation import crop_cosine, region_text, region_tokens, spatial_correlation
-from spatialbench.errors import SpatialbenchError
-from spatialbench.method import Method
+from spatialbench.methods.base import Method
+from spatialbench.methods.parts.distillation import (
+    crop_cosine,
+    region_text,
+    region_tokens,
+    spatial_correlation,
+)
+from spatialbench.methods.parts.teacher import Teacher, refiner_blocks
 from spatialbench.methods.r_sc_rla import CorrelationSettings, RegionDistillation
 from spatialbench.methods.refiner import Refiner
-from spatialbench.teacher import Teacher, refiner_blocks
+from spatialbench.models import towers
+from spatialbench.utils.errors import SpatialbenchError
 from tests.data.test_region_batches import Made
-from tests.models import SIZE as NATIVE
-from tests.models import images, student
+from tests.support.models import SIZE as NATIVE
+from tests.support.models import images, student
 
 
 def batch(kind: str = "grid", rows: tuple[int, ...] = (3, 1), **sampling: object) -> RegionBatch:
@@ -52,7 +57,9 @@ def shaken(made: RegionDistillation) -> RegionDistillation:
     """The student moved away from its teacher."""
     with torch.no_grad():
         for parameter in made.student.visual.transformer.resblocks.parameters():
-            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+            parameter.add_(
+                0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+            )
     return made
 
 
@@ -60,7 +67,9 @@ def shaken(made: RegionDistillation) -> RegionDistillation:
 @pytest.mark.parametrize("boxes", ["wide", "regions", "both"])
 def test_the_loss_is_the_sum_of_its_parts(language: str, boxes: str) -> None:
     made = shaken(method(language, teacher="clip", weight=0.7, boxes=boxes))
-    data = batch("grid" if language != "text" else "boxes", crop_size=NATIVE if language == "image" else 0)
+    data = batch(
+        "grid" if language != "text" else "boxes", crop_size=NATIVE if language == "image" else 0
+    )
     dense = made.dense(data["pixels"])
     wanted = torch.zeros(())
     regions = region_tokens(dense, data["boxes"], data["image"], 1)[:, 0]
@@ -111,7 +120,9 @@ def test_one_forward_of_the_student_serves_both_losses(monkeypatch: pytest.Monke
     made = method(teacher="clip")
     calls = []
     plain = RegionDistillation.dense
-    monkeypatch.setattr(RegionDistillation, "dense", lambda self, x: calls.append(len(x)) or plain(self, x))
+    monkeypatch.setattr(
+        RegionDistillation, "dense", lambda self, x: calls.append(len(x)) or plain(self, x)
+    )
     made.training_step(batch(), 0)
     assert calls == [2]
 
@@ -124,11 +135,15 @@ def test_the_teacher_is_the_refiner_where_it_is_asked_for() -> None:
             parameter.add_(0.05)
     refiner.load_state_dict(dict(made.state_dict().items()), strict=False)
     made.start_from(refiner.state_dict(), "refiner")
-    assert {name.split(".")[0] for name, _ in made.named_parameters()} == {"student"}  # weights, not a module
+    assert {name.split(".")[0] for name, _ in made.named_parameters()} == {
+        "student"
+    }  # weights, not a module
     made.setup("fit")
     torch.testing.assert_close(made.teacher.dense(images(2)), refiner.dense(images(2)))
     assert not torch.allclose(made.teacher.dense(images(2)), made.dense(images(2)))
-    torch.testing.assert_close(made.dense(images(2)), refiner.plain(images(2)))  # the student is CLIP
+    torch.testing.assert_close(
+        made.dense(images(2)), refiner.plain(images(2))
+    )  # the student is CLIP
 
 
 def test_nothing_of_the_teacher_is_left() -> None:
@@ -196,12 +211,18 @@ def test_a_batch_without_classes_teaches_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "made", [RegionDistillation(student(), "image", CorrelationSettings("clip")), Refiner(student(), blocks=1)]
+    "made",
+    [
+        RegionDistillation(student(), "image", CorrelationSettings("clip")),
+        Refiner(student(), blocks=1),
+    ],
 )
 def test_what_a_datamodule_must_give_is_told(made: Method) -> None:
     made.trainer = attached()
     made.trainer.datamodule = PairDataModule()
-    with pytest.raises(SpatialbenchError, match=r"the page needs data\.class_path .*RegionDataModule"):
+    with pytest.raises(
+        SpatialbenchError, match=r"the page needs data\.class_path .*RegionDataModule"
+    ):
         made.on_fit_start()
     made.trainer = attached(wide=0)
     with pytest.raises(SpatialbenchError, match=r"data\.init_args\.wide is 0"):
@@ -245,7 +266,9 @@ def test_the_loss_that_is_no_number_stops_the_training() -> None:
 def test_the_refiner_begins_as_clip() -> None:
     for blocks in (1, 2, 3):
         made = Refiner(student(), blocks=blocks)
-        torch.testing.assert_close(made.dense(images(2, size=48)), made.plain(images(2, size=48)), rtol=0, atol=1e-5)
+        torch.testing.assert_close(
+            made.dense(images(2, size=48)), made.plain(images(2, size=48)), rtol=0, atol=1e-5
+        )
         assert sum(p.numel() for p in made.parameters() if p.requires_grad) == sum(
             p.numel() for p in made.student.visual.transformer.resblocks[-blocks:].parameters()
         )
@@ -258,6 +281,8 @@ def test_the_value_path_and_a_copy_share_nothing() -> None:
     before = copy.deepcopy(made.student.state_dict())
     with torch.no_grad():
         made.refiner[0].mlp.c_fc.weight.add_(1)
-    assert all(torch.equal(value, before[name]) for name, value in made.student.state_dict().items())
+    assert all(
+        torch.equal(value, before[name]) for name, value in made.student.state_dict().items()
+    )
     dense = F.normalize(towers.encode_dense(made.student, made._patches(images(1))).float(), dim=-1)
     assert not torch.allclose(made.dense(images(1)), dense)

@@ -10,16 +10,18 @@ from lightning import Trainer
 from torch import Tensor
 
 from spatialbench.data.region_batches import RegionBatch, RegionDataset, Sampling
-from spatialbench.distillation import region_tokens
-from spatialbench.errors import SpatialbenchError
-from spatialbench.finetuning import FineTuning
+from spatialbench.methods.parts.distillation import region_tokens
+from spatialbench.methods.parts.finetuning import FineTuning
 from spatialbench.methods.refiner import Refiner
+from spatialbench.utils.errors import SpatialbenchError
 from tests.data.test_region_batches import Made
-from tests.models import images, student
+from tests.support.models import images, student
 
 
 def batch(number: int = 0, wide: int = 2) -> RegionBatch:
-    return RegionDataset(Made(), Sampling("grid", most=1, wide=wide))[np.array([3, 1]), (0, 0, number)]
+    return RegionDataset(Made(), Sampling("grid", most=1, wide=wide))[
+        np.array([3, 1]), (0, 0, number)
+    ]
 
 
 def method(**arguments: object) -> Refiner:
@@ -27,7 +29,9 @@ def method(**arguments: object) -> Refiner:
     made.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
     with torch.no_grad():
         for parameter in made.refiner.parameters():
-            parameter.add_(0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)))
+            parameter.add_(
+                0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
+            )
     return made
 
 
@@ -52,7 +56,9 @@ def test_the_loss_is_the_printed_one(uniformity: float) -> None:
     assert crops.shape == (4, 3, 32, 32)
     local = made.plain(crops).flatten(1, 2)
     refined = region_tokens(made.dense(data["pixels"]), data["wide"], data["wide_image"], (4, 4))
-    wanted = np.mean([info_nce(refined[p], local[p], list(range(16)), uniformity) for p in range(4)])
+    wanted = np.mean(
+        [info_nce(refined[p], local[p], list(range(16)), uniformity) for p in range(4)]
+    )
     assert made.training_step(data, 0).item() == pytest.approx(float(wanted), rel=1e-4)
 
 
@@ -66,7 +72,9 @@ def test_a_crop_is_what_its_box_shows() -> None:
     assert (found[0].float() - expected[0]).abs().max() <= 2
     corner = data["pixels"][0, :, :24, 24:].float()
     enlarged = F.interpolate(corner[None], size=32, mode="bilinear")
-    assert (found[1].float() - enlarged[0])[:, 2:-2, 2:-2].abs().max() <= 1  # the border reads its neighbours
+    assert (found[1].float() - enlarged[0])[
+        :, 2:-2, 2:-2
+    ].abs().max() <= 1  # the border reads its neighbours
 
 
 def test_a_strip_of_another_picture_takes_one_side() -> None:
@@ -116,7 +124,10 @@ def test_only_the_refiner_learns() -> None:
     made = method()
     made.training_step(big(batch()), 0).backward()
     assert all(p.grad is None for p in made.student.parameters())
-    assert {n.split(".")[0] for n, p in made.refiner.named_parameters() if p.grad is not None} == {"0", "1"}
+    assert {n.split(".")[0] for n, p in made.refiner.named_parameters() if p.grad is not None} == {
+        "0",
+        "1",
+    }
 
 
 def test_the_refiner_learns_at_the_student_s_rate() -> None:

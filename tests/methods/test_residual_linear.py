@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spatialbench.errors import SpatialbenchError
 from spatialbench.methods.clip import Clip
 from spatialbench.methods.residual_linear import PARTS, ResidualLinear
-from tests.models import OTHER, SAME, TWO_HEADS, batch, images, student
+from spatialbench.utils.errors import SpatialbenchError
+from tests.support.models import OTHER, SAME, TWO_HEADS, batch, images, student
 
 
 def method(vfm: str = SAME, **arguments: object) -> ResidualLinear:
@@ -40,7 +40,9 @@ def test_equations_1_to_4_as_a_loop(connect: list[str]) -> None:
         layer = connected.vfm.model.blocks[number]
         qkv = (block.ln_1(x) @ block.attn.in_proj_weight.T + block.attn.in_proj_bias).split(48, -1)
         own = {part: value.clone() for part, value in zip(PARTS, qkv, strict=True)}
-        vfm = dict(zip(PARTS, layer.attn.qkv(layer.norm1(tokens[number])).split(48, -1), strict=True))
+        vfm = dict(
+            zip(PARTS, layer.attn.qkv(layer.norm1(tokens[number])).split(48, -1), strict=True)
+        )
         for part in connect:
             linear = connected.connections[part][number]
             for token in range(17):
@@ -64,8 +66,15 @@ def test_who_gets_a_gradient() -> None:
     connected.log = lambda *_, **__: None
     connected.training_step(batch(), 0).backward()
     without = [n for n, p in connected.named_parameters() if p.grad is None or not p.grad.any()]
-    allowed = ("vfm.", "student.logit_scale", "student.token_embedding", "student.positional_embedding")
-    key_bias = [name for name in without if name.startswith("connections.key") and name.endswith("bias")]
+    allowed = (
+        "vfm.",
+        "student.logit_scale",
+        "student.token_embedding",
+        "student.positional_embedding",
+    )
+    key_bias = [
+        name for name in without if name.startswith("connections.key") and name.endswith("bias")
+    ]
     assert [name for name in without if not name.startswith(allowed) and name not in key_bias] == []
     assert all(p.grad is None for p in connected.vfm.parameters())
 

@@ -9,12 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spatialbench.backbones import towers
-from spatialbench.backbones.towers import merge_heads, project_qkv
-from spatialbench.errors import SpatialbenchError
 from spatialbench.methods.clip import Clip
 from spatialbench.methods.spatial_attn import SpatialAttention, _transpose
-from tests.models import OTHER, SAME, TWO_HEADS, batch, images, student
+from spatialbench.models import towers
+from spatialbench.models.towers import merge_heads, project_qkv
+from spatialbench.utils.errors import SpatialbenchError
+from tests.support.models import OTHER, SAME, TWO_HEADS, batch, images, student
 
 
 def method(vfm: str = SAME, **arguments: object) -> SpatialAttention:
@@ -28,14 +28,18 @@ def vfm_heads(connected: SpatialAttention, block: int, tokens: Tensor) -> list[T
     count, heads = len(tokens), connected.vfm.heads
     parts = []
     for part, norm in zip(
-        layer.attn.qkv(layer.norm1(tokens)).chunk(3, -1), (layer.attn.q_norm, layer.attn.k_norm, None), strict=True
+        layer.attn.qkv(layer.norm1(tokens)).chunk(3, -1),
+        (layer.attn.q_norm, layer.attn.k_norm, None),
+        strict=True,
     ):
         part = part.view(count, heads, -1)
         part = part if norm is None else norm(part)
         if connected.vfm.grid != (4, 4):
             side = connected.vfm.grid[0]
             grid = part[1:].view(side, side, heads, -1)
-            part = torch.cat([part[:1], torch.stack([bilinear(grid, i, j) for i in range(4) for j in range(4)])])
+            part = torch.cat(
+                [part[:1], torch.stack([bilinear(grid, i, j) for i in range(4) for j in range(4)])]
+            )
         parts.append(part)
     return parts
 
@@ -51,7 +55,9 @@ def bilinear(grid: Tensor, i: int, j: int) -> Tensor:
     return out
 
 
-@pytest.mark.parametrize(("vfm", "value"), [(SAME, False), (SAME, True), (OTHER, False), (OTHER, True)])
+@pytest.mark.parametrize(
+    ("vfm", "value"), [(SAME, False), (SAME, True), (OTHER, False), (OTHER, True)]
+)
 def test_equations_1_to_5_as_a_loop_over_heads_and_tokens(vfm: str, value: bool) -> None:
     """With equal and unequal head dimensions, depths and grids."""
     connected = method(vfm, value_connection=value).double()
@@ -64,17 +70,24 @@ def test_equations_1_to_5_as_a_loop_over_heads_and_tokens(vfm: str, value: bool)
         foreign = {SAME: (0, 1, 2), OTHER: (1, 3, 5)}[vfm][number]  # m(l) of 3 and of 6 blocks
         vfm_q, vfm_k, vfm_v = vfm_heads(connected, foreign, tokens[foreign])
         x = torch.randn(17, 48, dtype=torch.float64)
-        q, k, v = (block.ln_1(x) @ block.attn.in_proj_weight.T + block.attn.in_proj_bias).split(48, -1)
+        q, k, v = (block.ln_1(x) @ block.attn.in_proj_weight.T + block.attn.in_proj_bias).split(
+            48, -1
+        )
         if connected.value_connection is not None:
             linear = connected.value_connection[number]
-            v = torch.stack([v[t] + linear.weight @ vfm_v[t].flatten() + linear.bias for t in range(17)])
+            v = torch.stack(
+                [v[t] + linear.weight @ vfm_v[t].flatten() + linear.bias for t in range(17)]
+            )
         q, k, v = q.detach(), k.detach(), v.detach()
         heads = torch.zeros(17, 48, dtype=torch.float64)
         scale = math.sqrt(16 + connected.vfm.head_dim)
         for h in range(3):
             mine = slice(16 * h, 16 * h + 16)
             for t in range(17):
-                logits = [float(q[t, mine] @ k[u, mine] + vfm_q[t, h] @ vfm_k[u, h]) / scale for u in range(17)]
+                logits = [
+                    float(q[t, mine] @ k[u, mine] + vfm_q[t, h] @ vfm_k[u, h]) / scale
+                    for u in range(17)
+                ]
                 total = sum(math.exp(logit) for logit in logits)
                 for u in range(17):
                     heads[t, mine] += math.exp(logits[u]) / total * v[u, mine]
@@ -101,7 +114,9 @@ def test_it_is_not_clip_but_is_with_a_vfm_of_zeros_and_the_old_scale() -> None:
 def test_heads_are_paired() -> None:
     """The VFM's heads in another order give another output."""
     connected = method()
-    rows = torch.arange(144).view(3, 3, 16)[:, [1, 2, 0]].flatten()  # q, k and v of head 0 become those of head 1, ...
+    rows = (
+        torch.arange(144).view(3, 3, 16)[:, [1, 2, 0]].flatten()
+    )  # q, k and v of head 0 become those of head 1, ...
     for block in connected.vfm.model.blocks:
         nn.init.normal_(block.attn.qkv.weight, std=0.3)
     before = connected.image(images(2))
@@ -139,12 +154,16 @@ def test_no_gradient_reaches_the_vfm_and_it_stays_in_eval_mode(value: bool) -> N
     assert not any(part.training for part in connected.vfm.modules())
     assert connected.student.training
     for block in connected.student.visual.transformer.resblocks:
-        assert block.attn.in_proj_weight.grad.view(3, -1).any(dim=1).all(), "queries, keys and values learn"
+        assert block.attn.in_proj_weight.grad.view(3, -1).any(dim=1).all(), (
+            "queries, keys and values learn"
+        )
     if connected.value_connection is not None:
         assert all(linear.weight.grad.any() for linear in connected.value_connection)
 
 
-def test_cached_tokens_give_the_same_embeddings(tmp_path: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cached_tokens_give_the_same_embeddings(
+    tmp_path: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Exactly."""
     monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path))
     live = method()
@@ -167,9 +186,17 @@ def test_heads_that_cannot_be_paired() -> None:
 
 @pytest.mark.parametrize(
     ("student_blocks", "vfm_blocks", "expected"),
-    [(3, 3, [0, 1, 2]), (3, 6, [1, 3, 5]), (6, 3, [0, 0, 1, 1, 2, 2]), (4, 1, [0, 0, 0, 0]), (24, 24, [*range(24)])],
+    [
+        (3, 3, [0, 1, 2]),
+        (3, 6, [1, 3, 5]),
+        (6, 3, [0, 0, 1, 1, 2, 2]),
+        (4, 1, [0, 0, 0, 0]),
+        (24, 24, [*range(24)]),
+    ],
 )
-def test_depths_are_matched_end_to_end(student_blocks: int, vfm_blocks: int, expected: list[int]) -> None:
+def test_depths_are_matched_end_to_end(
+    student_blocks: int, vfm_blocks: int, expected: list[int]
+) -> None:
     connected = method()
     connected.depth, connected.vfm.depth = student_blocks, vfm_blocks
     assert [connected.vfm_block(block) for block in range(student_blocks)] == expected
@@ -181,7 +208,11 @@ def test_patches_are_resampled_and_the_class_token_is_not() -> None:
     out = connected._resampled(x, (4, 4))
     assert out.shape == (2, 3, 17, 8)
     assert out[:, :, 0].equal(x[:, :, 0])
-    expected = F.interpolate(x[0, 1, 1:].T.reshape(1, 8, 2, 2), size=(4, 4), mode="bilinear")[0].flatten(1).T
+    expected = (
+        F.interpolate(x[0, 1, 1:].T.reshape(1, 8, 2, 2), size=(4, 4), mode="bilinear")[0]
+        .flatten(1)
+        .T
+    )
     torch.testing.assert_close(out[0, 1, 1:], expected)
 
 
@@ -189,19 +220,25 @@ def test_transposed_projections_multiply_by_w() -> None:
     """Query, key, value and output of every block as x W instead of x W^T, in double, before anything is trained."""
     plain = method().double()
     legacy = method(projections="transposed")
-    before = [{name: value.clone() for name, value in block.state_dict().items()} for block in blocks(plain)]
+    before = [
+        {name: value.clone() for name, value in block.state_dict().items()}
+        for block in blocks(plain)
+    ]
     legacy.student.load_state_dict(plain.student.state_dict())
     _transpose(blocks(legacy))
     legacy.double()
     for block, old in zip(blocks(legacy), before, strict=True):
         x = torch.randn(1, 17, 48, dtype=torch.float64)
         normed = block.ln_1(x)
-        parts = zip(old["attn.in_proj_weight"].chunk(3), old["attn.in_proj_bias"].chunk(3), strict=True)
+        parts = zip(
+            old["attn.in_proj_weight"].chunk(3), old["attn.in_proj_bias"].chunk(3), strict=True
+        )
         q, k, v = (normed @ weight.double() + bias.double() for weight, bias in parts)
         for found, wanted in zip(project_qkv(block, x), (q, k, v), strict=True):
             torch.testing.assert_close(merge_heads(found), wanted, rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(
-            block.attn.out_proj(x), x @ old["attn.out_proj.weight"].double() + old["attn.out_proj.bias"].double()
+            block.attn.out_proj(x),
+            x @ old["attn.out_proj.weight"].double() + old["attn.out_proj.bias"].double(),
         )
     assert not method(projections="transposed").image(images(1)).allclose(method().image(images(1)))
 

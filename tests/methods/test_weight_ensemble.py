@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 
-from spatialbench.errors import SpatialbenchError
 from spatialbench.methods.clip import Clip
 from spatialbench.methods.weight_ensemble import WeightEnsemble
-from tests.models import batch, student
+from spatialbench.utils.errors import SpatialbenchError
+from tests.support.models import batch, student
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.7, 1.0])

@@ -17,23 +17,37 @@ from PIL import Image
 from torch import Tensor
 
 from spatialbench import WEIGHTS
-from spatialbench.backbones.diffusion import load_diffusion
-from spatialbench.backbones.diffusion_files import OWN, read_part
+from spatialbench.models.diffusion import load_diffusion
+from spatialbench.models.files.diffusion_files import OWN, read_part
 from spatialbench.pretrain import samples
 from spatialbench.pretrain.data import CaptionBatch, DenseBatch, PretrainData
-from spatialbench.pretrain.diffusion import VaePretraining, cropped, divergence, psnr, signed, step_generator
+from spatialbench.pretrain.diffusion import (
+    VaePretraining,
+    cropped,
+    divergence,
+    psnr,
+    signed,
+    step_generator,
+)
 from spatialbench.pretrain.samples import sample
 from spatialbench.pretrain.unet import UnetPretraining, choose_captions
-from tests.diffusions import diffusion
+from tests.support.diffusions import diffusion
 
-QUIET = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+QUIET = {
+    "logger": False,
+    "enable_checkpointing": False,
+    "enable_progress_bar": False,
+    "enable_model_summary": False,
+}
 SHIPPED = WEIGHTS / OWN
 
 
 @pytest.fixture
 def autoencoder(tmp_path: Path) -> str:
     """A folder with an autoencoder of random weights."""
-    load_diffusion(f"{OWN}:random", dtype="float32").vae.save_pretrained(tmp_path / "random" / "vae")
+    load_diffusion(f"{OWN}:random", dtype="float32").vae.save_pretrained(
+        tmp_path / "random" / "vae"
+    )
     return str(tmp_path / "random")
 
 
@@ -55,7 +69,7 @@ def captioned(count: int = 2) -> CaptionBatch:
 @pytest.fixture(autouse=True)
 def latents_of_this_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rendered pictures stay in the cache of all tests."""
-    monkeypatch.setattr("spatialbench.latents.cache_root", lambda: tmp_path)
+    monkeypatch.setattr("spatialbench.models.latents.cache_root", lambda: tmp_path)
 
 
 # ------------------------------------------------------------------------------------------------- the autoencoder
@@ -64,7 +78,9 @@ def test_divergence_and_psnr_by_hand() -> None:
     assert divergence(posterior).item() == pytest.approx((0.25 + 0.25 - 1 - math.log(0.25)) / 2)
     wanted = torch.zeros(2, 3, 4, 4)
     found = torch.stack([torch.full((3, 4, 4), 0.2), torch.full((3, 4, 4), -3.0)])
-    assert psnr(found, wanted).tolist() == pytest.approx([20.0, 10 * math.log10(4)])  # the second is clamped to -1
+    assert psnr(found, wanted).tolist() == pytest.approx(
+        [20.0, 10 * math.log10(4)]
+    )  # the second is clamped to -1
 
 
 def test_crops_are_of_one_place_and_reach_every_corner() -> None:
@@ -100,10 +116,15 @@ def test_a_finished_autoencoder_has_latents_of_unit_deviation(tmp_path: Path) ->
     trainer = Trainer(max_steps=1, accelerator="cpu", **QUIET)
     trainer.fit(module, PretrainData(images=32, val_images=16, batch_images=16, names=0, pairs=0))
     assert module.finish(tmp_path) == module.scores
-    assert json.loads((tmp_path / "vae.json").read_text())["psnr"] == pytest.approx(module.scores["psnr"], abs=1e-4)
+    assert json.loads((tmp_path / "vae.json").read_text())["psnr"] == pytest.approx(
+        module.scores["psnr"], abs=1e-4
+    )
     config = json.loads((tmp_path / "vae" / "config.json").read_text())
     assert config["scaling_factor"] * module.scores["latent_std"] == pytest.approx(1, abs=1e-4)
-    assert UnetPretraining(autoencoder=str(tmp_path)).model.vae.config.scaling_factor == config["scaling_factor"]
+    assert (
+        UnetPretraining(autoencoder=str(tmp_path)).model.vae.config.scaling_factor
+        == config["scaling_factor"]
+    )
 
 
 # ------------------------------------------------------------------------------------------------- the UNet
@@ -119,7 +140,9 @@ def test_the_unet_s_loss_is_the_printed_equation_and_trains_nothing_else(autoenc
     eps = torch.randn(z.shape, generator=generator)
     states = module.states(choose_captions(batch, 1, generator))
     a = module.model.scheduler.alphas_cumprod[t].view(-1, 1, 1, 1)
-    said = module.model.unet(a.sqrt() * z + (1 - a).sqrt() * eps, t, encoder_hidden_states=states).sample
+    said = module.model.unet(
+        a.sqrt() * z + (1 - a).sqrt() * eps, t, encoder_hidden_states=states
+    ).sample
     assert found.item() == pytest.approx((said - eps).square().mean().item(), rel=1e-4)
     found.backward()
     trained = {name for name, parameter in module.named_parameters() if parameter.grad is not None}
@@ -135,7 +158,10 @@ def test_captions_go_with_their_pictures_and_some_are_empty(autoencoder: str) ->
     assert set(chosen[1::2]) == {"a sofa", "a red lamp"}
     several = choose_captions(batch, 2, torch.Generator().manual_seed(0))
     assert all(own == ["a sofa", ""] for own in several[::2]), "what is missing is empty"
-    assert {tuple(own) for own in several[1::2]} == {("a sofa", "a red lamp"), ("a red lamp", "a sofa")}
+    assert {tuple(own) for own in several[1::2]} == {
+        ("a sofa", "a red lamp"),
+        ("a red lamp", "a sofa"),
+    }
     without = CaptionBatch(**{**batch, "image": batch["image"] + 1, "pixels": pictures(66)})
     assert choose_captions(without, 1, torch.Generator())[0] == [""]
     module = UnetPretraining(autoencoder=autoencoder, empty=0.25)
@@ -150,7 +176,13 @@ def test_captions_go_with_their_pictures_and_some_are_empty(autoencoder: str) ->
 
 
 def test_of_two_captions_in_either_order_one_is_read() -> None:
-    both = CaptionBatch(**{**captioned(2), "captions": ["one", "a and b", "b and a"], "twin": torch.tensor([0, 2, 1])})
+    both = CaptionBatch(
+        **{
+            **captioned(2),
+            "captions": ["one", "a and b", "b and a"],
+            "twin": torch.tensor([0, 2, 1]),
+        }
+    )
     drawn = [choose_captions(both, 2, torch.Generator().manual_seed(seed)) for seed in range(20)]
     assert {tuple(second) for _, second in drawn} == {("a and b", ""), ("b and a", "")}
     assert all(first == ["one", ""] for first, _ in drawn)
@@ -178,7 +210,9 @@ def test_latents_of_an_earlier_start_are_taken_from_the_cache(autoencoder: str) 
     torch.testing.assert_close(module.latents(pictures(3)), expected, rtol=2**-7, atol=1e-4)
 
 
-def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(autoencoder: str, tmp_path: Path) -> None:
+def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(
+    autoencoder: str, tmp_path: Path
+) -> None:
     """Stopped in the middle of the second epoch."""
 
     class Save(Callback):
@@ -189,8 +223,14 @@ def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(autoen
     def train(callbacks: list[Callback], resume: Path | None = None) -> UnetPretraining:
         torch.manual_seed(0 if resume is None else 1)
         module = UnetPretraining(autoencoder=autoencoder, warmup=1)
-        trainer = Trainer(max_steps=7, accelerator="cpu", limit_val_batches=0, callbacks=callbacks, **QUIET)
-        trainer.fit(module, PretrainData(images=8, val_images=8, batch_images=2, names=1, pairs=1), ckpt_path=resume)
+        trainer = Trainer(
+            max_steps=7, accelerator="cpu", limit_val_batches=0, callbacks=callbacks, **QUIET
+        )
+        trainer.fit(
+            module,
+            PretrainData(images=8, val_images=8, batch_images=2, names=1, pairs=1),
+            ckpt_path=resume,
+        )
         return module
 
     whole = train([Save()])
@@ -220,11 +260,15 @@ def test_what_training_leaves_is_a_model_that_loads(
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0])
-def test_sampling_ends_where_the_guided_prediction_points(guidance: float, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sampling_ends_where_the_guided_prediction_points(
+    guidance: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A stand-in for the UNet that knows the clean latents, others under the caption than under the empty one."""
     model = diffusion()
     generator = torch.Generator().manual_seed(0)
-    clean = torch.randn(2, *model.latent_shape, generator=generator, dtype=torch.float64)  # without, with the caption
+    clean = torch.randn(
+        2, *model.latent_shape, generator=generator, dtype=torch.float64
+    )  # without, with the caption
     calls = []
 
     def predict(z_t: Tensor, t: Tensor, context: Tensor) -> Tensor:
@@ -233,7 +277,10 @@ def test_sampling_ends_where_the_guided_prediction_points(guidance: float, monke
         return (z_t - a.sqrt() * clean[context[:, 0, 0].long()]) / (1 - a).sqrt()
 
     monkeypatch.setattr(model, "predict", predict)
-    states, empty = torch.ones(3, 16, 24, dtype=torch.float64), torch.zeros(16, 24, dtype=torch.float64)
+    states, empty = (
+        torch.ones(3, 16, 24, dtype=torch.float64),
+        torch.zeros(16, 24, dtype=torch.float64),
+    )
     found = sample(model, states, empty, guidance, steps=20, seed=0)
     wanted = model.decode(clean[int(guidance)][None])
     assert (found.int() - wanted.int()).abs().max() <= 1

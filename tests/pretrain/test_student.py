@@ -11,16 +11,23 @@ import torch
 from lightning import Callback, Trainer
 
 from spatialbench import WEIGHTS
-from spatialbench.backbones.clip import OWN, TextTokenizer, load_clip
 from spatialbench.data.records import Box
-from spatialbench.data.rooms.captions import FILLERS, TEMPLATES, THINGS, thing, true_of, write_captions
+from spatialbench.data.relations import PHRASE
+from spatialbench.data.rooms.captions import (
+    FILLERS,
+    TEMPLATES,
+    THINGS,
+    thing,
+    true_of,
+    write_captions,
+)
 from spatialbench.data.rooms.facts import SceneView, View
 from spatialbench.data.rooms.kinds import KIND, KINDS
 from spatialbench.data.rooms.shapes import PALETTE
+from spatialbench.models.clip import OWN, TextTokenizer, load_clip
 from spatialbench.pretrain import vocabulary
 from spatialbench.pretrain.data import PretrainData
 from spatialbench.pretrain.student import StudentPretraining, caption_loss, retrieval_scores
-from spatialbench.relations import PHRASE
 
 
 def _scene(*things: tuple[str, str]) -> SceneView:
@@ -41,12 +48,17 @@ def test_captions_name_what_is_there_and_never_where() -> None:
     texts = {c.text for c in captions}
     assert {"an armchair", "a white lamp", "The lamp is in the room with the armchair."} <= texts
     assert "a red armchair with a white lamp" in texts
-    assert any(c.text.startswith("The lamp") and c.text.split()[2] in set(FILLERS) - {"is"} for c in captions)
+    assert any(
+        c.text.startswith("The lamp") and c.text.split()[2] in set(FILLERS) - {"is"}
+        for c in captions
+    )
     for caption in captions:
         words = set(caption.text.strip(".").split())
         assert not words & RELATION_WORDS
         wanted = {
-            thing(n, c if c in words else None) for n, c in (("armchair", "red"), ("lamp", "white")) if n in words
+            thing(n, c if c in words else None)
+            for n, c in (("armchair", "red"), ("lamp", "white"))
+            if n in words
         }
         assert set(caption.claims) == wanted
     assert not {"left", "right", "above", "under", "closer", "farther"} - RELATION_WORDS
@@ -101,14 +113,19 @@ def test_loss_is_the_printed_equation() -> None:
         others = sum(math.exp(scores[j, c]) for j in range(pictures) if not truth[j, c])
         text_side -= math.log(own / (own + others)) / captions
     twin = torch.tensor([1, 0, 2, 3, 4, 6, 5])
-    symmetric = sum(float(scores[image[c], c] - scores[image[c], twin[c]]) ** 2 for c in range(captions)) / captions
+    symmetric = (
+        sum(float(scores[image[c], c] - scores[image[c], twin[c]]) ** 2 for c in range(captions))
+        / captions
+    )
     wanted = (image_side + text_side) / 2 + 3 * symmetric
     assert caption_loss(scores, image, twin, truth, 3.0).item() == pytest.approx(wanted, rel=1e-12)
 
 
 def test_retrieval_scores_by_hand() -> None:
     images = torch.eye(3)
-    texts = torch.tensor([[1.0, 0.5, 0.0], [0.0, 0.9, 1.0]])  # first finds picture 0, second picture 2
+    texts = torch.tensor(
+        [[1.0, 0.5, 0.0], [0.0, 0.9, 1.0]]
+    )  # first finds picture 0, second picture 2
     truth = torch.tensor([[True, False], [False, True], [False, False]])
     found = retrieval_scores(images, texts, torch.tensor([0, 1]), truth)
     assert found["image_r1"] == 50.0  # the second caption's first picture is 2, it is true of 1
@@ -131,7 +148,9 @@ def test_the_longest_caption_has_16_tokens_at_most() -> None:
     tokenize = TextTokenizer(f"{OWN}:random")
     longest = max((kind.name for kind in KINDS), key=lambda name: len(name.split()))
     filled = f"The {{}} {' '.join(['picture'] * 3)} the {{}}."
-    tokens = tokenize([template.format(*[f"orange {longest}"] * 2) for template in (*TEMPLATES, filled)])
+    tokens = tokenize(
+        [template.format(*[f"orange {longest}"] * 2) for template in (*TEMPLATES, filled)]
+    )
     assert int((tokens > 0).sum(1).max()) <= 16  # what the shipped student has read: see its card
     assert int((tokenize([f"The {longest} is farther than the {longest}."]) > 0).sum()) <= 16
 
@@ -145,11 +164,16 @@ def test_a_batch_knows_each_caption_s_twin_and_is_scored_in_single_precision() -
     assert (twin != torch.arange(count)).any()
     module = StudentPretraining(symmetry_from=0.0)
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-        images, texts = module.image(batch["pixels"]), module.text(batch["captions"] + batch["foils"])
+        images, texts = (
+            module.image(batch["pixels"]),
+            module.text(batch["captions"] + batch["foils"]),
+        )
         found = module.training_step(batch, 0)
     scores = module.student.logit_scale.exp() * images @ texts.T
     truth = true_of(batch["seen"], torch.cat([batch["claims"], batch["foil_claims"]]))
-    assert torch.equal(found, caption_loss(scores, batch["image"], twin, truth, module.hparams["symmetry"]))
+    assert torch.equal(
+        found, caption_loss(scores, batch["image"], twin, truth, module.hparams["symmetry"])
+    )
 
 
 def test_both_orders_are_made_alike_only_after_the_first_steps() -> None:
@@ -157,12 +181,16 @@ def test_both_orders_are_made_alike_only_after_the_first_steps() -> None:
     losses = []
 
     class Watch(Callback):
-        def on_train_batch_end(self, trainer: Trainer, module: StudentPretraining, outputs: dict, *_: object) -> None:
+        def on_train_batch_end(
+            self, trainer: Trainer, module: StudentPretraining, outputs: dict, *_: object
+        ) -> None:
             losses.append(outputs["loss"].item())
 
     module = StudentPretraining(symmetry=1e9, symmetry_from=0.6, warmup=1)
     quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False}
-    trainer = Trainer(max_steps=5, accelerator="cpu", callbacks=[Watch()], enable_model_summary=False, **quiet)
+    trainer = Trainer(
+        max_steps=5, accelerator="cpu", callbacks=[Watch()], enable_model_summary=False, **quiet
+    )
     trainer.fit(module, PretrainData(images=32, val_images=16, batch_images=8))
     assert [loss > 1000 for loss in losses] == [False, False, False, True, True]
 
@@ -175,11 +203,18 @@ def test_the_share_of_captions_without_colours() -> None:
 
 
 def test_the_validation_s_captions_do_not_change_with_the_training_s() -> None:
-    some, none = (PretrainData(images=16, val_images=16, batch_images=16, plain=plain) for plain in (1.0, 0.0))
-    assert next(iter(some.val_dataloader()))["captions"] == next(iter(none.val_dataloader()))["captions"]
+    some, none = (
+        PretrainData(images=16, val_images=16, batch_images=16, plain=plain) for plain in (1.0, 0.0)
+    )
+    assert (
+        next(iter(some.val_dataloader()))["captions"]
+        == next(iter(none.val_dataloader()))["captions"]
+    )
     for data, coloured in ((some, False), (none, True)):
         claims = next(iter(data.train_dataloader()))["claims"]
-        assert {bool(c) for c in claims.flatten() % (len(PALETTE) + 1) != len(PALETTE)} == {coloured}
+        assert {bool(c) for c in claims.flatten() % (len(PALETTE) + 1) != len(PALETTE)} == {
+            coloured
+        }
 
 
 def test_the_gradient_of_equal_captions_adds_up_the_same_every_time() -> None:
@@ -197,7 +232,9 @@ def test_the_gradient_of_equal_captions_adds_up_the_same_every_time() -> None:
 
 def test_the_shipped_student_s_positions_are_fixed_ones() -> None:
     """Nothing moved them, and fine-tuning does not either; float16 is what the file holds."""
-    shipped, drawn = (load_clip(name).visual.positional_embedding for name in (OWN, f"{OWN}:random"))
+    shipped, drawn = (
+        load_clip(name).visual.positional_embedding for name in (OWN, f"{OWN}:random")
+    )
     assert not shipped.requires_grad
     assert torch.equal(shipped, drawn.half().float())
 
@@ -223,7 +260,9 @@ def test_the_shipped_weights_have_their_stored_scores() -> None:
     """On the same 1,000 pictures of the validation split; bfloat16 rounding may move a few of them."""
     stored = json.loads((WEIGHTS / f"{OWN}.json").read_text())
     module = StudentPretraining(student=OWN)
-    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False
+    )
     trainer.validate(module, PretrainData(), verbose=False)
     for name, value in stored.items():
         assert module.scores[name] == pytest.approx(value, abs=1.0), name

@@ -10,9 +10,16 @@ import torch
 from lightning import Trainer
 
 from spatialbench import WEIGHTS
-from spatialbench.backbones.vfm import OWN
+from spatialbench.models.vfm import OWN
 from spatialbench.pretrain.data import PretrainData
-from spatialbench.pretrain.vfm import CELLS, VfmPretraining, depth_cells, group_loss, group_targets, patch_objects
+from spatialbench.pretrain.vfm import (
+    CELLS,
+    VfmPretraining,
+    depth_cells,
+    group_loss,
+    group_targets,
+    patch_objects,
+)
 
 
 def test_depth_cells_are_means_in_row_order() -> None:
@@ -60,7 +67,9 @@ def test_the_shipped_weights_have_their_stored_scores() -> None:
     stored = json.loads((WEIGHTS / f"{OWN}.json").read_text())
     module = VfmPretraining(vfm=OWN)
     module.load_heads(WEIGHTS / f"{OWN}-heads.safetensors")
-    trainer = Trainer(accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False)
+    trainer = Trainer(
+        accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False
+    )
     trainer.validate(module, PretrainData(names=0, pairs=0), verbose=False)
     for name, value in stored.items():
         assert module.scores[name] == pytest.approx(value, abs=0.5), name

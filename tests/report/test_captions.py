@@ -8,13 +8,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spatialbench.data.caption_sets import CaptionSet, Measure, micro
+from spatialbench.data.captions.caption_set import CaptionSet, Measure, micro
 from spatialbench.evaluation.captions import CaptionScores
 from spatialbench.report.captions import SHOWN, captions_json, print_captions
 from spatialbench.report.published import Published
-from tests.data.benchmarks.common import answers, photo
+from tests.support.caption_files import answers, photo
 
-PUBLISHED = {"pair": Published("many", "pair", "Someone 2024", "Table 1", "CLIP", {"L/14": 61.5}, "other pictures")}
+PUBLISHED = {
+    "pair": Published(
+        "many", "pair", "Someone 2024", "Table 1", "CLIP", {"L/14": 61.5}, "other pictures"
+    )
+}
 
 
 class Many(CaptionSet):
@@ -60,7 +64,14 @@ def test_json_has_everything(found: Many) -> None:
     scores = CaptionScores(np.tile(np.float32([1, 0]), (SHOWN + 2, 1)), "0123")
     made = json.loads(json.dumps(captions_json(found, scores, {})))
     assert made["measures"]["pair"] == {
-        **{"title": "all pairs", "value": 100.0, "interval": [100.0, 100.0], "n": 14, "ties": 0, "chance": 50.0},
+        **{
+            "title": "all pairs",
+            "value": 100.0,
+            "interval": [100.0, 100.0],
+            "n": 14,
+            "ties": 0,
+            "chance": 50.0,
+        },
         "published": {},
     }
     assert len(made["relations"]["all"]) == SHOWN + 2

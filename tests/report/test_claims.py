@@ -7,22 +7,34 @@ from pathlib import Path
 import pytest
 import yaml
 
-from spatialbench.errors import SpatialbenchError
 from spatialbench.evaluation.measures import MeasureResampler
 from spatialbench.evaluation.statistics import Interval, Resampler
 from spatialbench.report.claims import Claim, Verdict, judge, read_claims
 from spatialbench.report.differences import Differences, Gain, stream
 from spatialbench.report.measures import measures_of
 from spatialbench.report.readme import readme
-from spatialbench.report.rows import read_rows
-from spatialbench.results import read_outcomes, read_result
-from tests import fakes
+from spatialbench.report.stored_rows import read_rows
+from spatialbench.results.files import read_outcomes, read_result
+from spatialbench.utils.errors import SpatialbenchError
+from tests.support import ROOT, fakes
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 BY_NAME = (stream("b"), stream("a"))
 """How the rows b and a draw their seeds."""
-PAPERS = {"Qiu et al. 2025", "Wu et al. 2024", "Yang and Jeon 2024", "Wang et al. 2025", "Ma et al. 2025", "asked here"}
-CLAIM = {"claim": "B is better.", "paper": "Someone 2024", "track": "rooms", "row": "b", "than": "a"}
+PAPERS = {
+    "Qiu et al. 2025",
+    "Wu et al. 2024",
+    "Yang and Jeon 2024",
+    "Wang et al. 2025",
+    "Ma et al. 2025",
+    "asked here",
+}
+CLAIM = {
+    "claim": "B is better.",
+    "paper": "Someone 2024",
+    "track": "rooms",
+    "row": "b",
+    "than": "a",
+}
 
 
 def claim(expect: str, column: str = "all", **fields: object) -> Claim:
@@ -66,13 +78,17 @@ def verdicts(folders: tuple[Path, Path], *claims: Claim) -> list[Verdict]:
         ("not lower", 0.0, (-0.1, 3.0), False),
     ],
 )
-def test_the_rule(expect: str, margin: float | None, interval: tuple[float, float], held: bool) -> None:
+def test_the_rule(
+    expect: str, margin: float | None, interval: tuple[float, float], held: bool
+) -> None:
     assert claim(expect, margin=margin).held(Gain(sum(interval) / 2, Interval(*interval))) is held
 
 
 def test_verdicts_on_the_pair_table(folders: tuple[Path, Path]) -> None:
     """The numbers are those of the paired bootstrap of the stored margins."""
-    higher, lower, other_way = verdicts(folders, claim("higher"), claim("lower"), claim("lower", row="a", than="b"))
+    higher, lower, other_way = verdicts(
+        folders, claim("higher"), claim("lower"), claim("lower", row="a", than="b")
+    )
     assert [one.state for one in (higher, lower, other_way)] == ["held", "not held", "held"]
     paths = [folders[0] / f"rooms/{name}.json" for name in "ab"]
     a, b = (read_outcomes(path, read_result(path)) for path in paths)
@@ -81,7 +97,9 @@ def test_verdicts_on_the_pair_table(folders: tuple[Path, Path]) -> None:
 
 
 def test_a_column_is_that_column(folders: tuple[Path, Path]) -> None:
-    found = verdicts(folders, *(claim("higher", column) for column in ("left", "macro", "box_top1")))
+    found = verdicts(
+        folders, *(claim("higher", column) for column in ("left", "macro", "box_top1"))
+    )
     rows = {name: read_result(folders[0] / f"rooms/{name}.json") for name in "ab"}
     for verdict, column in zip(found[:2], ("left", "macro"), strict=True):
         expected = (rows["b"].accuracy[column] or 0) - (rows["a"].accuracy[column] or 0)
@@ -93,7 +111,9 @@ def test_verdicts_on_a_measure(folders: tuple[Path, Path]) -> None:
     a, b = fakes.measures_of("a"), fakes.measures_of("b", level=0.8)
     (found,) = verdicts(folders, claim("higher", "box_top1"))
     assert found.state == "held"
-    expected = MeasureResampler(a.scenes).difference(b.ratios["box_top1"], a.ratios["box_top1"], BY_NAME)
+    expected = MeasureResampler(a.scenes).difference(
+        b.ratios["box_top1"], a.ratios["box_top1"], BY_NAME
+    )
     assert found.gain == Gain(*expected)
     states = [
         one.state
@@ -140,7 +160,11 @@ def test_reading(tmp_path: Path) -> None:
     full = {**CLAIM, "column": "same_mask", "expect": "not lower"}
     path = write(tmp_path / "claims.yaml", full, {**full, "margin": 0.5}, {**full, "margin": 2})
     found = read_claims(path, ["rooms"])
-    assert [(one.allowed, one.expected) for one in found] == [(1.0, "above -1"), (0.5, "above -0.5"), (2.0, "above -2")]
+    assert [(one.allowed, one.expected) for one in found] == [
+        (1.0, "above -1"),
+        (0.5, "above -0.5"),
+        (2.0, "above -2"),
+    ]
     assert (found[0].row, found[0].than, found[0].column) == ("b", "a", "same_mask")
     assert read_claims(tmp_path / "none.yaml", ["rooms"]) == []
 
@@ -148,19 +172,30 @@ def test_reading(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"column": "same_maks"}, r"field 'claims\[1\]': unknown column 'same_maks': did you mean 'same_mask'\?"),
+        (
+            {"column": "same_maks"},
+            r"field 'claims\[1\]': unknown column 'same_maks': did you mean 'same_mask'\?",
+        ),
         ({"column": "accuracy of pairs"}, "unknown column"),
-        ({"expect": "better"}, r"field 'claims\[1\]': unknown expect 'better': one of higher, lower, not lower"),
+        (
+            {"expect": "better"},
+            r"field 'claims\[1\]': unknown expect 'better': one of higher, lower, not lower",
+        ),
         ({"expected": "higher"}, r"field 'claims\[1\]\.expected': unknown field"),
         ({"paper": None}, r"field 'claims\[1\]\.paper': expected str, found None"),
         ({"margin": 1.0}, "only 'not lower' has one"),
         ({"margin": "one", "expect": "not lower"}, r"field 'claims\[1\]\.margin': expected"),
         ({"margin": -1.0, "expect": "not lower"}, "0 or more"),
         ({"than": "b"}, "row and than are both b"),
-        ({"track": "room"}, r"field 'claims\[1\]\.track': unknown track 'room': did you mean 'rooms'\?"),
+        (
+            {"track": "room"},
+            r"field 'claims\[1\]\.track': unknown track 'room': did you mean 'rooms'\?",
+        ),
     ],
 )
-def test_a_wrong_claim_is_one_line(folders: tuple[Path, Path], change: dict[str, object], message: str) -> None:
+def test_a_wrong_claim_is_one_line(
+    folders: tuple[Path, Path], change: dict[str, object], message: str
+) -> None:
     good: dict[str, object] = {**CLAIM, "column": "all", "expect": "higher"}
     write(folders[0] / "claims.yaml", good, {**good, **change})
     with pytest.raises(SpatialbenchError, match=message) as error:
@@ -172,7 +207,9 @@ def test_a_wrong_claim_is_one_line(folders: tuple[Path, Path], change: dict[str,
 @pytest.mark.parametrize("text", ["- claim: [", "claim: 1", "- 3", "- {claim: x}"])
 def test_a_wrong_file_is_one_line(folders: tuple[Path, Path], text: str) -> None:
     (folders[0] / "claims.yaml").write_text(text)
-    with pytest.raises(SpatialbenchError, match=r"claims\.yaml: .*see the head of results/claims\.yaml") as error:
+    with pytest.raises(
+        SpatialbenchError, match=r"claims\.yaml: .*see the head of results/claims\.yaml"
+    ) as error:
         readme(*folders)
     assert "\n" not in str(error.value)
 
@@ -192,7 +229,9 @@ def test_the_section(folders: tuple[Path, Path]) -> None:
     assert titles.index("### Claims") == titles.index("### Regions, dense quality, retrieval") + 1
     lines = text[text.index("### Claims") :].splitlines()
     start = lines.index("| claim | paper | comparison | expected | difference | verdict |")
-    first, second, third = (line.strip("|").replace("\\|", "/").split("|") for line in lines[start + 2 : start + 5])
+    first, second, third = (
+        line.strip("|").replace("\\|", "/").split("|") for line in lines[start + 2 : start + 5]
+    )
     assert [cell.strip() for cell in first[:4]] == [
         "B is / better, they say.",
         "Someone 2024",
@@ -201,7 +240,12 @@ def test_the_section(folders: tuple[Path, Path]) -> None:
     ]
     assert first[4].strip().startswith("**+")
     assert (first[5].strip(), second[5].strip()) == ("held", "not held")
-    assert [cell.strip() for cell in third[2:]] == ["r_sc_rla - a, All", "above -0.5", "–", "no row yet"]
+    assert [cell.strip() for cell in third[2:]] == [
+        "r_sc_rla - a, All",
+        "above -0.5",
+        "–",
+        "no row yet",
+    ]
 
 
 def test_a_difference_is_printed_as_in_the_other_tables(folders: tuple[Path, Path]) -> None:
@@ -225,12 +269,16 @@ def test_no_section_without_claims(folders: tuple[Path, Path]) -> None:
 
 def test_the_repositorys_claims() -> None:
     """They are read, and name pages of the papers' methods; each comparison stands there once."""
-    claims = read_claims(REPOSITORY / "results/claims.yaml", ["rooms"])
+    claims = read_claims(ROOT / "results/claims.yaml", ["rooms"])
     assert {one.paper for one in claims} == PAPERS
     keys = [(one.row, one.than, one.column) for one in claims]
     assert len(set(keys)) == len(keys) == 43
     assert ("clipself", "clip_zeroshot", "cluster") in keys
-    poster = [(one.row, one.than, one.column, one.expect) for one in claims if one.paper == "Yang and Jeon 2024"]
+    poster = [
+        (one.row, one.than, one.column, one.expect)
+        for one in claims
+        if one.paper == "Yang and Jeon 2024"
+    ]
     assert poster == [
         ("clip_finetune", "clip_zeroshot", "all", "higher"),
         ("residual_linear", "clip_finetune", "all", "higher"),

@@ -14,18 +14,24 @@ import numpy as np
 import pytest
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
-from spatialbench.commands import RUN
-from spatialbench.errors import SpatialbenchError
+from spatialbench.cli.commands import RUN
+from spatialbench.data.relations import RELATIONS
 from spatialbench.evaluation.paired import TESTED, holm, sign_flip
 from spatialbench.evaluation.statistics import correctness
-from spatialbench.relations import RELATIONS
 from spatialbench.report.compare import compare, compare_all
 from spatialbench.report.differences import Differences
 from spatialbench.report.readme import readme
-from spatialbench.report.rows import read_rows
-from spatialbench.report.sheet import FORMATS
-from spatialbench.results import ResultOutcomes, make_result, read_outcomes, read_result, write_result
-from tests import fakes
+from spatialbench.report.stored_rows import read_rows
+from spatialbench.report.table_model import FORMATS
+from spatialbench.results.files import (
+    ResultOutcomes,
+    make_result,
+    read_outcomes,
+    read_result,
+    write_result,
+)
+from spatialbench.utils.errors import SpatialbenchError
+from tests.support import fakes
 
 
 @pytest.fixture
@@ -63,9 +69,13 @@ def test_the_numbers_are_those_of_the_outcomes(folders: tuple[Path, Path]) -> No
         assert line["lost"] == pytest.approx(100 * (lead < 0).mean(), abs=1e-3)
         for seed, one in enumerate(line["mcnemar"]):
             table = [[0, (lead[seed] > 0).sum()], [(lead[seed] < 0).sum(), 0]]
-            assert one["p"] == pytest.approx(statsmodels_mcnemar(table, exact=True).pvalue, rel=1e-4)
+            assert one["p"] == pytest.approx(
+                statsmodels_mcnemar(table, exact=True).pvalue, rel=1e-4
+            )
     family = [columns[relation]["p"] for relation in RELATIONS]
-    assert [columns[relation]["p_holm"] for relation in RELATIONS] == pytest.approx(holm(family), rel=1e-4)
+    assert [columns[relation]["p_holm"] for relation in RELATIONS] == pytest.approx(
+        holm(family), rel=1e-4
+    )
     everything = sign_flip(a.margins, b.margins, a.cluster)
     assert columns["all"]["p"] == columns["all"]["p_holm"] == pytest.approx(everything, rel=1e-4)
 
@@ -77,7 +87,10 @@ def test_verdicts_and_their_reversal(folders: tuple[Path, Path]) -> None:
     for column in TESTED:
         assert back[column]["difference"] == -forth[column]["difference"]
         assert back[column]["interval"] == [-bound for bound in forth[column]["interval"][::-1]]
-        assert (back[column]["won"], back[column]["p"]) == (forth[column]["lost"], forth[column]["p"])
+        assert (back[column]["won"], back[column]["p"]) == (
+            forth[column]["lost"],
+            forth[column]["p"],
+        )
     same = found(folders, "a", "like")
     assert {line["verdict"] for line in same.values()} == {"not distinguishable"}
 
@@ -105,7 +118,9 @@ def test_every_format(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[
         assert text == compare("b", "a", *folders, format=format), "the same bytes every time"
         assert "better" in text
     lines = compare("b", "a", *folders, format="md").splitlines()
-    assert lines[0].startswith("| | n | b | a | difference (95 % interval) | won | lost | p | p, Holm |")
+    assert lines[0].startswith(
+        "| | n | b | a | difference (95 % interval) | won | lost | p | p, Holm |"
+    )
     assert lines[8].startswith("| All | 120 |")
     assert lines[8].endswith("| **better** |")
     assert any(line.startswith("Track rooms (") for line in lines)
@@ -136,7 +151,9 @@ def test_the_same_or_unknown_rows(folders: tuple[Path, Path]) -> None:
         ("b", {"budget": "ful"}, "did you mean 'full'?"),
         ("b", {"budget": "smoke"}, "but at full: --budget full"),
     ):
-        with pytest.raises(SpatialbenchError, match=re.escape(f"no row {name!r} of track ") + ".*" + re.escape(end)):
+        with pytest.raises(
+            SpatialbenchError, match=re.escape(f"no row {name!r} of track ") + ".*" + re.escape(end)
+        ):
             compare(name, "a", *folders, **options)
     with pytest.raises(SpatialbenchError, match="no pages in nowhere, which is no folder"):
         compare("b", "a", folders[0], "nowhere")
@@ -161,7 +178,9 @@ def test_other_data_or_captions(folders: tuple[Path, Path], field: str, what: st
     path = folders[0] / "rooms/b.json"
     data = json.loads(path.read_text())
     path.write_text(json.dumps({**data, field: "e" * 16}))
-    with pytest.raises(SpatialbenchError, match=f"rows of different {what} cannot share a table .*e{{16}}: b"):
+    with pytest.raises(
+        SpatialbenchError, match=f"rows of different {what} cannot share a table .*e{{16}}: b"
+    ):
         compare("a", "b", *folders)
     assert found(folders, "a", "like"), "the others are compared all the same"
 
@@ -169,9 +188,15 @@ def test_other_data_or_captions(folders: tuple[Path, Path], field: str, what: st
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda o: replace(o, record_ids=np.char.add(o.record_ids, "x")), "rows of different records"),
+        (
+            lambda o: replace(o, record_ids=np.char.add(o.record_ids, "x")),
+            "rows of different records",
+        ),
         (lambda o: replace(o, cluster=np.roll(o.cluster, 1)), "same records in different scenes"),
-        (lambda o: replace(o, record_ids=np.roll(o.record_ids, 1)), "same records in different relations"),
+        (
+            lambda o: replace(o, record_ids=np.roll(o.record_ids, 1)),
+            "same records in different relations",
+        ),
     ],
 )
 def test_other_records(folders: tuple[Path, Path], change: object, message: str) -> None:
@@ -189,7 +214,17 @@ def test_other_records(folders: tuple[Path, Path], change: object, message: str)
 
 
 IDENTITY = (
-    *("name", "page", "page_hash", "track", "track_hash", "init_from", "budget", "grammar", "data_fingerprint"),
+    *(
+        "name",
+        "page",
+        "page_hash",
+        "track",
+        "track_hash",
+        "init_from",
+        "budget",
+        "grammar",
+        "data_fingerprint",
+    ),
     "parameters",
 )
 
@@ -208,10 +243,13 @@ def test_the_matrix(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[st
     pairs = json.loads(compare_all(*folders, format="json"))
     assert [(one["a"], one["b"]) for one in pairs] == [("a", "b"), ("a", "like"), ("b", "like")]
     assert [one["verdict"] for one in pairs] == ["worse", "not distinguishable", "better"]
-    assert [one["p_holm"] for one in pairs] == pytest.approx(holm([one["p"] for one in pairs]), rel=1e-4)
+    assert [one["p_holm"] for one in pairs] == pytest.approx(
+        holm([one["p"] for one in pairs]), rel=1e-4
+    )
     assert "left out: a has the seeds [0, 1, 2], short [0]" in capsys.readouterr().err
     lines = [
-        [cell.strip() for cell in line.split("|")[1:-1]] for line in compare_all(*folders, format="md").split("\n")
+        [cell.strip() for cell in line.split("|")[1:-1]]
+        for line in compare_all(*folders, format="md").split("\n")
     ]
     assert lines[0] == ["", "1", "2", "3", "4"]
     assert [line[0] for line in lines[2:6]] == ["1 a", "2 b", "3 like", "4 short"]
@@ -236,5 +274,7 @@ def test_the_matrix_of_a_relation_and_the_command(
         compare_all(*folders, column="lefft")
     for name in ("b", "like", "short"):
         (folders[0] / f"rooms/{name}.json").unlink()
-    with pytest.raises(SpatialbenchError, match=r"one row of track rooms at budget full in .*: nothing to compare"):
+    with pytest.raises(
+        SpatialbenchError, match=r"one row of track rooms at budget full in .*: nothing to compare"
+    ):
         compare_all(*folders)

@@ -12,18 +12,20 @@ import torch.nn.functional as F
 from matplotlib.figure import Figure
 from PIL import Image
 
-from spatialbench.cli import main
+from spatialbench.cli.main import main
+from spatialbench.config.experiment import resolve
 from spatialbench.data.images import fit
-from spatialbench.experiment import resolve
 from spatialbench.report.maps import Point, above_midpoint, affinity, draw, titles, token_at
-from spatialbench.scoring import load_method
-from tests import tiny
+from spatialbench.training.score import load_method
+from tests.support import tiny
 
 # ---- the maps
 
 
 def test_affinity_is_the_cosine_by_hand() -> None:
-    dense = torch.tensor([[[1.0, 0.0], [0.6, 0.8]], [[0.0, 1.0], [-1.0, 0.0]]])  # [2, 2, 2], unit norm
+    dense = torch.tensor(
+        [[[1.0, 0.0], [0.6, 0.8]], [[0.0, 1.0], [-1.0, 0.0]]]
+    )  # [2, 2, 2], unit norm
     torch.testing.assert_close(affinity(dense, (0, 1)), torch.tensor([[0.6, 1.0], [0.8, -0.6]]))
     torch.testing.assert_close(affinity(dense, (1, 0)), torch.tensor([[0.0, 0.8], [1.0, 0.0]]))
 
@@ -43,21 +45,28 @@ def test_affinity_is_one_at_the_query() -> None:
     [
         ((0, 0), (0, 0)),
         ((59, 39), (1, 3)),  # the last pixel
-        ((59.999999999999999, 39.999999999999996), (1, 3)),  # the first rounds to 60, past the last column
+        (
+            (59.999999999999999, 39.999999999999996),
+            (1, 3),
+        ),  # the first rounds to 60, past the last column
         ((14, 19), (0, 0)),  # the last pixel of the first cell, both ways
         ((15, 20), (1, 1)),  # the first of the next
         ((44.5, 0), (0, 2)),
         ((45, 0), (0, 3)),
     ],
 )
-def test_a_point_lies_in_the_cell_that_holds_it(point: tuple[float, float], token: tuple[int, int]) -> None:
+def test_a_point_lies_in_the_cell_that_holds_it(
+    point: tuple[float, float], token: tuple[int, int]
+) -> None:
     assert token_at(Point(*point), (60, 40), (2, 4)) == token
 
 
 def test_cells_of_a_grid_that_does_not_divide_the_picture() -> None:
     columns = [token_at(Point(x, 0), (10, 10), (3, 3))[1] for x in range(10)]
     assert columns == [0, 0, 0, 0, 1, 1, 1, 2, 2, 2]  # borders at 3.33 and 6.67
-    assert all(token_at(Point(0, y * 100 / 7), (100, 100), (7, 7))[0] == y for y in (0, 1, 2, 3, 4, 5, 6))
+    assert all(
+        token_at(Point(0, y * 100 / 7), (100, 100), (7, 7))[0] == y for y in (0, 1, 2, 3, 4, 5, 6)
+    )
 
 
 def test_above_midpoint_is_of_the_given_scale() -> None:
@@ -79,7 +88,9 @@ def drawn() -> tuple[Figure, list[list[np.ndarray]]]:
     first = np.linspace(0, 1, 6).reshape(2, 3), np.linspace(-0.1, 0.7, 24).reshape(4, 6)
     maps = [[values, values / 2] for values in first]
     picture = Image.new("RGB", (60, 40), (200, 30, 30))
-    return draw(picture, [Point(5, 30), Point(50, 10)], {f"page{k}": m for k, m in enumerate(maps)}), maps
+    return draw(
+        picture, [Point(5, 30), Point(50, 10)], {f"page{k}": m for k, m in enumerate(maps)}
+    ), maps
 
 
 def test_one_colour_scale_a_row_and_it_spans_all_pages() -> None:
@@ -99,10 +110,18 @@ def test_the_map_lies_over_the_whole_picture_and_the_point_where_it_was_given() 
     assert len(figure.axes) == 6 + 2  # and a colour bar each row
     for row, point in enumerate([(5, 30), (50, 10)]):
         for axis in figure.axes[3 * row : 3 * row + 3]:
-            assert [tuple(image.get_extent()) for image in axis.images] == [(0, 60, 40, 0)] * len(axis.images)
+            assert [tuple(image.get_extent()) for image in axis.images] == [(0, 60, 40, 0)] * len(
+                axis.images
+            )
             assert axis.get_ylim() == (40, 0)  # y downwards
-            assert (axis.lines[0].get_xdata(), axis.lines[0].get_ydata()) == ([point[0]], [point[1]])
-        assert all(axis.images[-1].get_interpolation() == "bilinear" for axis in figure.axes[3 * row + 1 : 3 * row + 3])
+            assert (axis.lines[0].get_xdata(), axis.lines[0].get_ydata()) == (
+                [point[0]],
+                [point[1]],
+            )
+        assert all(
+            axis.images[-1].get_interpolation() == "bilinear"
+            for axis in figure.axes[3 * row + 1 : 3 * row + 3]
+        )
 
 
 # ---- the command
@@ -152,12 +171,16 @@ def mistake(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
     """Runs a command that must fail with status 2; its one line."""
     capsys.readouterr()
     assert main(["maps", *(str(word) for word in argv)]) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("spatialbench: ")]
+    lines = [
+        line for line in capsys.readouterr().err.splitlines() if line.startswith("spatialbench: ")
+    ]
     assert len(lines) == 1
     return lines[0]
 
 
-def test_the_maps_of_two_pages(folder: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_maps_of_two_pages(
+    folder: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     argv = [*pages(folder, "zeroshot", "clip"), *BASE, "--runs", trained, "--image", "a.png"]
     argv += ["--point", "10,30", "--point", "59,0"]
     found = json.loads(output(capsys, *argv, "--format", "json")[0])
@@ -171,7 +194,11 @@ def test_the_maps_of_two_pages(folder: Path, trained: Path, capsys: pytest.Captu
         assert dense.shape == (4, 4, 16)
         for point, token in zip(found["points"], ((3, 0), (0, 3)), strict=True):
             (page,) = [each for each in point["pages"] if each["name"] == name]
-            assert (page["checkpoint"], page["token"], page["size"]) == (checkpoint, list(token), 64)
+            assert (page["checkpoint"], page["token"], page["size"]) == (
+                checkpoint,
+                list(token),
+                64,
+            )
             np.testing.assert_allclose(page["map"], (dense @ dense[token]).numpy(), atol=2e-6)
             assert page["mean"] == pytest.approx(np.mean(page["map"]), abs=1e-5)
     maps = [np.array([page["map"] for page in point["pages"]]) for point in found["points"]]
@@ -182,8 +209,19 @@ def test_the_maps_of_two_pages(folder: Path, trained: Path, capsys: pytest.Captu
     assert not np.allclose(maps[0][0], maps[0][1])  # the checkpoint was read
 
 
-def test_the_text_has_a_line_for_every_page_and_point(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = [*pages(folder, "zeroshot", "zeroshot"), *BASE, "--image", "a.png", "--point", "1,2", "--point", "3.5,4"]
+def test_the_text_has_a_line_for_every_page_and_point(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [
+        *pages(folder, "zeroshot", "zeroshot"),
+        *BASE,
+        "--image",
+        "a.png",
+        "--point",
+        "1,2",
+        "--point",
+        "3.5,4",
+    ]
     out, err = output(capsys, *argv, "--out", "b/c.png")
     starts = [line.split("  mean")[0].split() for line in out.splitlines()]
     assert [" ".join(words) for words in starts] == [
@@ -197,11 +235,24 @@ def test_the_text_has_a_line_for_every_page_and_point(folder: Path, capsys: pyte
     assert len(list(Path("b").iterdir())) == 1
 
 
-def test_a_size_that_is_no_multiple_of_the_patch(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    argv = [*pages(folder, "zeroshot"), *BASE, "--image", "a.png", "--point", "1,2", "--format", "json"]
+def test_a_size_that_is_no_multiple_of_the_patch(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = [
+        *pages(folder, "zeroshot"),
+        *BASE,
+        "--image",
+        "a.png",
+        "--point",
+        "1,2",
+        "--format",
+        "json",
+    ]
     out, err = output(capsys, *argv, "--size", 90)
     assert json.loads(out)["points"][0]["pages"][0]["size"] == 96
-    assert "note: zeroshot: --size 90 is not a multiple of the patch of 16 pixels; 96 is used" in err
+    assert (
+        "note: zeroshot: --size 90 is not a multiple of the patch of 16 pixels; 96 is used" in err
+    )
     out, err = output(capsys, *argv, "--size", 3)
     assert np.shape(json.loads(out)["points"][0]["pages"][0]["map"]) == (1, 1)
     assert "note" not in output(capsys, *argv, "--size", 48)[1]
@@ -218,9 +269,20 @@ def test_the_picture_is_turned_upright(folder: Path, capsys: pytest.CaptureFixtu
     assert "40 x 60 pixels" in mistake(capsys, *argv, "--point", "55,10")
 
 
-def test_checkpoints_once_a_page(folder: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_checkpoints_once_a_page(
+    folder: Path, trained: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     last = next(trained.rglob("last.ckpt"))
-    argv = [*pages(folder, "zeroshot", "clip"), *BASE, "--runs", trained, "--image", "a.png", "--point", "1,2"]
+    argv = [
+        *pages(folder, "zeroshot", "clip"),
+        *BASE,
+        "--runs",
+        trained,
+        "--image",
+        "a.png",
+        "--point",
+        "1,2",
+    ]
     argv += ["--format", "json"]
     found = json.loads(output(capsys, *argv, "--ckpt_path", "LAST", "--ckpt_path", last)[0])
     assert [page["checkpoint"] for page in found["points"][0]["pages"]] == [None, str(last)]
@@ -232,19 +294,37 @@ def test_checkpoints_once_a_page(folder: Path, trained: Path, capsys: pytest.Cap
 def test_mistakes(folder: Path, trained: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("cut.png").write_bytes(Path("a.png").read_bytes()[:300])
     Path("folder.png").mkdir()
-    rest = "data: {class_path: tests.tiny.OtherData}\ntrainer: {max_steps: 0}\n"
-    tiny.page(folder, "other", "tests.tiny.Other", rest)
+    rest = "data: {class_path: tests.support.tiny.OtherData}\ntrainer: {max_steps: 0}\n"
+    tiny.page(folder, "other", "tests.support.tiny.Other", rest)
     one, where = [*pages(folder, "zeroshot"), *BASE], ["--image", "a.png", "--point", "1,2"]
     cases = {
         (*BASE, *where): "--config",
         (*one, "--point", "1,2"): "--image",
         (*one, "--image", "a.png"): "--point",
-        (*one, "--image", "none.png", "--point", "1,2"): "cannot read the image none.png: No such file",
+        (
+            *one,
+            "--image",
+            "none.png",
+            "--point",
+            "1,2",
+        ): "cannot read the image none.png: No such file",
         (*one, "--image", "cut.png", "--point", "1,2"): "cut.png: the image cannot be decoded",
-        (*one, "--image", "a.png", "--point", "60,2"): "--point 60,2 lies outside of a.png, which has 60 x 40 pixels",
+        (
+            *one,
+            "--image",
+            "a.png",
+            "--point",
+            "60,2",
+        ): "--point 60,2 lies outside of a.png, which has 60 x 40 pixels",
         (*one, "--image", "a.png", "--point", "1,40"): "--point 1,40 lies outside of a.png",
         (*one, "--image", "a.png", "--point", "-1,2"): "--point -1,2 lies outside of a.png",
-        (*one, "--image", "a.png", "--point", "1,2,3"): "--point: needs x,y in pixels of the picture, as 120,80; got",
+        (
+            *one,
+            "--image",
+            "a.png",
+            "--point",
+            "1,2,3",
+        ): "--point: needs x,y in pixels of the picture, as 120,80; got",
         (*one, "--image", "a.png", "--point", "1,nan"): "got '1,nan'",
         (*one, "--image", "a.png", "--point", "a"): "got 'a'",
         (*one, *where, "--out", "maps.jpg"): "give a name that ends in .png, not maps.jpg",

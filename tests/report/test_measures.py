@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spatialbench.commands import RUN
-from spatialbench.errors import SpatialbenchError
+from spatialbench.cli.commands import RUN
 from spatialbench.evaluation.measures import SELECTION, TITLES, MeasureResampler, Measures
 from spatialbench.report.differences import stream
 from spatialbench.report.measures import measures_table, print_measures
 from spatialbench.report.readme import readme
-from spatialbench.results import read_measures, read_result
-from tests import fakes
+from spatialbench.results.files import read_measures, read_result
+from spatialbench.utils.errors import SpatialbenchError
+from tests.support import fakes
 
 NAMES = ["box_top1", "same_mask", "image_r1"]
 BY_NAME = (stream("b"), stream("a"))
@@ -46,7 +46,9 @@ def after(text: str, title: str) -> list[str]:
     lines = text.splitlines()
     rest = lines[lines.index(title) :]
     start = next(number for number, line in enumerate(rest) if line.startswith("|"))
-    stop = next((n for n, line in enumerate(rest[start:], start) if not line.startswith("|")), len(rest))
+    stop = next(
+        (n for n, line in enumerate(rest[start:], start) if not line.startswith("|")), len(rest)
+    )
     return rest[start:stop]
 
 
@@ -87,7 +89,13 @@ def test_markdown_cells(folders: tuple[Path, Path]) -> None:
 
 def test_csv_reads_back(folders: tuple[Path, Path]) -> None:
     rows = list(csv.DictReader(io.StringIO(measures_table(*folders, format="csv"))))
-    assert list(rows[0])[:5] == ["name", "box_top1", "box_top1_spread", "box_top1_low", "box_top1_high"]
+    assert list(rows[0])[:5] == [
+        "name",
+        "box_top1",
+        "box_top1_spread",
+        "box_top1_low",
+        "box_top1_high",
+    ]
     assert {name for name in TITLES if name in rows[0]} == set(TITLES) - set(SELECTION)
     measures = read_result(folders[0] / "rooms/b.json").measures
     assert measures is not None
@@ -108,18 +116,33 @@ def test_text_for_a_terminal(folders: tuple[Path, Path]) -> None:
 
 
 def test_every_measure_fits_beside_its_spread(tmp_path: Path) -> None:
-    benchmarks, rng = fakes.benchmarks(tmp_path / "benchmarks", "spatial_attn_no_negatives"), np.random.default_rng(0)
+    benchmarks, rng = (
+        fakes.benchmarks(tmp_path / "benchmarks", "spatial_attn_no_negatives"),
+        np.random.default_rng(0),
+    )
     runs = [
-        Measures.of([f"room {i}" for i in range(20)], {name: (rng.random(20), np.ones(20)) for name in TITLES}, "x")
+        Measures.of(
+            [f"room {i}" for i in range(20)],
+            {name: (rng.random(20), np.ones(20)) for name in TITLES},
+            "x",
+        )
         for _ in range(2)
     ]
-    fakes.store(tmp_path / "results", "spatial_attn_no_negatives", benchmarks, Measures.join(runs), seeds=(0, 1))
+    fakes.store(
+        tmp_path / "results",
+        "spatial_attn_no_negatives",
+        benchmarks,
+        Measures.join(runs),
+        seeds=(0, 1),
+    )
     text = measures_table(tmp_path / "results", benchmarks)
     assert "…" not in text
     assert text.count(" ± ") == len(TITLES)
 
 
-def test_stale_rows_are_marked(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_stale_rows_are_marked(
+    folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     (folders[1] / "a.yaml").write_text(fakes.page_text("  init_args: {width: 2}\n"))
     text = measures_table(*folders, format="md")
     assert "| a (stale) |" in text
@@ -135,7 +158,9 @@ def test_refusals(folders: tuple[Path, Path]) -> None:
     with pytest.raises(SpatialbenchError, match="no rows of track embspatial"):
         measures_table(*folders, track="embspatial")
     fakes.store(results, "plain", benchmarks, budget="smoke")
-    with pytest.raises(SpatialbenchError, match=r"no row of track rooms at budget smoke .* has measures: "):
+    with pytest.raises(
+        SpatialbenchError, match=r"no row of track rooms at budget smoke .* has measures: "
+    ):
         measures_table(*folders, budget="smoke")
     (results / "rooms/b.measures.npz").write_bytes(b"x")
     with pytest.raises(SpatialbenchError, match=r"b\.measures\.npz"):
@@ -154,7 +179,9 @@ def test_the_same_hash_of_other_pictures_is_refused(folders: tuple[Path, Path]) 
     other = fakes.measures_of("c")
     renamed = Measures(other.scenes[::-1].copy(), other.ratios, other.data)
     fakes.store(folders[0], "c", folders[1], renamed)
-    with pytest.raises(SpatialbenchError, match="measures of c and a have the same hash of data but not the same"):
+    with pytest.raises(
+        SpatialbenchError, match="measures of c and a have the same hash of data but not the same"
+    ):
         measures_table(*folders)
 
 
@@ -163,7 +190,9 @@ def test_the_command(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[s
     for format in ("text", "md", "json", "csv"):
         assert RUN["table"](["--measures", "--format", format, *where]) == 0
         assert capsys.readouterr().out == measures_table(*folders, format=format)
-    with pytest.raises(SpatialbenchError, match="--reported has no numbers to set beside --measures"):
+    with pytest.raises(
+        SpatialbenchError, match="--reported has no numbers to set beside --measures"
+    ):
         RUN["table"](["--measures", "--reported", *where])
 
 
@@ -204,7 +233,10 @@ def test_the_sections_tables(folders: tuple[Path, Path]) -> None:
     intervals = after(text, "95 % intervals:")
     stored = read_result(folders[0] / "rooms/b.json").measures
     assert stored is not None
-    assert cells(intervals[3]) == ["b", *("{:.1f} to {:.1f}".format(*stored.interval[name]) for name in NAMES)]
+    assert cells(intervals[3]) == [
+        "b",
+        *("{:.1f} to {:.1f}".format(*stored.interval[name]) for name in NAMES),
+    ]
     assert [cells(line)[0] for line in intervals[2:]] == ["a", "b", "c"]
 
 
@@ -218,7 +250,9 @@ def test_differences_minus_the_first_row_with_measures(folders: tuple[Path, Path
     bold = re.fullmatch(r"\*\*\+(\d+\.\d) \(\+(\d+\.\d) to \+(\d+\.\d)\)\*\*", cells(table[2])[1])
     assert bold is not None
     assert float(bold[1]) == pytest.approx(gain, abs=0.051)
-    _, interval = MeasureResampler(a.scenes).difference(b.ratios["box_top1"], a.ratios["box_top1"], BY_NAME)
+    _, interval = MeasureResampler(a.scenes).difference(
+        b.ratios["box_top1"], a.ratios["box_top1"], BY_NAME
+    )
     assert [float(bold[2]), float(bold[3])] == pytest.approx(list(interval), abs=0.051)
     assert re.fullmatch(r"[+-]\d\.\d \(-\d+\.\d to \+\d+\.\d\)", cells(table[3])[1])
 
@@ -226,10 +260,17 @@ def test_differences_minus_the_first_row_with_measures(folders: tuple[Path, Path
 def test_a_measure_that_one_row_lacks_is_a_dash(folders: tuple[Path, Path]) -> None:
     fewer = fakes.measures_of("c")
     fakes.store(
-        folders[0], "c", folders[1], Measures(fewer.scenes, {"same_mask": fewer.ratios["same_mask"]}, fewer.data)
+        folders[0],
+        "c",
+        folders[1],
+        Measures(fewer.scenes, {"same_mask": fewer.ratios["same_mask"]}, fewer.data),
     )
     text = readme(*folders)
-    for title in ("### Regions, dense quality, retrieval", "95 % intervals:", "Paired differences:"):
+    for title in (
+        "### Regions, dense quality, retrieval",
+        "95 % intervals:",
+        "Paired differences:",
+    ):
         line = next(line for line in after(text, title) if cells(line)[0] == "c")
         assert cells(line)[1] == "–"
         assert cells(line)[2] != "–"
@@ -241,4 +282,7 @@ def test_one_row_with_measures_has_no_differences(folders: tuple[Path, Path]) ->
     text = readme(*folders)
     assert "95 % intervals:" in text
     assert "Paired differences:" not in text
-    assert read_measures(folders[0] / "rooms/b.json", read_result(folders[0] / "rooms/b.json")) is not None
+    assert (
+        read_measures(folders[0] / "rooms/b.json", read_result(folders[0] / "rooms/b.json"))
+        is not None
+    )

@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from spatialbench.errors import SpatialbenchError
-from spatialbench.evaluations import FOLDERS
+from spatialbench.cli.evaluation import FOLDERS
 from spatialbench.report.published import read_published, sources
-from spatialbench.report.rows import read_reported
+from spatialbench.report.stored_rows import read_reported
+from spatialbench.utils.errors import SpatialbenchError
+from tests.support import RESULTS
 
-RESULTS = Path(__file__).resolve().parents[2] / "results"
 ITEM = """\
 - benchmark: whatsup
   measure: a_four
@@ -42,7 +42,9 @@ def test_the_repositorys_numbers_are_those_of_the_sources() -> None:
 
 def test_they_are_of_benchmarks_that_are_there_and_no_rows_of_a_table() -> None:
     found = {name: read_published(RESULTS, name) for name in FOLDERS}
-    assert sum(map(len, found.values())) == (RESULTS / "reported.yaml").read_text().count("\n- benchmark:")
+    assert sum(map(len, found.values())) == (RESULTS / "reported.yaml").read_text().count(
+        "\n- benchmark:"
+    )
     assert not any(row.name in FOLDERS for row in read_reported(RESULTS / "reported.yaml"))
     assert all(row.note for row in found["cvbench"].values())
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 from PIL import Image
 
-from spatialbench.cli import main
+from spatialbench.cli.main import main
+from spatialbench.config.experiment import resolve
 from spatialbench.data.images import fit
 from spatialbench.evaluation.relevance import relevance
-from spatialbench.experiment import resolve
 from spatialbench.report.relevance import Scene, draw, inside, overlay
-from spatialbench.scoring import load_method
-from tests import tiny
+from spatialbench.training.score import load_method
+from tests.support import tiny
 
 CAPTION = "The sofa is left of the lamp."
 
@@ -39,7 +39,9 @@ def test_bright_where_it_is_relevant() -> None:
 
 
 def test_the_figure_has_both_boxes_on_every_picture() -> None:
-    scene = Scene(Image.new("RGB", (60, 40)), CAPTION, [(0.1, 0.2, 0.3, 0.4), (0.5, 0.5, 0.25, 0.25)])
+    scene = Scene(
+        Image.new("RGB", (60, 40)), CAPTION, [(0.1, 0.2, 0.3, 0.4), (0.5, 0.5, 0.25, 0.25)]
+    )
     figure = draw(scene, {"a": np.ones((2, 2)), "b": np.ones((4, 4))})
     assert [axis.get_title() for axis in figure.axes] == ["picture", "a", "b"]
     for axis in figure.axes:
@@ -88,16 +90,22 @@ def test_a_picture_of_ones_own(folder: Path, capsys: pytest.CaptureFixture[str])
         assert wide.width > narrow.width  # a column more
 
 
-def test_a_record_brings_its_caption_and_boxes(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from spatialbench.pages import load_track
-    from spatialbench.report.html.sample import test_records as records_of
+def test_a_record_brings_its_caption_and_boxes(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from spatialbench.config.pages import load_track
+    from spatialbench.report.html.record_choice import test_records as records_of
 
     record = records_of(load_track(folder / "tracks" / "tiny.yaml"), "smoke").records[2]
-    assert main(argv(folder, "--record", record.record_id, "--format", "json", "--out", "b.png")) == 0
+    assert (
+        main(argv(folder, "--record", record.record_id, "--format", "json", "--out", "b.png")) == 0
+    )
     found = json.loads(capsys.readouterr().out)
     assert found["caption"] == record.statement.caption
     box = record.boxes[record.subject]
-    np.testing.assert_allclose(found["boxes"][0], [value / 32 for value in (box.x, box.y, box.w, box.h)], atol=1e-3)
+    np.testing.assert_allclose(
+        found["boxes"][0], [value / 32 for value in (box.x, box.y, box.w, box.h)], atol=1e-3
+    )
     assert Path("b.png").is_file()
 
 

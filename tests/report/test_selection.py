@@ -10,17 +10,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spatialbench.commands import RUN
-from spatialbench.errors import SpatialbenchError
+from spatialbench.cli.commands import RUN
 from spatialbench.evaluation.measures import MeasureResampler
 from spatialbench.report.claims import Claim, judge
 from spatialbench.report.differences import Differences, Gain, stream
 from spatialbench.report.measures import measures_of
 from spatialbench.report.readme import readme
-from spatialbench.report.rows import read_rows
 from spatialbench.report.selection import print_selection, run_json, selection_table
-from spatialbench.results import read_result
-from tests import fakes
+from spatialbench.report.stored_rows import read_rows
+from spatialbench.results.files import read_result
+from spatialbench.utils.errors import SpatialbenchError
+from tests.support import fakes
 
 PATTERNS = ["left", "colour", "presence"]
 BY_NAME = (stream("b"), stream("a"))
@@ -73,14 +73,19 @@ def test_json_and_csv_hold_what_the_rows_hold(folders: tuple[Path, Path]) -> Non
     }
     assert rows[2] == {"name": "plain", "selection": {}, "seeds": [0, 1, 2], "pairs": None}
     lines = list(csv.DictReader(io.StringIO(selection_table(*folders, format="csv"))))
-    assert [(line["name"], line["measure"]) for line in lines][:2] == [("a", "select_cls"), ("a", "select_local")]
+    assert [(line["name"], line["measure"]) for line in lines][:2] == [
+        ("a", "select_cls"),
+        ("a", "select_local"),
+    ]
     assert len(lines) == 4
     assert float(lines[1]["mean"]) == stored.value["select_local"]
     assert float(lines[1]["colour"]) == stored.patterns["select_local"]["colour"]
     assert float(lines[1]["high"]) == stored.interval["select_local"][1]
 
 
-def test_text_and_the_command(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_text_and_the_command(
+    folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     where = ["--results", str(folders[0]), "--benchmarks", str(folders[1])]
     assert RUN["table"](["--selection", *where]) == 0
     text = capsys.readouterr().out
@@ -94,7 +99,9 @@ def test_text_and_the_command(folders: tuple[Path, Path], capsys: pytest.Capture
 def test_no_row_with_selection_is_one_line(tmp_path: Path) -> None:
     benchmarks = fakes.benchmarks(tmp_path / "benchmarks", "a")
     fakes.store(tmp_path / "results", "a", benchmarks)
-    with pytest.raises(SpatialbenchError, match=r"no row of track rooms at budget full in .* has image selection"):
+    with pytest.raises(
+        SpatialbenchError, match=r"no row of track rooms at budget full in .* has image selection"
+    ):
         selection_table(tmp_path / "results", benchmarks)
 
 
@@ -112,7 +119,9 @@ def test_claims_can_name_it_and_are_judged_paired(folders: tuple[Path, Path]) ->
     verdict = judge(claim, rows, differences)
     assert verdict.state == "held"
     a, b = fakes.selection_of("a"), fakes.selection_of("b", level=0.9)
-    expected = MeasureResampler(a.scenes).difference(b.ratios["select_cls"], a.ratios["select_cls"], BY_NAME)
+    expected = MeasureResampler(a.scenes).difference(
+        b.ratios["select_cls"], a.ratios["select_cls"], BY_NAME
+    )
     assert verdict.gain == Gain(*expected)
     assert differences.between("b", "a", "box_top1") is None  # b was not measured
     assert differences.between("plain", "a", "box_top1") is not None
@@ -141,9 +150,16 @@ def test_one_run(capsys: pytest.CaptureFixture[str]) -> None:
     found = fakes.run_selection(0)
     print_selection(found, "a run")
     text = capsys.readouterr().out
-    assert all(word in text for word in ("a run", *PATTERNS, "cls %", "cls + local %", "95 % from", "60 pairs"))
+    assert all(
+        word in text
+        for word in ("a run", *PATTERNS, "cls %", "cls + local %", "95 % from", "60 pairs")
+    )
     plain = run_json(found)
     right = found.ratios["select_cls"].numerator[0].sum(0)
-    assert list(plain["selection"]["select_cls"]["patterns"].values()) == pytest.approx((100 * right / 20).tolist())
-    assert plain["selection"]["select_cls"]["value"] == pytest.approx(float(np.mean(100 * right / 20)))
+    assert list(plain["selection"]["select_cls"]["patterns"].values()) == pytest.approx(
+        (100 * right / 20).tolist()
+    )
+    assert plain["selection"]["select_cls"]["value"] == pytest.approx(
+        float(np.mean(100 * right / 20))
+    )
     assert plain["pairs"] == 60

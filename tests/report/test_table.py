@@ -15,17 +15,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spatialbench.errors import SpatialbenchError
-from spatialbench.relations import RELATIONS
+from spatialbench.data.relations import RELATIONS
 from spatialbench.report.differences import Differences
 from spatialbench.report.readme import readme, write_readme
-from spatialbench.report.rows import read_reported, read_rows
-from spatialbench.report.sheet import FORMATS
+from spatialbench.report.stored_rows import read_reported, read_rows
 from spatialbench.report.table import print_run, table
-from spatialbench.results import read_result
-from tests import fakes
+from spatialbench.report.table_model import FORMATS
+from spatialbench.results.files import read_result
+from spatialbench.utils.errors import SpatialbenchError
+from tests.support import ROOT, fakes
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 COLUMNS = [*RELATIONS, "all", "macro"]
 REPORTED = """\
 - name: b
@@ -56,7 +55,11 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 
 def test_json_has_the_exact_form(folders: tuple[Path, Path]) -> None:
     rows = json.loads(table(*folders, format="json"))
-    assert [row["name"] for row in rows] == ["b", "a", "cc"]  # the papers' order first, then by name
+    assert [row["name"] for row in rows] == [
+        "b",
+        "a",
+        "cc",
+    ]  # the papers' order first, then by name
     for row in rows:
         assert list(row) == ["name", "accuracy", "interval", "seeds", "n"]
         assert list(row["accuracy"]) == COLUMNS
@@ -77,7 +80,9 @@ def test_markdown_cells(folders: tuple[Path, Path]) -> None:
     cells = [cell.strip() for cell in lines[2].split("|")[1:-1]]
     result = read_result(folders[0] / "rooms/b.json")
     assert cells[0] == "b"
-    assert cells[3] == f"**{result.accuracy['left']:.1f} ± {result.spread()['left']:.1f}**"  # told from the second
+    assert (
+        cells[3] == f"**{result.accuracy['left']:.1f} ± {result.spread()['left']:.1f}**"
+    )  # told from the second
     assert cells[9] == "{:.1f} to {:.1f}".format(*(result.interval["all"] or ()))
     assert cells[10:] == ["3", "120"]
     single = [cell.strip() for cell in lines[4].split("|")[1:-1]]
@@ -99,7 +104,9 @@ def test_csv_reads_back(folders: tuple[Path, Path]) -> None:
     result = read_result(folders[0] / "rooms/b.json")
     assert [row["name"] for row in rows] == ["b", "a", "cc", "b", "z"]
     assert float(rows[0]["left"]) == result.accuracy["left"]
-    assert float(rows[0]["left_high"]) == pytest.approx((result.interval["left"] or [0, 0])[1], abs=1e-4)
+    assert float(rows[0]["left_high"]) == pytest.approx(
+        (result.interval["left"] or [0, 0])[1], abs=1e-4
+    )
     assert rows[0]["seeds"] == "0 1 2"
     assert rows[2]["left_spread"] == ""
     assert (rows[4]["paper"], rows[4]["all"], rows[4]["left"]) == ("Someone 2024", "51.2000", "")
@@ -122,9 +129,13 @@ def test_the_best_is_marked_only_where_it_can_be_told_from_the_second(
     assert (
         "close" not in best
     )  # 20 records of a single seed beside it: the interval excludes 0, the corrected p does not
-    (line,) = [line for line in table(*folders, format="md").splitlines() if line.startswith("| b |")]
+    (line,) = [
+        line for line in table(*folders, format="md").splitlines() if line.startswith("| b |")
+    ]
     cells = [cell.strip() for cell in line.split("|")[2:10]]
-    assert [column for column, cell in zip(COLUMNS, cells, strict=True) if cell.startswith("**")] == best
+    assert [
+        column for column, cell in zip(COLUMNS, cells, strict=True) if cell.startswith("**")
+    ] == best
     assert "Emphasis (a star in a terminal): the best of its column" in table(*folders, format="md")
     assert table(*folders, format="text").count(" * ") == len(best)
     assert table(*folders, format="latex").count(r"\textbf{") == len(best)
@@ -136,7 +147,9 @@ def test_the_best_is_marked_only_where_it_can_be_told_from_the_second(
     text = table(*folders, format="md")
     assert "**" not in text
     assert "Emphasis" not in text
-    assert not any(row["best"] for row in csv.DictReader(io.StringIO(table(*folders, format="csv"))))
+    assert not any(
+        row["best"] for row in csv.DictReader(io.StringIO(table(*folders, format="csv")))
+    )
 
 
 def test_what_stands_below_and_beside_is_there_in_every_format(
@@ -158,14 +171,18 @@ def test_the_papers_numbers_stand_below_ours(folders: tuple[Path, Path]) -> None
     assert [line.split("|")[1].strip() for line in lines[2:7]] == [
         *("b", "*b, Someone 2024*", "a", "cc", "*z, Someone 2024*")
     ]
-    assert "| *50.0* | *60.0* | *70.0* | *80.0* | *90.0* | *40.0* | *66.0* | *65.0* |" in lines[3]  # macro is the mean
+    assert (
+        "| *50.0* | *60.0* | *70.0* | *80.0* | *90.0* | *40.0* | *66.0* | *65.0* |" in lines[3]
+    )  # macro is the mean
     last = json.loads(table(*folders, format="json", reported=True))[-1]
     assert last["accuracy"] == {**dict.fromkeys(COLUMNS), "all": 51.2}
     assert (last["paper"], last["table"], last["row"]) == ("Someone 2024", "Table 1", "Z")
     assert "Someone" not in table(*folders, format="md")
 
 
-def test_stale_rows_are_marked_with_the_reason(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_stale_rows_are_marked_with_the_reason(
+    folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     benchmarks = folders[1]
     (benchmarks / "a.yaml").write_text(fakes.page_text("  init_args: {width: 2}\n"))
     (benchmarks / "cc.yaml").unlink()
@@ -183,8 +200,12 @@ def test_stale_rows_are_marked_with_the_reason(folders: tuple[Path, Path], capsy
     assert "b is stale: track rooms changed" in capsys.readouterr().err
 
 
-def test_other_captions_make_every_row_stale(folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(__import__("spatialbench.relations").relations.PHRASE, "left", "to the left of")
+def test_other_captions_make_every_row_stale(
+    folders: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(
+        __import__("spatialbench.data.relations").relations.PHRASE, "left", "to the left of"
+    )
     assert "b is stale: the captions changed" in table(*folders, format="md")
 
 
@@ -213,7 +234,8 @@ def test_no_rows_says_how_to_make_them(folders: tuple[Path, Path]) -> None:
         table(*folders, budget="qick")
     (results / "empty").mkdir()
     with pytest.raises(
-        SpatialbenchError, match=r"empty: spatialbench run benchmarks/\*.yaml --track rooms --budget full$"
+        SpatialbenchError,
+        match=r"empty: spatialbench run benchmarks/\*.yaml --track rooms --budget full$",
     ):
         table(results / "empty", folders[1])
     with pytest.raises(SpatialbenchError, match=r"no results in .*nowhere, which is no folder"):
@@ -231,11 +253,17 @@ def test_readme_is_the_same_bytes_whatever_the_surroundings(folders: tuple[Path,
         "from spatialbench.report.readme import readme;"
         "sys.stdout.buffer.write(readme(Path(sys.argv[1]), Path(sys.argv[2])).encode())"
     )
-    surroundings = {**os.environ, "LC_ALL": "C", "TZ": "Asia/Tokyo", "COLUMNS": "40", "PYTHONHASHSEED": "7"}
+    surroundings = {
+        **os.environ,
+        "LC_ALL": "C",
+        "TZ": "Asia/Tokyo",
+        "COLUMNS": "40",
+        "PYTHONHASHSEED": "7",
+    }
     again = subprocess.run(
         [sys.executable, "-c", code, *map(str, folders)],
         env=surroundings,
-        cwd=REPOSITORY,
+        cwd=ROOT,
         capture_output=True,
         check=True,
     )
@@ -245,12 +273,21 @@ def test_readme_is_the_same_bytes_whatever_the_surroundings(folders: tuple[Path,
 
 def test_readme_sections(folders: tuple[Path, Path]) -> None:
     text = readme(*folders)
-    for title in ("## rooms", "### 95 % intervals", "### Paired differences on All", "### Cost", "### Origin"):
+    for title in (
+        "## rooms",
+        "### 95 % intervals",
+        "### Paired differences on All",
+        "### Cost",
+        "### Origin",
+    ):
         assert title in text
     assert "| b | 1.50 | 2.00 | 100 | 51200 | 2.0 | 0.9 | 0.0 | 2 cores of Test CPU |" in text
     assert "aaaaaaaaaa" in text
     difference = next(line for line in text.splitlines() if line.startswith("| a | **-"))
-    gain = read_result(folders[0] / "rooms/a.json").accuracy, read_result(folders[0] / "rooms/b.json").accuracy
+    gain = (
+        read_result(folders[0] / "rooms/a.json").accuracy,
+        read_result(folders[0] / "rooms/b.json").accuracy,
+    )
     assert f"**{(gain[0]['all'] or 0) - (gain[1]['all'] or 0):+.1f} (" in difference
 
 
@@ -279,14 +316,22 @@ def test_print_run(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_the_repositorys_reported_numbers() -> None:
     """Every row of the poster, by the numbers it prints; the fine-tuned macro is 60.8."""
-    rows = {row.name: row for row in read_reported(REPOSITORY / "results/reported.yaml")}
+    rows = {row.name: row for row in read_reported(ROOT / "results/reported.yaml")}
     assert list(rows) == [
         *("clip_zeroshot", "clip_finetune", "residual_linear"),
         *("spatial_attn", "spatial_attn_no_negatives", "spatial_attn_value"),
     ]
     assert [rows[name].accuracy["all"] for name in rows] == [51.2, 65.1, 68.2, 73.3, 72.4, 74.1]
     assert rows["clip_finetune"].column("macro") == pytest.approx(60.8, abs=0.05)
-    assert list(rows["spatial_attn_value"].accuracy.values()) == [80.9, 82.1, 71.9, 70.6, 49.5, 55.5, 74.1]
+    assert list(rows["spatial_attn_value"].accuracy.values()) == [
+        80.9,
+        82.1,
+        71.9,
+        70.6,
+        49.5,
+        55.5,
+        74.1,
+    ]
 
 
 @pytest.mark.parametrize(
@@ -299,7 +344,9 @@ def test_the_repositorys_reported_numbers() -> None:
         ("a: 1", r"field 'rows': expected a list"),
     ],
 )
-def test_a_wrong_reported_file_is_one_line(folders: tuple[Path, Path], text: str, message: str) -> None:
+def test_a_wrong_reported_file_is_one_line(
+    folders: tuple[Path, Path], text: str, message: str
+) -> None:
     (folders[0] / "reported.yaml").write_text(text)
     with pytest.raises(SpatialbenchError, match=message) as error:
         table(*folders, reported=True)

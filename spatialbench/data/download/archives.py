@@ -10,8 +10,8 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from spatialbench.data.cache import progress
-from spatialbench.errors import SpatialbenchError
+from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.progress import progress
 
 _JUNK = ("__MACOSX", ".DS_Store")
 
@@ -34,7 +34,9 @@ def unpack(archive: Path, target: Path) -> None:
         inner.chmod(0o755)  # mkdtemp's 0700 would hide it from other users
         inner.replace(target)
     except (tarfile.TarError, zipfile.BadZipFile, zlib.error, EOFError, OSError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        reason = (
+            getattr(error, "strerror", None) or " ".join(str(error).split()) or type(error).__name__
+        )
         raise SpatialbenchError(f"{archive} cannot be unpacked ({reason})") from error
     finally:
         shutil.rmtree(work, ignore_errors=True)

@@ -11,13 +11,22 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from spatialbench.arguments import did_you_mean
-from spatialbench.data.download.bring import Done, NotLoaded, bring, find, has_gdown, make_folder, take, verify
+from spatialbench.data.download.fetch import (
+    Done,
+    NotLoaded,
+    bring,
+    find,
+    has_gdown,
+    make_folder,
+    take,
+    verify,
+)
 from spatialbench.data.download.lock import Lock
 from spatialbench.data.download.manifest import DataSet, Drive, Item, data_sets
 from spatialbench.data.download.pictures import link_pictures
-from spatialbench.data.download.states import ROOT, print_list, size_text
-from spatialbench.errors import SpatialbenchError
+from spatialbench.data.download.status import ROOT, print_list, size_text
+from spatialbench.utils.arguments import did_you_mean
+from spatialbench.utils.errors import SpatialbenchError
 
 BUSY = ".download.busy"
 
@@ -32,7 +41,9 @@ def run(options: Namespace) -> None:
     if options.name is None:
         raise SpatialbenchError(f"say which data set: {', '.join(data_sets())}; --list shows them")
     if options.name not in data_sets():
-        raise SpatialbenchError(f"unknown data set {options.name!r}{did_you_mean(options.name, data_sets())}")
+        raise SpatialbenchError(
+            f"unknown data set {options.name!r}{did_you_mean(options.name, data_sets())}"
+        )
     data_set = data_sets()[options.name]
     folder = Path(options.to) if options.to else ROOT / data_set.name
     given = None if options.source is None else Path(options.source)
@@ -56,7 +67,9 @@ def _alone(folder: Path) -> Iterator[None]:
     try:
         lock.acquire()
     except Timeout as error:
-        raise SpatialbenchError(f"another download into {folder} is running; wait for it") from error
+        raise SpatialbenchError(
+            f"another download into {folder} is running; wait for it"
+        ) from error
     except OSError as error:
         raise SpatialbenchError(f"cannot write in {folder}: {error.strerror or error}") from error
     try:
@@ -65,12 +78,16 @@ def _alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-def _all(data_set: DataSet, items: Sequence[Item], folder: Path, given: Path | None, copied: bool) -> list[Item]:
+def _all(
+    data_set: DataSet, items: Sequence[Item], folder: Path, given: Path | None, copied: bool
+) -> list[Item]:
     """Brings what is missing and looks at what is here; the files that are new."""
     lock, fresh, absent = Lock(folder), [], []
     for item in items:
         path = folder / item.placed
-        if path.is_symlink() and not path.exists():  # the cache of the Hub was emptied, or a disk is not mounted
+        if (
+            path.is_symlink() and not path.exists()
+        ):  # the cache of the Hub was emptied, or a disk is not mounted
             path.unlink()
         if path.exists():
             _print_item(item, verify(item, folder, lock), "here, as it came")
@@ -78,7 +95,9 @@ def _all(data_set: DataSet, items: Sequence[Item], folder: Path, given: Path | N
         found = find(item, folder if given is None else given)
         if found is not None:
             _print_item(
-                item, take(item, found, folder, lock, copied), f"{'copied' if copied else 'taken'} from {found}"
+                item,
+                take(item, found, folder, lock, copied),
+                f"{'copied' if copied else 'taken'} from {found}",
             )
         elif given is None:
             _print_item(item, _brought(data_set, item, items, folder, lock), "downloaded")
@@ -87,13 +106,17 @@ def _all(data_set: DataSet, items: Sequence[Item], folder: Path, given: Path | N
             continue
         fresh.append(item)
     if absent and len(absent) == len(items):
-        raise SpatialbenchError(f"--from {given} holds no file of {data_set.name}, which has {_names(absent)}")
+        raise SpatialbenchError(
+            f"--from {given} holds no file of {data_set.name}, which has {_names(absent)}"
+        )
     if absent:
         print(f"not in {given}: {_names(absent)}")
     return fresh
 
 
-def _brought(data_set: DataSet, item: Item, items: Sequence[Item], folder: Path, lock: Lock) -> Done:
+def _brought(
+    data_set: DataSet, item: Item, items: Sequence[Item], folder: Path, lock: Lock
+) -> Done:
     try:
         return bring(item, folder, lock)
     except NotLoaded as error:
@@ -118,7 +141,9 @@ def _selected(data_set: DataSet, only: Sequence[str]) -> list[Item]:
         names = [item for item in data_set.items if fnmatch.fnmatch(item.name, pattern)]
         if not names:
             known = [item.name for item in data_set.items]
-            raise SpatialbenchError(f"{data_set.name} has no file {pattern!r}{did_you_mean(pattern, known)}")
+            raise SpatialbenchError(
+                f"{data_set.name} has no file {pattern!r}{did_you_mean(pattern, known)}"
+            )
         found += names
     return [item for item in data_set.items if item in found]
 
@@ -137,7 +162,9 @@ def _print_item(item: Item, done: Done, how: str) -> None:
     said = [f"{entry.size / 1e6:.1f} MB", f"{entry.files} files" if entry.files else "", how]
     if entry.sha256:
         known = item.sha256 or item.md5
-        said.append(f"sha256 {entry.sha256[:12]}… ({'as the source says' if known else 'recorded'})")
+        said.append(
+            f"sha256 {entry.sha256[:12]}… ({'as the source says' if known else 'recorded'})"
+        )
     print(f"{item.placed}: {', '.join(filter(None, said))}")
     if done.note:
         print(f"  note: {done.note}")
@@ -160,14 +187,16 @@ def _check(data_set: DataSet, fresh: Sequence[Item], folder: Path) -> None:
     """Goes through the new files as ``spatialbench data check`` does."""
     if not data_set.check or not fresh:
         return
-    from spatialbench.data.check import check_file, print_report
+    from spatialbench.data.embspatial.audit import check_file, print_report
 
     for item in fresh:
         report = check_file(folder / item.name)
         print()
         print_report(report)
         if not report.kept:
-            raise SpatialbenchError(f"{folder / item.name} holds no usable record: {report.first_bad or 'it is empty'}")
+            raise SpatialbenchError(
+                f"{folder / item.name} holds no usable record: {report.first_bad or 'it is empty'}"
+            )
 
 
 def _names(items: Sequence[Item]) -> str:

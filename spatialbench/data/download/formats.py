@@ -11,7 +11,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from spatialbench.errors import SpatialbenchError
+from spatialbench.utils.errors import SpatialbenchError
 
 _LARGE = 1e8
 """Bytes from which on a JSON file is not parsed here."""
@@ -37,7 +37,9 @@ def count_records(path: Path, name: str) -> int | None:
         return _count(path, name)
     except (ValueError, pa.ArrowException, csv.Error) as error:
         kind = name.rpartition(".")[2]
-        raise SpatialbenchError(f"it is not sound {kind} ({' '.join(str(error).split())[:100]})") from error
+        raise SpatialbenchError(
+            f"it is not sound {kind} ({' '.join(str(error).split())[:100]})"
+        ) from error
 
 
 def _count(path: Path, name: str) -> int | None:

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 import requests
 
-from spatialbench.data.cache import progress
-from spatialbench.errors import SpatialbenchError
+from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.progress import progress
 
 TRIES = 4
 """In a row without a byte."""
@@ -52,7 +52,9 @@ def fetch(url: str, part: Path, size: int | None = None) -> None:
         except _Cut as cut:
             failures = 1 if length(part) > before else failures + 1
             if failures >= TRIES:
-                raise SpatialbenchError(f"{url}: {cut}; {_kept(part)}the same command goes on from there") from cut
+                raise SpatialbenchError(
+                    f"{url}: {cut}; {_kept(part)}the same command goes on from there"
+                ) from cut
             time.sleep(WAIT * 2 ** (failures - 1))
 
 
@@ -107,7 +109,9 @@ def _opened(url: str, headers: dict[str, str]) -> Iterator[requests.Response]:
         if response.status_code in _AGAIN:
             raise _Cut(f"{host} answers {response.status_code} {response.reason}")
         if response.status_code not in (200, 206, 416):
-            raise SpatialbenchError(f"{url}: {host} answers {response.status_code} {response.reason}")
+            raise SpatialbenchError(
+                f"{url}: {host} answers {response.status_code} {response.reason}"
+            )
         yield response
 
 
@@ -116,7 +120,9 @@ def _start(response: requests.Response, have: int, url: str) -> int:
     if response.status_code != 206:
         return 0
     if not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
-        raise SpatialbenchError(f"{url}: the server does not give the part of the file that was asked for")
+        raise SpatialbenchError(
+            f"{url}: the server does not give the part of the file that was asked for"
+        )
     return have
 
 
@@ -131,7 +137,9 @@ def _write(response: requests.Response, part: Path, start: int, total: int | Non
     except requests.RequestException as error:
         raise _Cut("the connection broke") from error
     except OSError as error:
-        raise SpatialbenchError(f"cannot write {part}: {error.strerror or error}; {_kept(part)}") from error
+        raise SpatialbenchError(
+            f"cannot write {part}: {error.strerror or error}; {_kept(part)}"
+        ) from error
     if total is not None and length(part) != total:
         raise _Cut(f"the file ended after {length(part)} of {total} bytes")
 
@@ -155,5 +163,8 @@ def _tag(part: Path) -> Path:
 
 def reason(error: requests.RequestException) -> str:
     """Why a host could not be reached, in few words."""
-    kinds = {requests.exceptions.SSLError: "TLS", requests.exceptions.ProxyError: "the proxy does not let it through"}
+    kinds = {
+        requests.exceptions.SSLError: "TLS",
+        requests.exceptions.ProxyError: "the proxy does not let it through",
+    }
     return next((text for kind, text in kinds.items() if isinstance(error, kind)), "no connection")

@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from spatialbench.errors import SpatialbenchError, write_atomic
-from spatialbench.schema import load_json
+from spatialbench.utils.errors import SpatialbenchError, write_atomic
+from spatialbench.utils.typed_files import load_json
 
 NAME = "download.lock.json"
 VERSION = 1

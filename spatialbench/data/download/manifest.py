@@ -24,7 +24,9 @@ class Hub:
     def by_hand(self) -> str:
         pinned = "" if self.revision == "main" else f" --revision {self.revision}"
         files = f"--include '{self.path}'" if self.path.endswith("*") else f"'{self.path}'"
-        return f"hf download {self.repository} {files} --repo-type dataset{pinned} --local-dir FOLDER"
+        return (
+            f"hf download {self.repository} {files} --repo-type dataset{pinned} --local-dir FOLDER"
+        )
 
 
 @dataclass(frozen=True)

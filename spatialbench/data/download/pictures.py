@@ -8,9 +8,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from spatialbench.data.download.bring import place
+from spatialbench.data.download.fetch import place
 from spatialbench.data.download.manifest import DataSet, Pictures
-from spatialbench.errors import SpatialbenchError
+from spatialbench.utils.errors import SpatialbenchError
 
 COCO = "coco"
 """The folder beside the data sets that holds train2017 and val2017, as the track ``coco`` has it."""
@@ -36,7 +36,10 @@ def link_pictures(data_set: DataSet, folder: Path, given: Path | None = None) ->
         place(given / wanted.folder, target)
         return f"{wanted.folder}: linked to {given / wanted.folder}"
     roots = [root for root in (given, folder.parent / COCO) if root is not None]
-    found = [next((root / part for root in roots if (root / part).is_dir()), None) for part in wanted.parts]
+    found = [
+        next((root / part for root in roots if (root / part).is_dir()), None)
+        for part in wanted.parts
+    ]
     sources = [part for part in found if part is not None]
     if len(sources) < len(found):
         return _missing(data_set, wanted, folder.parent / COCO)
@@ -62,7 +65,9 @@ def _names(data_set: DataSet, folder: Path) -> list[str]:
         path = folder / item.name
         if path.suffix == ".jsonl" and path.is_file():
             with path.open(encoding="utf-8") as stream:
-                names |= {Path(json.loads(line)["image"]).name: None for line in stream if line.strip()}
+                names |= {
+                    Path(json.loads(line)["image"]).name: None for line in stream if line.strip()
+                }
     return list(names)
 
 
@@ -72,11 +77,15 @@ def _link_singly(names: Sequence[str], sources: Sequence[Path], target: Path) ->
         for name in names:
             source = next((part / name for part in sources if (part / name).is_file()), None)
             if source is None:
-                raise SpatialbenchError(f"there is no picture {name} in {' or '.join(map(str, sources))}")
+                raise SpatialbenchError(
+                    f"there is no picture {name} in {' or '.join(map(str, sources))}"
+                )
             (work / name).symlink_to(source.resolve())
         work.chmod(0o755)
         work.replace(target)
     except OSError as error:
-        raise SpatialbenchError(f"cannot link pictures in {target}: {error.strerror or error}") from error
+        raise SpatialbenchError(
+            f"cannot link pictures in {target}: {error.strerror or error}"
+        ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)

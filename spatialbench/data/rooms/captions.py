@@ -9,10 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spatialbench.data.relations import with_articles
 from spatialbench.data.rooms.facts import SceneView, View
 from spatialbench.data.rooms.kinds import KIND, KINDS
 from spatialbench.data.rooms.shapes import PALETTE
-from spatialbench.relations import with_articles
 
 KIND_ID = {kind.name: k for k, kind in enumerate(KINDS)}
 COLOUR_ID = {colour: k for k, colour in enumerate(PALETTE)}
@@ -40,7 +40,9 @@ PLAIN = 0.6
 
 def thing(name: str, colour: str | None) -> int:
     """Number of a kind in a colour, or in any colour (None), in [0, THINGS)."""
-    return KIND_ID[name] * (len(PALETTE) + 1) + (len(PALETTE) if colour is None else COLOUR_ID[colour])
+    return KIND_ID[name] * (len(PALETTE) + 1) + (
+        len(PALETTE) if colour is None else COLOUR_ID[colour]
+    )
 
 
 class Caption(NamedTuple):
@@ -68,11 +70,17 @@ def write_captions(
     the loss masks as it masks every caption that is true of the picture.
     """
     views = list(scene.named.values())
-    captions = [_caption("a {}", (views[k],), 0, rng.random() < plain) for k in rng.permutation(len(views))[:names]]
+    captions = [
+        _caption("a {}", (views[k],), 0, rng.random() < plain)
+        for k in rng.permutation(len(views))[:names]
+    ]
     for _ in range(pairs if len(views) > 1 else 0):
         first, second = (views[k] for k in rng.permutation(len(views))[:2])
         wording, bare = _wording(rng), rng.random() < plain
-        captions += [_caption(wording, (first, second), 1, bare), _caption(wording, (second, first), -1, bare)]
+        captions += [
+            _caption(wording, (first, second), 1, bare),
+            _caption(wording, (second, first), -1, bare),
+        ]
     return captions
 
 
@@ -86,13 +94,18 @@ def _caption(wording: str, views: tuple[View, ...], twin: int, plain: bool) -> C
     colours = tuple(None if plain else view.colour for view in views)
 
     def write(colours: tuple[str | None, ...]) -> tuple[str, tuple[int, int]]:
-        parts = [f"{colour} {view.name}" if colour else view.name for view, colour in zip(views, colours, strict=True)]
+        parts = [
+            f"{colour} {view.name}" if colour else view.name
+            for view, colour in zip(views, colours, strict=True)
+        ]
         claims = [thing(view.name, colour) for view, colour in zip(views, colours, strict=True)]
         return with_articles(wording.format(*parts)), (claims[0], claims[-1])
 
     text, claims = write(colours)
     swapped = colours[::-1]
-    apart = swapped != colours and all(c in KIND[v.name].colours for v, c in zip(views, swapped, strict=True))
+    apart = swapped != colours and all(
+        c in KIND[v.name].colours for v, c in zip(views, swapped, strict=True)
+    )
     foil, foil_claims = write(swapped) if apart else (text, claims)
     return Caption(text, twin, foil, claims, foil_claims)
 
@@ -101,7 +114,10 @@ def seen_things(scenes: Sequence[SceneView]) -> Tensor:
     """What is in each picture, bool [M, THINGS]."""
     seen = torch.zeros(len(scenes), THINGS, dtype=torch.bool)
     for row, scene in enumerate(scenes):
-        seen[row, [thing(view.name, colour) for view in scene.views for colour in (view.colour, None)]] = True
+        seen[
+            row,
+            [thing(view.name, colour) for view in scene.views for colour in (view.colour, None)],
+        ] = True
     return seen
 
 

@@ -14,12 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 
+from spatialbench.data.relations import CONVERSE, RELATIONS, Statement, with_articles
 from spatialbench.data.rooms.facts import AXES, SceneView, facts
 from spatialbench.data.rooms.kinds import KIND, KINDS
 from spatialbench.data.rooms.render import Picture
 from spatialbench.data.rooms.scene import Instance, Scene, build
 from spatialbench.data.rooms.shapes import rotation
-from spatialbench.relations import CONVERSE, RELATIONS, Statement, with_articles
 
 PATTERNS = (*RELATIONS, "colour", "presence")
 """What the two pictures of a pair may differ in, in the order of the tables."""
@@ -76,7 +76,10 @@ class Shows:
 
     def false_of(self, seen: Seen) -> bool:
         """Not a pixel of it is seen."""
-        return not any(view.name == self.name and self.colour in (None, view.colour) for view in seen.view.views)
+        return not any(
+            view.name == self.name and self.colour in (None, view.colour)
+            for view in seen.view.views
+        )
 
 
 @dataclass(frozen=True)
@@ -99,21 +102,35 @@ class Change:
         objects can be spoken of in both."""
         one, two = self.claims
         others = [{view.name for view in seen.view.large} - self.names for seen in (first, second)]
-        true = one.true_of(first) and two.true_of(second) and one.false_of(second) and two.false_of(first)
-        return true and others[0] == others[1] and (self.pattern != "colour" or self._recoloured(first, second))
+        true = (
+            one.true_of(first)
+            and two.true_of(second)
+            and one.false_of(second)
+            and two.false_of(first)
+        )
+        return (
+            true
+            and others[0] == others[1]
+            and (self.pattern != "colour" or self._recoloured(first, second))
+        )
 
     def _recoloured(self, first: Seen, second: Seen) -> bool:
         """Whether the new colour is seen, and the same shapes are."""
         (name,) = self.names
         inside = first.picture.mask == first.view.named[name].code
         moved = np.abs(first.picture.image.astype(int) - second.picture.image).max(-1) > LEVELS
-        return np.array_equal(first.picture.mask, second.picture.mask) and moved[inside].mean() >= VISIBLE
+        return (
+            np.array_equal(first.picture.mask, second.picture.mask)
+            and moved[inside].mean() >= VISIBLE
+        )
 
 
 def seen_all(pictures: Sequence[Picture], views: Sequence[SceneView]) -> list[Seen]:
     """What is seen in each of these pictures."""
     held: list[set[Fact]] = [set() for _ in views]
-    for row, axis, first, second in facts(views)[["row", "axis", "first", "second"]].itertuples(index=False):
+    for row, axis, first, second in facts(views)[["row", "axis", "first", "second"]].itertuples(
+        index=False
+    ):
         held[row].add((axis, first, second))
     return [Seen(*parts) for parts in zip(pictures, views, map(frozenset, held), strict=True)]
 
@@ -125,12 +142,18 @@ def changes(scene: Scene, seen: Seen) -> dict[str, Iterator[Change]]:
     """
     odd = scene.index % 2
     relations = [CONVERSE[relation] if odd else relation for relation in AXES.values()]
-    found: dict[str, Iterator[Change]] = {relation: _exchanges(scene, seen, relation) for relation in relations}
-    return found | ({"presence": _replacements(scene, seen)} if odd else {"colour": _recolourings(scene, seen)})
+    found: dict[str, Iterator[Change]] = {
+        relation: _exchanges(scene, seen, relation) for relation in relations
+    }
+    return found | (
+        {"presence": _replacements(scene, seen)} if odd else {"colour": _recolourings(scene, seen)}
+    )
 
 
 def _exchanges(scene: Scene, seen: Seen, relation: str) -> Iterator[Change]:
-    pairs = sorted((first, second) for axis, first, second in seen.facts if relation in _wordings(axis))
+    pairs = sorted(
+        (first, second) for axis, first, second in seen.facts if relation in _wordings(axis)
+    )
     objects = {instance.name: instance for instance in scene.objects}
     for first, second in _shuffled(scene, relation, pairs):
         statement = Statement(first, relation, second)
@@ -154,7 +177,9 @@ def _recolourings(scene: Scene, seen: Seen) -> Iterator[Change]:
             alike = after.accent == before.accent and after.main.second == before.main.second
             if colour != instance.colour and alike:
                 claims = Shows(instance.name, instance.colour), Shows(instance.name, colour)
-                yield Change("colour", claims, frozenset((instance.name,)), _with(scene, instance, other))
+                yield Change(
+                    "colour", claims, frozenset((instance.name,)), _with(scene, instance, other)
+                )
                 break
 
 

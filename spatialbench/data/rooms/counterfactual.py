@@ -16,15 +16,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spatialbench.data.cache import cache_root, progress
 from spatialbench.data.images import Resize
 from spatialbench.data.rooms.changes import PATTERNS, Change, Seen, changes, seen_all
 from spatialbench.data.rooms.render import render
 from spatialbench.data.rooms.scene import SPLITS, VERSION, Scene, generate
 from spatialbench.data.rooms.store import TEST_IMAGES, code_hash, in_parallel, locked, view
 from spatialbench.data.selection_sets import PicturePairs, SelectionSet, fingerprint
-from spatialbench.errors import SpatialbenchError, write_atomic
 from spatialbench.evaluation.outcomes import npz_bytes
+from spatialbench.utils.errors import SpatialbenchError, write_atomic
+from spatialbench.utils.progress import cache_root, progress
 
 TRIES = 3
 """Changes of one pattern that are rendered for one scene at most, until one holds."""
@@ -60,7 +60,9 @@ class Counterfactual(SelectionSet):
         if split not in SPLITS:
             raise SpatialbenchError(f"unknown split {split!r} of rooms; one of {', '.join(SPLITS)}")
         if pairs < 1:
-            raise SpatialbenchError(f"counterfactual pairs: {pairs} of each pattern; ask for 1 or more")
+            raise SpatialbenchError(
+                f"counterfactual pairs: {pairs} of each pattern; ask for 1 or more"
+            )
         self.split, self.count, self.scenes = split, pairs, scenes
         self.name = f"counterfactual rooms/{split}"
 
@@ -77,7 +79,9 @@ class Counterfactual(SelectionSet):
                 write_atomic(path, npz_bytes(arrays))
         captions = [(str(first), str(second)) for first, second in arrays["captions"]]
         scenes, pattern = arrays["scenes"].tolist(), arrays["pattern"]
-        whole = fingerprint("rooms", VERSION, self.split, size, captions, scenes, pattern.tolist(), PATTERNS)
+        whole = fingerprint(
+            "rooms", VERSION, self.split, size, captions, scenes, pattern.tolist(), PATTERNS
+        )
         return PicturePairs(arrays["images"], captions, pattern, PATTERNS, scenes, whole)
 
     def _rendered(self, folder: Path, size: int) -> dict[str, np.ndarray]:
@@ -86,7 +90,9 @@ class Counterfactual(SelectionSet):
 
         def jobs() -> Iterator[tuple[str, int, int, int, frozenset[str]]]:
             for start in range(0, self.scenes, SHARD):
-                open_ = frozenset(pattern for pattern in PATTERNS if len(found[pattern]) < self.count)
+                open_ = frozenset(
+                    pattern for pattern in PATTERNS if len(found[pattern]) < self.count
+                )
                 if not open_:
                     return
                 yield self.split, start, min(start + SHARD, self.scenes), size, open_
@@ -100,7 +106,13 @@ class Counterfactual(SelectionSet):
                     if len(found[pair.pattern]) < self.count:
                         found[pair.pattern].append(pair)
                 advance(sum(map(len, found.values())) - before)
-        short = Counter({pattern: len(found[pattern]) for pattern in PATTERNS if len(found[pattern]) < self.count})
+        short = Counter(
+            {
+                pattern: len(found[pattern])
+                for pattern in PATTERNS
+                if len(found[pattern]) < self.count
+            }
+        )
         if short:
             least = min(short, key=lambda pattern: short[pattern])
             raise SpatialbenchError(
@@ -116,7 +128,9 @@ class Counterfactual(SelectionSet):
         }
 
 
-def render_shard(split: str, start: int, stop: int, size: int, patterns: frozenset[str]) -> list[Pair]:
+def render_shard(
+    split: str, start: int, stop: int, size: int, patterns: frozenset[str]
+) -> list[Pair]:
     """The pairs of some scenes, at most one of each of ``patterns`` for each scene, in the order of the scenes."""
     scenes = [generate(split, index) for index in range(start, stop)]
     firsts = _look(scenes, size)
@@ -135,18 +149,24 @@ def render_shard(split: str, start: int, stop: int, size: int, patterns: frozens
                 del left[key]
             else:
                 tried.append((key, change))
-        for (key, change), second in zip(tried, _look([change.scene for _, change in tried], size), strict=True):
+        for (key, change), second in zip(
+            tried, _look([change.scene for _, change in tried], size), strict=True
+        ):
             first = firsts[key[0]]
             if change.holds(first, second):
                 images = np.stack([first.picture.image, second.picture.image])
                 one, two = change.claims
-                found[key] = Pair(change.pattern, scenes[key[0]].scene_id, (one.text, two.text), images)
+                found[key] = Pair(
+                    change.pattern, scenes[key[0]].scene_id, (one.text, two.text), images
+                )
     return [found[key] for key in sorted(found, key=lambda key: (key[0], PATTERNS.index(key[1])))]
 
 
 def _look(scenes: Sequence[Scene], size: int) -> list[Seen]:
     pictures = [render(scene, size) for scene in scenes]
-    return seen_all(pictures, [view(scene, picture) for scene, picture in zip(scenes, pictures, strict=True)])
+    return seen_all(
+        pictures, [view(scene, picture) for scene, picture in zip(scenes, pictures, strict=True)]
+    )
 
 
 def _read(path: Path) -> dict[str, np.ndarray] | None:

@@ -16,7 +16,7 @@ from functools import cached_property
 import pandas as pd
 
 from spatialbench.data.records import Box, Record, elevation_tag
-from spatialbench.relations import CONVERSE, DEPTH_RELATIONS, RELATIONS
+from spatialbench.data.relations import CONVERSE, DEPTH_RELATIONS, RELATIONS
 
 AXES: dict[str, str] = {"depth": "close", "horizontal": "left", "vertical": "above"}
 """Axis -> the relation that a fact of this axis states of its first object."""
@@ -75,17 +75,23 @@ def facts(scenes: Sequence[SceneView]) -> pd.DataFrame:
         Columns row (position of the scene in ``scenes``), axis, first, second (names), order (a number that shuffles
         the facts, the same on every machine).
     """
-    columns = [(row, *_columns(view)) for row, scene in enumerate(scenes) for view in scene.named.values()]
+    columns = [
+        (row, *_columns(view)) for row, scene in enumerate(scenes) for view in scene.named.values()
+    ]
     names = ["row", "name", "x0", "x1", "y0", "y1", "depth"]
     seen = pd.DataFrame(columns, columns=names)
     both = seen.merge(seen, on="row", suffixes=("", "_2"))
     both = both[both["name"] != both["name_2"]]
     left, above = both["x1"] <= both["x0_2"], both["y1"] <= both["y0_2"]
     apart = left | above | (both["x1_2"] <= both["x0"]) | (both["y1_2"] <= both["y0"])
-    nearer = (both["depth_2"] >= both["depth"] * DEPTH_RATIO) & (both["depth_2"] >= both["depth"] + DEPTH_GAP)
+    nearer = (both["depth_2"] >= both["depth"] * DEPTH_RATIO) & (
+        both["depth_2"] >= both["depth"] + DEPTH_GAP
+    )
     holds = {"depth": nearer & apart, "horizontal": left, "vertical": above}
     parts = [both.loc[holds[axis], ["row", "name", "name_2"]].assign(axis=axis) for axis in AXES]
-    found = pd.concat(parts, ignore_index=True).rename(columns={"name": "first", "name_2": "second"})
+    found = pd.concat(parts, ignore_index=True).rename(
+        columns={"name": "first", "name_2": "second"}
+    )
     index = found["row"].map(dict(enumerate(scene.index for scene in scenes)))
     key = index.astype(str) + "/" + found["axis"] + "/" + found["first"] + "/" + found["second"]
     return found.assign(order=[zlib.crc32(text.encode()) for text in key])
@@ -143,8 +149,13 @@ def records(
         used[row_2] += 1
         chosen += [(row, relation, low, high), (row_2, relation, high, low)]
     if per_relation is not None and min(wording.values()) < per_relation:
-        raise ValueError(f"{len(scenes)} scenes hold only {wording} records, not {per_relation} of each relation")
-    return [_record(scenes[row], row, relation, first, second) for row, relation, first, second in sorted(chosen)]
+        raise ValueError(
+            f"{len(scenes)} scenes hold only {wording} records, not {per_relation} of each relation"
+        )
+    return [
+        _record(scenes[row], row, relation, first, second)
+        for row, relation, first, second in sorted(chosen)
+    ]
 
 
 def _record(scene: SceneView, row: int, relation: str, first: str, second: str) -> Record:
@@ -161,5 +172,9 @@ def _record(scene: SceneView, row: int, relation: str, first: str, second: str) 
         image_size=(scene.size, scene.size),
         source="rooms",
         scene_id=scene.scene_id,
-        elevation=(elevation_tag(boxes[first], boxes[second], scene.size) if relation in DEPTH_RELATIONS else None),
+        elevation=(
+            elevation_tag(boxes[first], boxes[second], scene.size)
+            if relation in DEPTH_RELATIONS
+            else None
+        ),
     )

@@ -72,7 +72,9 @@ def armchair(b: Builder) -> None:
     b.box(w, d, h, 0, 0, 0.06)
     b.box(w, 0.2, h + 0.5, 0, d / 2 - 0.1, 0.06)
     for s in (-1, 1):
-        b.add("cylinder", (0.22, 0.22, d), (s * (w / 2 - 0.1), 0, h + 0.2), b.main, rotation("x", 90))
+        b.add(
+            "cylinder", (0.22, 0.22, d), (s * (w / 2 - 0.1), 0, h + 0.2), b.main, rotation("x", 90)
+        )
         b.box(0.18, d, h + 0.14, s * (w / 2 - 0.1), 0, 0.06, b.accent)
     b.top = (h + 0.06, w / 4, d / 5)
 
@@ -123,7 +125,12 @@ def dresser(b: Builder) -> None:
         z = 0.05 + k * (h - 0.08) / rows
         b.box(w - 0.1, 0.03, (h - 0.08) / rows - 0.05, 0, -d / 2, z, b.accent)
         for s in (-1, 1):
-            b.add("sphere", (0.06, 0.06, 0.06), (s * w / 4, -d / 2 - 0.03, z + 0.4 * (h - 0.08) / rows), DARK)
+            b.add(
+                "sphere",
+                (0.06, 0.06, 0.06),
+                (s * w / 4, -d / 2 - 0.03, z + 0.4 * (h - 0.08) / rows),
+                DARK,
+            )
     b.top = (h, w / 2, d / 2)
 
 
@@ -211,8 +218,16 @@ def vase(b: Builder) -> None:
     b.add("frustum", (0.7 * r, 0.7 * r, 0.45 * h), (0, 0, 0.75 * h), b.main, flip=True)
     for k in range(3):
         turn = rotation("z", 120 * k + b.u(0, 60)) @ rotation("y", 22)
-        b.add("cylinder", (0.02, 0.02, 0.3), tuple(turn @ np.array([0, 0, 0.15]) + [0, 0, h]), LEAF, turn)
-        b.add("sphere", (0.11, 0.11, 0.09), tuple(turn @ np.array([0, 0, 0.3]) + [0, 0, h]), b.accent)
+        b.add(
+            "cylinder",
+            (0.02, 0.02, 0.3),
+            tuple(turn @ np.array([0, 0, 0.15]) + [0, 0, h]),
+            LEAF,
+            turn,
+        )
+        b.add(
+            "sphere", (0.11, 0.11, 0.09), tuple(turn @ np.array([0, 0, 0.3]) + [0, 0, h]), b.accent
+        )
 
 
 def mug(b: Builder) -> None:
@@ -267,7 +282,11 @@ def teddy_bear(b: Builder) -> None:
     for k in (-1, 1):
         b.add("sphere", (0.11 * s, 0.06 * s, 0.11 * s), (k * 0.1 * s, 0, 0.54 * s))
         b.add(
-            "sphere", (0.12 * s, 0.12 * s, 0.2 * s), (k * 0.17 * s, -0.04 * s, 0.22 * s), b.main, rotation("y", k * 35)
+            "sphere",
+            (0.12 * s, 0.12 * s, 0.2 * s),
+            (k * 0.17 * s, -0.04 * s, 0.22 * s),
+            b.main,
+            rotation("y", k * 35),
         )
         b.add("sphere", (0.13 * s, 0.22 * s, 0.13 * s), (k * 0.1 * s, -0.14 * s, 0.07 * s))
         b.add("sphere", (0.035, 0.03, 0.035), (k * 0.05 * s, -0.115 * s, 0.46 * s), DARK)
@@ -316,7 +335,13 @@ def mirror(b: Builder) -> None:
     w, h = b.u(0.5, 0.65), b.u(0.8, 1.1)
     turn = rotation("x", 90)
     b.add("cylinder", (w, h, 0.05), (0, -0.03, 0), b.main, turn)
-    b.add("cylinder", (0.82 * w, 0.86 * h, 0.06), (0, -0.035, 0), replace(GLASS, glow=0.15, gloss=0.8), turn)
+    b.add(
+        "cylinder",
+        (0.82 * w, 0.86 * h, 0.06),
+        (0, -0.035, 0),
+        replace(GLASS, glow=0.15, gloss=0.8),
+        turn,
+    )
 
 
 def clock(b: Builder) -> None:
@@ -327,7 +352,9 @@ def clock(b: Builder) -> None:
     for angle, length in ((b.u(0, 360), 0.3), (b.u(0, 360), 0.22)):
         hand = rotation("y", angle)
         at = hand @ np.array([0, 0, 0.5 * length * r * 1.2])
-        b.add("box", (0.035, 0.02, length * r * 1.2), (float(at[0]), -0.08, float(at[2])), DARK, hand)
+        b.add(
+            "box", (0.035, 0.02, length * r * 1.2), (float(at[0]), -0.08, float(at[2])), DARK, hand
+        )
 
 
 def window(b: Builder) -> None:
@@ -357,7 +384,9 @@ def curtain(b: Builder) -> None:
     b.add("cylinder", (0.05, 0.05, w + 0.2), (0, -0.08, h / 2), METAL, rotation("y", 90))
     folds = 6
     for k in range(folds):
-        b.add("cylinder", (w / folds * 1.1, 0.1, h), ((k + 0.5) * w / folds - w / 2, -0.08, 0), b.main)
+        b.add(
+            "cylinder", (w / folds * 1.1, 0.1, h), ((k + 0.5) * w / folds - w / 2, -0.08, 0), b.main
+        )
 
 
 @dataclass(frozen=True)

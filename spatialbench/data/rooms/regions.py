@@ -39,7 +39,9 @@ class RoomsRegions(RegionSet):
         self.templates = ("a {}",)
         whole = f"rooms-v{VERSION}-{split}-{images}-{size}-{MIN_AREA}-{self.classes}"
         self.fingerprint = hashlib.sha256(whole.encode()).hexdigest()[:16]
-        self.skipped = Counter({TOO_SMALL: sum(len(scene.views) - len(scene.large) for scene in self.rooms.scenes)})
+        self.skipped = Counter(
+            {TOO_SMALL: sum(len(scene.views) - len(scene.large) for scene in self.rooms.scenes)}
+        )
 
     def __len__(self) -> int:
         return len(self.rooms.scenes)
@@ -65,7 +67,9 @@ class RoomsRegions(RegionSet):
         written = [
             (row, caption)
             for row, scene in enumerate(rooms.scenes)
-            for caption in write_captions(scene, 1, 1, np.random.default_rng([CAPTIONS_SEED, row]), plain=0.0)
+            for caption in write_captions(
+                scene, 1, 1, np.random.default_rng([CAPTIONS_SEED, row]), plain=0.0
+            )
             if caption.twin >= 0  # of the two orders of a couple the first
         ]
         claims = torch.tensor([caption.claims for _, caption in written]).reshape(-1, 2)

@@ -56,7 +56,9 @@ def _mesh(scene: Scene) -> _Mesh:
     for k, instance in enumerate(scene.objects):
         built = build(instance)
         turn = rotation("z", instance.yaw)
-        for c, n, p, material in zip(built.corners, built.normals, built.local, built.materials, strict=True):
+        for c, n, p, material in zip(
+            built.corners, built.normals, built.local, built.materials, strict=True
+        ):
             corners.append(c * instance.scale @ turn.T + np.array(instance.position))
             normals.append(n @ turn.T)
             local.append(p)
@@ -103,7 +105,9 @@ def _pattern(code: int, p: np.ndarray, period: np.ndarray) -> np.ndarray:
         cell = q - np.floor(q) - 0.5
         return (np.sort(np.abs(cell), axis=1)[:, :2] ** 2).sum(1).__lt__(0.06).astype(np.float32)
     if name == "wood":
-        return 0.5 + 0.5 * np.sin(6.28 * (3 * q[:, 0] + 0.6 * np.sin(2.1 * q[:, 1]) + 0.5 * np.sin(1.3 * q[:, 2])))
+        return 0.5 + 0.5 * np.sin(
+            6.28 * (3 * q[:, 0] + 0.6 * np.sin(2.1 * q[:, 1]) + 0.5 * np.sin(1.3 * q[:, 2]))
+        )
     if name == "speckled":
         return _hash(np.floor(q * 4).astype(np.int64))
     return np.zeros(len(p), dtype=np.float32)
@@ -128,10 +132,16 @@ def _rays(scene: Scene, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     half = np.tan(np.deg2rad(scene.camera.fov / 2))
     grid = ((np.arange(size) + 0.5) / size * 2 - 1) * half
     v, u = np.meshgrid(grid, grid, indexing="ij")
-    directions = np.stack([u.ravel(), v.ravel(), np.ones(size * size)], axis=1) @ scene.camera.axes()
+    directions = (
+        np.stack([u.ravel(), v.ravel(), np.ones(size * size)], axis=1) @ scene.camera.axes()
+    )
     norm = np.linalg.norm(directions, axis=1, keepdims=True)
     origins = np.broadcast_to(np.array(scene.camera.position, dtype=np.float32), directions.shape)
-    return np.ascontiguousarray(origins), (directions / norm).astype(np.float32), (1 / norm[:, 0]).astype(np.float32)
+    return (
+        np.ascontiguousarray(origins),
+        (directions / norm).astype(np.float32),
+        (1 / norm[:, 0]).astype(np.float32),
+    )
 
 
 def render(scene: Scene, size: int, supersample: int = 1) -> Picture:

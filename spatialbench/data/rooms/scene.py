@@ -129,10 +129,16 @@ def build(instance: Instance) -> Builder:
         jitter = rng.uniform(-0.05, 0.05, 3)
         colour = np.clip(np.array(PALETTE[name]) * rng.uniform(0.85, 1.12) + jitter * 0.5, 0.02, 1)
         return Material(
-            _tuple(colour), PALETTE[second], pattern, float(rng.uniform(0.1, 0.22)), float(rng.uniform(0, 0.4))
+            _tuple(colour),
+            PALETTE[second],
+            pattern,
+            float(rng.uniform(0.1, 0.22)),
+            float(rng.uniform(0, 0.4)),
         )
 
-    main = material(instance.colour, "white" if instance.colour != "white" else "grey", instance.pattern)
+    main = material(
+        instance.colour, "white" if instance.colour != "white" else "grey", instance.pattern
+    )
     accents = [c for c in KIND[instance.name].colours if c != instance.colour]
     builder = Builder(rng, main, material(str(rng.choice(accents)), "white", "plain"))
     KIND[instance.name].build(builder)
@@ -154,15 +160,28 @@ def generate(split: str, index: int) -> Scene:
     if split not in SPLITS:
         raise ValueError(f"unknown split {split!r}; one of {', '.join(SPLITS)}")
     rng = np.random.default_rng([VERSION, SPLITS[split], index])
-    size = (float(rng.uniform(3.4, 4.8)), float(rng.uniform(3.8, 5.6)), float(rng.uniform(2.4, 2.8)))
+    size = (
+        float(rng.uniform(3.4, 4.8)),
+        float(rng.uniform(3.8, 5.6)),
+        float(rng.uniform(2.4, 2.8)),
+    )
     camera = Camera(
-        position=(size[0] / 2 + rng.uniform(-0.8, 0.8), rng.uniform(0.25, 0.6), rng.uniform(1.0, 2.0)),
+        position=(
+            size[0] / 2 + rng.uniform(-0.8, 0.8),
+            rng.uniform(0.25, 0.6),
+            rng.uniform(1.0, 2.0),
+        ),
         target=(size[0] / 2 + rng.uniform(-0.6, 0.6), 0.65 * size[1], rng.uniform(0.5, 1.1)),
         roll=float(rng.uniform(-3, 3)),
         fov=float(rng.uniform(52, 68)),
     )
     layout = _Layout(rng, size, camera)
-    for mount, low, high in (("furniture", 1, 3), ("standing", 0, 1), ("wall", 1, 2), ("small", 2, 4)):
+    for mount, low, high in (
+        ("furniture", 1, 3),
+        ("standing", 0, 1),
+        ("wall", 1, 2),
+        ("small", 2, 4),
+    ):
         kinds = [k for k in KINDS if k.mount == mount]
         count = int(rng.integers(low, high + 1))
         for k in rng.permutation(len(kinds))[:count]:
@@ -183,10 +202,19 @@ def generate(split: str, index: int) -> Scene:
 def _lights(rng: np.random.Generator, size: tuple[float, float, float]) -> tuple[Light, ...]:
     lights = []
     for _ in range(int(rng.integers(1, 3))):
-        tint = np.array([1.0, rng.uniform(0.88, 1.0), rng.uniform(0.75, 1.0)]) * rng.uniform(0.75, 1.25)
-        at = (rng.uniform(0.15, 0.85) * size[0], rng.uniform(0.05, 0.8) * size[1], size[2] - rng.uniform(0.1, 0.5))
+        tint = np.array([1.0, rng.uniform(0.88, 1.0), rng.uniform(0.75, 1.0)]) * rng.uniform(
+            0.75, 1.25
+        )
+        at = (
+            rng.uniform(0.15, 0.85) * size[0],
+            rng.uniform(0.05, 0.8) * size[1],
+            size[2] - rng.uniform(0.1, 0.5),
+        )
         lights.append(Light(_tuple(np.array(at)), _tuple(tint)))
-    return tuple(replace(light, strength=_tuple(np.array(light.strength) / len(lights) ** 0.7)) for light in lights)
+    return tuple(
+        replace(light, strength=_tuple(np.array(light.strength) / len(lights) ** 0.7))
+        for light in lights
+    )
 
 
 def _surface(rng: np.random.Generator, part: str) -> Material:
@@ -196,9 +224,13 @@ def _surface(rng: np.random.Generator, part: str) -> Material:
     colour = np.clip(base + rng.uniform(-0.18, 0.18, 3), 0.1, 0.95)
     second = np.clip(colour * rng.uniform(0.75, 0.92), 0.05, 1)
     patterns = (
-        ("plain", "striped", "speckled", "dotted") if part == "wall" else ("wood", "checkered", "speckled", "plain")
+        ("plain", "striped", "speckled", "dotted")
+        if part == "wall"
+        else ("wood", "checkered", "speckled", "plain")
     )
-    return Material(_tuple(colour), _tuple(second), str(rng.choice(patterns)), float(rng.uniform(0.3, 0.7)))
+    return Material(
+        _tuple(colour), _tuple(second), str(rng.choice(patterns)), float(rng.uniform(0.3, 0.7))
+    )
 
 
 class _Layout:
@@ -206,7 +238,9 @@ class _Layout:
 
     tries = 24
 
-    def __init__(self, rng: np.random.Generator, size: tuple[float, float, float], camera: Camera) -> None:
+    def __init__(
+        self, rng: np.random.Generator, size: tuple[float, float, float], camera: Camera
+    ) -> None:
         self.rng, self.size, self.camera = rng, size, camera
         self.objects: list[Instance] = []
         self._discs: list[tuple[float, float, float]] = []  # on the floor: x, y, radius
@@ -218,12 +252,16 @@ class _Layout:
         instance = Instance(
             name=kind.name,
             colour=str(rng.choice(kind.colours)),
-            pattern=str(rng.choice(PATTERNS[:4], p=(0.55, 0.2, 0.15, 0.1))) if kind.mount != "wall" else "plain",
+            pattern=str(rng.choice(PATTERNS[:4], p=(0.55, 0.2, 0.15, 0.1)))
+            if kind.mount != "wall"
+            else "plain",
             seed=int(rng.integers(2**31)),
             position=(0.0, 0.0, 0.0),
             yaw=0.0,
             mount="floor",
-            scale=float(rng.uniform(1.15, 1.5) if kind.mount == "small" else rng.uniform(0.9, 1.15)),
+            scale=float(
+                rng.uniform(1.15, 1.5) if kind.mount == "small" else rng.uniform(0.9, 1.15)
+            ),
         )
         builder = build(instance)
         corners = np.concatenate(builder.corners).reshape(-1, 3) * instance.scale
@@ -259,7 +297,9 @@ class _Layout:
             if not self._visible((x, y, min(height, 1.0) / 2)):
                 continue
             self._discs.append((x, y, radius))
-            facing = np.rad2deg(np.arctan2(x - self.camera.position[0], y - self.camera.position[1]))
+            facing = np.rad2deg(
+                np.arctan2(x - self.camera.position[0], y - self.camera.position[1])
+            )
             yaw = float(self.rng.uniform(-50, 50) - facing * 0.5)
             return replace(instance, position=(float(x), float(y), 0.0), yaw=yaw)
         return None
@@ -267,13 +307,17 @@ class _Layout:
     def _on_top(self, instance: Instance) -> Instance | None:
         k = int(self.rng.integers(len(self._tops)))
         support, (height, half_w, half_d) = self._tops.pop(k)
-        offset = np.array([self.rng.uniform(-0.7, 0.7) * half_w, self.rng.uniform(-0.7, 0.7) * half_d, height])
+        offset = np.array(
+            [self.rng.uniform(-0.7, 0.7) * half_w, self.rng.uniform(-0.7, 0.7) * half_d, height]
+        )
         if support.mount == "wall":
             offset[1] = -0.17 * support.scale
         at = rotation("z", support.yaw) @ offset + np.array(support.position)
         if not self._visible(_tuple(at), 0.92):
             return None
-        return replace(instance, position=_tuple(at), yaw=float(self.rng.uniform(-60, 60)), mount="top")
+        return replace(
+            instance, position=_tuple(at), yaw=float(self.rng.uniform(-60, 60)), mount="top"
+        )
 
     def _on_wall(self, instance: Instance, corners: np.ndarray) -> Instance | None:
         half = float(np.abs(corners[:, [0, 2]]).max()) + 0.08
@@ -282,9 +326,13 @@ class _Layout:
             wall = int(self.rng.choice(3, p=(0.6, 0.2, 0.2)))  # back, left, right
             z = float(self.rng.uniform(low, max(low + 0.05, self.size[2] - half)))
             length = self.size[0] if wall == 0 else self.size[1]
-            along = float(self.rng.uniform(half + 0.05 if wall == 0 else 0.45 * length, length - half - 0.05))
+            along = float(
+                self.rng.uniform(half + 0.05 if wall == 0 else 0.45 * length, length - half - 0.05)
+            )
             at = ((along, self.size[1], z), (0.0, along, z), (self.size[0], along, z))[wall]
-            taken = any(w == wall and np.hypot(along - a, z - b) < half + r for w, a, b, r in self._walls)
+            taken = any(
+                w == wall and np.hypot(along - a, z - b) < half + r for w, a, b, r in self._walls
+            )
             if taken or not self._visible(at, 0.85):
                 continue
             self._walls.append((wall, along, z, half))

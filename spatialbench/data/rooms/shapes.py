@@ -130,15 +130,34 @@ class Builder:
         self.local.append(local)
         self.materials.append(material or self.main)
 
-    def box(self, w: float, d: float, h: float, x: float, y: float, z: float, material: Material | None = None) -> None:
+    def box(
+        self,
+        w: float,
+        d: float,
+        h: float,
+        x: float,
+        y: float,
+        z: float,
+        material: Material | None = None,
+    ) -> None:
         """A box of width, depth and height whose base is centred at (x, y, z)."""
         self.add("box", (w, d, h), (x, y, z + h / 2), material)
 
-    def rod(self, diameter: float, h: float, x: float, y: float, z: float, material: Material | None = None) -> None:
+    def rod(
+        self,
+        diameter: float,
+        h: float,
+        x: float,
+        y: float,
+        z: float,
+        material: Material | None = None,
+    ) -> None:
         """An upright cylinder whose base is centred at (x, y, z)."""
         self.add("cylinder", (diameter, diameter, h), (x, y, z + h / 2), material)
 
-    def legs(self, w: float, d: float, h: float, thick: float, material: Material | None = None) -> None:
+    def legs(
+        self, w: float, d: float, h: float, thick: float, material: Material | None = None
+    ) -> None:
         """Four legs at the corners of a w x d rectangle."""
         for sx in (-1, 1):
             for sy in (-1, 1):

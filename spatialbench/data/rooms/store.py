@@ -20,20 +20,22 @@ from typing import TypeVar
 
 import numpy as np
 
-from spatialbench.data.cache import cache_root, progress
 from spatialbench.data.records import Box, Record, RecordSet, fingerprint
 from spatialbench.data.rooms.facts import SceneView, View, records
 from spatialbench.data.rooms.render import Picture, render
 from spatialbench.data.rooms.scene import SPLITS, VERSION, Scene, generate
-from spatialbench.errors import SpatialbenchError
-from spatialbench.provenance import usable_cores
+from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.progress import cache_root, progress
+from spatialbench.utils.provenance import usable_cores
 
 TEST_IMAGES, TEST_PER_RELATION, MAX_PER_IMAGE = 2400, 600, 6
 """The test split: 600 records of each relation, drawn from this many scenes, at most so many from one."""
 
 T = TypeVar("T")
 _SHARD = 32  # scenes a process renders before it hands them over
-_RENDERING = "SPATIALBENCH_RENDERING"  # the folder that this process or the one that started it fills
+_RENDERING = (
+    "SPATIALBENCH_RENDERING"  # the folder that this process or the one that started it fills
+)
 _here: str | None = None  # the folder that this process fills
 
 
@@ -47,7 +49,16 @@ def view(scene: Scene, picture: Picture) -> SceneView:
         inside = picture.mask == k + 1
         depth = float(picture.depth[inside].mean(dtype=np.float64))
         found.append(
-            View(instance.name, instance.colour, instance.pattern, instance.mount, k + 1, box, int(inside.sum()), depth)
+            View(
+                instance.name,
+                instance.colour,
+                instance.pattern,
+                instance.mount,
+                k + 1,
+                box,
+                int(inside.sum()),
+                depth,
+            )
         )
     return SceneView(scene.scene_id, scene.index, picture.image.shape[0], tuple(found))
 
@@ -78,7 +89,9 @@ class RoomsSet:
 
     def record_set(self) -> RecordSet:
         digest = f"rooms-v{VERSION}-{self.split}-{self.images.shape}"
-        return RecordSet(f"rooms/{self.split}", self.images, self.records, fingerprint(self.records, digest))
+        return RecordSet(
+            f"rooms/{self.split}", self.images, self.records, fingerprint(self.records, digest)
+        )
 
 
 def load(split: str, images: int | None, size: int, cache_dir: Path | None = None) -> RoomsSet:
@@ -144,7 +157,9 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
-def in_parallel(folder: Path, function: Callable[..., T], jobs: Iterable[tuple]) -> Generator[T, None, None]:
+def in_parallel(
+    folder: Path, function: Callable[..., T], jobs: Iterable[tuple]
+) -> Generator[T, None, None]:
     """``function(*job)`` of every job, in their order, by a process for each core.
 
     Args:
@@ -160,7 +175,9 @@ def in_parallel(folder: Path, function: Callable[..., T], jobs: Iterable[tuple])
         if workers == 1 or len(ahead) < 2:
             yield from (function(*job) for job in jobs)
             return
-        with ProcessPoolExecutor(workers, get_context("spawn"), _leave_interrupts_to_the_parent) as pool:
+        with ProcessPoolExecutor(
+            workers, get_context("spawn"), _leave_interrupts_to_the_parent
+        ) as pool:
             try:
                 for job in jobs:
                     waiting.append(pool.submit(function, *job))
@@ -184,7 +201,9 @@ def _rendering(folder: Path) -> Iterator[None]:
         _here = None
 
 
-def _render_shard(split: str, start: int, stop: int, size: int) -> tuple[int, bytes, bytes, bytes, list[str]]:
+def _render_shard(
+    split: str, start: int, stop: int, size: int
+) -> tuple[int, bytes, bytes, bytes, list[str]]:
     pictures, lines = [], []
     for index in range(start, stop):
         scene = generate(split, index)
@@ -206,7 +225,11 @@ class _Store:
     def __init__(self, folder: Path, split: str, size: int) -> None:
         self.folder, self.split, self.size = folder, split, size
         pixels = size * size
-        self.files = {"images.u8": 3 * pixels, "depth.f16": 2 * pixels, "masks.u8": pixels}  # bytes a scene
+        self.files = {
+            "images.u8": 3 * pixels,
+            "depth.f16": 2 * pixels,
+            "masks.u8": pixels,
+        }  # bytes a scene
 
     def _count(self) -> int:
         """Scenes that all files hold completely."""
@@ -227,9 +250,15 @@ class _Store:
             if done >= count:
                 return
             self._cut(done)
-            jobs = [(self.split, k, min(k + _SHARD, count), self.size) for k in range(done, count, _SHARD)]
+            jobs = [
+                (self.split, k, min(k + _SHARD, count), self.size)
+                for k in range(done, count, _SHARD)
+            ]
             results = in_parallel(self.folder, _render_shard, jobs)
-            with progress(f"rendering rooms/{self.split}", count - done, unit="images") as advance, closing(results):
+            with (
+                progress(f"rendering rooms/{self.split}", count - done, unit="images") as advance,
+                closing(results),
+            ):
                 for shard in results:
                     advance(self._append(shard))
 

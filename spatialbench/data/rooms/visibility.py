@@ -13,12 +13,12 @@ import numpy as np
 from embreex import rtcore_scene
 from embreex.mesh_construction import TriangleMesh
 
-from spatialbench.data.cache import cache_root, progress
 from spatialbench.data.rooms.render import _mesh, _rays
 from spatialbench.data.rooms.scene import VERSION, Scene, generate
 from spatialbench.data.rooms.store import RoomsSet, code_hash
-from spatialbench.errors import write_atomic
 from spatialbench.evaluation.outcomes import npz_bytes
+from spatialbench.utils.errors import write_atomic
+from spatialbench.utils.progress import cache_root, progress
 
 
 def silhouette(scene: Scene, k: int, size: int) -> int:
@@ -30,7 +30,9 @@ def silhouette(scene: Scene, k: int, size: int) -> int:
     return int((mesh.instance[tracer.run(origins, directions)] == 1).sum())
 
 
-def visible_shares(rooms: RoomsSet, objects: Iterable[tuple[int, str]]) -> dict[tuple[int, str], float]:
+def visible_shares(
+    rooms: RoomsSet, objects: Iterable[tuple[int, str]]
+) -> dict[tuple[int, str], float]:
     """(row of the picture, name) -> share in (0, 1] of the object, as far as it lies in the picture, that is seen.
 
     Kept in the cache; tracing takes some ten milliseconds an object.
@@ -40,12 +42,19 @@ def visible_shares(rooms: RoomsSet, objects: Iterable[tuple[int, str]]) -> dict[
     """
     wanted, size = sorted(set(objects)), rooms.images.shape[1]
     digest = hashlib.sha256(repr((rooms.split, wanted)).encode()).hexdigest()[:12]
-    path = cache_root() / "rooms" / f"v{VERSION}-{code_hash('visibility')}-{size}" / f"visible-{digest}.npz"
+    path = (
+        cache_root()
+        / "rooms"
+        / f"v{VERSION}-{code_hash('visibility')}-{size}"
+        / f"visible-{digest}.npz"
+    )
     if path.is_file():
         with np.load(path, allow_pickle=False) as archive:
             return dict(zip(wanted, archive["share"].tolist(), strict=True))
     shares, scene, row_of_scene = [], None, -1
-    with progress(f"tracing objects of rooms/{rooms.split}", len(wanted), unit="objects") as advance:
+    with progress(
+        f"tracing objects of rooms/{rooms.split}", len(wanted), unit="objects"
+    ) as advance:
         for row, name in wanted:
             if row != row_of_scene:
                 scene, row_of_scene = generate(rooms.split, rooms.scenes[row].index), row

@@ -57,10 +57,14 @@ def padded(values: Sequence[float], share: float = 0.06) -> tuple[float, float]:
 def drawing(width: float, height: float, label: str, *children: Html) -> Html:
     """A figure that shrinks with its frame."""
     box = f"0 0 {width:g} {height:g}"
-    return tag("svg", *children, viewBox=box, width=width, height=height, role="img", aria_label=label)
+    return tag(
+        "svg", *children, viewBox=box, width=width, height=height, role="img", aria_label=label
+    )
 
 
-def text(x: float, y: float, shown: str, class_: str | None = None, anchor: str | None = None) -> Html:
+def text(
+    x: float, y: float, shown: str, class_: str | None = None, anchor: str | None = None
+) -> Html:
     """Words in a figure."""
     return tag("text", shown, x=_r(x), y=_r(y), class_=class_, text_anchor=anchor)
 
@@ -93,7 +97,11 @@ class Dot:
 
 
 def dots(
-    title: str, across: str, found: Sequence[Dot], ends: tuple[float, float], reference: float | None = None
+    title: str,
+    across: str,
+    found: Sequence[Dot],
+    ends: tuple[float, float],
+    reference: float | None = None,
 ) -> Html:
     """A line for each row, one above the other.
 
@@ -119,7 +127,13 @@ def dots(
                 tag("rect", x=0, y=_r(y - LINE / 2), width=width, height=LINE, class_="band"),
                 text(left - 8, y + 4, shortened(dot.name, LONGEST), "name", "end"),
                 line(x.at(dot.low), y, x.at(dot.high), y, "whisker"),
-                tag("circle", cx=_r(x.at(dot.value)), cy=_r(y), r=5 if dot.best else 3.6, class_="dot"),
+                tag(
+                    "circle",
+                    cx=_r(x.at(dot.value)),
+                    cy=_r(y),
+                    r=5 if dot.best else 3.6,
+                    class_="dot",
+                ),
                 class_="mark best" if dot.best else "mark",
                 data_row=dot.name,
                 data_tip=f"{dot.name}: {dot.tip}",
@@ -135,7 +149,9 @@ def shortened(name: str, most: int) -> str:
 
 
 # -------------------------------------------------------------------------------------------------------------- lines
-def lines(title: str, label: str, series: Sequence[tuple[str, Sequence[tuple[float, float]]]], marks: bool) -> Html:
+def lines(
+    title: str, label: str, series: Sequence[tuple[str, Sequence[tuple[float, float]]]], marks: bool
+) -> Html:
     """Lines over the steps of a training, one for each seed.
 
     Args:
@@ -160,7 +176,16 @@ def lines(title: str, label: str, series: Sequence[tuple[str, Sequence[tuple[flo
         drawn.append(tag("polyline", points=path, class_=f"curve {shade}"))
         for step, value in found if marks else found[-1:]:
             tip = f"{name}: {value:.4g} after {step + 1:g} steps"
-            drawn.append(tag("circle", cx=_r(x.at(step)), cy=_r(y.at(value)), r=3, class_=f"dot {shade}", data_tip=tip))
+            drawn.append(
+                tag(
+                    "circle",
+                    cx=_r(x.at(step)),
+                    cy=_r(y.at(value)),
+                    r=3,
+                    class_=f"dot {shade}",
+                    data_tip=tip,
+                )
+            )
     shown = tag("p", keys, class_="upward")
     return tag("figure", tag("figcaption", title), shown, drawing(width, height, label, *drawn))
 
@@ -203,7 +228,11 @@ def plane(title: str, across: str, up: str, found: Sequence[Point], origin: bool
     places = _labels([(x.at(point.x), y.at(point.y)) for point in found], width, bottom)
     for point, (tx, ty) in zip(found, places, strict=True):
         px, py = x.at(point.x), y.at(point.y)
-        bars = [line(x.at(point.across[0]), py, x.at(point.across[1]), py, "whisker")] if point.across else []
+        bars = (
+            [line(x.at(point.across[0]), py, x.at(point.across[1]), py, "whisker")]
+            if point.across
+            else []
+        )
         bars += [line(px, y.at(point.up[0]), px, y.at(point.up[1]), "whisker")] if point.up else []
         drawn.append(
             tag(
@@ -219,7 +248,13 @@ def plane(title: str, across: str, up: str, found: Sequence[Point], origin: bool
         )
     label = f"{title}. " + "; ".join(f"{point.name}: {point.tip}" for point in found)
     upward = tag("p", f"↑ {up}", class_="upward")
-    return tag("figure", tag("figcaption", title), upward, drawing(width, height, label, *drawn), class_="plane")
+    return tag(
+        "figure",
+        tag("figcaption", title),
+        upward,
+        drawing(width, height, label, *drawn),
+        class_="plane",
+    )
 
 
 def _leader(x: float, y: float, tx: float, ty: float) -> Html | None:
@@ -240,7 +275,9 @@ def _mark(x: float, y: float, mark: int) -> Html:
     return tag("rect", x=_r(x - 4), y=_r(y - 4), width=8, height=8, class_=class_)
 
 
-def _labels(points: Sequence[tuple[float, float]], width: float, bottom: float) -> list[tuple[float, float]]:
+def _labels(
+    points: Sequence[tuple[float, float]], width: float, bottom: float
+) -> list[tuple[float, float]]:
     """A place beside each point, away from the points and from one another where there is room."""
     taken = [(x, y, 5.0) for x, y in points]
     places = []
@@ -251,7 +288,10 @@ def _labels(points: Sequence[tuple[float, float]], width: float, bottom: float) 
             for angle in (k * math.pi / 6 for k in range(12))
         ]
         inside = [(a, b) for a, b in ring if 50 < a < width - 20 and 14 < b < bottom - 6] or ring
-        crowds = [sum(max(0.0, size + 8 - math.hypot(a - u, b - v)) for u, v, size in taken) for a, b in inside]
+        crowds = [
+            sum(max(0.0, size + 8 - math.hypot(a - u, b - v)) for u, v, size in taken)
+            for a, b in inside
+        ]
         best = inside[crowds.index(min(crowds))]
         taken.append((*best, 7.0))
         places.append(best)
@@ -261,7 +301,9 @@ def _labels(points: Sequence[tuple[float, float]], width: float, bottom: float) 
 def legend(names: Sequence[tuple[int, str]]) -> Html:
     """Which number is which row."""
     return tag(
-        "ul", [tag("li", tag("b", number), f" {name}", data_row=name) for number, name in names], class_="legend"
+        "ul",
+        [tag("li", tag("b", number), f" {name}", data_row=name) for number, name in names],
+        class_="legend",
     )
 
 

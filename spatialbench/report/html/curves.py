@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from spatialbench.curves import SHOWN, Curve, read_metrics, thinned
 from spatialbench.report.html.charts import lines, side_by_side
 from spatialbench.report.html.elements import Html, join, missing
-from spatialbench.report.html.material import Material
-from spatialbench.report.rows import Row
+from spatialbench.report.html.inputs import Material
+from spatialbench.report.stored_rows import Row
+from spatialbench.results.curves import SHOWN, Curve, read_metrics, thinned
 
 
 def curves(material: Material) -> Html:
@@ -22,9 +22,15 @@ def curves(material: Material) -> Html:
         found = _of_row(material, row)
         if not found:
             folder = material.run_folder(row, 0).parent
-            gone.append(f"{row.result.name}: no curve is kept, and its run folder is gone ({folder}).")
+            gone.append(
+                f"{row.result.name}: no curve is kept, and its run folder is gone ({folder})."
+            )
             continue
-        figures += [_figure(row, name, found) for name in SHOWN if any(name in curve for curve in found.values())]
+        figures += [
+            _figure(row, name, found)
+            for name in SHOWN
+            if any(name in curve for curve in found.values())
+        ]
     count = f"{len(gone)} of {len(material.rows)} rows without a curve"
     summary = f"{count}: nothing was trained, or no curve was kept"
     return join(side_by_side(*figures) if figures else None, missing(summary, gone))
@@ -42,8 +48,14 @@ def _of_row(material: Material, row: Row) -> dict[int, dict[str, Curve]]:
     return found
 
 
-def _figure(row: Row, name: str, found: Mapping[int, Mapping[str, Sequence[tuple[float, float]]]]) -> Html:
-    series = [(f"seed {seed}", thinned(list(curve[name]))) for seed, curve in found.items() if name in curve]
+def _figure(
+    row: Row, name: str, found: Mapping[int, Mapping[str, Sequence[tuple[float, float]]]]
+) -> Html:
+    series = [
+        (f"seed {seed}", thinned(list(curve[name])))
+        for seed, curve in found.items()
+        if name in curve
+    ]
     ends = ", ".join(f"{seed} ends at {points[-1][1]:.4g}" for seed, points in series)
     title, seeds = f"{row.result.name}: {SHOWN[name]}", len(row.result.seeds)
     title += f", {len(series)} of {seeds} seeds" if len(series) < seeds else ""

@@ -56,7 +56,12 @@ def missing(summary: str, reasons: Sequence[str]) -> Html | None:
     """Which rows a section lacks, behind one line that says how many and why; None where it lacks none."""
     if not reasons:
         return None
-    return tag("details", tag("summary", summary), tag("ul", [tag("li", text) for text in reasons]), class_="gone")
+    return tag(
+        "details",
+        tag("summary", summary),
+        tag("ul", [tag("li", text) for text in reasons]),
+        class_="gone",
+    )
 
 
 def _markup(child: Child) -> str:

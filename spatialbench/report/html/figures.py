@@ -6,12 +6,21 @@ from collections.abc import Callable
 
 from spatialbench.evaluation.measures import TITLES as MEASURES
 from spatialbench.evaluation.statistics import COLUMNS
-from spatialbench.report.html.charts import MARKS, Dot, Point, dots, legend, padded, plane, side_by_side
+from spatialbench.report.html.charts import (
+    MARKS,
+    Dot,
+    Point,
+    dots,
+    legend,
+    padded,
+    plane,
+    side_by_side,
+)
 from spatialbench.report.html.elements import Html, join, tag
-from spatialbench.report.html.material import Material
-from spatialbench.report.rows import Row
-from spatialbench.report.sheet import interval_cell, number
+from spatialbench.report.html.inputs import Material
+from spatialbench.report.stored_rows import Row
 from spatialbench.report.table import TITLES
+from spatialbench.report.table_model import interval_cell, number
 
 CHANCE = 50.0
 KEPT = ("text_r1", "image_r1", "object_top1")
@@ -20,7 +29,9 @@ KEPT = ("text_r1", "image_r1", "object_top1")
 
 def accuracy(material: Material) -> Html:
     """A dot plot for each relation, All and macro, on one scale."""
-    known = [pair for row in material.rows for pair in row.result.interval.values() if pair is not None]
+    known = [
+        pair for row in material.rows for pair in row.result.interval.values() if pair is not None
+    ]
     ends = padded([CHANCE, *(bound for pair in known for bound in pair)], 0.03)
     panels = []
     for column in COLUMNS:
@@ -33,7 +44,9 @@ def accuracy(material: Material) -> Html:
                 found.append(Dot(row.result.name, mean, low, high, tip, best == row.result.name))
         if found:
             count = material.rows[0].result.counts.get(column, material.rows[0].result.n)
-            panels.append(dots(f"{TITLES[column]}, n = {count}", "accuracy, percent", found, ends, CHANCE))
+            panels.append(
+                dots(f"{TITLES[column]}, n = {count}", "accuracy, percent", found, ends, CHANCE)
+            )
     return side_by_side(*panels)
 
 
@@ -56,7 +69,10 @@ def minutes_in_all(material: Material, row: Row) -> tuple[float, str]:
 
 def millions(material: Material, row: Row) -> tuple[float, str]:
     """Parameters of all that is there in training, frozen ones too."""
-    return row.result.parameters.total / 1e6, f" ({number(row.result.parameters.trainable / 1e6, 2)} trained)"
+    return (
+        row.result.parameters.total / 1e6,
+        f" ({number(row.result.parameters.trainable / 1e6, 2)} trained)",
+    )
 
 
 def test_seconds(material: Material, row: Row) -> tuple[float, str]:
@@ -66,7 +82,12 @@ def test_seconds(material: Material, row: Row) -> tuple[float, str]:
 
 
 COSTS: dict[str, tuple[str, str, Callable[[Material, Row], tuple[float, str]], bool]] = {
-    "training time": ("minutes of training a seed, stages it starts from included", "min", minutes_in_all, True),
+    "training time": (
+        "minutes of training a seed, stages it starts from included",
+        "min",
+        minutes_in_all,
+        True,
+    ),
     "parameters": ("parameters, millions, frozen ones included", "million", millions, False),
     "test time": ("seconds to score the {n} records of the test", "s", test_seconds, True),
 }
@@ -84,12 +105,23 @@ def cost(material: Material) -> Html:
             if mean is None:
                 continue
             found, words = value(material, row)
-            tip = f"All {number(mean)} % ({interval_cell(bounds)}), {number(found, 2)} {unit}{words}"
+            tip = (
+                f"All {number(mean)} % ({interval_cell(bounds)}), {number(found, 2)} {unit}{words}"
+            )
             tip += f", on {machine(row)}" if timed else ""
             place = material.numbers[row.result.name]
             mark = machines.index(machine(row)) if timed else 0
-            points.append(Point(row.result.name, place, found, mean, tip, up=_pair(bounds), mark=mark))
-        figures.append(plane(f"All against {title}", axis.format(n=material.rows[0].result.n), "All, percent", points))
+            points.append(
+                Point(row.result.name, place, found, mean, tip, up=_pair(bounds), mark=mark)
+            )
+        figures.append(
+            plane(
+                f"All against {title}",
+                axis.format(n=material.rows[0].result.n),
+                "All, percent",
+                points,
+            )
+        )
     marks = "; ".join(f"{MARKS[min(k, len(MARKS) - 1)]} {name}" for k, name in enumerate(machines))
     note = (
         f"Times are wall time on the machine that made the row, and grow with what else it did meanwhile: {marks}. "
@@ -100,7 +132,9 @@ def cost(material: Material) -> Html:
 
 def machine(row: Row) -> str:
     """What made a row."""
-    return ", ".join(sorted({str(run.hardware.get("gpu") or run.hardware.get("cpu")) for run in row.result.runs}))
+    return ", ".join(
+        sorted({str(run.hardware.get("gpu") or run.hardware.get("cpu")) for run in row.result.runs})
+    )
 
 
 def _pair(bounds: list[float] | None) -> tuple[float, float] | None:
@@ -117,7 +151,9 @@ def forgetting(material: Material) -> Html:
     measured = [row for row in material.rows if row.result.name in material.measures]
     if len(measured) < 2:
         return tag(
-            "p", "Fewer than two rows have measures beside the pairs: nothing to set beside the pairs.", class_="gone"
+            "p",
+            "Fewer than two rows have measures beside the pairs: nothing to set beside the pairs.",
+            class_="gone",
         )
     base = measured[0].result.name
     figures, notes = [], []
@@ -132,15 +168,24 @@ def forgetting(material: Material) -> Html:
                 without.append(other)
             elif other != base:
                 tip = f"All {gained.text}, {MEASURES[name]} {lost.text}"
-                bounds = (gained.interval.low, gained.interval.high), (lost.interval.low, lost.interval.high)
-                points.append(Point(other, material.numbers[other], gained.points, lost.points, tip, *bounds))
+                bounds = (
+                    (gained.interval.low, gained.interval.high),
+                    (lost.interval.low, lost.interval.high),
+                )
+                points.append(
+                    Point(other, material.numbers[other], gained.points, lost.points, tip, *bounds)
+                )
         if points:
             title = f"{MEASURES[name]} lost for All gained"
             beside = f"points beside {base}"
-            figures.append(plane(title, f"All, {beside}", f"{MEASURES[name]}, {beside}", points, origin=True))
+            figures.append(
+                plane(title, f"All, {beside}", f"{MEASURES[name]}, {beside}", points, origin=True)
+            )
             if without:
                 lacking.setdefault(", ".join(without), []).append(MEASURES[name])
         elif any(name in found.ratios for found in material.measures.values()):
             notes.append(f"{MEASURES[name]}: no other row to set beside {base}.")
     notes += [f"Without {', '.join(titles)}: {rows}." for rows, titles in lacking.items()]
-    return join(side_by_side(*figures), _legend(material), [tag("p", note, class_="note") for note in notes])
+    return join(
+        side_by_side(*figures), _legend(material), [tag("p", note, class_="note") for note in notes]
+    )

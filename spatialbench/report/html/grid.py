@@ -71,7 +71,13 @@ def grid(
     search = tag(
         "label",
         "Filter ",
-        tag("input", type="search", data_filter=name, placeholder="part of a name", autocomplete="off"),
+        tag(
+            "input",
+            type="search",
+            data_filter=name,
+            placeholder="part of a name",
+            autocomplete="off",
+        ),
     )
     count = tag("span", class_="count", id=f"{name}-count", role="status")
     heads = [_head(column, place, sortable) for place, column in enumerate(columns)]
@@ -99,7 +105,9 @@ def _head(column: Column, place: int, sortable: bool) -> Html:
 
 def _whole(title: str) -> Child:
     """A heading that breaks between its words only: ``top-1`` stays in one piece."""
-    words: list[Child] = [tag("span", word, class_="word") if "-" in word else word for word in title.split()]
+    words: list[Child] = [
+        tag("span", word, class_="word") if "-" in word else word for word in title.split()
+    ]
     return [join(" " if place else None, word) for place, word in enumerate(words)]
 
 
@@ -108,7 +116,9 @@ def _line(record: Record, columns: Sequence[Column]) -> Html:
     for place, (entry, column) in enumerate(zip(record.cells, columns, strict=True)):
         shown = tag("strong", entry.shown) if entry.bold else entry.shown
         extra = None if entry.extra is None else tag("span", entry.extra, class_="extra")
-        classes = " ".join(word for word in ("text" if column.text else "number", entry.kind) if word)
+        classes = " ".join(
+            word for word in ("text" if column.text else "number", entry.kind) if word
+        )
         attributes = {
             "class_": classes,
             "data_tip": entry.tip,

@@ -10,17 +10,17 @@ import numpy as np
 from PIL import Image
 
 from spatialbench.data.records import Record, RecordSet
-from spatialbench.errors import SpatialbenchError
 from spatialbench.report.html.elements import Html, data_uri, join, missing, tag
-from spatialbench.report.html.material import Material
-from spatialbench.report.html.sample import Chosen, boxes, by_id, jpeg, picture
+from spatialbench.report.html.inputs import Material
+from spatialbench.report.html.record_choice import Chosen, boxes, by_id, jpeg, picture
 from spatialbench.report.relevance import overlay
-from spatialbench.report.rows import Row
-from spatialbench.runs import BEST
-from spatialbench.stale import Today
+from spatialbench.report.stored_rows import Row
+from spatialbench.results.run_folder import BEST
+from spatialbench.results.stale import Today
+from spatialbench.utils.errors import SpatialbenchError
 
 if TYPE_CHECKING:
-    from spatialbench.method import Method
+    from spatialbench.methods.base import Method
 
 
 def maps(
@@ -61,7 +61,9 @@ def maps(
     return join(parts, missing(summary, gone))
 
 
-def _row(material: Material, row: Row, records: RecordSet, shown: Sequence[Record]) -> dict[str, list[np.ndarray]]:
+def _row(
+    material: Material, row: Row, records: RecordSet, shown: Sequence[Record]
+) -> dict[str, list[np.ndarray]]:
     """Attention and relevance of every record, by the weights of the row's first seed.
 
     Raises:
@@ -81,8 +83,8 @@ def _row(material: Material, row: Row, records: RecordSet, shown: Sequence[Recor
 
 
 def _model(material: Material, row: Row) -> Method:
-    from spatialbench.experiment import resolve
-    from spatialbench.scoring import load_method, readable_errors
+    from spatialbench.config.experiment import resolve
+    from spatialbench.training.score import load_method, readable_errors
 
     today, result = Today.read(material.benchmarks), row.result
     if row.stale:
@@ -106,12 +108,21 @@ def _figure(name: str, image: Image.Image, record: Record) -> Html:
     drawn = [
         tag(
             "rect",
-            **{"x": round(x * width / 100, 2), "y": y, "width": round(w * width / 100, 2), "height": h},
+            **{
+                "x": round(x * width / 100, 2),
+                "y": y,
+                "width": round(w * width / 100, 2),
+                "height": h,
+            },
             class_=f"box box{place}",
         )
         for place, (_, x, y, w, h) in enumerate(boxes(record))
     ]
-    content = tag("image", href=data_uri(jpeg(image), "image/jpeg"), width=round(width, 2), height=height)
+    content = tag(
+        "image", href=data_uri(jpeg(image), "image/jpeg"), width=round(width, 2), height=height
+    )
     label = f"{name}: {record.statement.caption}"
-    svg = tag("svg", content, drawn, viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=label)
+    svg = tag(
+        "svg", content, drawn, viewBox=f"0 0 {width:g} {height:g}", role="img", aria_label=label
+    )
     return tag("figure", svg, tag("figcaption", name))

@@ -12,13 +12,17 @@ from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from spatialbench.data.cache import progress
-from spatialbench.errors import SpatialbenchError, write_atomic
 from spatialbench.evaluation.paired import TESTED
-from spatialbench.report.html import agree, curves, failures, figures, maps, origin, sample, tables, verdicts
+from spatialbench.report.html import agreement_section as agree
+from spatialbench.report.html import curves, figures, maps, tables, verdicts
+from spatialbench.report.html import provenance_section as origin
+from spatialbench.report.html import record_browser as failures
+from spatialbench.report.html import record_choice as sample
 from spatialbench.report.html.elements import Child, Html, digest, join, tag
-from spatialbench.report.html.material import Material
-from spatialbench.results import STORED_BUDGET
+from spatialbench.report.html.inputs import Material
+from spatialbench.results.files import STORED_BUDGET
+from spatialbench.utils.errors import SpatialbenchError, write_atomic
+from spatialbench.utils.progress import progress
 
 STYLES = ("report.css",)
 SCRIPTS = ("page.js", "records.js")
@@ -67,7 +71,9 @@ def html(material: Material, records: int, relevance: bool) -> str:
     """The whole file."""
     sections = list(_sections(material, records, relevance))
     style, script = (_joined(names) for names in (STYLES, SCRIPTS))
-    policy = f"default-src 'none'; style-src {digest(style)}; script-src {digest(script)}; img-src data:"
+    policy = (
+        f"default-src 'none'; style-src {digest(style)}; script-src {digest(script)}; img-src data:"
+    )
     title = f"spatialbench: {material.track}"
     head = tag(
         "head",
@@ -85,7 +91,11 @@ def html(material: Material, records: int, relevance: bool) -> str:
         tag("nav", tag("ul", links), aria_label="Sections"),
         tag("main", [_drawn(one) for one in sections]),
         tag(
-            "footer", tag("p", "Made by spatialbench report from the stored rows; the same files give the same bytes.")
+            "footer",
+            tag(
+                "p",
+                "Made by spatialbench report from the stored rows; the same files give the same bytes.",
+            ),
         ),
         tag("div", id="tip", role="tooltip", hidden=True),
         tag("script", Html(script)),
@@ -108,7 +118,12 @@ def _heading(material: Material) -> Html:
         "caption scores higher, a tie one half, chance 50. ± is the standard deviation over seeds, every interval a "
         "95 % bootstrap over scenes and seeds."
     )
-    return join(theme, tag("h1", f"spatialbench: {material.track}"), tag("p", facts, class_="note"), tag("p", text))
+    return join(
+        theme,
+        tag("h1", f"spatialbench: {material.track}"),
+        tag("p", facts, class_="note"),
+        tag("p", text),
+    )
 
 
 def _drawn(one: Section) -> Html:
@@ -134,7 +149,12 @@ def _sections(material: Material, records: int, relevance: bool) -> Iterator[Sec
     yield Section("relations", "Relations", intro, figures.accuracy(material))
     intro = "A line for each seed; a long one is averaged over neighbouring steps."
     yield Section("curves", "Training", intro, curves.curves(material))
-    yield Section("cost", "Cost", "All against what a row costs; bars are 95 % intervals.", figures.cost(material))
+    yield Section(
+        "cost",
+        "Cost",
+        "All against what a row costs; bars are 95 % intervals.",
+        figures.cost(material),
+    )
     intro = (
         "Paired differences in percentage points, bars are 95 % intervals: right is gained on the pairs, down is "
         "forgotten; the broken lines are no difference."
@@ -161,7 +181,9 @@ def _pictures(material: Material, records: int, relevance: bool) -> Iterator[Sec
         found = sample.test_set(material)
     except SpatialbenchError as error:
         text = f"No pictures: {' '.join(str(error).split())}."
-        yield from (Section(name, title, "", tag("p", text, class_="gone")) for name, title in titles)
+        yield from (
+            Section(name, title, "", tag("p", text, class_="gone")) for name, title in titles
+        )
         return
     chosen = sample.choose(material, records)
     with _steps("drawing records", len(chosen), "records") as advance:
@@ -174,7 +196,11 @@ def _pictures(material: Material, records: int, relevance: bool) -> Iterator[Sec
     )
     yield Section(*titles[0], intro, content)
     if relevance:
-        first = {material.rows[0].outcomes.relation[one.place]: one for one in reversed(chosen) if one.kind == MAP_KIND}
+        first = {
+            material.rows[0].outcomes.relation[one.place]: one
+            for one in reversed(chosen)
+            if one.kind == MAP_KIND
+        }
         picked = [one for one in chosen if one in first.values()]
         with _steps("drawing relevance", len(material.rows), "rows") as advance:
             content = maps.maps(material, found, picked, advance)

@@ -9,14 +9,14 @@ from spatialbench.evaluation.measures import TITLES as MEASURES
 from spatialbench.evaluation.statistics import COLUMNS, spread, verdict
 from spatialbench.report.html.elements import Html, breakable, join, tag
 from spatialbench.report.html.grid import Column, Entry, Record, grid
-from spatialbench.report.html.material import Material
+from spatialbench.report.html.inputs import Material
 from spatialbench.report.measures import EXPLANATION
-from spatialbench.report.rows import Reported, Row
 from spatialbench.report.selection import EXPLANATION as SELECTION_EXPLANATION
 from spatialbench.report.selection import SCORERS
-from spatialbench.report.sheet import accuracy_cell, interval_cell, number
+from spatialbench.report.stored_rows import Reported, Row
 from spatialbench.report.table import TITLES, notes
-from spatialbench.result_schema import MeasuresFile
+from spatialbench.report.table_model import accuracy_cell, interval_cell, number
+from spatialbench.results.row_schema import MeasuresFile
 
 INTERVALS = ("with-extra", "95 % intervals")
 NONE_BEST = "In no column can the best row be told from the second: none is green."
@@ -30,7 +30,11 @@ def name_entry(row: Row) -> Entry:
 
 
 def value_entry(
-    mean: float | None, deviation: float | None, bounds: Sequence[float] | None, best: bool, seeds: int
+    mean: float | None,
+    deviation: float | None,
+    bounds: Sequence[float] | None,
+    best: bool,
+    seeds: int,
 ) -> Entry:
     """Mean and deviation over seeds, and the interval beside them."""
     if mean is None:
@@ -38,7 +42,9 @@ def value_entry(
     interval = interval_cell(bounds)
     tip = f"{number(mean, 2)} %, 95 % interval {interval}, {seeds} seed{'s' if seeds > 1 else ''}"
     shown = accuracy_cell(mean, deviation)
-    return Entry(shown, mean, tip + (", the best" if best else ""), interval, "best" if best else None, best)
+    return Entry(
+        shown, mean, tip + (", the best" if best else ""), interval, "best" if best else None, best
+    )
 
 
 # --------------------------------------------------------------------------------------------------------- the pairs
@@ -53,7 +59,9 @@ def pairs_table(material: Material) -> Html:
         records.append(_own(row, best))
         records += [_paper(paper) for paper in material.papers if paper.name == row.result.name]
     records += [_paper(paper) for paper in material.papers if paper.name not in ours]
-    options = [INTERVALS, ("with-papers", "the papers’ own numbers")] if material.papers else [INTERVALS]
+    options = (
+        [INTERVALS, ("with-papers", "the papers’ own numbers")] if material.papers else [INTERVALS]
+    )
     caption = f"Accuracy on the pairs of {material.track}, in percent: mean ± standard deviation over seeds"
     below = [*notes(material.rows), *([] if any(best.values()) else [NONE_BEST])]
     return join(grid("pairs", caption, columns, records, options), paragraphs(below))
@@ -69,18 +77,28 @@ def _own(row: Row, best: Mapping[str, str | None]) -> Record:
     seeds = len(result.seeds)
     cells = [
         value_entry(
-            result.accuracy[column], deviation[column], result.interval[column], best[column] == result.name, seeds
+            result.accuracy[column],
+            deviation[column],
+            result.interval[column],
+            best[column] == result.name,
+            seeds,
         )
         for column in COLUMNS
     ]
-    return Record([name_entry(row), *cells, Entry(str(seeds), seeds), Entry(str(result.n), result.n)])
+    return Record(
+        [name_entry(row), *cells, Entry(str(seeds), seeds), Entry(str(result.n), result.n)]
+    )
 
 
 def _paper(paper: Reported) -> Record:
     values = [paper.column(column) for column in COLUMNS]
     place = f"{paper.paper}, {paper.table}, {paper.row}"
-    title = Entry(f"{paper.name}, {paper.paper}", tip=f"as printed in {place}: other data, other models")
-    return Record([title, *(Entry(number(value), value) for value in values), Entry(""), Entry("")], "paper")
+    title = Entry(
+        f"{paper.name}, {paper.paper}", tip=f"as printed in {place}: other data, other models"
+    )
+    return Record(
+        [title, *(Entry(number(value), value) for value in values), Entry(""), Entry("")], "paper"
+    )
 
 
 # -------------------------------------------------------------------------------------------------------- beside them
@@ -98,7 +116,11 @@ def measures_table(material: Material) -> Html | None:
     found = next(row.result.measures for row in material.rows if row.result.measures is not None)
     caption = "Regions, dense quality and retrieval, in percent: mean ± standard deviation over seeds; – not measured"
     below = f"Measured on data {found.data}, {found.pictures} pictures."
-    return join(explained(EXPLANATION), grid("measures", caption, columns, records, [INTERVALS]), paragraphs([below]))
+    return join(
+        explained(EXPLANATION),
+        grid("measures", caption, columns, records, [INTERVALS]),
+        paragraphs([below]),
+    )
 
 
 def _has(measures: Mapping[str, Measures], name: str) -> bool:
@@ -153,9 +175,18 @@ def selection_table(material: Material) -> Html | None:
         for measure in stated.value:
             values = [stated.patterns[measure][pattern] for pattern in patterns]
             (mean,) = _measured(row, stated, material.selection, [measure], best)
-            cells = [Entry(SCORERS[measure]), *(Entry(number(value), value) for value in values), mean]
+            cells = [
+                Entry(SCORERS[measure]),
+                *(Entry(number(value), value) for value in values),
+                mean,
+            ]
             records.append(Record([name_entry(row), *cells]))
-    columns = [Column("row", text=True), Column("scorer", text=True), *map(Column, patterns), Column("mean")]
+    columns = [
+        Column("row", text=True),
+        Column("scorer", text=True),
+        *map(Column, patterns),
+        Column("mean"),
+    ]
     without = [row.result.name for row in material.rows if row.result.selection is None]
     below = [f"Without image selection: {', '.join(without)}."] if without else []
     first = next(iter(material.selection.values()))

@@ -10,7 +10,7 @@ from spatialbench.report.claims import judge
 from spatialbench.report.compare import SAME, Pair, judged_pairs, p_cell
 from spatialbench.report.html.elements import Html, breakable, join, tag
 from spatialbench.report.html.grid import Column, Entry, Record, grid
-from spatialbench.report.html.material import Material
+from spatialbench.report.html.inputs import Material
 from spatialbench.report.table import TITLES
 
 SIGNS = {"better": "▲", "worse": "▼", SAME: ""}
@@ -29,7 +29,9 @@ def matrices(material: Material, advance: Callable[[float], None] = lambda count
     order, parts = ("all", *(name for name in TESTED if name != "all")), []
     for column in order:
         if pairs := judged_pairs(material.rows, column, material.differences)[0]:
-            parts.append(tag("div", _matrix(material, column, pairs), class_="matrix", data_choice=column))
+            parts.append(
+                tag("div", _matrix(material, column, pairs), class_="matrix", data_choice=column)
+            )
         advance(1)
     options = [tag("option", TITLES[column], value=column) for column in order]
     choice = tag("label", "Column ", tag("select", options, data_chooses="verdicts-matrices"))
@@ -56,12 +58,18 @@ def _matrix(material: Material, column: str, pairs: list[Pair]) -> Html:
         Record(
             [
                 Entry(join(f"{material.numbers[name]} ", breakable(name))),
-                *(cells.get((name, other), Entry("·" if name == other else "–")) for other in names),
+                *(
+                    cells.get((name, other), Entry("·" if name == other else "–"))
+                    for other in names
+                ),
             ]
         )
         for name in names
     ]
-    columns = [Column("row minus column", text=True), *(Column(str(material.numbers[name]), name) for name in names)]
+    columns = [
+        Column("row minus column", text=True),
+        *(Column(str(material.numbers[name]), name) for name in names),
+    ]
     caption = f"{TITLES[column]}: row minus column, in percentage points"
     return grid(f"verdicts-{column}", caption, columns, records, sortable=False)
 
@@ -98,4 +106,8 @@ def claims(material: Material) -> Html | None:
         *(Column("difference"), Column("verdict", text=True)),
     ]
     text = "Held when the whole 95 % interval of the paired difference, in points, lies where the claim expects it."
-    return join(tag("h3", "Claims"), tag("p", text), grid("claims", "Claims of the papers", columns, records))
+    return join(
+        tag("h3", "Claims"),
+        tag("p", text),
+        grid("claims", "Claims of the papers", columns, records),
+    )

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from spatialbench.data.download.archives import unpack
-from spatialbench.errors import SpatialbenchError
+from spatialbench.utils.errors import SpatialbenchError
 
 
 def tar(path: Path, names: dict[str, bytes]) -> Path:
@@ -30,9 +30,16 @@ def zipped(path: Path, names: dict[str, bytes]) -> Path:
 @pytest.mark.parametrize("make", [tar, zipped])
 @pytest.mark.parametrize("outer", ["", "pictures/", "data/other name/"])
 def test_the_content_becomes_the_folder(make: object, outer: str, tmp_path: Path) -> None:
-    names = {f"{outer}a.jpg": b"a", f"{outer}flickr/b.jpg": b"b", f"{outer}._a.jpg": b"mac", "__MACOSX/x": b"mac"}
+    names = {
+        f"{outer}a.jpg": b"a",
+        f"{outer}flickr/b.jpg": b"b",
+        f"{outer}._a.jpg": b"mac",
+        "__MACOSX/x": b"mac",
+    }
     unpack(make(tmp_path / "archive", names), tmp_path / "to" / "images")  # type: ignore[operator]
-    found = {str(p.relative_to(tmp_path / "to")) for p in (tmp_path / "to").rglob("*") if p.is_file()}
+    found = {
+        str(p.relative_to(tmp_path / "to")) for p in (tmp_path / "to").rglob("*") if p.is_file()
+    }
     assert found == {"images/a.jpg", "images/flickr/b.jpg"}
 
 

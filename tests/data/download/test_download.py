@@ -19,12 +19,13 @@ import requests
 import yaml
 from filelock import FileLock
 
-from spatialbench.cli import main
-from spatialbench.data.download import bring, command, https, manifest
+from spatialbench.cli.main import main
+from spatialbench.data.download import command, https, manifest
+from spatialbench.data.download import fetch as bring
 from spatialbench.data.download.lock import NAME
-from tests.data import samples
-from tests.data.download.server import Files, serving
 from tests.data.download.test_archives import tar
+from tests.support import records as samples
+from tests.support.server import Files, serving
 
 LINES = b'{"image": "1.jpg"}\n{"image": "2.jpg"}\n'
 COMMIT = "c" * 40
@@ -33,7 +34,9 @@ FIXED = "d" * 40
 
 @pytest.fixture
 def files(tmp_path: Path) -> Iterator[Files]:
-    archive = tar(tmp_path / "made.tar.gz", {"images/a.jpg": b"a", "images/b.jpg": b"bb"}).read_bytes()
+    archive = tar(
+        tmp_path / "made.tar.gz", {"images/a.jpg": b"a", "images/b.jpg": b"bb"}
+    ).read_bytes()
     with serving(Files({"data/test.jsonl": LINES, "pictures.tar.gz": archive})) as found:
         yield found
 
@@ -55,7 +58,12 @@ def place(tmp_path: Path, files: Files, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def sources(url: str) -> dict[str, Any]:
-    said = {"title": "Some data", "homepage": "https://example.org", "licence": "MIT", "terms": "photos of others"}
+    said = {
+        "title": "Some data",
+        "homepage": "https://example.org",
+        "licence": "MIT",
+        "terms": "photos of others",
+    }
     said["after"] = "spatialbench use {name} {folder}"
     lines = {
         "name": "random/test.jsonl",
@@ -66,17 +74,35 @@ def sources(url: str) -> dict[str, Any]:
     }
     return {
         "lines": said
-        | {"from": {"url": f"{url}/{{path}}"}, "files": [lines, {"name": "pictures.tar.gz", "folder": "pictures"}]},
+        | {
+            "from": {"url": f"{url}/{{path}}"},
+            "files": [lines, {"name": "pictures.tar.gz", "folder": "pictures"}],
+        },
         "coco": said
         | {"from": {"url": f"{url}/{{path}}"}, "files": [lines]}
-        | {"pictures": {"folder": "images", "parts": ["train2017", "val2017"], "otherwise": "ask for it"}},
+        | {
+            "pictures": {
+                "folder": "images",
+                "parts": ["train2017", "val2017"],
+                "otherwise": "ask for it",
+            }
+        },
         "pinned": said
-        | {"from": {"hub": "a/b", "revision": FIXED}, "files": [{"name": "Mine.json", "path": "its.json"}]},
+        | {
+            "from": {"hub": "a/b", "revision": FIXED},
+            "files": [{"name": "Mine.json", "path": "its.json"}],
+        },
         "free": said
         | {"from": {"hub": "a/free", "revision": "main"}}
-        | {"files": [{"name": "Q.csv", "rows": 1}, {"name": "Some Pictures", "path": "Some Pictures/*", "files": 2}]},
+        | {
+            "files": [
+                {"name": "Q.csv", "rows": 1},
+                {"name": "Some Pictures", "path": "Some Pictures/*", "files": 2},
+            ]
+        },
         "drive": said | {"files": [{"name": "d.json", "drive": "KEY", "rows": 3}]},
-        "embspatial": said | {"from": {"url": f"{url}/{{path}}"}, "files": [{"name": "bench.json"}], "check": True},
+        "embspatial": said
+        | {"from": {"url": f"{url}/{{path}}"}, "files": [{"name": "bench.json"}], "check": True},
     }
 
 
@@ -93,7 +119,9 @@ def output(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
 def mistake(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
     capsys.readouterr()
     assert main(["data", "download", *map(str, argv)]) == 2
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("spatialbench: ")]
+    lines = [
+        line for line in capsys.readouterr().err.splitlines() if line.startswith("spatialbench: ")
+    ]
     assert len(lines) == 1
     return lines[0]
 
@@ -115,14 +143,21 @@ def hub(tmp_path: Path, repository: str, commit: str, names: dict[str, bytes]) -
 # ---- over HTTPS
 
 
-def test_a_data_set_is_brought_checked_recorded_and_kept(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_data_set_is_brought_checked_recorded_and_kept(
+    files: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = output(capsys, "lines")
     assert "licence  MIT; photos of others" in text
     assert text.index("licence") < text.index("random/test.jsonl: 0.0 MB, downloaded")
     assert text.rstrip().endswith("\nin data/lines; next:\n  spatialbench use lines data/lines")
     assert Path("data/lines/random/test.jsonl").read_bytes() == LINES
     assert Path("data/lines/pictures/b.jpg").read_bytes() == b"bb"
-    assert {p.name for p in Path("data/lines").iterdir()} == {"random", "pictures", NAME, command.BUSY}
+    assert {p.name for p in Path("data/lines").iterdir()} == {
+        "random",
+        "pictures",
+        NAME,
+        command.BUSY,
+    }
     lock = json.loads(Path(f"data/lines/{NAME}").read_text())["files"]
     assert lock["random/test.jsonl"]["sha256"] == sha(LINES)
     assert lock["pictures.tar.gz"]["sha256"] == sha(files.contents["pictures.tar.gz"])
@@ -132,7 +167,9 @@ def test_a_data_set_is_brought_checked_recorded_and_kept(files: Files, capsys: p
     assert len(files.asked) == asked
 
 
-def test_what_changed_after_it_came_is_noticed(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_changed_after_it_came_is_noticed(
+    files: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
     output(capsys, "lines")
     Path("data/lines/pictures/a.jpg").unlink()
     assert "data/lines/pictures has 1 files of 2 bytes, and had 2 of 3" in mistake(capsys, "lines")
@@ -140,7 +177,9 @@ def test_what_changed_after_it_came_is_noticed(files: Files, capsys: pytest.Capt
     assert "data/lines/random/test.jsonl has the sha256" in mistake(capsys, "lines")
 
 
-def test_a_file_without_a_known_hash_is_held_to_the_first_one(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_without_a_known_hash_is_held_to_the_first_one(
+    files: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
     files.contents["bench.json"] = json.dumps([samples.direction("a")]).encode()
     output(capsys, "embspatial")
     raw = samples.direction("a", a="other")
@@ -148,7 +187,9 @@ def test_a_file_without_a_known_hash_is_held_to_the_first_one(files: Files, caps
     assert "has the sha256" in mistake(capsys, "embspatial")
 
 
-def test_another_file_than_expected_is_refused_and_removed(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+def test_another_file_than_expected_is_refused_and_removed(
+    files: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
     files.contents["data/test.jsonl"] = LINES.replace(b"1", b"3")
     assert f"not {sha(LINES)}; it is another file than expected" in mistake(capsys, "lines")
     assert [p.name for p in Path("data").rglob("*") if p.is_file()] == [command.BUSY]
@@ -166,7 +207,10 @@ def test_ctrl_c_leaves_what_a_second_start_goes_on_from(
     with monkeypatch.context() as patch:
         patch.setattr(https, "fetch", interrupted)
         assert main(["data", "download", "lines"]) == 130
-    assert "stopped; the same command goes on from there: spatialbench data download lines" in capsys.readouterr().err
+    assert (
+        "stopped; the same command goes on from there: spatialbench data download lines"
+        in capsys.readouterr().err
+    )
     assert "0 of 2 files, 0.0 MB of the next" in output(capsys, "--list")
     output(capsys, "lines")
     assert files.asked[0] == ("data/test.jsonl", "bytes=10-")
@@ -179,7 +223,9 @@ def test_two_at_once_are_kept_apart(capsys: pytest.CaptureFixture[str]) -> None:
     output(capsys, "lines")
 
 
-def test_without_a_network_it_says_what_to_do_by_hand(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_network_it_says_what_to_do_by_hand(
+    files: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
     del files.contents["pictures.tar.gz"]
     assert main(["data", "download", "lines"]) == 2
     out, err = capsys.readouterr()
@@ -190,7 +236,9 @@ def test_without_a_network_it_says_what_to_do_by_hand(files: Files, capsys: pyte
 
 
 def test_one_file_of_many(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "in data/lines; still missing: pictures; then:" in output(capsys, "lines", "--only", "*.jsonl")
+    assert "in data/lines; still missing: pictures; then:" in output(
+        capsys, "lines", "--only", "*.jsonl"
+    )
     assert [path for path, _ in files.asked] == ["data/test.jsonl"]
     assert "1 of 2 files" in output(capsys, "--list")
     assert "no file 'random/tset.jsonl': did you mean 'random/test.jsonl'?" in mistake(
@@ -201,7 +249,9 @@ def test_one_file_of_many(files: Files, capsys: pytest.CaptureFixture[str]) -> N
 def test_words_that_are_not_known_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "unknown data set 'line': did you mean 'lines'?" in mistake(capsys, "line")
     assert "say which data set: coco, drive" in mistake(capsys)
-    assert "--from nowhere: there is no such folder" in mistake(capsys, "lines", "--from", "nowhere")
+    assert "--from nowhere: there is no such folder" in mistake(
+        capsys, "lines", "--from", "nowhere"
+    )
     assert main(["data", "downlaod"]) == 2
     assert "unknown command 'data downlaod': did you mean 'download'?" in capsys.readouterr().err
 
@@ -231,7 +281,9 @@ def test_files_that_are_on_disk_are_checked_and_linked_or_copied(
     assert not files.asked
 
 
-def test_a_folder_of_an_archive_unpacked_already_is_taken(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_of_an_archive_unpacked_already_is_taken(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     mine = tmp_path / "mine"
     (mine / "random").mkdir(parents=True)
     (mine / "pictures").mkdir()
@@ -247,13 +299,19 @@ def test_a_folder_without_the_files_or_with_others_is_one_line(
 ) -> None:
     mine = tmp_path / "mine"
     (mine / "random").mkdir(parents=True)
-    assert "holds no file of lines, which has random/test.jsonl, pictures" in mistake(capsys, "lines", "--from", mine)
+    assert "holds no file of lines, which has random/test.jsonl, pictures" in mistake(
+        capsys, "lines", "--from", mine
+    )
     (mine / "random" / "test.jsonl").write_bytes(LINES[:-3])
-    assert f"has {len(LINES) - 3} bytes, not {len(LINES)}" in mistake(capsys, "lines", "--from", mine)
+    assert f"has {len(LINES) - 3} bytes, not {len(LINES)}" in mistake(
+        capsys, "lines", "--from", mine
+    )
     assert not Path("data/lines/random/test.jsonl").exists()
 
 
-def test_files_put_into_the_folder_itself_are_recorded(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+def test_files_put_into_the_folder_itself_are_recorded(
+    files: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
     Path("data/lines/random").mkdir(parents=True)
     Path("data/lines/random/test.jsonl").write_bytes(LINES)
     Path("data/lines/pictures.tar.gz").write_bytes(files.contents["pictures.tar.gz"])
@@ -273,7 +331,9 @@ def test_a_damaged_lock_file_is_one_line(capsys: pytest.CaptureFixture[str]) -> 
 # ---- EmbSpatial, pictures of COCO
 
 
-def test_a_new_embspatial_file_is_looked_through(files: Files, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_new_embspatial_file_is_looked_through(
+    files: Files, capsys: pytest.CaptureFixture[str]
+) -> None:
     files.contents["bench.json"] = json.dumps([samples.direction("a"), samples.depth("b")]).encode()
     text = output(capsys, "embspatial")
     assert "2 of 2" in text
@@ -281,9 +341,13 @@ def test_a_new_embspatial_file_is_looked_through(files: Files, capsys: pytest.Ca
     assert "2 of 2" not in output(capsys, "embspatial")  # once
 
 
-def test_pictures_of_coco_are_linked_or_asked_for(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_pictures_of_coco_are_linked_or_asked_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = output(capsys, "coco", "--to", "data/vsr")
-    assert "images: missing; unpack http://images.cocodataset.org/zips/train2017.zip and http" in text
+    assert (
+        "images: missing; unpack http://images.cocodataset.org/zips/train2017.zip and http" in text
+    )
     assert "as data/coco/train2017 and data/coco/val2017 and start again, or ask for it" in text
     assert "in data/vsr; still missing: images; then:\n  spatialbench use coco data/vsr" in text
     for part, name in (("train2017", "1.jpg"), ("val2017", "2.jpg")):
@@ -302,8 +366,13 @@ def test_pictures_of_coco_are_linked_or_asked_for(tmp_path: Path, capsys: pytest
 # ---- the Hub, Google Drive
 
 
-def test_a_file_of_the_hub_is_linked_to_its_cache(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "a/b is neither in the cache of the Hugging Face Hub nor can it be downloaded" in mistake(capsys, "pinned")
+def test_a_file_of_the_hub_is_linked_to_its_cache(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert (
+        "a/b is neither in the cache of the Hugging Face Hub nor can it be downloaded"
+        in mistake(capsys, "pinned")
+    )
     hub(tmp_path, "a/b", FIXED, {"its.json": b"[1]"})
     output(capsys, "pinned")
     path = Path("data/pinned/Mine.json")
@@ -315,7 +384,9 @@ def test_a_file_of_the_hub_is_linked_to_its_cache(tmp_path: Path, capsys: pytest
     assert "neither in the cache" in mistake(capsys, "pinned")
 
 
-def test_a_blob_that_does_not_fit_its_name_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_blob_that_does_not_fit_its_name_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     folder = hub(tmp_path, "a/b", FIXED, {"its.json": b"[1]"})
     (folder / "blobs" / sha(b"[1]")).write_bytes(b"[2]")
     assert f"not {sha(b'[1]')}; it is another file than expected" in mistake(capsys, "pinned")
@@ -324,7 +395,11 @@ def test_a_blob_that_does_not_fit_its_name_is_refused(tmp_path: Path, capsys: py
 def test_the_commit_of_a_branch_is_that_of_the_first_download(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    names = {"Q.csv": b"id,what\n1,a\n", "Some Pictures/x y/1.jpg": b"1", "Some Pictures/2.jpg": b"2"}
+    names = {
+        "Q.csv": b"id,what\n1,a\n",
+        "Some Pictures/x y/1.jpg": b"1",
+        "Some Pictures/2.jpg": b"2",
+    }
     hub(tmp_path, "a/free", COMMIT, names)
     output(capsys, "free", "--only", "Q.csv")
     hub(tmp_path, "a/free", FIXED, {"Q.csv": b"id,what\n1,new\n"})  # main moves on
@@ -335,7 +410,9 @@ def test_the_commit_of_a_branch_is_that_of_the_first_download(
     assert {entry["commit"] for entry in entries.values()} == {COMMIT}
 
 
-def test_a_folder_of_the_hub_that_is_not_whole_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_folder_of_the_hub_that_is_not_whole_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     hub(tmp_path, "a/free", COMMIT, {"Q.csv": b"id,what\n1,a\n", "Some Pictures/2.jpg": b"2"})
     assert "has 1 of the 2 files of Some Pictures" in mistake(capsys, "free")
 
@@ -358,7 +435,9 @@ def test_google_drive_goes_through_gdown(
     assert "pip install 'spatialbench[drive]'" in err
 
     def closed(**given: Any) -> str:
-        raise requests.ConnectionError("HTTPSConnectionPool(host='drive.google.com', port=443): ...")
+        raise requests.ConnectionError(
+            "HTTPSConnectionPool(host='drive.google.com', port=443): ..."
+        )
 
     monkeypatch.setitem(sys.modules, "gdown", gdown_with(closed))
     assert "drive.google.com cannot be reached (no connection)" in mistake(capsys, "drive")
@@ -381,9 +460,9 @@ def test_importing_asks_no_network() -> None:
         "import socket\n"
         "def no(*a, **k): raise SystemExit('a network call')\n"
         "socket.socket.connect = socket.getaddrinfo = socket.create_connection = no\n"
-        "import spatialbench.cli, spatialbench.commands, spatialbench.hub\n"
+        "import spatialbench.cli.main, spatialbench.cli.commands, spatialbench.utils.hub\n"
         "import spatialbench.data.download.command as command\n"
-        "assert spatialbench.cli.main(['data', 'download', '--list']) == 0\n"
+        "assert spatialbench.cli.main.main(['data', 'download', '--list']) == 0\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
     assert socket.socket.connect  # of this process, untouched

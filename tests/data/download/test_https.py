@@ -10,8 +10,8 @@ import pytest
 import requests
 
 from spatialbench.data.download import https
-from spatialbench.errors import SpatialbenchError
-from tests.data.download.server import Files, serving
+from spatialbench.utils.errors import SpatialbenchError
+from tests.support.server import Files, serving
 
 CONTENT = os.urandom(1 << 20)
 
@@ -52,7 +52,9 @@ def test_a_second_start_loads_only_the_rest(files: Files, tmp_path: Path) -> Non
     assert files.asked == [("a.bin", "bytes=1000-"), ("a.bin", f"bytes={len(CONTENT)}-")]
 
 
-def test_ctrl_c_keeps_what_was_loaded(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_ctrl_c_keeps_what_was_loaded(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = requests.Response.iter_content
 
     def interrupted(self: requests.Response, size: int) -> Iterator[bytes]:
@@ -102,7 +104,9 @@ def test_a_busy_server_is_asked_again(files: Files, tmp_path: Path) -> None:
     assert len(files.asked) == 3
 
 
-def test_a_connection_that_always_breaks_is_one_line_and_keeps_the_bytes(files: Files, tmp_path: Path) -> None:
+def test_a_connection_that_always_breaks_is_one_line_and_keeps_the_bytes(
+    files: Files, tmp_path: Path
+) -> None:
     part = tmp_path / "a.bin.part"
     files.cuts = [3 * https.CHUNK] + [0] * https.TRIES
     assert "0.1 MB are kept in" in mistake(f"{files.url}/a.bin", part)
@@ -121,11 +125,17 @@ def test_what_is_not_there_is_one_line(files: Files, tmp_path: Path) -> None:
     port = files.url.rpartition(":")[2]
     with serving(Files()) as other:  # a port that nobody listens on, in a moment
         port = other.url.rpartition(":")[2]
-    assert "127.0.0.1 cannot be reached (no connection)" in mistake(f"http://127.0.0.1:{port}/a.bin", part)
+    assert "127.0.0.1 cannot be reached (no connection)" in mistake(
+        f"http://127.0.0.1:{port}/a.bin", part
+    )
     assert not part.exists()
 
 
-def test_a_full_disk_is_told_before(files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_told_before(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     usage = type("Usage", (), {"free": 1000})
     monkeypatch.setattr(https.shutil, "disk_usage", lambda folder: usage)
-    assert "give --to FOLDER on another disk" in mistake(f"{files.url}/a.bin", tmp_path / "a.bin.part")
+    assert "give --to FOLDER on another disk" in mistake(
+        f"{files.url}/a.bin", tmp_path / "a.bin.part"
+    )

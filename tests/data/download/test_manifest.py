@@ -8,12 +8,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from spatialbench.data import mmvp
-from spatialbench.data.benchmarks import aro, sugarcrepe, whatsup
-from spatialbench.data.benchmarks.cocoqa import CocoQa
-from spatialbench.data.benchmarks.vgqa import VgQa
+from spatialbench.cli.evaluation import FOLDERS
+from spatialbench.data.captions import aro, mmvp, sugarcrepe, whatsup
+from spatialbench.data.captions.cocoqa import CocoQa
+from spatialbench.data.captions.vgqa import VgQa
 from spatialbench.data.download.manifest import DataSet, Drive, Https, Hub, data_sets
-from spatialbench.evaluations import FOLDERS
 
 PARTS = ("train", "dev", "test")
 NAMES = "embspatial whatsup vsr sugarcrepe aro mmvp cvbench cocoqa vgqa spatialsense"
@@ -51,15 +50,23 @@ def test_every_declaration_is_sound(data_set: DataSet) -> None:
 
 def test_names_are_those_of_the_adapters() -> None:
     """And of the tracks, which look for data/embspatial/EmbSpatial-Bench.json and EmbSpatial-SFT.json."""
-    placed = {name: {item.placed for item in data_set.items} for name, data_set in data_sets().items()}
+    placed = {
+        name: {item.placed for item in data_set.items} for name, data_set in data_sets().items()
+    }
     assert set(FOLDERS) == set(placed) - {"embspatial"}
     assert placed["embspatial"] == {"EmbSpatial-Bench.json", "EmbSpatial-SFT.json"}
     assert placed["mmvp"] == {"Questions.csv", mmvp.FOLDERS[0]}
     assert placed["sugarcrepe"] == {f"{name}.json" for name in sugarcrepe.FILES}
-    assert placed["whatsup"] == {"controlled_images", "controlled_clevr", *(f for f, _ in whatsup.SUBSETS.values())}
+    assert placed["whatsup"] == {
+        "controlled_images",
+        "controlled_clevr",
+        *(f for f, _ in whatsup.SUBSETS.values()),
+    }
     assert placed["aro"] == {"images", *aro.FILES.values()}
     assert placed["cocoqa"] == set(CocoQa.files.values())
     assert placed["vgqa"] == {"vg_images", *VgQa.files.values()}
     assert placed["cvbench"] == {"test_2d.parquet", "test_3d.parquet"}
     assert placed["spatialsense"] == {"annotations.json", "images"}
-    assert placed["vsr"] == {f"{split}/{name}.jsonl" for split in ("random", "zeroshot") for name in PARTS}
+    assert placed["vsr"] == {
+        f"{split}/{name}.jsonl" for split in ("random", "zeroshot") for name in PARTS
+    }

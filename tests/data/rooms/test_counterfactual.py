@@ -8,16 +8,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from spatialbench.data.relations import CONVERSE, RELATIONS, Statement, parse
 from spatialbench.data.rooms import counterfactual
-from spatialbench.data.rooms.changes import PATTERNS, Change, Relates, Shows, changes, extent, seen_all
+from spatialbench.data.rooms.changes import (
+    PATTERNS,
+    Change,
+    Relates,
+    Shows,
+    changes,
+    extent,
+    seen_all,
+)
 from spatialbench.data.rooms.counterfactual import Counterfactual, Pair, render_shard
 from spatialbench.data.rooms.facts import SceneView
 from spatialbench.data.rooms.kinds import KIND
 from spatialbench.data.rooms.render import render
 from spatialbench.data.rooms.scene import Scene, generate
 from spatialbench.data.rooms.store import view
-from spatialbench.errors import SpatialbenchError
-from spatialbench.relations import CONVERSE, RELATIONS, Statement, parse
+from spatialbench.utils.errors import SpatialbenchError
 
 SIZE, SCENES = 48, 20
 
@@ -85,15 +93,20 @@ def stands(statement: Statement, seen: SceneView) -> bool:
 
 def shown(text: str, seen: SceneView) -> bool:
     return any(
-        text in (f"a {v.name}", f"an {v.name}", f"a {v.colour} {v.name}", f"an {v.colour} {v.name}") for v in seen.views
+        text in (f"a {v.name}", f"an {v.name}", f"a {v.colour} {v.name}", f"an {v.colour} {v.name}")
+        for v in seen.views
     )
 
 
 def test_nothing_else_differs(found: list) -> None:
     for scene, first, change, second in found:
         other = change.scene
-        assert replace(other, objects=()) == replace(scene, objects=())  # camera, light, walls, noise
-        moved = [pair for pair in zip(scene.objects, other.objects, strict=True) if pair[0] != pair[1]]
+        assert replace(other, objects=()) == replace(
+            scene, objects=()
+        )  # camera, light, walls, noise
+        moved = [
+            pair for pair in zip(scene.objects, other.objects, strict=True) if pair[0] != pair[1]
+        ]
         assert {instance.name for pair in moved for instance in pair} == set(change.names)
         if change.pattern == "colour":
             ((old, new),) = moved
@@ -108,9 +121,13 @@ def test_nothing_else_differs(found: list) -> None:
             assert KIND[new.name].mount == KIND[old.name].mount
             assert new.colour in KIND[new.name].colours
         else:
-            assert sorted(old.position for old, _ in moved) == sorted(new.position for _, new in moved)
+            assert sorted(old.position for old, _ in moved) == sorted(
+                new.position for _, new in moved
+            )
         if change.holds(first, second):
-            rest = [{view.name for view in seen.view.large} - change.names for seen in (first, second)]
+            rest = [
+                {view.name for view in seen.view.large} - change.names for seen in (first, second)
+            ]
             assert rest[0] == rest[1]
 
 
@@ -118,8 +135,12 @@ def test_nothing_hovers_and_nothing_stands_in_anything(found: list) -> None:
     for scene, _, change, _ in found:
         if change.pattern == "colour":
             continue
-        moved = [new for old, new in zip(scene.objects, change.scene.objects, strict=True) if old != new]
-        still = [old for old, new in zip(scene.objects, change.scene.objects, strict=True) if old == new]
+        moved = [
+            new for old, new in zip(scene.objects, change.scene.objects, strict=True) if old != new
+        ]
+        still = [
+            old for old, new in zip(scene.objects, change.scene.objects, strict=True) if old == new
+        ]
         for new in moved:
             low, high = extent(new)
             assert (low > -0.06).all()
@@ -127,7 +148,9 @@ def test_nothing_hovers_and_nothing_stands_in_anything(found: list) -> None:
             if new.mount == "floor":
                 assert low[2] == pytest.approx(0, abs=0.01)
                 for other in still:
-                    inside = (low < extent(other)[1] - 0.011).all() and (extent(other)[0] < high - 0.011).all()
+                    inside = (low < extent(other)[1] - 0.011).all() and (
+                        extent(other)[0] < high - 0.011
+                    ).all()
                     assert not inside, (scene.scene_id, new.name, other.name)
             if new.mount == "top":
                 assert KIND[new.name].mount == "small"
@@ -160,11 +183,17 @@ def test_words() -> None:
     assert Relates(Statement("sofa", "left", "bed")).text == "The sofa is left of the bed."
 
 
-def test_pairs_are_in_order_at_most_one_of_a_pattern_a_scene_and_independent_of_the_shard(pairs: list[Pair]) -> None:
+def test_pairs_are_in_order_at_most_one_of_a_pattern_a_scene_and_independent_of_the_shard(
+    pairs: list[Pair],
+) -> None:
     keys = [(pair.scene, PATTERNS.index(pair.pattern)) for pair in pairs]
     assert keys == sorted(set(keys))
     part = render_shard("val", 4, 8, SIZE, frozenset(["colour", "left"]))
-    wanted = [p for p in pairs if p.pattern in ("colour", "left") and p.scene[-6:] in {f"{k:06d}" for k in range(4, 8)}]
+    wanted = [
+        p
+        for p in pairs
+        if p.pattern in ("colour", "left") and p.scene[-6:] in {f"{k:06d}" for k in range(4, 8)}
+    ]
     assert [p.captions for p in part] == [p.captions for p in wanted]
     assert all(np.array_equal(a.images, b.images) for a, b in zip(part, wanted, strict=True))
 
@@ -177,7 +206,12 @@ def cheap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[int, fr
     def shard(split: str, start: int, stop: int, size: int, patterns: frozenset[str]) -> list[Pair]:
         asked.append((start, patterns))
         return [
-            Pair(pattern, f"{split}-{k}", (f"{k} {pattern}", "b"), np.full((2, size, size, 3), k, np.uint8))
+            Pair(
+                pattern,
+                f"{split}-{k}",
+                (f"{k} {pattern}", "b"),
+                np.full((2, size, size, 3), k, np.uint8),
+            )
             for k in range(start, stop)
             for pattern in PATTERNS
             if pattern in patterns and (pattern == "colour" or k % 2)
@@ -185,7 +219,9 @@ def cheap(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[int, fr
 
     monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path))
     monkeypatch.setattr(counterfactual, "render_shard", shard)
-    monkeypatch.setattr(counterfactual, "in_parallel", lambda _, function, jobs: (function(*job) for job in jobs))
+    monkeypatch.setattr(
+        counterfactual, "in_parallel", lambda _, function, jobs: (function(*job) for job in jobs)
+    )
     return asked
 
 
@@ -220,7 +256,9 @@ def test_rendered_once_by_content_of_the_generator(
     monkeypatch.setattr(counterfactual, "code_hash", lambda *names: f"another{len(names)}")
     Counterfactual("val", 2).pairs(8)
     assert len(cheap) == 6
-    assert len(list((tmp_path / "rooms").glob(f"*-another{len(counterfactual.SOURCE)}-8/*.npz"))) == 1
+    assert (
+        len(list((tmp_path / "rooms").glob(f"*-another{len(counterfactual.SOURCE)}-8/*.npz"))) == 1
+    )
 
 
 def test_another_source_is_another_key() -> None:
@@ -234,5 +272,7 @@ def test_what_cannot_be_had_is_one_line(cheap: list) -> None:
         Counterfactual("tset")
     with pytest.raises(SpatialbenchError, match="ask for 1 or more"):
         Counterfactual("test", 0)
-    with pytest.raises(SpatialbenchError, match="4 scenes of rooms/val have 2 pairs of the pattern 'close', not 3"):
+    with pytest.raises(
+        SpatialbenchError, match="4 scenes of rooms/val have 2 pairs of the pattern 'close', not 3"
+    ):
         Counterfactual("val", 3, scenes=4).pairs(8)

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from spatialbench.data.records import Box
+from spatialbench.data.relations import CONVERSE, RELATIONS
 from spatialbench.data.rooms.facts import DEPTH_GAP, DEPTH_RATIO, SceneView, View, facts, records
 from spatialbench.data.rooms.render import render
 from spatialbench.data.rooms.scene import generate
 from spatialbench.data.rooms.store import view
-from spatialbench.relations import CONVERSE, RELATIONS
 
 SIZE = 48
 
@@ -34,7 +34,11 @@ def _facts(*views: View) -> set[tuple[str, str, str]]:
 
 def test_facts_by_hand() -> None:
     sofa, ball = _view("sofa", (0, 10, 10, 20), 2.0), _view("ball", (10, 0, 5, 10), 3.0)
-    expected = {("horizontal", "sofa", "ball"), ("vertical", "ball", "sofa"), ("depth", "sofa", "ball")}
+    expected = {
+        ("horizontal", "sofa", "ball"),
+        ("vertical", "ball", "sofa"),
+        ("depth", "sofa", "ball"),
+    }
     assert _facts(sofa, ball) == expected
 
 
@@ -47,7 +51,9 @@ def test_overlapping_boxes_say_nothing() -> None:
     assert _facts(_view("sofa", (0, 0, 11, 20), 2.0), _view("ball", (10, 5, 5, 10), 4.0)) == set()
 
 
-@pytest.mark.parametrize(("far", "held"), [(2.0 * DEPTH_RATIO + 0.07, True), (2.0 * DEPTH_RATIO + 0.05, False)])
+@pytest.mark.parametrize(
+    ("far", "held"), [(2.0 * DEPTH_RATIO + 0.07, True), (2.0 * DEPTH_RATIO + 0.05, False)]
+)
 def test_depth_needs_its_margin(far: float, held: bool) -> None:
     assert pytest.approx(2.0 * DEPTH_RATIO + 0.06) == 2.0 + DEPTH_GAP
     found = _facts(_view("sofa", (0, 0, 10, 10), 2.0), _view("ball", (20, 0, 10, 10), far))
@@ -77,7 +83,11 @@ def test_facts_are_those_of_the_pictures(scenes: list[SceneView]) -> None:
                 expected.add(("horizontal", a, b))
             if above:
                 expected.add(("vertical", a, b))
-            if (left or right or above or under) and db >= DEPTH_RATIO * da and db >= da + DEPTH_GAP:
+            if (
+                (left or right or above or under)
+                and db >= DEPTH_RATIO * da
+                and db >= da + DEPTH_GAP
+            ):
                 expected.add(("depth", a, b))
         assert _facts(*scenes[index].views) == expected
 
@@ -137,7 +147,9 @@ def test_exchanged_objects_make_the_negated_caption_true() -> None:
     for index in range(40):
         scene = generate("val", index)
         before = view(scene, render(scene, SIZE))
-        for axis, first, second in facts([before])[["axis", "first", "second"]].itertuples(index=False, name=None):
+        for axis, first, second in facts([before])[["axis", "first", "second"]].itertuples(
+            index=False, name=None
+        ):
             if axis != "horizontal" or total >= 40:
                 continue
             counterfactual = scene.exchanged(first, second)

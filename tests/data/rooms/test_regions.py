@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from spatialbench.data.regions import check_boxes
+from spatialbench.data.relations import with_articles
 from spatialbench.data.rooms.captions import THINGS, seen_things
 from spatialbench.data.rooms.facts import MIN_AREA
 from spatialbench.data.rooms.regions import TOO_SMALL, RoomsRegions
-from spatialbench.relations import with_articles
 
 SIZE, IMAGES = 48, 6
 
@@ -43,7 +43,9 @@ def test_boxes_are_those_of_the_masks(regions: RoomsRegions) -> None:
         names = [regions.classes[k] for k in item.label]
         assert set(names) <= {view.name for view in regions.rooms.scenes[row].views}
         seen += len(names)
-    small = sum(view.area < MIN_AREA * SIZE**2 for scene in regions.rooms.scenes for view in scene.views)
+    small = sum(
+        view.area < MIN_AREA * SIZE**2 for scene in regions.rooms.scenes for view in scene.views
+    )
     assert regions.skipped[TOO_SMALL] == small
     assert seen + small == sum(len(scene.views) for scene in regions.rooms.scenes)
 
@@ -63,7 +65,9 @@ def test_captions_are_true_of_their_pictures_and_name_colours(regions: RoomsRegi
 def test_what_is_seen_and_articles(regions: RoomsRegions) -> None:
     seen = seen_things(regions.rooms.scenes)
     assert seen.shape == (IMAGES, THINGS)
-    assert torch.equal(seen.any(1), torch.tensor([bool(scene.views) for scene in regions.rooms.scenes]))
+    assert torch.equal(
+        seen.any(1), torch.tensor([bool(scene.views) for scene in regions.rooms.scenes])
+    )
     assert with_articles("a orange sofa and a lamp") == "an orange sofa and a lamp"
 
 

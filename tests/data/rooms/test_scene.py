@@ -59,14 +59,22 @@ def test_depth_of_the_empty_room_is_the_distance_to_its_planes() -> None:
     for row, column in ((0, 0), (5, 40), (24, 24), (47, 3), (40, 30)):
         u, v = ((np.array([column, row]) + 0.5) / SIZE * 2 - 1) * half
         ray = forward + u * right + v * down  # depth 1 along the axis
-        steps = [(bound - o) / r for o, r, size in zip(origin, ray, scene.size, strict=True) for bound in (0, size)]
-        assert picture.depth[row, column] == pytest.approx(min(step for step in steps if step > 0), rel=1e-5)
+        steps = [
+            (bound - o) / r
+            for o, r, size in zip(origin, ray, scene.size, strict=True)
+            for bound in (0, size)
+        ]
+        assert picture.depth[row, column] == pytest.approx(
+            min(step for step in steps if step > 0), rel=1e-5
+        )
 
 
 def test_a_box_in_front_of_the_camera_is_where_it_was_put() -> None:
     scene = replace(generate("train", 0), objects=())
     x, y = scene.size[0] / 2, scene.camera.position[1] + 2.0
-    camera = replace(scene.camera, position=(x, scene.camera.position[1], 0.25), target=(x, y, 0.25), roll=0.0)
+    camera = replace(
+        scene.camera, position=(x, scene.camera.position[1], 0.25), target=(x, y, 0.25), roll=0.0
+    )
     box = Instance("box", "red", "plain", 7, (x, y, 0.0), 0.0, "floor")
     picture = render(replace(scene, camera=camera, objects=(box,)), SIZE)
     corners = np.concatenate(build(box).corners).reshape(-1, 3)
@@ -87,7 +95,9 @@ def test_there_are_kinds_enough_and_each_has_parts_and_varies() -> None:
     for kind in KINDS:
         shapes = []
         for seed in (1, 2):
-            built = build(Instance(kind.name, kind.colours[0], "plain", seed, (0, 0, 0), 0.0, "floor"))
+            built = build(
+                Instance(kind.name, kind.colours[0], "plain", seed, (0, 0, 0), 0.0, "floor")
+            )
             assert len(built.corners) >= 2 or kind.name == "ball", kind.name
             corners = np.concatenate(built.corners).reshape(-1, 3)
             assert np.isfinite(corners).all()
@@ -102,7 +112,11 @@ def test_a_light_casts_a_shadow() -> None:
     empty = replace(scene, objects=())
     with_objects, without = render(scene, SIZE), render(empty, SIZE)
     room = with_objects.mask == 0
-    darker = without.image[room].astype(int).sum(1) - with_objects.image[room].astype(int).sum(1) > 60
+    darker = (
+        without.image[room].astype(int).sum(1) - with_objects.image[room].astype(int).sum(1) > 60
+    )
     assert darker.sum() > 5
-    brighter = without.image[room].astype(int).sum(1) - with_objects.image[room].astype(int).sum(1) < -60
+    brighter = (
+        without.image[room].astype(int).sum(1) - with_objects.image[room].astype(int).sum(1) < -60
+    )
     assert brighter.sum() == 0

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from spatialbench.data.rooms import load, store
-from spatialbench.errors import SpatialbenchError
-from spatialbench.provenance import usable_cores
+from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.provenance import usable_cores
 
 SIZE = 24
 
@@ -53,7 +53,9 @@ def test_a_finished_store_is_not_rendered_again(tmp_path: Path) -> None:
     assert path.stat().st_mtime_ns == before
 
 
-def test_another_size_or_generator_misses_the_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_size_or_generator_misses_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     load("train", 1, SIZE, tmp_path)
     load("train", 1, SIZE + 4, tmp_path)
     monkeypatch.setattr(store, "code_hash", lambda: "another")
@@ -72,10 +74,14 @@ def test_unwritable_cache_and_wrong_arguments_are_one_line(tmp_path: Path) -> No
 
 
 @pytest.mark.skipif(usable_cores() < 2, reason="one core renders in the process itself")
-def test_a_script_without_the_main_guard_is_told_instead_of_waiting_for_itself(tmp_path: Path) -> None:
+def test_a_script_without_the_main_guard_is_told_instead_of_waiting_for_itself(
+    tmp_path: Path,
+) -> None:
     script = tmp_path / "script.py"
     script.write_text("from spatialbench.data.rooms import load\nload('val', 40, 24)\n")
     environment = {**os.environ, "SPATIALBENCH_CACHE": str(tmp_path / "cache")}
-    done = subprocess.run([sys.executable, script], env=environment, capture_output=True, text=True, timeout=120)
+    done = subprocess.run(
+        [sys.executable, script], env=environment, capture_output=True, text=True, timeout=120
+    )
     assert done.returncode != 0
     assert '`if __name__ == "__main__":`' in done.stderr

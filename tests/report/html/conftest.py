@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from spatialbench.report.html.material import Material
+from spatialbench.report.html.inputs import Material
 from spatialbench.report.html.page import html
-from tests.report.html import made
+from tests.support import report as made
 
 
 @pytest.fixture(scope="session")

@@ -12,15 +12,18 @@ from typing import Any
 
 import pytest
 
-from spatialbench.report.html.material import Material
-from spatialbench.report.html.picture import WIDTH, chromium, programs, shots
+from spatialbench.report.html.inputs import Material
+from tools.report_figure import WIDTH, chromium, programs, shots
 
-selenium = pytest.importorskip("selenium", reason="selenium is not installed: pip install -e '.[dev]'")
+selenium = pytest.importorskip(
+    "selenium", reason="selenium is not installed: pip install -e '.[dev]'"
+)
 from selenium.webdriver.common.by import By  # noqa: E402
 from selenium.webdriver.common.keys import Keys  # noqa: E402
 
 pytestmark = pytest.mark.skipif(
-    programs() is None, reason="no chromium or no chromedriver: apt-get install chromium chromium-driver"
+    programs() is None,
+    reason="no chromium or no chromedriver: apt-get install chromium chromium-driver",
 )
 
 
@@ -55,12 +58,18 @@ def one(browser: Any, selector: str) -> Any:
 def rows(browser: Any, table: str = "pairs") -> list[str]:
     """The first cell of every line that is shown."""
     lines = browser.find_elements(By.CSS_SELECTOR, f"#{table} tbody tr")
-    return [line.find_element(By.CSS_SELECTOR, "th").text.split("\n")[0] for line in lines if line.is_displayed()]
+    return [
+        line.find_element(By.CSS_SELECTOR, "th").text.split("\n")[0]
+        for line in lines
+        if line.is_displayed()
+    ]
 
 
 def column(browser: Any, place: int) -> list[float]:
     lines = "[...document.querySelectorAll('#pairs tbody tr:not(.paper)')]"
-    values = browser.execute_script(f"return {lines}.map(line => line.cells[arguments[0]].dataset.value)", place)
+    values = browser.execute_script(
+        f"return {lines}.map(line => line.cells[arguments[0]].dataset.value)", place
+    )
     return [float(value) for value in values]
 
 
@@ -141,7 +150,9 @@ def test_the_interval_on_focus_by_the_arrow_keys(browser: Any) -> None:
     browser.execute_script("document.querySelector('#pairs tbody [tabindex=\"0\"]').focus()")
     tip = one(browser, "#tip")
     assert "95 % interval" in tip.text
-    browser.execute_script("document.activeElement.dispatchEvent(new Event('scroll', {bubbles: true}))")
+    browser.execute_script(
+        "document.activeElement.dispatchEvent(new Event('scroll', {bubbles: true}))"
+    )
     assert tip.is_displayed(), "moving the focus may scroll"
     before = browser.switch_to.active_element
     before.send_keys(Keys.ARROW_DOWN)
@@ -155,11 +166,20 @@ def test_the_interval_on_focus_by_the_arrow_keys(browser: Any) -> None:
 
 def test_records_by_keyboard(browser: Any) -> None:
     listed = one(browser, "#browser [data-part=list]")
-    names = [thumb.get_attribute("data-record") for thumb in listed.find_elements(By.CSS_SELECTOR, ".thumb")]
+    names = [
+        thumb.get_attribute("data-record")
+        for thumb in listed.find_elements(By.CSS_SELECTOR, ".thumb")
+    ]
     assert len(names) == 24
     assert record(browser) == names[0]
     browser.execute_script("arguments[0].focus()", listed)
-    for key, place in ((Keys.ARROW_RIGHT, 1), ("j", 2), (Keys.ARROW_LEFT, 1), (Keys.END, 23), (Keys.HOME, 0)):
+    for key, place in (
+        (Keys.ARROW_RIGHT, 1),
+        ("j", 2),
+        (Keys.ARROW_LEFT, 1),
+        (Keys.END, 23),
+        (Keys.HOME, 0),
+    ):
         listed.send_keys(key)
         assert record(browser) == names[place]
         assert names[place] in one(browser, "#browser .record").text
@@ -173,7 +193,9 @@ def test_records_by_keyboard(browser: Any) -> None:
 
 
 def test_records_by_relation_row_and_answer(browser: Any) -> None:
-    data = json.loads(browser.execute_script("return document.getElementById('records-data').textContent"))
+    data = json.loads(
+        browser.execute_script("return document.getElementById('records-data').textContent")
+    )
     place = data["rows"].index("a")
 
     def right(found: dict) -> float:
@@ -196,7 +218,9 @@ def test_records_by_relation_row_and_answer(browser: Any) -> None:
 
 
 def test_records_that_one_row_has_right_and_another_wrong(browser: Any) -> None:
-    data = json.loads(browser.execute_script("return document.getElementById('records-data').textContent"))
+    data = json.loads(
+        browser.execute_script("return document.getElementById('records-data').textContent")
+    )
     a, b = (data["rows"].index(name) for name in "ab")
     assert not one(browser, "#browser [data-part=other-answer]").is_enabled()
     choose(browser, "row", str(b))
@@ -212,7 +236,9 @@ def test_records_that_one_row_has_right_and_another_wrong(browser: Any) -> None:
     assert [thumb.get_attribute("data-record") for thumb in shown] == expected
     assert 0 < len(expected) < 24
     first = next(r for r in data["records"] if r["id"] == expected[0])
-    marks = browser.find_elements(By.CSS_SELECTOR, "#browser .answers tbody tr:nth-child(2) .signs span")
+    marks = browser.find_elements(
+        By.CSS_SELECTOR, "#browser .answers tbody tr:nth-child(2) .signs span"
+    )
     assert [mark.get_attribute("class") for mark in marks] == [
         "right" if m > 0 else "wrong" for m in first["margins"][1]
     ]

@@ -16,17 +16,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spatialbench.cli import main
-from spatialbench.curves import keep_curves
+from spatialbench.cli.main import main
 from spatialbench.report.compare import compare_all, judged_pairs
 from spatialbench.report.differences import Differences
-from spatialbench.report.html import figures, picture, sample, tables
+from spatialbench.report.html import figures, picture, tables
+from spatialbench.report.html import record_choice as sample
 from spatialbench.report.html.charts import Point, Scale, lines, plane, short
 from spatialbench.report.html.elements import Html, breakable, data_island, tag
-from spatialbench.report.html.material import Material
+from spatialbench.report.html.inputs import Material
 from spatialbench.report.html.page import html
-from tests import fakes
-from tests.report.html import made
+from spatialbench.results.curves import keep_curves
+from tests.support import fakes
+from tests.support import report as made
 
 SECTIONS = "table beside images relations curves cost forgetting agreement-section verdicts records relevance origin"
 
@@ -74,7 +75,11 @@ def outline(page: str) -> Outline:
 
 
 def records_data(page: str) -> dict:
-    return json.loads(re.findall(r'<script type="application/json" id="records-data">(.*?)</script>', page, re.S)[0])
+    return json.loads(
+        re.findall(r'<script type="application/json" id="records-data">(.*?)</script>', page, re.S)[
+            0
+        ]
+    )
 
 
 # ---- elements
@@ -82,7 +87,10 @@ def records_data(page: str) -> dict:
 
 def test_text_is_escaped_and_markup_is_not() -> None:
     assert tag("p", "<b>&", Html("<i>"), 3, None, ["a", "<"]) == "<p>&lt;b&gt;&amp;<i>3a&lt;</p>"
-    assert tag("p", class_="a", data_x=1.5, hidden=True, id=None) == '<p class="a" data-x="1.5" hidden></p>'
+    assert (
+        tag("p", class_="a", data_x=1.5, hidden=True, id=None)
+        == '<p class="a" data-x="1.5" hidden></p>'
+    )
     assert tag("p", title="\"<'") == '<p title="&quot;&lt;&#x27;"></p>'
     assert tag("br") == "<br>"
     assert breakable("a_<b") == "a_<wbr>&lt;b"
@@ -91,7 +99,10 @@ def test_text_is_escaped_and_markup_is_not() -> None:
 def test_an_island_cannot_be_ended_from_inside() -> None:
     text = data_island("x", {"name": f"{made.EVIL}<!-- & \u2028"})
     assert text.count("<") == 2
-    assert json.loads(text[text.index(">") + 1 : -len("</script>")])["name"] == f"{made.EVIL}<!-- & \u2028"
+    assert (
+        json.loads(text[text.index(">") + 1 : -len("</script>")])["name"]
+        == f"{made.EVIL}<!-- & \u2028"
+    )
 
 
 def test_scales() -> None:
@@ -131,7 +142,15 @@ def test_nothing_is_asked_for_and_only_our_script_runs(page: str, outline: Outli
         assert f"{kind} 'sha256-{digest}'" in policy
     assert policy.startswith("default-src 'none';")
     assert "unsafe" not in policy
-    for word in ("innerHTML", "outerHTML", "insertAdjacentHTML", "document.write", "eval(", "fetch(", "XMLHttp"):
+    for word in (
+        "innerHTML",
+        "outerHTML",
+        "insertAdjacentHTML",
+        "document.write",
+        "eval(",
+        "fetch(",
+        "XMLHttp",
+    ):
         assert word not in script
 
 
@@ -172,7 +191,13 @@ def test_what_is_gone_is_said(outline: Outline) -> None:
 def test_provenance(material: Material, outline: Outline) -> None:
     text, result = outline.text["origin"], material.rows[0].result
     assert f"spatialbench run {result.page} --track rooms --budget full --seeds 0,1 --force" in text
-    for word in (result.page_hash, result.track_hash, result.data_fingerprint, result.outcomes.sha256, "a" * 40):
+    for word in (
+        result.page_hash,
+        result.track_hash,
+        result.data_fingerprint,
+        result.outcomes.sha256,
+        "a" * 40,
+    ):
         assert word in text
 
 
@@ -180,8 +205,12 @@ def test_verdicts_are_those_of_compare(folders: tuple[Path, Path], material: Mat
     for column in ("all", "left"):
         expected = json.loads(compare_all(*folders, format="json", column=column))
         found, _ = judged_pairs(material.rows, column, material.differences)
-        assert [(one.a, one.b, one.verdict) for one in found] == [(p["a"], p["b"], p["verdict"]) for p in expected]
-        assert [one.holm for one in found] == pytest.approx([pair["p_holm"] for pair in expected], rel=1e-4)
+        assert [(one.a, one.b, one.verdict) for one in found] == [
+            (p["a"], p["b"], p["verdict"]) for p in expected
+        ]
+        assert [one.holm for one in found] == pytest.approx(
+            [pair["p_holm"] for pair in expected], rel=1e-4
+        )
 
 
 def test_the_sample(material: Material, page: str) -> None:
@@ -196,16 +225,21 @@ def test_the_sample(material: Material, page: str) -> None:
         found = record["margins"][data["rows"].index("b")]
         assert found == pytest.approx(margins[:, place[record["id"]]], rel=1e-2)
         assert record["picture"].startswith("data:image/jpeg;base64,")
-        assert [box[0] for box in record["boxes"]] == record["caption"][:-1].replace("The ", "").replace(
-            "the ", ""
-        ).split()[:: len(record["caption"].split()) - 3]
+        assert [box[0] for box in record["boxes"]] == record["caption"][:-1].replace(
+            "The ", ""
+        ).replace("the ", "").split()[:: len(record["caption"].split()) - 3]
 
 
 def test_the_sample_sets_any_two_rows_apart() -> None:
     """By hand: the first record sets two pairs of rows from the third, the second is worth less than the third."""
     right = np.array([[1, 1, 1, 0.5], [1, 1, 0, 0.5], [0, 0, 0, 0.5]])
     apart = np.zeros((3, 3))
-    assert sample._apart(right, np.arange(4), 4, apart) == [0, 2, 1, 3]  # 2, then 1 + 1/4, then 1/16 + 1/4, then 0
+    assert sample._apart(right, np.arange(4), 4, apart) == [
+        0,
+        2,
+        1,
+        3,
+    ]  # 2, then 1 + 1/4, then 1/16 + 1/4, then 0
     assert apart.tolist() == [[0, 1, 3], [0, 0, 2], [0, 0, 0]]
 
 
@@ -241,7 +275,11 @@ def test_other_test_records_and_stale_rows(folders: tuple[Path, Path], tmp_path:
     data = json.loads((benchmarks / "test.json").read_text())
     (benchmarks / "test.json").write_text(json.dumps(data[:-6]))
     track = benchmarks / "tracks" / "rooms.yaml"
-    track.write_text(track.read_text().replace(f"path: {folders[1]}/test.json", f"path: {benchmarks}/test.json", 1))
+    track.write_text(
+        track.read_text().replace(
+            f"path: {folders[1]}/test.json", f"path: {benchmarks}/test.json", 1
+        )
+    )
     outline = Outline(html(made.material((folders[0], benchmarks), tmp_path / "runs"), 4, True))
     assert "are not those of the rows" in outline.text["records"]
     assert "a stale" in outline.text["table"]
@@ -274,9 +312,16 @@ def test_a_measure_that_some_rows_have(material: Material) -> None:
             found = replace(found, value=without(found.value), interval=without(found.interval))
         stated.append(replace(row, result=replace(row.result, measures=found)))
     for name, known in material.measures.items():
-        ratios = {key: ratio for key, ratio in known.ratios.items() if name != "c" or key != "image_r1"}
+        ratios = {
+            key: ratio for key, ratio in known.ratios.items() if name != "c" or key != "image_r1"
+        }
         cut[name] = replace(known, ratios=ratios)
-    few = replace(material, rows=stated, measures=cut, differences=Differences(stated, cut, material.selection))
+    few = replace(
+        material,
+        rows=stated,
+        measures=cut,
+        differences=Differences(stated, cut, material.selection),
+    )
     table = str(tables.measures_table(few))
     heads = re.findall(r"<th scope=\"col\".*?</th>", table)
     (place,) = [k for k, head in enumerate(heads) if "R@1" in head and "Image" in head]
@@ -312,7 +357,9 @@ def test_figures_of_one_value() -> None:
 # ---- the command
 
 
-def test_the_command(folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_command(
+    folders: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     where = ["--results", str(folders[0]), "--benchmarks", str(folders[1]), "--runs", str(tmp_path)]
     out = tmp_path / "deep" / "report.html"
     assert main(["report", "--out", str(out), *where, "--records", "1", "--no-maps"]) == 0
@@ -330,10 +377,16 @@ def test_pictures_one_above_the_other() -> None:
     parts = [Image.new("RGB", (30, 20), "red"), Image.new("RGB", (40, 10), "blue")]
     found = picture.stacked(parts, "white").convert("RGB")
     assert found.size == (40, 30)
-    assert [found.getpixel(at) for at in ((0, 0), (39, 0), (39, 29))] == [(255, 0, 0), (255, 255, 255), (0, 0, 255)]
+    assert [found.getpixel(at) for at in ((0, 0), (39, 0), (39, 29))] == [
+        (255, 0, 0),
+        (255, 255, 255),
+        (0, 0, 255),
+    ]
 
 
-def test_no_browser_is_said_in_one_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_browser_is_said_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setattr(picture, "programs", lambda: None)
     assert picture.main() == 1
     error = capsys.readouterr().err

@@ -1,0 +1,91 @@
+"""Rendered rooms as a COCO instances file: pictures as PNG, exact masks as compressed run lengths.
+
+Read back by :class:`spatialbench.data.coco.regions.CocoRegions` at the same size it gives the same pixels, boxes, labels and
+masks; its ``smallest`` must be no larger than the thinnest box.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from spatialbench.data.rooms.facts import View
+from spatialbench.data.rooms.kinds import KINDS
+from spatialbench.data.rooms.store import RoomsSet
+from spatialbench.utils.errors import SpatialbenchError, write_atomic
+from spatialbench.utils.progress import progress
+
+CATEGORY: dict[str, int] = {kind.name: rank + 1 for rank, kind in enumerate(KINDS)}
+"""Kind -> category id, the same in every file."""
+
+
+def export_coco(rooms: RoomsSet, path: str | os.PathLike[str], size: int) -> int:
+    """Writes the objects of rendered scenes that are regions of ``RoomsRegions``, and returns their number.
+
+    The pictures go into the folder ``<stem>_images`` beside the JSON, which is written last. The id of a picture is
+    the index of its scene.
+
+    Args:
+        rooms: the scenes.
+        path: the JSON file, written whole or not at all.
+        size: S, pixels a side of the rooms.
+
+    Raises:
+        SpatialbenchError: the rooms have another size, or something cannot be written.
+    """
+    if rooms.images.shape[1:3] != (size, size):
+        found = " x ".join(str(side) for side in rooms.images.shape[1:3])
+        raise SpatialbenchError(
+            f"cannot export rooms of {found} pixels at {size}; load them at {size}"
+        )
+    target = Path(path)
+    folder = target.with_name(f"{target.stem}_images")
+    images: list[dict[str, Any]] = []
+    annotations: list[dict[str, Any]] = []
+    with progress(f"writing {folder.name}", len(rooms.scenes), "pictures") as advance:
+        for row, scene in enumerate(rooms.scenes):
+            name = f"{scene.index:06d}.png"
+            write_atomic(folder / name, _png(rooms.images[row]))
+            images.append({"id": scene.index, "file_name": name, "width": size, "height": size})
+            for view in scene.large:
+                annotations.append(
+                    _annotation(len(annotations) + 1, scene.index, view, rooms.masks[row])
+                )
+            advance(1)
+    categories = [
+        {"id": id_, "name": name, "supercategory": "object"} for name, id_ in CATEGORY.items()
+    ]
+    info = {"description": f"rooms/{rooms.split}, rendered"}
+    whole = {"info": info, "images": images, "annotations": annotations, "categories": categories}
+    write_atomic(target, json.dumps(whole) + "\n")
+    return len(annotations)
+
+
+def _annotation(id_: int, image: int, view: View, codes: np.ndarray) -> dict[str, Any]:
+    """One object; ``codes``: uint8 [S, S] of its scene."""
+    run_lengths = coco_mask.encode(np.asfortranarray(codes == view.code).astype(np.uint8))
+    return {
+        "id": id_,
+        "image_id": image,
+        "category_id": CATEGORY[view.name],
+        "bbox": [view.box.x, view.box.y, view.box.w, view.box.h],
+        "area": view.area,
+        "iscrowd": 0,
+        "segmentation": {
+            "size": run_lengths["size"],
+            "counts": run_lengths["counts"].decode("ascii"),
+        },
+    }
+
+
+def _png(pixels: np.ndarray) -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(pixels).save(stream, "PNG")
+    return stream.getvalue()

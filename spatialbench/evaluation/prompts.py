@@ -1,0 +1,51 @@
+"""Sentences and classes in the joint space, each distinct sentence encoded once.
+
+Letters: C captions, K classes, D joint width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spatialbench.data.relations import with_articles
+
+_AT_ONCE = 512
+
+
+class TextEncoder(Protocol):
+    """A ``spatialbench.methods.base.Method`` is one."""
+
+    def text(self, tokens: Tensor) -> Tensor:
+        """int64 [C, context] -> unit norm [C, D]."""
+
+    def tokenize(self, captions: Sequence[str]) -> Tensor: ...
+
+
+def caption_embeddings(model: TextEncoder, captions: Sequence[str]) -> Tensor:
+    """Unit norm [C, D]; equal captions are encoded once."""
+    rows = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
+    distinct = list(rows)
+    starts = range(0, len(distinct), _AT_ONCE)
+    found = torch.cat([model.text(model.tokenize(distinct[k : k + _AT_ONCE])) for k in starts])
+    return found[torch.tensor([rows[caption] for caption in captions], device=found.device)]
+
+
+def class_embeddings(
+    model: TextEncoder, classes: Sequence[str], templates: Sequence[str]
+) -> Tensor:
+    """The mean of the embeddings of a class's prompts, unit norm [K, D].
+
+    Args:
+        classes: K names.
+        templates: each with one ``{}``; "a {}" becomes "an {}" where that is wanted.
+
+    Source: the prompt ensemble of CLIP (Radford et al. 2021, section 3.1.4).
+    """
+    prompts = [with_articles(template.format(name)) for name in classes for template in templates]
+    embedded = caption_embeddings(model, prompts).unflatten(0, (len(classes), len(templates)))
+    return F.normalize(embedded.mean(1), dim=-1)

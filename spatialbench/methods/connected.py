@@ -1,0 +1,142 @@
+"""Methods whose student reads a frozen VFM block by block: loading, alignment of tokens and depths, cache, checkpoint.
+
+Letters: B images, T tokens of the student, H heads, d channels of a head, L_C and L_F blocks of the student and of the
+VFM.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spatialbench.methods.base import DEFAULTS, FineTuning, Method
+from spatialbench.models.clip import normalisation
+from spatialbench.models.towers import has_class_token, image_blocks, patch_size
+from spatialbench.models.vfm import load_vfm
+from spatialbench.utils.errors import SpatialbenchError
+
+Normalisation = Literal["own", "student"]
+
+
+class ConnectedMethod(Method):
+    """A student and a frozen VFM that sees the same images.
+
+    Args:
+        student: ``<open_clip model>[:<weights>]``, for instance ``rooms-student``, ``ViT-L-14-336-quickgelu:openai``,
+            a config file ``my.json:my.safetensors``; ``:random`` for random weights.
+        vfm: ``<timm model>[:<weights>]``, for instance ``rooms-vfm``, ``vit_large_patch14_dinov2:depth-anything-v2``,
+            ``vit_base_patch14_dinov2:file.pth``.
+        cache: keep the VFM's tokens of every image on disk; false computes them in every step, for sets that are too
+            large for the disk.
+        finetuning: the protocol of training, the same for every row of a table.
+        vfm_normalisation: the VFM's pixels have its own mean and deviation, or the student's, as in the poster's code.
+
+    Raises:
+        SpatialbenchError: student or VFM cannot be loaded.
+    """
+
+    frozen = ("vfm.",)
+    pooled = True
+
+    def __init__(
+        self,
+        student: str = "rooms-student",
+        vfm: str = "rooms-vfm",
+        cache: bool = True,
+        finetuning: FineTuning = DEFAULTS,
+        vfm_normalisation: Normalisation = "own",
+    ) -> None:
+        super().__init__(student, finetuning)
+        self.save_hyperparameters(
+            {"vfm": vfm, "cache": cache, "vfm_normalisation": vfm_normalisation}
+        )
+        pixels = normalisation(self.student) if vfm_normalisation == "student" else None
+        self.vfm = load_vfm(vfm, self.image_size, cache, pixels)
+        blocks = image_blocks(self.student)
+        self.depth: int = len(blocks)
+        self.heads: int = blocks[0].attn.num_heads
+        self.head_dim: int = blocks[0].attn.head_dim
+
+    # ---------------------------------------------------------------------------------------- what the VFM gives
+    def vfm_block(self, block: int) -> int:
+        """m(l), the VFM's block that goes with the student's block ``block``; both count from 0.
+
+        m(l) = round(l L_F / L_C) with blocks counted from 1, at least the first: the last meets the last. Halves up.
+
+        Source: ours, the poster's models being equally deep; docs/spatial_attn.md.
+        """
+        return max(1, int((block + 1) * self.vfm.depth / self.depth + 0.5)) - 1
+
+    def vfm_qkv(
+        self, block: int, tokens: Tensor, grid: tuple[int, int], values: bool = True
+    ) -> tuple[Tensor, ...]:
+        """Q', K' (and V') for the student's block ``block``, on the student's tokens: each [B, H', T, d'].
+
+        The class token goes with the class token, and is left out for a student that has none (SigLIP); the patches
+        are resampled bilinearly where the grids differ.
+
+        Args:
+            tokens: from ``self.vfm.tokens``.
+            grid: of the student's patches, ``self.grid(x)``.
+        """
+        number = self.vfm_block(block)
+        parts = self.vfm.qkv(number, tokens[:, number], values)
+        if self.vfm.grid != grid:
+            parts = tuple(self._resampled(part, grid) for part in parts)
+        return parts if has_class_token(self.student) else tuple(part[:, :, 1:] for part in parts)
+
+    def grid(self, x: Tensor) -> tuple[int, int]:
+        """Rows and columns of the student's patches of images [B, 3, H, W]."""
+        height, width = patch_size(self.student)
+        return x.shape[2] // height, x.shape[3] // width
+
+    def _resampled(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
+        """[B, H', T', d'] on the VFM's grid -> [B, H', T, d'] on the student's."""
+        patches = (
+            x[:, :, 1:].flatten(0, 1).transpose(1, 2).unflatten(2, self.vfm.grid)
+        )  # [B H', d', h', w']
+        patches = F.interpolate(patches, size=grid, mode="bilinear", align_corners=False)
+        return torch.cat(
+            [x[:, :, :1], patches.flatten(2).transpose(1, 2).unflatten(0, x.shape[:2])], dim=2
+        )
+
+    # ---------------------------------------------------------------------------------------- cache
+    def on_fit_start(self) -> None:
+        if self.trainer.max_steps != 0:
+            self._prepare("train_set", *(["val_set"] if self.trainer.enable_validation else []))
+
+    def on_validation_start(self) -> None:
+        if self.trainer.state.fn == "validate":  # inside of fit it has been done
+            self._prepare("val_set")
+
+    def on_test_start(self) -> None:
+        self._prepare("test_set")
+
+    def _prepare(self, *names: str) -> None:
+        """Fills the cache of tokens for whole sets, every rank its share."""
+        data: Any = getattr(self.trainer, "datamodule", None)
+        for records in (getattr(data, name, None) for name in names):
+            if records is not None:
+                self.vfm.prepare(records.images, self.trainer.global_rank, self.trainer.world_size)
+        self.trainer.strategy.barrier()
+        self.vfm.refresh()
+
+    # ---------------------------------------------------------------------------------------- checkpoint
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """With the fingerprint of the frozen VFM."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint["vfm"] = self.vfm.fingerprint
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Raises:
+        SpatialbenchError: as in ``Method``, or the checkpoint was trained with another VFM.
+        """
+        super().on_load_checkpoint(checkpoint)
+        if checkpoint.get("vfm") != self.vfm.fingerprint:
+            raise SpatialbenchError(
+                f"the checkpoint was trained with another VFM than {self.hparams['vfm']!r} as it is now: other "
+                "weights, normalisation or size; give the VFM of its training, or train again"
+            )

@@ -1,0 +1,161 @@
+"""A frozen autoencoder: pictures to latents, the posterior's mean or drawn from it, and back.
+
+    (1)  z = f (m + s n - b)            m, s: mean and deviation of the posterior; f, b: scaling and shift factor
+    (2)  x = D(z / f + b)
+
+Letters: B images, G pixels a side, C channels and H W rows and columns of the latents.
+
+Source: latent diffusion (Rombach et al., arXiv 2112.10752); mashijie1028/GenHancer @ d716ba2.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from spatialbench import WEIGHTS
+from spatialbench.models.files.diffusion_files import (
+    CONFIGS,
+    DTYPES,
+    OWN,
+    build,
+    find_folder,
+    preset_config,
+    read_part,
+)
+from spatialbench.utils.errors import SpatialbenchError
+
+FLUX = "flux-vae"
+"""The architecture of FLUX's autoencoder, 16 channels: configs/flux-vae.json. To be had with random weights only."""
+_OPENAI = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+class Autoencoder(nn.Module):
+    """Always in eval mode, never with a gradient in its own weights.
+
+    Args:
+        vae: diffusers' AutoencoderKL.
+        legacy_range: give it what DIVA's released code gives it: pixels that were normalised with OpenAI's mean and
+            deviation and taken back with ImageNet's, which scales the contrast by about 0.85.
+
+    Attributes:
+        channels: C.
+        factor: pixels a side of one latent.
+    """
+
+    def __init__(self, vae: Any, legacy_range: bool = False) -> None:
+        super().__init__()
+        self.vae = vae.eval().requires_grad_(False)
+        self.legacy_range = legacy_range
+        self.advice = "take a student of such a size"
+        """What to do about pictures of another size."""
+        self.channels: int = vae.config.latent_channels
+        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
+
+    def train(self, mode: bool = True) -> Autoencoder:
+        """Stays in eval mode."""
+        return super().train(False)
+
+    @torch.no_grad()
+    def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """(1), with n of the generator; without one the posterior's mean.
+
+        Args:
+            pixels: uint8 [B, 3, G, G], G a multiple of ``factor``.
+            generator: on the CPU, so that n is the same on every device.
+
+        Returns:
+            float32 [B, C, H, W] (float64 where the weights are).
+
+        Raises:
+            SpatialbenchError: pictures of another type or size.
+        """
+        with torch.autocast(pixels.device.type, enabled=False):
+            posterior = self.vae.encode(self.vae_input(pixels).to(self.vae.dtype)).latent_dist
+        z = posterior.mean.to(self._exact)
+        if generator is not None:
+            n = torch.randn(z.shape, generator=generator, dtype=torch.float32)
+            z = z + posterior.std.to(z) * n.to(z)
+        return (z - self._shift) * self._scale  # (1)
+
+    def vae_input(self, pixels: Tensor) -> Tensor:
+        """uint8 [B, 3, G, G] -> float32 [B, 3, G, G] in [-1, 1], or in DIVA's range."""
+        cut = pixels.ndim != 4 or any(side % self.factor for side in pixels.shape[-2:])
+        if pixels.dtype != torch.uint8 or cut or pixels.shape[1] != 3:
+            raise SpatialbenchError(
+                f"the autoencoder reads images uint8 [B, 3, H, W] with H and W multiples of {self.factor}, found "
+                f"{str(pixels.dtype).removeprefix('torch.')} {list(pixels.shape)}; {self.advice}"
+            )
+        x = pixels.to(self._exact) / 255
+        if self.legacy_range:
+            (mean, std), (other_mean, other_std) = (
+                [torch.tensor(part, device=x.device, dtype=x.dtype).view(3, 1, 1) for part in pair]
+                for pair in (_OPENAI, _IMAGENET)
+            )
+            x = (x - mean) / std * other_std + other_mean
+        return 2 * x - 1
+
+    @torch.no_grad()
+    def decode(self, z: Tensor) -> Tensor:
+        """(2), uint8 [B, 3, G, G], of latents [B, C, H, W]."""
+        with torch.autocast(z.device.type, enabled=False):
+            x = self.vae.decode((z / self._scale + self._shift).to(self.vae.dtype)).sample  # (2)
+        return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+    @property
+    def _exact(self) -> torch.dtype:
+        """Of latents and losses: float32, or float64 where the weights are."""
+        return torch.promote_types(self.vae.dtype, torch.float32)
+
+    @property
+    def _scale(self) -> float:
+        return self.vae.config.scaling_factor
+
+    @property
+    def _shift(self) -> float:
+        return self.vae.config.shift_factor or 0.0
+
+
+def load_autoencoder(
+    spec: str = OWN,
+    dtype: str = "bfloat16",
+    hashes: Mapping[str, str] | None = None,
+    random_seed: int = 0,
+) -> Autoencoder:
+    """The autoencoder of a diffusion model.
+
+    Args:
+        spec: as in :func:`spatialbench.models.diffusion.load_diffusion`; of a folder only ``vae/`` is read; beside
+            its presets ``flux-vae:random``.
+        dtype: of its weights: ``bfloat16``, ``float16``, ``float32`` or ``float64``.
+        hashes: sha256 of files of the folder, by path.
+        random_seed: of the weights of ``:random``.
+
+    Raises:
+        SpatialbenchError: there is nothing of that name, or it is no autoencoder; one line.
+    """
+    if dtype not in DTYPES:
+        raise SpatialbenchError(
+            f"diffusion {spec!r}: no dtype {dtype!r}; one of {', '.join(DTYPES)}"
+        )
+    name, _, weights = spec.partition(":")
+    if weights == "random":
+        config = (
+            json.loads((CONFIGS / f"{FLUX}.json").read_text())
+            if name == FLUX
+            else preset_config(name)
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(random_seed)
+            vae = build(AutoencoderKL, config["vae"])
+    else:
+        vae = read_part(
+            AutoencoderKL, find_folder(spec, {OWN: WEIGHTS / OWN}, hashes or {}) / "vae", spec
+        )
+    return Autoencoder(nn.Module.to(vae, DTYPES[dtype]))

@@ -1,0 +1,191 @@
+r"""A light denoiser of FLUX's topology that knows a picture by one vector, out of diffusers' own class.
+
+Letters: B pictures, C channels and H W rows and columns of a latent, N = H W / 4 tokens, D width of the vector.
+
+    (1)  y = P_y(c),  s = P_s(c)          two projectors: LayerNorm, Linear, GELU, Linear
+    (2)  u = F(x_t; t, y, s)              y modulates every block, with t; s is the one token of the text stream
+
+F is ``FluxTransformer2DModel`` from a config, with random weights: a light one learns enough (arXiv 2503.19480).
+P's LayerNorm takes the length of c away, so that no gradient can change it directly (G7 of docs/genhancer.md).
+
+Source: mashijie1028/GenHancer @ d716ba2; docs/genhancer.md.
+"""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from spatialbench.utils.arguments import did_you_mean
+from spatialbench.utils.errors import SpatialbenchError
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """Sizes of a denoiser.
+
+    Attributes:
+        heads, head_dim: the hidden width is their product.
+        pooled, context: widths of y and s.
+        axes: channels of a head that the rotary embedding gives to (nothing, row, column); their sum is ``head_dim``.
+        double, single: blocks of two streams, then blocks of one.
+    """
+
+    heads: int
+    head_dim: int
+    pooled: int
+    context: int
+    axes: tuple[int, int, int]
+    double: int = 2
+    single: int = 4
+
+
+PRESETS = {
+    "rooms": Architecture(3, 64, 192, 192, (16, 24, 24)),  # 5.3 M parameters
+    "flux-small": Architecture(12, 64, 768, 768, (16, 24, 24)),  # 83 M, for one GPU
+    "flux-lite": Architecture(24, 128, 768, 4096, (16, 56, 56)),  # 1.3 G: the paper's, exactly
+}
+
+
+def architecture(name: str) -> Architecture:
+    """The preset of a name.
+
+    Raises:
+        SpatialbenchError: there is none.
+    """
+    if name not in PRESETS:
+        raise SpatialbenchError(f"denoiser is {name!r}{did_you_mean(name, list(PRESETS))}")
+    return PRESETS[name]
+
+
+class Denoiser(nn.Module):
+    """F and its two projectors, with random weights.
+
+    Args:
+        preset: a name of ``PRESETS``.
+        channels: C.
+        condition: D.
+        guidance: the constant that FLUX's guidance embedding is given (4 in the released code, where it is a learned
+            offset and nothing else); None: no such embedding.
+
+    Raises:
+        SpatialbenchError: unknown preset.
+    """
+
+    def __init__(
+        self, preset: str, channels: int, condition: int, guidance: float | None = None
+    ) -> None:
+        super().__init__()
+        sizes = architecture(preset)
+        self.channels, self.guidance = channels, guidance
+        self.transformer: Any = FluxTransformer2DModel(
+            in_channels=4 * channels,
+            num_layers=sizes.double,
+            num_single_layers=sizes.single,
+            attention_head_dim=sizes.head_dim,
+            num_attention_heads=sizes.heads,
+            joint_attention_dim=sizes.context,
+            pooled_projection_dim=sizes.pooled,
+            guidance_embeds=guidance is not None,
+            axes_dims_rope=sizes.axes,
+        )
+        self.pooled = projector(condition, sizes.pooled)
+        self.context = projector(condition, sizes.context)
+
+    def forward(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
+        """u of (2), [B, C, H, W].
+
+        On a CPU attention is written out: torch's fused kernel has a slow backward pass there.
+
+        Args:
+            x: [B, C, H, W], noised latents; H and W even.
+            t: [B] in [0, 1]; 1 is noise.
+            c: [B, D], what is known of the pictures, not normalised.
+
+        Raises:
+            SpatialbenchError: an odd number of rows or columns.
+        """
+        plain = x.device.type == "cpu" and not self.transformer.is_gradient_checkpointing
+        with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
+            return self._predict(x, t, c)
+
+    def _predict(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
+        guidance = None if self.guidance is None else x.new_full((len(x),), self.guidance)
+        rows, columns = x.shape[-2:]
+        (u,) = self.transformer(
+            hidden_states=pack(x),
+            encoder_hidden_states=self.context(c)[:, None],  # (1)
+            pooled_projections=self.pooled(c),
+            timestep=t.to(x.dtype),  # the class multiplies by 1000
+            guidance=guidance,
+            img_ids=positions(rows // 2, columns // 2, x.device),
+            txt_ids=torch.zeros(1, 3, device=x.device),
+            return_dict=False,
+        )  # (2)
+        return unpack(u, rows, columns)
+
+
+def projector(width: int, out: int) -> nn.Sequential:
+    """LayerNorm, Linear, GELU, Linear."""
+    return nn.Sequential(nn.LayerNorm(width), nn.Linear(width, out), nn.GELU(), nn.Linear(out, out))
+
+
+def pack(x: Tensor) -> Tensor:
+    """[B, C, H, W] -> [B, H W / 4, 4 C]: every 2 x 2 cells are one token, as FLUX packs them.
+
+    Raises:
+        SpatialbenchError: an odd number of rows or columns.
+    """
+    if x.shape[-2] % 2 or x.shape[-1] % 2:
+        raise SpatialbenchError(
+            f"the denoiser packs 2 x 2 cells of a latent, which has {x.shape[-2]} x {x.shape[-1]}: the pictures' side "
+            "must be a multiple of 16 pixels for a VAE of stride 8"
+        )
+    x = x.unflatten(-2, (-1, 2)).unflatten(-1, (-1, 2))  # [B, C, H/2, 2, W/2, 2]
+    return x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+
+
+def unpack(tokens: Tensor, rows: int, columns: int) -> Tensor:
+    """The inverse of ``pack`` for H ``rows`` and W ``columns``."""
+    x = tokens.unflatten(1, (rows // 2, columns // 2)).unflatten(
+        -1, (-1, 2, 2)
+    )  # [B, H/2, W/2, C, 2, 2]
+    return x.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+
+
+def positions(rows: int, columns: int, device: torch.device | None = None) -> Tensor:
+    """(0, row, column) of every token, float32 [rows columns, 3]."""
+    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+    return (
+        torch.stack([torch.zeros_like(row), row, column], dim=-1).flatten(0, 1).float().to(device)
+    )
+
+
+@torch.no_grad()
+def denoise(
+    denoiser: Denoiser, x: Tensor, c: Tensor, start: float = 1.0, step: float = 0.1
+) -> Tensor:
+    """Follows the flow from x at the time ``start`` to the time 0 in Euler steps of one size.
+
+    Args:
+        x: [B, C, H, W]: noise, where ``start`` is 1.
+        c: [B, D].
+        start: in (0, 1].
+        step: about the size of a step.
+    """
+    steps = max(1, round(start / step))
+    scheduler: Any = FlowMatchEulerDiscreteScheduler()
+    scheduler.set_timesteps(
+        sigmas=np.linspace(start, start / steps, steps).tolist(), device=x.device
+    )
+    for time in scheduler.timesteps:
+        t = (time / scheduler.config.num_train_timesteps).expand(len(x))
+        x = scheduler.step(denoiser(x, t, c).float(), time, x, return_dict=False)[0]
+    return x

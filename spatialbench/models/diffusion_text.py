@@ -1,0 +1,111 @@
+"""What a diffusion model's text encoder makes of a prompt: the hidden states that the UNet attends to.
+
+Two kinds of text encoder: a CLIP text model of transformers, in a folder of diffusers' layout, and the text tower of a
+student of this package, named in the folder's ``student.json``: ``{"student": "rooms-student", "length": 20}``.
+
+Letters: T positions, W width.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from spatialbench.models.clip import TextTokenizer, load_clip
+from spatialbench.models.towers import Model, text_states
+from spatialbench.utils.errors import SpatialbenchError, atomic_path
+from spatialbench.utils.progress import cache_root
+
+PROMPT = "a photo of a ."
+"""DIVA's prompt: its template "a photo of a {}." with an empty name (D5 of docs/diva.md)."""
+STUDENT_FILE = "student.json"
+
+
+def prompt_states(folder: Path, prompt: str, spec: str) -> Tensor:
+    """E, float32 [T, W], of a folder's text encoder.
+
+    Raises:
+        SpatialbenchError: the folder has no text encoder, or it cannot be read.
+    """
+    try:
+        if (folder / STUDENT_FILE).is_file():
+            return student_states(json.loads((folder / STUDENT_FILE).read_text()), prompt)
+        if all((folder / part).is_dir() for part in ("text_encoder", "tokenizer")):
+            return _cached(folder, prompt)
+    except SpatialbenchError:
+        raise
+    except Exception as error:  # transformers, the disk: whatever it was, the user reads one line
+        raise SpatialbenchError(
+            f"diffusion {spec!r}: the text encoder in {folder} cannot be read: {' '.join(str(error).split())[:300]}"
+        ) from error
+    raise SpatialbenchError(
+        f"diffusion {spec!r}: {folder} has neither text_encoder/ and tokenizer/ nor {STUDENT_FILE}; the constant "
+        "prompt needs the text encoder that the model was trained with"
+    )
+
+
+def student_states(text: dict[str, Any], prompt: str) -> Tensor:
+    """E of a student's text tower, float32 [length, W]; ``text`` is what ``student.json`` holds."""
+    model = load_clip(text["student"])
+    with torch.no_grad():
+        return caption_states(model, TextTokenizer(text["student"]), [prompt], text["length"])[0]
+
+
+def caption_states(
+    model: Model, tokenizer: TextTokenizer, captions: Sequence[str], length: int
+) -> Tensor:
+    """Hidden states [C, length, W] of C captions, behind their ends too, as the UNet was trained on.
+
+    Raises:
+        SpatialbenchError: a caption is longer than ``length`` tokens.
+    """
+    tokens = tokenizer(captions)
+    too_long = tokens[:, length:].any(1).nonzero()
+    if len(too_long):
+        raise SpatialbenchError(
+            f"caption {captions[int(too_long[0])]!r} is longer than the {length} tokens of the diffusion model; "
+            "shorten it"
+        )
+    return text_states(model, tokens[:, :length].to(model.token_embedding.weight.device))
+
+
+def _cached(folder: Path, prompt: str) -> Tensor:
+    """E of a text encoder of transformers, from the disk where the same files and prompt were seen before."""
+    digest = hashlib.sha256(prompt.encode())
+    for path in sorted(
+        p
+        for part in ("text_encoder", "tokenizer")
+        for p in (folder / part).rglob("*")
+        if p.is_file()
+    ):
+        digest.update(f"\0{path.relative_to(folder)}\0".encode())
+        with path.open("rb") as stream:
+            digest.update(hashlib.file_digest(stream, "sha256").digest())
+    stored = cache_root() / "prompts" / f"{digest.hexdigest()[:32]}.safetensors"
+    if not stored.is_file():
+        states = _encoded(folder, prompt)
+        with atomic_path(stored) as temporary:
+            save_file({"states": states}, temporary)
+    return load_file(stored)["states"]
+
+
+@torch.no_grad()
+def _encoded(folder: Path, prompt: str) -> Tensor:
+    """The last hidden states after the final norm, padded to the tokenizer's length, float32 [T, W]."""
+    tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
+    model = CLIPTextModel.from_pretrained(
+        folder / "text_encoder", local_files_only=True, dtype=torch.float32
+    ).eval()
+    length = min(tokenizer.model_max_length, model.config.max_position_embeddings)
+    tokens = tokenizer(
+        prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    )
+    return model(tokens.input_ids).last_hidden_state[0].contiguous()

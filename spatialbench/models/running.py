@@ -1,0 +1,76 @@
+"""How the blocks of a tower are run in training: as written, compiled, or with their activations computed again.
+
+The numbers are the same, but for the rounding of compiled code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from spatialbench.models.towers import Block, BlockMix, attend, attention_block, project_qkv
+from spatialbench.utils.flops import repeated
+
+BlockRunner = Callable[..., Tensor]
+"""Called as ``towers.attention_block``."""
+
+
+def runner(compiled: bool = False, checkpointing: bool = False) -> BlockRunner:
+    """The way to run a block.
+
+    Args:
+        compiled: the two halves of a block through ``torch.compile``; what a method does between them runs as written.
+            All blocks of a tower share one compilation for each shape.
+        checkpointing: keep the input of a block only and compute it again in the backward pass.
+    """
+    run = compiled_block if compiled else attention_block
+    if not checkpointing:
+        return run
+
+    def again(*args: Any, **kwargs: Any) -> Tensor:
+        if not torch.is_grad_enabled():
+            return run(*args, **kwargs)
+        return checkpoint(run, *args, use_reentrant=False, context_fn=repeated, **kwargs)
+
+    return again
+
+
+@contextmanager
+def tensor_cores(device: torch.device) -> Iterator[None]:
+    """float32 products of a GPU on its tensor cores, in TF32 (10 bits behind the point); on a CPU nothing changes."""
+    if device.type != "cuda":
+        yield
+        return
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("high")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def compiled_block(
+    block: Block,
+    x: Tensor,
+    mix: BlockMix | None = None,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+    read: Tensor | None = None,
+) -> Tensor:
+    """``towers.attention_block`` with compiled halves."""
+    q, k, v = _compiled(project_qkv)(block, x)
+    if mix is not None:
+        q, k, v = mix(q, k, v)
+    return _compiled(attend)(block, x, q, k, v, mask, scale, read)
+
+
+@cache
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Shapes are static: a chunk that is computed again must meet the code that computed it first."""
+    return torch.compile(function, dynamic=False)

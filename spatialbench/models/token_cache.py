@@ -1,0 +1,127 @@
+"""Tokens of images, computed once and kept on disk, found by the content of the image.
+
+A folder of shards of two files each: ``<name>.npy`` holds bfloat16 tokens (as int16) and is memory-mapped;
+``<name>.keys`` holds the 16-byte keys of its rows and is written last, so that a shard without keys was never finished.
+A process that is killed loses the shard under way; what it left half written is removed by a later one, an hour on.
+Shards are never changed, so several processes may share a folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spatialbench.data.image_cache import ABANDONED_SECONDS
+from spatialbench.utils.errors import SpatialbenchError, atomic_path, write_atomic
+
+KEY_BYTES = 16
+
+
+def content_key(pixels: np.ndarray) -> bytes:
+    """blake2b of the bytes of one image, uint8 [3, S, S]."""
+    return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=KEY_BYTES).digest()
+
+
+def tensors_digest(tensors: Mapping[str, Tensor], extra: str = "") -> str:
+    """24 hex digits: a hash of names and contents of tensors, and of ``extra``."""
+    digest = hashlib.blake2b(extra.encode(), digest_size=12)
+    for name in sorted(tensors):
+        digest.update(name.encode())
+        digest.update(
+            tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
+        )
+    return digest.hexdigest()
+
+
+class TokenCache:
+    """Keys -> tokens bfloat16 of one shape.
+
+    Args:
+        folder: made on the first write. Whatever the tokens depend on beside the image must be part of its name.
+        shape: of the tokens of one image.
+    """
+
+    def __init__(self, folder: Path, shape: tuple[int, ...]) -> None:
+        self.folder = folder
+        self.shape = shape
+        self._rows: dict[bytes, tuple[np.ndarray, int]] = {}
+        self._read: set[str] = set()
+        self._swept = False
+        self.refresh()
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._rows
+
+    def refresh(self) -> None:
+        """Takes up the shards that came to the folder since the last time."""
+        for path in sorted(self.folder.glob("*.keys")):
+            if path.stem not in self._read:
+                self._take(path.stem)
+
+    def get(self, keys: Sequence[bytes]) -> tuple[Tensor, list[int]]:
+        """Tokens bfloat16 [len(keys), *shape], and the positions that were not found, whose rows hold anything."""
+        out = np.empty((len(keys), *self.shape), dtype=np.int16)
+        missing = []
+        for position, key in enumerate(keys):
+            if (found := self._rows.get(key)) is None:
+                missing.append(position)
+            else:
+                shard, row = found
+                out[position] = shard[row]
+        return torch.from_numpy(out).view(torch.bfloat16), missing
+
+    def put(self, keys: Sequence[bytes], tokens: Tensor) -> None:
+        """Writes one shard.
+
+        Args:
+            keys: distinct.
+            tokens: bfloat16 [len(keys), *shape].
+
+        Raises:
+            SpatialbenchError: the folder cannot be written, or the disk is full.
+        """
+        self._sweep()
+        joined = b"".join(keys)
+        name = hashlib.blake2b(joined, digest_size=8).hexdigest()
+        try:
+            with atomic_path(self.folder / f"{name}.npy") as path:
+                np.save(path, tokens.cpu().contiguous().view(torch.int16).numpy())
+            write_atomic(self.folder / f"{name}.keys", joined)
+        except OSError as error:
+            raise SpatialbenchError(
+                f"cannot write {tokens.nbytes / 2**20:.0f} MiB of tokens to {self.folder}: {error.strerror or error}; "
+                "make room, set SPATIALBENCH_CACHE to another disk, or set the method's cache to false"
+            ) from error
+        self._take(name)
+
+    def _sweep(self) -> None:
+        """Removes temporary files, which may hold gigabytes, of processes that were killed; once."""
+        if self._swept:
+            return
+        self._swept = True
+        for path in self.folder.glob(".*"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+                    path.unlink()
+
+    def _take(self, name: str) -> None:
+        """A shard that cannot be read as its keys promise is left out, and so computed again."""
+        self._read.add(name)
+        try:
+            keys = (self.folder / f"{name}.keys").read_bytes()
+            shard = np.load(self.folder / f"{name}.npy", mmap_mode="r")
+        except (OSError, ValueError, EOFError):
+            return
+        if shard.dtype == np.int16 and shard.shape == (len(keys) // KEY_BYTES, *self.shape):
+            for row in range(len(shard)):
+                self._rows[keys[row * KEY_BYTES : (row + 1) * KEY_BYTES]] = shard, row

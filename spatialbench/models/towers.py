@@ -1,0 +1,330 @@
+"""CLIP's two towers, written so that a method can reach the queries, keys and values of every block.
+
+open_clip computes attention inside ``nn.MultiheadAttention``, where nothing can be added to a query. Here the towers
+are functions over open_clip's own parameters and modules (``ln_1``, ``attn.in_proj_weight``, ``mlp``, ...): the same
+numbers as ``encode_image`` and ``encode_text``, with a hook between the projections and the softmax. No module of
+open_clip is changed.
+
+Letters: B images, C captions, T tokens, H heads, d channels of a head, D width of the joint space.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spatialbench.utils.errors import SpatialbenchError
+
+Block = Any
+"""``open_clip.transformer.ResidualAttentionBlock``, or timm's ``Block`` in SigLIP's image tower."""
+Model = Any
+"""``open_clip.CLIP``, as ``spatialbench.models.clip.load_clip`` gives it."""
+BlockMix = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""(q, k, v) -> (q, k, v) of one block."""
+Mix = Callable[[int, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
+"""(block, q, k, v) -> (q, k, v), each [B, H, T, d]: what a method does between the projections and the softmax.
+
+q and k may come back with more channels than d; the logits are then scaled by 1 / sqrt of those channels.
+"""
+
+
+def attention(
+    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None
+) -> Tensor:
+    r"""softmax(s q k^T + mask) v.
+
+    On a CPU and for few tokens the three steps are written out: there torch's fused kernel is up to 6 times slower in
+    bfloat16, forward and backward together. Elsewhere it is ``scaled_dot_product_attention``.
+
+    Args:
+        q, k: [B, H, T, d].
+        v: [B, H, T, e].
+        mask: [T, T] or anything that broadcasts to [B, H, T, T], added to the logits.
+        scale: s; default 1 / sqrt(d), d the channels of ``q`` as given.
+
+    Returns:
+        [B, H, T, e].
+    """
+    if q.device.type != "cpu" or q.shape[-2] > 256:
+        return F.scaled_dot_product_attention(
+            q, k, v, attn_mask=None if mask is None else mask.to(q), scale=scale
+        )
+    logits = (q * (scale or 1 / math.sqrt(q.shape[-1]))) @ k.transpose(-1, -2)
+    if mask is not None:
+        logits = logits + mask.to(logits.dtype)
+    return logits.softmax(-1) @ v
+
+
+def split_heads(x: Tensor, heads: int) -> Tensor:
+    """[B, T, H d] -> [B, H, T, d]."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Tensor) -> Tensor:
+    """[B, H, T, d] -> [B, T, H d]."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def project_qkv(block: Block, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Queries, keys and values of one block, each [B, H, T, d], from its input tokens x [B, T, H d]."""
+    if hasattr(block, "norm1"):  # timm's, of SigLIP
+        q, k, v = (
+            split_heads(part, block.attn.num_heads)
+            for part in block.attn.qkv(block.norm1(x)).chunk(3, dim=-1)
+        )
+        return block.attn.q_norm(q), block.attn.k_norm(k), v
+    qkv = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
+    q, k, v = (split_heads(part, block.attn.num_heads) for part in qkv.chunk(3, dim=-1))
+    return q, k, v
+
+
+def attention_block(
+    block: Block,
+    x: Tensor,
+    mix: BlockMix | None = None,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+    read: Tensor | None = None,
+) -> Tensor:
+    """One residual block of open_clip, with ``mix`` between its projections and its softmax.
+
+    Args:
+        x: [B, T, H d].
+        mix: (q, k, v) -> (q, k, v).
+        mask, scale: see ``attention``.
+        read: int64 [B], the one token of each row that is wanted. In the last block the others are of no use, and
+            leaving them out saves three quarters of it.
+
+    Returns:
+        [B, T, H d], or [B, 1, H d] with ``read``.
+    """
+    q, k, v = project_qkv(block, x)
+    if mix is not None:
+        q, k, v = mix(q, k, v)
+    return attend(block, x, q, k, v, mask, scale, read)
+
+
+def attend(
+    block: Block,
+    x: Tensor,
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    mask: Tensor | None = None,
+    scale: float | None = None,
+    read: Tensor | None = None,
+) -> Tensor:
+    """What comes after the projections of a block; arguments as in ``attention_block``."""
+    if read is not None:
+        rows = torch.arange(len(x), device=x.device)
+        x, q = x[rows, read][:, None], q[rows, :, read][:, :, None]
+        mask = None if mask is None else mask[read][:, None, None]
+    if hasattr(block, "norm1"):
+        x = x + block.ls1(
+            block.attn.proj(block.attn.norm(merge_heads(attention(q, k, v, mask, scale))))
+        )
+        return x + block.ls2(block.mlp(block.norm2(x)))
+    x = x + block.ls_1(block.attn.out_proj(merge_heads(attention(q, k, v, mask, scale))))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
+
+
+def value_block(
+    block: Block,
+    x: Tensor,
+    mix: BlockMix | None = None,
+) -> Tensor:
+    """The block with its attention replaced by its value path: every token attends to itself alone.
+
+    Source: wusize/CLIPSelf @ 1c7fe9c, src/open_clip/transformer.py, ``forward_without_attn``.
+    """
+    q, k, v = project_qkv(block, x)
+    if mix is not None:
+        q, k, v = mix(q, k, v)
+    x = x + block.ls_1(block.attn.out_proj(merge_heads(v)))
+    return x + block.ls_2(block.mlp(block.ln_2(x)))
+
+
+def encode_image(
+    model: Model,
+    pixels: Tensor,
+    mix: Mix | None = None,
+    run: Callable[..., Tensor] = attention_block,
+) -> Tensor:
+    """open_clip's ``encode_image`` with a hook.
+
+    Args:
+        pixels: normalised images, float [B, 3, S, S].
+        mix: called with the number of every block and its q, k, v.
+        run: in the place of ``attention_block``; see ``running.py``.
+
+    Returns:
+        [B, D], not normalised.
+    """
+    visual = model.visual
+    if hasattr(visual, "trunk"):
+        return _encode_pooled(visual, pixels, mix, run)
+    x = embed_patches(visual, pixels)
+    *blocks, last = visual.transformer.resblocks
+    for number, block in enumerate(blocks):
+        x = run(block, x, mix and partial(mix, number))
+    read = (
+        torch.zeros(len(x), dtype=torch.long, device=x.device)
+        if visual.pool_type == "tok"
+        else None
+    )
+    return pool(visual, run(last, x, mix and partial(mix, len(blocks)), read=read))
+
+
+def _encode_pooled(
+    visual: Any, pixels: Tensor, mix: Mix | None, run: Callable[..., Tensor]
+) -> Tensor:
+    """SigLIP's image tower: timm's blocks over the patches alone, pooled by its head."""
+    trunk = visual.trunk
+    x = trunk.norm_pre(trunk._pos_embed(trunk.patch_embed(pixels)))
+    for number, block in enumerate(trunk.blocks):
+        x = run(block, x, mix and partial(mix, number))
+    return visual.head(trunk.forward_head(trunk.norm(x)))
+
+
+def image_blocks(model: Model) -> Sequence[Block]:
+    """The residual blocks of the image tower."""
+    visual = model.visual
+    return visual.trunk.blocks if hasattr(visual, "trunk") else visual.transformer.resblocks
+
+
+def has_class_token(model: Model) -> bool:
+    """Whether the image tower's first token is none of the patches."""
+    return not hasattr(model.visual, "trunk")
+
+
+def patch_size(model: Model) -> tuple[int, int]:
+    """Height and width of a patch in pixels."""
+    visual = model.visual
+    height, width = (
+        visual.trunk.patch_embed.patch_size if hasattr(visual, "trunk") else visual.patch_size
+    )
+    return height, width
+
+
+def pool(visual: Any, x: Tensor) -> Tensor:
+    """Tokens that left the last block [B, 1 + h w, width], the class token first -> embeddings [B, D]."""
+    if visual.pool_type == "tok":
+        x = visual.ln_post(x[:, 0])
+    elif visual.final_ln_after_pool:
+        x = visual.ln_post(x[:, 1:].mean(1))
+    else:
+        x = visual.ln_post(x[:, 1:]).mean(1)
+    return x if visual.proj is None else x @ visual.proj
+
+
+def encode_dense(
+    model: Model, pixels: Tensor, mix: Mix | None = None, blocks: Sequence[Block] | None = None
+) -> Tensor:
+    """The image tower's tokens in the joint space: the last block by its value path, then norm and projection.
+
+    Args:
+        pixels: normalised images, float [B, 3, H, W]; H and W multiples of the patch size. Off the native size the
+            position embedding is interpolated.
+        mix: called with the number of every block and its q, k, v.
+        blocks: in the place of the tower's own.
+
+    Returns:
+        [B, h, w, D], not normalised.
+
+    Raises:
+        SpatialbenchError: a SigLIP tower.
+
+    Source: wusize/CLIPSelf @ 1c7fe9c, src/open_clip/transformer.py, ``encode_dense``.
+    """
+    if not has_class_token(model):
+        raise SpatialbenchError(
+            "SigLIP's pooling head gives its patches no place in the joint space: no dense map"
+        )
+    visual = model.visual
+    x = embed_patches(visual, pixels)
+    *before, last = visual.transformer.resblocks if blocks is None else blocks
+    for number, block in enumerate(before):
+        x = attention_block(block, x, mix and partial(mix, number))
+    x = visual.ln_post(value_block(last, x, mix and partial(mix, len(before)))[:, 1:])
+    x = x if visual.proj is None else x @ visual.proj
+    return x.unflatten(
+        1, (pixels.shape[-2] // visual.patch_size[0], pixels.shape[-1] // visual.patch_size[1])
+    )
+
+
+def embed_patches(visual: Any, pixels: Tensor) -> Tensor:
+    """Images [B, 3, H, W] -> the tokens that enter the first block [B, 1 + h w, width], class token first."""
+    x = visual.conv1(pixels)
+    grid = (x.shape[-2], x.shape[-1])
+    x = x.flatten(2).transpose(1, 2)
+    x = torch.cat([visual.class_embedding.to(x.dtype).expand(len(x), 1, -1), x], dim=1)
+    return visual.ln_pre(x + _positions(visual, grid).to(x.dtype))
+
+
+def _positions(visual: Any, grid: tuple[int, int]) -> Tensor:
+    embedding = visual.positional_embedding
+    if grid == tuple(visual.grid_size):
+        return embedding
+    patches = embedding[1:].T.unflatten(1, visual.grid_size)[None]
+    patches = F.interpolate(patches, size=grid, mode="bicubic", align_corners=False)[0]
+    return torch.cat([embedding[:1], patches.flatten(1).T])
+
+
+def encode_text(
+    model: Model, tokens: Tensor, run: Callable[..., Tensor] = attention_block
+) -> Tensor:
+    """open_clip's ``encode_text``, run at the length of the longest caption instead of the full context.
+
+    The text tower is causal and reads out at the end token, so that nothing behind it has any effect.
+
+    Args:
+        tokens: int64 [C, context_length].
+        run: in the place of ``attention_block``; see ``running.py``.
+
+    Returns:
+        [C, D], not normalised.
+    """
+    if not hasattr(
+        model, "token_embedding"
+    ):  # SigLIP's looks both ways and reads at its last position
+        return model.encode_text(tokens)
+    end = (
+        tokens.eq(model.text_eos_id).int().argmax(-1)
+        if model.text_pool_type == "eos"
+        else tokens.argmax(-1)
+    )
+    length = int(end.max()) + 1
+    x = model.token_embedding(tokens[:, :length])
+    x = x + model.positional_embedding[:length].to(x.dtype)
+    mask = model.attn_mask[:length, :length]
+    *blocks, last = model.transformer.resblocks
+    for block in blocks:
+        x = run(block, x, mask=mask)
+    x = model.ln_final(run(last, x, mask=mask, read=end)[:, 0])
+    if isinstance(model.text_projection, nn.Linear):
+        return model.text_projection(x)
+    return x if model.text_projection is None else x @ model.text_projection
+
+
+def text_states(model: Model, tokens: Tensor) -> Tensor:
+    """The text tower's hidden states behind the final norm, at every position, those behind the end token too.
+
+    Args:
+        tokens: int64 [C, T], T at most the context length.
+
+    Returns:
+        [C, T, width of the text tower], not projected. At the end token it is what ``encode_text`` projects.
+    """
+    length = tokens.shape[1]
+    x = model.token_embedding(tokens)
+    x = x + model.positional_embedding[:length].to(x.dtype)
+    mask = model.attn_mask[:length, :length]
+    for block in model.transformer.resblocks:
+        x = attention_block(block, x, mask=mask)
+    return model.ln_final(x)

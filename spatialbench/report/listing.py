@@ -1,0 +1,88 @@
+"""The pages of a folder, and whether each has a current row in the table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+from spatialbench.config.pages import Page
+from spatialbench.results.files import STORED_BUDGET, read_result, result_path
+from spatialbench.results.stale import Today
+from spatialbench.utils.arguments import did_you_mean
+from spatialbench.utils.errors import SpatialbenchError
+
+COLUMNS = ("name", "paper", "command", "cost", "status", "why")
+
+
+def listing(benchmarks: Path, results: Path, track: str) -> list[dict[str, str]]:
+    """One row of ``COLUMNS`` for each page.
+
+    ``status`` is ``current``, ``stale`` or ``damaged``, with the reason in ``why``, or ``missing``; ``smoke only``
+    where there are rows of other budgets alone.
+
+    Raises:
+        SpatialbenchError: no pages in the folder, a page that cannot be read, or an unknown track.
+    """
+    today = Today.read(benchmarks)
+    if not today.pages:
+        raise SpatialbenchError(f"no pages in {benchmarks}/; give --benchmarks FOLDER")
+    if track not in today.tracks:
+        raise SpatialbenchError(f"unknown track {track!r}{did_you_mean(track, today.tracks)}")
+    rows = []
+    for page in today.pages.values():
+        status, why = _status(page, results, track, today)
+        rows.append(
+            {"name": page.name, "paper": page.paper, "command": page.command, "cost": page.cost}
+            | {"status": status, "why": why}
+        )
+    return rows
+
+
+def show(rows: Sequence[dict[str, str]], benchmarks: Path, track: str) -> None:
+    """Prints the rows as a table; below it the commands, once for all pages, and those of pages that need another."""
+    table = Table(box=SIMPLE_HEAD, pad_edge=False)
+    table.add_column("page", no_wrap=True)
+    table.add_column("what it is, and whose", ratio=3)
+    table.add_column("cost", ratio=2)
+    table.add_column("row", max_width=24)
+    for row in rows:
+        state = row["status"] + (f" ({row['why']})" if row["why"] else "")
+        table.add_row(row["name"], row["paper"], row["cost"], state)
+    console = Console(width=max(110, Console().width))
+    console.print(table)
+    page, where = benchmarks / "PAGE.yaml", "" if track == "rooms" else f" --track {track}"
+    lines = [
+        f"train and test a page:       spatialbench fit --config {page}{where}",
+        f"its row, with every seed:    spatialbench run {page}{where}",
+    ]
+    plain = {
+        f"spatialbench fit --config {folder / 'NAME.yaml'}"
+        for folder in (benchmarks, Path("benchmarks"))
+    }
+    for row in rows:
+        if (
+            row["command"]
+            and row["command"].replace(f"{row['name']}.yaml", "NAME.yaml") not in plain
+        ):
+            lines.append(f"{row['name']}:  {row['command']}")
+    console.print("\n".join(lines), highlight=False, soft_wrap=True)
+
+
+def _status(page: Page, results: Path, track: str, today: Today) -> tuple[str, str]:
+    path = result_path(results, track, STORED_BUDGET, page.name)
+    if not path.is_file():
+        others = [
+            one
+            for one in today.tracks[track].budgets
+            if result_path(results, track, one, page.name).is_file()
+        ]
+        return (f"{', '.join(others)} only" if others else "missing"), ""
+    try:
+        reasons = today.stale(read_result(path))
+    except SpatialbenchError as error:
+        return "damaged", str(error)
+    return ("stale", ", ".join(reasons)) if reasons else ("current", "")

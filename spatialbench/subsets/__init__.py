@@ -1,1 +1,0 @@
-"""Where a method wins: records apart by what is known of them."""

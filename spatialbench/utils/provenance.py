@@ -1,0 +1,131 @@
+"""Where a number comes from: commit, versions, hardware, memory."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import subprocess
+import sys
+from contextlib import suppress
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from spatialbench import PACKAGE, __version__
+
+PACKAGES = (
+    "torch",
+    "lightning",
+    "open_clip_torch",
+    "timm",
+    "torchmetrics",
+    "numpy",
+    "diffusers",
+    "peft",
+)
+
+
+def commit() -> tuple[str, bool]:
+    """The commit of this package's checkout, and whether what runs differs from it: in tracked files, or by files of
+    the package and pages that were never committed. Empty outside of git, and where the package is installed in a
+    folder of a repository that does not hold it.
+
+    Changes under ``results/`` do not count: a run writes there itself.
+    """
+    folder = PACKAGE.parent
+    try:
+        _git(folder, "ls-files", "--error-unmatch", str(PACKAGE / "__init__.py"))
+        head = _git(folder, "rev-parse", "HEAD")
+        changed = _git(
+            folder, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!results"
+        )
+        changed += _git(
+            folder, "ls-files", "--others", "--exclude-standard", "--", "spatialbench", "benchmarks"
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "", False
+    return head, bool(changed)
+
+
+def changed_since(commit: str) -> list[str] | None:
+    """The files of this package that differ now from a commit, and those that it lacks; None where git does not know
+    the commit."""
+    package = PACKAGE
+    try:
+        return _git(package, "diff", "--name-only", "--relative", commit, "--", ".").splitlines()
+    except (OSError, subprocess.SubprocessError):
+        return None
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python, of this package and of what computes the numbers."""
+    found = {"python": platform.python_version(), "spatialbench": __version__}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def usable_cores() -> int:
+    """Processor cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def hardware() -> dict[str, Any]:
+    """Processor, cores this process may use, threads of torch, GPU (None without one)."""
+    import torch
+
+    return {
+        "cpu": _processor(),
+        "cores": usable_cores(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "gpus": torch.cuda.device_count(),
+    }
+
+
+def reset_peak_memory() -> None:
+    """Begins a new measurement, so that each run of a long process has a peak of its own (where the system can)."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def peak_memory_mb() -> float:
+    """Largest resident memory of this process since the last reset, in MB (10^6 bytes)."""
+    with suppress(OSError, ValueError):
+        for line in Path("/proc/self/status").read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return round(int(line.split()[1]) * 1024 / 1e6, 1)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak * (1 if sys.platform == "darwin" else 1024) / 1e6, 1)
+
+
+def peak_gpu_memory_mb() -> float:
+    """Largest memory that torch held on the current GPU since the last reset, in MB; 0 without a GPU."""
+    import torch
+
+    return round(torch.cuda.max_memory_allocated() / 1e6, 1) if torch.cuda.is_available() else 0.0
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(
+        command, check=True, capture_output=True, text=True, timeout=20
+    ).stdout.strip()
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

@@ -1,0 +1,77 @@
+"""The tracks of paper scale: every page of the poster can be composed on them; what differs between them is named."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spatialbench.cli.main import main
+from spatialbench.config.experiment import compose, resolve
+from spatialbench.config.pages import load_page, load_track
+from spatialbench.training.build import dump_config
+from tests.support import BENCHMARKS
+
+TRACKS = ("embspatial", "embspatial_b16", "embspatial_poster", "embspatial_dryrun")
+PAGES = ("clip_zeroshot", "residual_linear", "spatial_attn_value")
+FLAWS = {
+    "trainer": {"accumulate_grad_batches"},
+    "data": {"split", "held_out", "test_on", "depth_pairs", "drop_last"},
+    "model": {"vfm_normalisation", "projections"},
+    "finetuning": {"optimizer", "decay", "scored"},
+}
+"""The fields that only the poster's reading names; the corrected track has their defaults."""
+
+
+@pytest.mark.parametrize("track", TRACKS)
+@pytest.mark.parametrize("page", PAGES)
+def test_every_page_and_budget_can_be_composed(track: str, page: str) -> None:
+    for budget in load_track(BENCHMARKS / "tracks" / f"{track}.yaml").budgets:
+        resolved = resolve(BENCHMARKS / f"{page}.yaml", track, budget, 0)
+        assert resolved.config["data"]["image_size"] == (224 if track.endswith("b16") else 336)
+    dump_config(resolved)  # the parser takes every value
+
+
+def composed(track: str) -> dict[str, Any]:
+    page = load_page(BENCHMARKS / "spatial_attn.yaml")
+    return compose(page, load_track(track, near=page.path), "full", 0)
+
+
+def test_the_posters_reading_and_ours_differ_in_the_track_alone() -> None:
+    ours, posters = composed("embspatial"), composed("embspatial_poster")
+    for config in (ours, posters):
+        config["finetuning"] = config["model"]["init_args"].pop("finetuning")
+        config["model"] = config["model"]["init_args"]
+    for block, names in FLAWS.items():
+        assert set(posters[block]) - set(ours[block]) == names, block
+    assert posters["model"]["student"] == ours["model"]["student"]
+    assert posters["model"]["vfm"] == ours["model"]["vfm"]
+    assert posters["data"]["train_path"] == ours["data"]["train_path"]
+
+
+@pytest.mark.parametrize("track", ["embspatial", "embspatial_b16", "embspatial_poster"])
+def test_missing_data_is_told_before_weights_are_loaded(
+    track: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    page = str(BENCHMARKS / "spatial_attn.yaml")
+    assert main(["fit", "--config", page, "--track", track]) == 2
+    last = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "there is no file data/embspatial/" in last
+    assert last.endswith("spatialbench data download embspatial brings it")
+
+
+def test_the_dry_run_is_of_the_same_size() -> None:
+    real, dry = composed("embspatial"), compose_dry()
+    for key in ("student", "vfm"):
+        name = real["model"]["init_args"][key].partition(":")[0]
+        assert dry["model"]["init_args"][key] == f"{name}:random"
+    for key in ("image_size", "batch_images", "records_per_image"):
+        assert dry["data"][key] == real["data"][key]
+    assert dry["model"]["init_args"]["finetuning"]["chunk_images"] == 64
+
+
+def compose_dry() -> dict[str, Any]:
+    page = load_page(BENCHMARKS / "spatial_attn.yaml")
+    return compose(page, load_track("embspatial_dryrun", near=page.path), "quick", 0)

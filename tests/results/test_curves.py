@@ -1,0 +1,105 @@
+"""Curves of a run folder, and those kept beside a row: what was cut short is left out, what is of others is refused."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from spatialbench.results.curves import (
+    MOST,
+    curves_path,
+    keep_curves,
+    read_curves,
+    read_metrics,
+    thinned,
+)
+from spatialbench.results.row_schema import Result
+from spatialbench.utils.errors import SpatialbenchError
+from tests.support import fakes
+
+
+def metrics(folder: Path, offset: float = 0.0) -> Path:
+    """A run folder whose last line a kill cut short."""
+    folder.mkdir(parents=True)
+    lines = [
+        json.dumps({"step": step, "train/loss": offset + 2 / (step + 1), "lr": 0.1})
+        for step in range(400)
+    ]
+    lines += [json.dumps({"step": step, "val/all": 50 + step / 100}) for step in (99, 399)]
+    lines += ["no JSON", '{"step": 5, "train/loss": NaN}', '{"step": 7, "train/lo']
+    (folder / "metrics.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+@pytest.fixture
+def row(tmp_path: Path) -> tuple[Path, Result, list[Path]]:
+    """The path of a row's result, the result, and the folders of its runs."""
+    result, _ = fakes.row("b", fakes.benchmarks(tmp_path / "benchmarks", "b"), seeds=(0, 1))
+    return (
+        tmp_path / "b.json",
+        result,
+        [metrics(tmp_path / f"seed{seed}", float(seed)) for seed in (0, 1)],
+    )
+
+
+def test_metrics_that_were_cut_short(tmp_path: Path) -> None:
+    found = read_metrics(metrics(tmp_path / "run") / "metrics.jsonl")
+    assert len(found["train/loss"]) == 400
+    assert found["val/all"] == [(99.0, 51.0 - 0.01), (399.0, 54.0 - 0.01)]
+    thin = thinned(found["train/loss"], 100)
+    assert len(thin) == 100
+    assert thin[0] == (3.0, pytest.approx((2 + 1 + 2 / 3 + 0.5) / 4))
+
+
+def test_what_is_kept_comes_back(row: tuple[Path, Result, list[Path]]) -> None:
+    path, result, folders = row
+    assert read_curves(path, result) == {}
+    assert keep_curves(path, result, folders)
+    found = read_curves(path, result)
+    assert list(found) == [0, 1]
+    assert list(found[1]) == ["train/loss", "val/all"]  # the learning rate is not drawn
+    wanted = thinned(read_metrics(folders[1] / "metrics.jsonl")["train/loss"])
+    assert len(wanted) == MOST
+    assert [step for step, _ in found[1]["train/loss"]] == [step for step, _ in wanted]
+    assert [value for _, value in found[1]["train/loss"]] == pytest.approx(
+        [value for _, value in wanted], rel=1e-4
+    )
+    assert found[1]["train/loss"][-1][1] > 1 > found[0]["train/loss"][-1][1]
+
+
+def test_a_row_without_run_folders_loses_the_curves_of_an_earlier_one(
+    row: tuple[Path, Result, list[Path]], tmp_path: Path
+) -> None:
+    path, result, folders = row
+    keep_curves(path, result, folders)
+    assert not keep_curves(path, result, [tmp_path / "gone", tmp_path / "gone"])
+    assert not curves_path(path).exists()
+    assert not keep_curves(path, replace(result, budget="smoke"), folders)  # not of the table
+
+
+def test_curves_of_other_runs_and_damaged_ones_are_refused(
+    row: tuple[Path, Result, list[Path]],
+) -> None:
+    path, result, folders = row
+    keep_curves(path, result, folders)
+    text = curves_path(path).read_text()
+    other = replace(result, runs=[replace(run, commit="f" * 40) for run in result.runs])
+    with pytest.raises(
+        SpatialbenchError, match="line 1: seed 0 of another run than the result's; restore it"
+    ):
+        read_curves(path, other)
+    for damaged, message in (
+        (text[:-50], "line 4: not valid JSON; restore it"),
+        (
+            text.replace("val/all", "val/any", 1),
+            "line 2: .*name must be one of train/loss, val/all",
+        ),
+        (text.replace('"seed": 1', '"seed": "one"', 1), "line 3: field 'seed'"),
+        (text.replace("[[", "[[NaN, 1], [", 1), "line 1: field 'points.*expected float, found nan"),
+    ):
+        curves_path(path).write_text(damaged)
+        with pytest.raises(SpatialbenchError, match=message):
+            read_curves(path, result)

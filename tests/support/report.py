@@ -1,0 +1,119 @@
+"""Rows made up for the tests of the report: of pictures of noise, with weights, curves and hostile names."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from spatialbench.data.datamodule import PairDataModule
+from spatialbench.data.embspatial.export import export
+from spatialbench.evaluation.outcomes import RunOutcomes
+from spatialbench.report.html.inputs import Material
+from spatialbench.results.files import ResultOutcomes, make_result, write_result
+from spatialbench.results.stale import Today, ancestors, grammar_hash, page_hash, track_hash
+from tests.support import fakes, tiny
+
+EVIL = '</script><img src=x onerror="window.hacked=1"><b>'
+"""A text that would run if it were ever taken for markup."""
+
+TRACK = """\
+name: rooms
+seeds: [0, 1]
+trainer: {{max_steps: 6, accelerator: cpu, devices: 1}}
+data: {{source: embspatial, path: {folder}/test.json, train_path: {folder}/test.json, image_size: 32}}
+model: {{student: {folder}/tiny-student.json}}
+budgets: {{full: {{}}, smoke: {{trainer: {{max_steps: 2}}}}}}
+"""
+PAPERS = """\
+- {name: b, paper: "Someone <i>2024</i>", table: Table 1, row: B, accuracy: {left: 71.5, all: 66.0}}
+"""
+CLAIMS = f"""\
+- {{claim: {json.dumps(f"b is better {EVIL}")}, paper: P, track: rooms, row: b, than: a, column: all, expect: higher}}
+- {{claim: c is better., paper: P, track: rooms, row: c, than: b, column: all, expect: higher}}
+"""
+
+
+def folders(base: Path) -> tuple[Path, Path]:
+    """(results, benchmarks) of the rows a (near chance), b (better), c and zeroshot, on 24 records of noise."""
+    benchmarks, results = base / "benchmarks", base / "results"
+    (benchmarks / "tracks").mkdir(parents=True)
+    (benchmarks / "tiny-student.json").write_text(json.dumps(tiny.STUDENT))
+    (benchmarks / "tracks" / "rooms.yaml").write_text(TRACK.format(folder=benchmarks))
+    export(tiny.record_set("test", 4, 1), benchmarks / "test.json")
+    for name in ("a", "b", "c"):
+        tiny.page(benchmarks, name)
+    tiny.page(benchmarks, "zeroshot", rest="trainer: {max_steps: 0}\n")
+    for name, shift in (("a", 0.0), ("b", 2.5), ("c", 0.5), ("zeroshot", 0.0)):
+        store(results, benchmarks, name, shift)
+    (results / "reported.yaml").write_text(PAPERS)
+    (results / "claims.yaml").write_text(CLAIMS)
+    return results, benchmarks
+
+
+def store(results: Path, benchmarks: Path, name: str, shift: float) -> None:
+    """A row of two seeds on the records of test.json, with measures but for ``a``, and hostile texts in it."""
+    today = Today.read(benchmarks)
+    page, track = today.pages[name], today.tracks["rooms"]
+    data = PairDataModule(path=str(benchmarks / "test.json"), image_size=32)
+    data.setup("test")
+    records = data.test_set.records
+    runs = []
+    for seed in (0, 1):
+        rng = np.random.default_rng([seed, *name.encode()])
+        runs.append(
+            RunOutcomes(
+                np.array([record.record_id for record in records]),
+                np.array([record.relation for record in records]),
+                np.array([record.scene_id for record in records]),
+                rng.normal(shift, 1, len(records)).astype(np.float32) / 100,
+                np.zeros(len(records), np.float32),
+            )
+        )
+    stated = [
+        replace(
+            fakes.seed_run(seed, run), hardware={"cpu": EVIL, "cores": 2}, versions={"torch": EVIL}
+        )
+        for seed, run in enumerate(runs)
+    ]
+    measures = None if name == "a" else fakes.measures_of(name, (0, 1))
+    selection = fakes.selection_of(name, (0, 1)) if name in ("b", "c") else None
+    outcomes = ResultOutcomes.join(runs)
+    result = make_result(
+        stated,
+        outcomes,
+        measures,
+        selection,
+        name=name,
+        page=str(page.path),
+        page_hash=page_hash(page, "full"),
+        track="rooms",
+        track_hash=track_hash(track, "full", page),
+        init_from=ancestors(page, "full", track),
+        budget="full",
+        grammar=grammar_hash(),
+        data_fingerprint=data.test_set.fingerprint,
+        parameters=fakes.Parameters(total=2_000_000, trainable=1_500_000),
+    )
+    write_result(results / "rooms" / f"{name}.json", result, outcomes, measures, selection)
+
+
+def run_folder(material: Material, name: str, place: int = 0) -> Path:
+    """A run folder of a row with curves; no weights."""
+    (row,) = [row for row in material.rows if row.result.name == name]
+    folder = material.run_folder(row, place)
+    folder.mkdir(parents=True)
+    lines = [
+        json.dumps({"step": step, "train/loss": 2 / (step + 1), "epoch": 0.0})
+        for step in range(400)
+    ]
+    lines += [json.dumps({"step": step, "val/all": 50 + step / 100}) for step in (99, 399)]
+    lines += ["no JSON", '{"step": 5, "train/loss": NaN}', '{"step": 7, "train/lo']
+    (folder / "metrics.jsonl").write_text("\n".join(lines))
+    return folder
+
+
+def material(base: tuple[Path, Path], runs: Path) -> Material:
+    return Material.read(base[0], base[1], "rooms", runs=runs)

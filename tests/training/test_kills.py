@@ -1,0 +1,85 @@
+"""A run that SIGKILL ends anywhere, started again, ends with the weights and scores of a run that nobody killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from spatialbench.data.image_cache import ABANDONED_SECONDS
+from spatialbench.models.token_cache import TokenCache
+from spatialbench.results.run_folder import RunRecord, read_checkpoint
+from tests.support import ROOT
+from tests.support.killing import POINTS, run
+
+LEFT = {
+    "first step": False,
+    "fifth step": 4,
+    "backward": 3,
+    "validation": 2,
+    "first checkpoint": False,
+    "fourth checkpoint": 3,
+    "before the rename": 2,
+    "last checkpoint": 6,
+    "test": 6,
+    "outcomes": 6,
+    "images": False,
+    "tokens": False,
+    "keys of tokens": False,
+}
+"""The step of the checkpoint that is there after the kill."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("kills")
+    command = [sys.executable, "-m", "tests.support.killing", str(folder)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("point", [point for point in POINTS if point != "none"])
+def test_a_killed_run_goes_on_to_the_same_end(folder: Path, point: str) -> None:
+    ends = json.loads((folder / f"{point}.json").read_text())
+    assert (ends["first"], ends["second"]) == (-9, 0)
+    if point in LEFT:
+        assert ends["left"] == LEFT[point], "a whole checkpoint or none"
+    whole, again = run(folder, "none"), run(folder, point)
+    records = [RunRecord.read(each.run_dir) for each in (whole, again)]
+    assert all(record.finished for record in records)
+    assert records[0].info["scores"] == records[1].info["scores"]
+    assert records[0].info["train_pairs"] == records[1].info["train_pairs"]
+    assert records[0].outcomes.read_bytes() == records[1].outcomes.read_bytes()
+    checkpoints = [read_checkpoint(record.checkpoint) for record in records]
+    for name, value in checkpoints[0]["state_dict"].items():
+        assert torch.equal(value, checkpoints[1]["state_dict"][name]), name
+    moments = [checkpoint["optimizer_states"][0]["state"] for checkpoint in checkpoints]
+    for number, state in moments[0].items():
+        assert torch.equal(state["exp_avg_sq"], moments[1][number]["exp_avg_sq"])
+    lines = [(each.run_dir / "metrics.jsonl").read_text().splitlines() for each in (whole, again)]
+    kept = [[line for line in each if "val/" in line] for each in lines]
+    assert kept[0] == kept[1], "every validation once"
+    assert not list(again.run_dir.glob(".*")), "nothing half written stays"
+
+
+def test_nobody_kills_the_run_that_the_others_are_held_against(folder: Path) -> None:
+    assert json.loads((folder / "none.json").read_text())["first"] == 0
+
+
+def test_what_a_killed_preparation_left_is_removed_and_what_is_under_way_is_not(
+    tmp_path: Path,
+) -> None:
+    old, new = tmp_path / ".a.npy.1.npy", tmp_path / ".b.npy.2.npy"
+    for path in (old, new):
+        path.touch()
+    then = time.time() - 2 * ABANDONED_SECONDS
+    os.utime(old, (then, then))
+    TokenCache(tmp_path, (2,)).put([b"k" * 16], torch.zeros(1, 2, dtype=torch.bfloat16))
+    assert (old.exists(), new.exists()) == (False, True)
