@@ -27,8 +27,8 @@ from spatialbench.data.embspatial.export import export
 from spatialbench.data.records import Box, Record, RecordSet, fingerprint
 from spatialbench.results.run_folder import RunRecord
 from spatialbench.utils import provenance
+from spatialbench.utils.cache import CACHE_VARIABLE
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
-from spatialbench.utils.progress import CACHE_VARIABLE
 
 COLOURS = ("red", "green", "blue", "black", "white", "brown", "grey", "old")
 THINGS = (

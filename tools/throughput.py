@@ -39,8 +39,8 @@ from spatialbench.models.vfm import load_vfm
 from spatialbench.results.run_folder import RunRecord
 from spatialbench.training.build import build
 from spatialbench.utils import provenance
+from spatialbench.utils.cache import CACHE_VARIABLE
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
-from spatialbench.utils.progress import CACHE_VARIABLE
 
 IMAGES = 512
 """Pictures that the stages after rendering work on."""

@@ -1,0 +1,1 @@
+"""Parses arguments and prints: one file for each group of commands. Nothing imports it."""

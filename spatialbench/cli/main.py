@@ -272,7 +272,7 @@ def _resolve(name: str, options: argparse.Namespace, flags: list[str]) -> Resolv
     if flags:
         from spatialbench.training.build import flag_overrides
 
-        overrides = deep_merge(overrides, flag_overrides(resolved, flags))
+        overrides = deep_merge(overrides, flag_overrides(resolved, flags, VERB_OPTIONS))
         resolved = resolve(*arguments, overrides, options.runs)
     return resolved
 

@@ -17,8 +17,8 @@ from spatialbench.report.stored_rows import no_rows
 from spatialbench.report.subsets import subsets_table
 from spatialbench.report.table import stored_rows
 from spatialbench.results.stale import Today
+from spatialbench.utils.cache import cache_root
 from spatialbench.utils.errors import SpatialbenchError
-from spatialbench.utils.progress import cache_root
 
 
 def run(options: argparse.Namespace) -> None:

@@ -1,0 +1,1 @@
+"""Pages, tracks and experiments: YAML in, an experiment with its hashes out."""

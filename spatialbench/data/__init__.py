@@ -1,0 +1,1 @@
+"""Records, images and tensors. Knows no model and no score."""

@@ -24,11 +24,8 @@ import numpy as np
 from PIL import Image
 
 from spatialbench.data.images import Resize, decode, fit
+from spatialbench.utils.cache import ABANDONED_SECONDS, CACHE_VARIABLE, cache_root
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
-from spatialbench.utils.progress import CACHE_VARIABLE, cache_root
-
-ABANDONED_SECONDS = 3600
-"""A temporary folder that was not written for this long belongs to a build that was killed."""
 
 
 @dataclass

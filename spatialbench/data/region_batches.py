@@ -22,8 +22,8 @@ from spatialbench.data.batches import ResumablePlans, training_loader
 from spatialbench.data.datamodule import PairDataModule
 from spatialbench.data.region_sets import Regions, RegionSet, check_regions
 from spatialbench.data.regions import crops, grid_boxes, random_boxes, with_surroundings
-from spatialbench.models.token_cache import content_key
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.token_cache import content_key
 
 Kind = Literal["grid", "boxes"]
 KINDS: tuple[Kind, ...] = get_args(Kind)

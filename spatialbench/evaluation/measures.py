@@ -20,9 +20,9 @@ from typing import NamedTuple, Self
 
 import numpy as np
 
-from spatialbench.evaluation.outcomes import digest, npz_bytes
 from spatialbench.evaluation.statistics import BOOTSTRAP_SEED, LEVEL, RESAMPLES, Interval, draws
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
+from spatialbench.utils.npz import digest, npz_bytes
 
 VERSION = 1
 """Of what is measured and how; another version makes stored measures stale. One measure more leaves the others as they

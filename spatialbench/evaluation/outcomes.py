@@ -7,10 +7,7 @@ Letters: N records, S seeds.
 
 from __future__ import annotations
 
-import hashlib
-import io
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -21,6 +18,7 @@ from spatialbench.data.records import Record
 from spatialbench.data.relations import RELATIONS
 from spatialbench.evaluation.scores import Outcomes, Scores, count
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
+from spatialbench.utils.npz import npz_bytes, read_npz
 
 
 @dataclass(frozen=True)
@@ -97,39 +95,6 @@ class RunOutcomes:
         return cls(**arrays)
 
 
-def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """A compressed npz; the same arrays give the same bytes (numpy stamps members with 1980-01-01)."""
-    assert all(array.dtype.kind != "O" for array in arrays.values()), "objects would be pickled"
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
-def read_npz(path: Path, kinds: Mapping[str, str], advice: str) -> dict[str, np.ndarray]:
-    """Reads exactly the arrays ``kinds`` (name -> numpy kind, ``U`` text, ``f`` float) of an npz; no pickles.
-
-    Raises:
-        SpatialbenchError: the file is missing, damaged, or holds other arrays.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except FileNotFoundError as error:
-        raise SpatialbenchError(f"{path}: no such file; {advice}") from error
-    except (OSError, ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        raise SpatialbenchError(
-            f"{path}: not a readable outcomes file ({error}); {advice}"
-        ) from error
-    if set(arrays) != set(kinds):
-        raise SpatialbenchError(
-            f"{path}: holds {sorted(arrays)}, expected {sorted(kinds)}; {advice}"
-        )
-    for name, kind in kinds.items():
-        if arrays[name].dtype.kind != kind:
-            raise SpatialbenchError(f"{path}: {name} has the type {arrays[name].dtype}; {advice}")
-    return arrays
-
-
 def check_records(
     path: Path, record_ids: np.ndarray, relation: np.ndarray, cluster: np.ndarray
 ) -> None:
@@ -145,13 +110,3 @@ def check_records(
         raise SpatialbenchError(
             f"{path}: unknown relation {strange[0]!r}; one of {', '.join(RELATIONS)}"
         )
-
-
-def digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """sha256 of names, types, shapes and contents: independent of the compression around them."""
-    state = hashlib.sha256()
-    for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        state.update(f"{name} {array.dtype.str} {array.shape}\n".encode())
-        state.update(array.tobytes())
-    return state.hexdigest()

@@ -41,7 +41,7 @@ from spatialbench.evaluation.dense import (
 )
 from spatialbench.evaluation.measures import VERSION, Measures
 from spatialbench.evaluation.prompts import TextEncoder, caption_embeddings, class_embeddings
-from spatialbench.methods.parts.distillation import region_tokens
+from spatialbench.models.region_tokens import region_tokens
 from spatialbench.utils.progress import progress
 
 TOPS = (1, 5)

@@ -1,0 +1,1 @@
+"""One file for each paper. Methods never import one another; parts/ holds what several share."""

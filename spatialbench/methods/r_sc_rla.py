@@ -40,10 +40,10 @@ from spatialbench.methods.parts.distillation import (
     Normaliser,
     crop_cosine,
     region_text,
-    region_tokens,
     spatial_correlation,
 )
 from spatialbench.methods.parts.teacher import Teacher, refiner_blocks
+from spatialbench.models.region_tokens import region_tokens
 from spatialbench.utils.errors import SpatialbenchError
 
 Language = Literal["image", "text", "none"]

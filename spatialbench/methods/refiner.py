@@ -26,8 +26,9 @@ from torchvision.ops import roi_align
 
 from spatialbench.data.region_batches import RegionBatch, generator, regions_of
 from spatialbench.methods.base import DEFAULTS, FineTuning, Method
-from spatialbench.methods.parts.distillation import region_tokens, token_contrast
+from spatialbench.methods.parts.distillation import token_contrast
 from spatialbench.methods.parts.teacher import refiner_blocks, with_refiner
+from spatialbench.models.region_tokens import region_tokens
 from spatialbench.models.towers import encode_dense
 from spatialbench.utils.errors import SpatialbenchError
 

@@ -1,0 +1,1 @@
+"""Weights in, modules out. Knows no data set."""

@@ -34,8 +34,8 @@ from spatialbench.models.files.diffusion_files import (
     random_parts,
     read_parts,
 )
-from spatialbench.models.token_cache import tensors_digest
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.token_cache import tensors_digest
 
 
 class Diffusion(Autoencoder):

@@ -21,8 +21,8 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from spatialbench.models.clip import TextTokenizer, load_clip
 from spatialbench.models.towers import Model, text_states
+from spatialbench.utils.cache import cache_root
 from spatialbench.utils.errors import SpatialbenchError, atomic_path
-from spatialbench.utils.progress import cache_root
 
 PROMPT = "a photo of a ."
 """DIVA's prompt: its template "a photo of a {}." with an empty name (D5 of docs/diva.md)."""

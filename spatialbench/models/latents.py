@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spatialbench.models.diffusion import Diffusion
-from spatialbench.models.token_cache import TokenCache, content_key
-from spatialbench.utils.progress import cache_root, progress
+from spatialbench.utils.cache import cache_root
+from spatialbench.utils.progress import progress
+from spatialbench.utils.token_cache import TokenCache, content_key
 
 VERSION = 1
 """Of how a latent is made of pixels; another version misses the cache."""

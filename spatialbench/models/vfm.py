@@ -26,10 +26,11 @@ from spatialbench import WEIGHTS
 from spatialbench.models.files.dinov2_files import load_weights, set_size
 from spatialbench.models.files.weight_files import PINNED, WeightFile, hub_weights, obtain
 from spatialbench.models.running import tensor_cores
-from spatialbench.models.token_cache import TokenCache, content_key, tensors_digest
+from spatialbench.utils.cache import cache_root
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.hub import first_line
-from spatialbench.utils.progress import cache_root, progress
+from spatialbench.utils.progress import progress
+from spatialbench.utils.token_cache import TokenCache, content_key, tensors_digest
 
 CONFIGS = Path(__file__).parent / "configs"
 OWN = "rooms-vfm"

@@ -1,0 +1,1 @@
+"""Trains the foundation models in miniature that the package ships."""

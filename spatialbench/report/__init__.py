@@ -1,0 +1,1 @@
+"""Tables, claims and figures from stored results. Runs no model."""

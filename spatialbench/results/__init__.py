@@ -1,0 +1,1 @@
+"""Run folders and stored rows: the only folder that knows file names and schema versions."""

@@ -14,10 +14,11 @@ from pathlib import Path
 import numpy as np
 
 from spatialbench.evaluation.controls.row import OWN, ControlRow, Made, check, row_of
-from spatialbench.evaluation.outcomes import check_records, digest, npz_bytes, read_npz
+from spatialbench.evaluation.outcomes import check_records
 from spatialbench.results.files import compact
 from spatialbench.results.row_schema import OutcomesFile
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
+from spatialbench.utils.npz import digest, npz_bytes, read_npz
 from spatialbench.utils.typed_files import dump_json, load_json, parse
 
 SCHEMA_VERSION = 1

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from spatialbench.evaluation.measures import Measures
-from spatialbench.evaluation.outcomes import RunOutcomes, check_records, digest, npz_bytes, read_npz
+from spatialbench.evaluation.outcomes import RunOutcomes, check_records
 from spatialbench.evaluation.scores import Scores, count
 from spatialbench.evaluation.statistics import COLUMNS, accuracy, bootstrap
 from spatialbench.results.measures import (
@@ -37,6 +37,7 @@ from spatialbench.results.measures import (
 )
 from spatialbench.results.row_schema import ADDED, SCHEMA_VERSION, OutcomesFile, Result, SeedRun
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
+from spatialbench.utils.npz import digest, npz_bytes, read_npz
 from spatialbench.utils.typed_files import dump_json, load_json, parse
 
 STORED_BUDGET = "full"

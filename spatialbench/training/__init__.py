@@ -1,0 +1,1 @@
+"""Trains and scores pages: the only folder that starts a Trainer."""

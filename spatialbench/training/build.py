@@ -115,16 +115,17 @@ def dump_config(resolved: Resolved) -> str:
     return _dumped(cli, f"page {resolved.page.path}")
 
 
-def flag_overrides(resolved: Resolved, flags: Sequence[str]) -> Config:
+def flag_overrides(resolved: Resolved, flags: Sequence[str], options: Sequence[str] = ()) -> Config:
     """What LightningCLI flags change, as a partial configuration for :func:`spatialbench.config.experiment.resolve`.
 
     Args:
         flags: for instance ``["--trainer.max_steps", "3", "--data.path=x.json"]``.
+        options: the command's own options, for "did you mean".
 
     Raises:
         SpatialbenchError: unknown flag, or a value of the wrong type.
     """
-    _check_flags(resolved.config, flags)
+    _check_flags(resolved.config, flags, options)
     page = f"page {resolved.page.path}"
     before = yaml.safe_load(_dumped(_parse(resolved.config, page, instantiate=False), page))
     cli = _parse(resolved.config, "command line", flags=flags, instantiate=False)
@@ -262,7 +263,7 @@ def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> Config:
     return changed
 
 
-def _check_flags(config: Config, flags: Sequence[str]) -> None:
+def _check_flags(config: Config, flags: Sequence[str], options: Sequence[str]) -> None:
     """Names the nearest flag of a misspelt one; values are left to the parser."""
     classes = {
         "trainer": Trainer,
@@ -276,7 +277,7 @@ def _check_flags(config: Config, flags: Sequence[str]) -> None:
         block, path = match[1], match[2]
         if block not in classes:
             raise SpatialbenchError(
-                f"unknown option '--{block}'{did_you_mean('--' + block, _front_options())}"
+                f"unknown option '--{block}'{did_you_mean('--' + block, [*options, '--trainer', '--model', '--data'])}"
             )
         parts = (path or "").removeprefix("init_args.").split(".")
         if parts[0] in ("", "help", "class_path", "init_args", "dict_kwargs"):
@@ -300,9 +301,3 @@ def _flag_class(config: Config, flags: Sequence[str], block: str) -> type:
         if name in (f"--{block}", f"--{block}.class_path"):
             path = value or (flags[position + 1] if position + 1 < len(flags) else path)
     return import_class(path, f"command line, --{block}")
-
-
-def _front_options() -> list[str]:
-    from spatialbench.cli.main import VERB_OPTIONS
-
-    return [*VERB_OPTIONS, "--trainer", "--model", "--data"]

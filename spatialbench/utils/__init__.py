@@ -1,0 +1,1 @@
+"""Errors, files, caches, progress and the Hub. Imports nothing else of the package."""

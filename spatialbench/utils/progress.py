@@ -1,15 +1,12 @@
-"""Where derived files live on disk, and how long work shows how far it is."""
+"""Progress bars."""
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import (
@@ -23,35 +20,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
-from spatialbench.utils.errors import SpatialbenchError
-
-CACHE_VARIABLE = "SPATIALBENCH_CACHE"
-
 Advance = Callable[[float], None]
 """Tells a running :func:`progress` that so many more items are done."""
-
-
-def cache_root() -> Path:
-    """The folder of everything that can be made again: ``$SPATIALBENCH_CACHE``, else ``~/.cache/spatialbench``.
-
-    Made when it does not exist.
-
-    Raises:
-        SpatialbenchError: the folder cannot be made or written.
-    """
-    value = os.environ.get(CACHE_VARIABLE)
-    try:
-        folder = Path(value).expanduser() if value else Path.home() / ".cache" / "spatialbench"
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
-        reason = getattr(error, "strerror", None) or error
-        raise SpatialbenchError(
-            f"cannot write the cache folder {value or '~/.cache/spatialbench'}: {reason}; "
-            f"set {CACHE_VARIABLE} to a folder you may write to"
-        ) from error
-    return folder
 
 
 @contextmanager

@@ -1,0 +1,1 @@
+"""Runs again and compares: stored results against what the code makes today."""

@@ -13,8 +13,8 @@ from spatialbench import WEIGHTS
 from spatialbench.data.download.manifest import data_sets
 from spatialbench.data.download.pictures import ADDRESS, COCO
 from spatialbench.data.download.status import ROOT
+from spatialbench.utils.cache import cache_root
 from spatialbench.utils.errors import SpatialbenchError
-from spatialbench.utils.progress import cache_root
 
 _OPEN_CLIP = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 _TIMM = ("model.safetensors", "pytorch_model.bin")

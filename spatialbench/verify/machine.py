@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 from packaging.requirements import Requirement
 
+from spatialbench.utils.cache import cache_root
 from spatialbench.utils.errors import SpatialbenchError
-from spatialbench.utils.progress import cache_root
 from spatialbench.utils.provenance import hardware, versions
 
 LOADED = ("torch", "torchvision", "lightning", "open_clip", "timm", "diffusers", "peft", "embreex")

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from spatialbench.utils.cache import cache_root
 from spatialbench.utils.errors import SpatialbenchError
-from spatialbench.utils.progress import cache_root, progress
+from spatialbench.utils.progress import progress
 
 
 def test_cache_root_is_the_folder_of_the_variable(

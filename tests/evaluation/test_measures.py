@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from spatialbench.evaluation.measures import TITLES, MeasureResampler, Measures, Ratio
-from spatialbench.evaluation.outcomes import npz_bytes
 from spatialbench.evaluation.statistics import BOOTSTRAP_SEED, draws
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.npz import npz_bytes
 
 PICTURES, GROUPS = 24, 5
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from spatialbench.data.records import Record
-from spatialbench.evaluation.outcomes import RunOutcomes, digest, npz_bytes
+from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.evaluation.relations import Outcomes
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.npz import digest, npz_bytes
 
 
 @pytest.fixture

@@ -14,16 +14,12 @@ from lightning import Trainer
 from spatialbench.data.datamodule import PairDataModule
 from spatialbench.data.region_batches import RegionBatch, RegionDataModule, RegionDataset, Sampling
 from spatialbench.methods.base import Method
-from spatialbench.methods.parts.distillation import (
-    crop_cosine,
-    region_text,
-    region_tokens,
-    spatial_correlation,
-)
+from spatialbench.methods.parts.distillation import crop_cosine, region_text, spatial_correlation
 from spatialbench.methods.parts.teacher import Teacher, refiner_blocks
 from spatialbench.methods.r_sc_rla import CorrelationSettings, RegionDistillation
 from spatialbench.methods.refiner import Refiner
 from spatialbench.models import towers
+from spatialbench.models.region_tokens import region_tokens
 from spatialbench.utils.errors import SpatialbenchError
 from tests.data.test_region_batches import Made
 from tests.support.models import SIZE as NATIVE

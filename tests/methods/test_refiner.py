@@ -10,9 +10,9 @@ from lightning import Trainer
 from torch import Tensor
 
 from spatialbench.data.region_batches import RegionBatch, RegionDataset, Sampling
-from spatialbench.methods.parts.distillation import region_tokens
 from spatialbench.methods.parts.finetuning import FineTuning
 from spatialbench.methods.refiner import Refiner
+from spatialbench.models.region_tokens import region_tokens
 from spatialbench.utils.errors import SpatialbenchError
 from tests.data.test_region_batches import Made
 from tests.support.models import images, student

@@ -21,9 +21,8 @@ from spatialbench.config.experiment import Resolved, resolve
 from spatialbench.data import image_cache
 from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.methods.spatial_attn import SpatialAttention
-from spatialbench.models import token_cache
 from spatialbench.training.fit import fit
-from spatialbench.utils import checkpoints, errors
+from spatialbench.utils import checkpoints, errors, token_cache
 from tests.support import models, tiny
 
 

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from spatialbench.data.image_cache import ABANDONED_SECONDS
-from spatialbench.models.token_cache import TokenCache
 from spatialbench.results.run_folder import RunRecord, read_checkpoint
+from spatialbench.utils.cache import ABANDONED_SECONDS
+from spatialbench.utils.token_cache import TokenCache
 from tests.support import ROOT
 from tests.support.killing import POINTS, run
 

@@ -18,8 +18,8 @@ from spatialbench.models.token_selection import TokenSelector
 from spatialbench.results.run_folder import RunRecord, clear, read_checkpoint
 from spatialbench.training.callbacks import Interrupted
 from spatialbench.training.fit import fit
+from spatialbench.utils.cache import cache_root
 from spatialbench.utils.errors import SpatialbenchError
-from spatialbench.utils.progress import cache_root
 from tests.support import BENCHMARKS, tiny
 from tests.support.diffusions import write_folder
 from tests.support.pictures import Noise

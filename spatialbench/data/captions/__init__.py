@@ -1,1 +1,2 @@
-"""Published benchmarks of captions, a file each: the layout on disk, the records, and the benchmark's own numbers."""
+"""Published caption benchmarks, one file each: the layout on disk, the records, the metrics."""
+

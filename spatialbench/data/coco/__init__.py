@@ -1,0 +1,1 @@
+"""Files in COCO's format: regions of images, read, checked and written."""

@@ -1,1 +1,2 @@
-"""Published data sets brought to disk: where each comes from, what it is checked by, how it is laid out."""
+"""Published data sets: where each comes from, how it is checked and laid out."""
+

@@ -1,0 +1,1 @@
+"""Files in EmbSpatial's schema: spatial records, read, checked and written."""

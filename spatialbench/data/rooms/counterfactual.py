@@ -22,9 +22,10 @@ from spatialbench.data.rooms.render import render
 from spatialbench.data.rooms.scene import SPLITS, VERSION, Scene, generate
 from spatialbench.data.rooms.store import TEST_IMAGES, code_hash, in_parallel, locked, view
 from spatialbench.data.selection_sets import PicturePairs, SelectionSet, fingerprint
-from spatialbench.evaluation.outcomes import npz_bytes
+from spatialbench.utils.cache import cache_root
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
-from spatialbench.utils.progress import cache_root, progress
+from spatialbench.utils.npz import npz_bytes
+from spatialbench.utils.progress import progress
 
 TRIES = 3
 """Changes of one pattern that are rendered for one scene at most, until one holds."""

@@ -24,8 +24,9 @@ from spatialbench.data.records import Box, Record, RecordSet, fingerprint
 from spatialbench.data.rooms.facts import SceneView, View, records
 from spatialbench.data.rooms.render import Picture, render
 from spatialbench.data.rooms.scene import SPLITS, VERSION, Scene, generate
+from spatialbench.utils.cache import cache_root
 from spatialbench.utils.errors import SpatialbenchError
-from spatialbench.utils.progress import cache_root, progress
+from spatialbench.utils.progress import progress
 from spatialbench.utils.provenance import usable_cores
 
 TEST_IMAGES, TEST_PER_RELATION, MAX_PER_IMAGE = 2400, 600, 6

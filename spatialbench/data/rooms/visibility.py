@@ -16,9 +16,10 @@ from embreex.mesh_construction import TriangleMesh
 from spatialbench.data.rooms.render import _mesh, _rays
 from spatialbench.data.rooms.scene import VERSION, Scene, generate
 from spatialbench.data.rooms.store import RoomsSet, code_hash
-from spatialbench.evaluation.outcomes import npz_bytes
+from spatialbench.utils.cache import cache_root
 from spatialbench.utils.errors import write_atomic
-from spatialbench.utils.progress import cache_root, progress
+from spatialbench.utils.npz import npz_bytes
+from spatialbench.utils.progress import progress
 
 
 def silhouette(scene: Scene, k: int, size: int) -> int:

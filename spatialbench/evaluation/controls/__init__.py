@@ -1,0 +1,1 @@
+"""Controls: scorers that know nothing, and changes to the test set with a known effect."""

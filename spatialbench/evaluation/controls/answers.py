@@ -5,6 +5,9 @@ Letters: N records, M pictures, D joint width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, Protocol
+
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -14,14 +17,35 @@ from torch import Tensor
 from spatialbench.data.batches import evaluation_loader
 from spatialbench.data.records import RecordSet
 from spatialbench.evaluation.relations import PairOutcomes
-from spatialbench.methods.base import Method
 from spatialbench.utils.progress import progress
 
 _CAPTIONS_AT_ONCE = 1024
 
 
+class PairModel(Protocol):
+    """What answers the pair task; a ``spatialbench.methods.base.Method`` is one."""
+
+    @property
+    def device(self) -> torch.device: ...
+
+    def tokenize(self, texts: Sequence[str]) -> Tensor:
+        """N captions -> int64 [N, L]."""
+
+    def image(self, x: Tensor) -> Tensor:
+        """uint8 [B, 3, s, s] -> unit norm [B, D]."""
+
+    def text(self, tokens: Tensor) -> Tensor:
+        """int64 [N, L] -> unit norm [N, D]."""
+
+    def on_predict_epoch_start(self) -> None:
+        """Forget the captions of another model's weights."""
+
+    def predict_step(self, batch: Any) -> dict[str, Tensor]:
+        """A batch of pairs -> record, positive and negative, [N] each."""
+
+
 @torch.inference_mode()
-def margins(model: Method, record_set: RecordSet, batch_images: int) -> np.ndarray:
+def margins(model: PairModel, record_set: RecordSet, batch_images: int) -> np.ndarray:
     """float32 [N], s(image, caption) - s(image, negated caption), by the steps of a test.
 
     The method keeps the captions that it has encoded: of the same captions on the same pictures it says the same, to
@@ -40,7 +64,7 @@ def margins(model: Method, record_set: RecordSet, batch_images: int) -> np.ndarr
 
 
 @torch.inference_mode()
-def blind_margins(model: Method, record_set: RecordSet, batch_images: int) -> np.ndarray:
+def blind_margins(model: PairModel, record_set: RecordSet, batch_images: int) -> np.ndarray:
     """float32 [N]: the same with one picture for all records, the mean embedding of the set's pictures.
 
     Every distinct caption has one score, so that a statement and its exchange have margins of exactly opposite sign.

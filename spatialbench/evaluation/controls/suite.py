@@ -22,11 +22,10 @@ import numpy as np
 
 from spatialbench.data.records import RecordSet
 from spatialbench.evaluation.controls import heuristics
-from spatialbench.evaluation.controls.answers import blind_margins, margins
+from spatialbench.evaluation.controls.answers import PairModel, blind_margins, margins
 from spatialbench.evaluation.controls.row import OWN, SIDES, Made, all_right, all_ties, half, mirror
 from spatialbench.evaluation.controls.transforms import balanced, exchanged, mirrored, shuffled
 from spatialbench.evaluation.scores import Count, count
-from spatialbench.methods.base import Method
 from spatialbench.utils.errors import SpatialbenchError
 
 SEED = 20260
@@ -102,7 +101,7 @@ def _of_boxes(record_set: RecordSet) -> list[Made]:
     ]
 
 
-def of_model(model: Method, page: str, record_set: RecordSet, batch_images: int) -> Controls:
+def of_model(model: PairModel, page: str, record_set: RecordSet, batch_images: int) -> Controls:
     """What a model answers where it cannot know, and where its answer must turn with the question.
 
     Args:
@@ -143,7 +142,7 @@ def of_model(model: Method, page: str, record_set: RecordSet, batch_images: int)
     return made, absent
 
 
-def _blind(model: Method, page: str, record_set: RecordSet, batch_images: int) -> Made:
+def _blind(model: PairModel, page: str, record_set: RecordSet, batch_images: int) -> Made:
     found = blind_margins(model, record_set, batch_images)
     expected = half(_counts(found, record_set)) if balanced(record_set.records) else None
     return Made("blind", page, "the text tower with the mean picture", found, expected)

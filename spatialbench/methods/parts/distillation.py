@@ -23,51 +23,13 @@ from typing import Literal, NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torchvision.ops import roi_align
 
-from spatialbench.data.regions import check_boxes
+from spatialbench.models.region_tokens import exact, single
 
 Normaliser = Literal["minmax", "none"]
 _NARROWEST = (
     1e-3  # a row of cosines closer than this is not stretched to [0, 1]: a region of one colour
 )
-
-
-def region_tokens(
-    dense: Tensor, boxes: Tensor, image: Tensor, size: int | tuple[int, int]
-) -> Tensor:
-    """The tokens of regions, RoIAlign of a dense map.
-
-    Args:
-        dense: [B, h, w, D].
-        boxes: [N, 4], x0 y0 x1 y1 in [0, 1] of the image.
-        image: int64 [N], the row of ``dense`` of every box.
-        size: r, or rows and columns; 1 gives one vector a region.
-
-    Returns:
-        [N, r r, D], unit norm, row by row.
-
-    Raises:
-        SpatialbenchError: there is no box, or one that is not finite, empty, or outside of the image.
-    """
-    check_boxes(boxes)
-    height, width = dense.shape[1:3]
-    with _exact(dense):
-        dense = _single(dense)
-        scale = dense.new_tensor([width, height, width, height])
-        rois = torch.cat([image[:, None].to(dense), boxes.to(dense) * scale], dim=1)
-        tokens = roi_align(
-            dense.permute(0, 3, 1, 2), rois, output_size=size, aligned=True
-        )  # [N, D, r, r]
-        return F.normalize(tokens.flatten(2).transpose(1, 2), dim=-1)
-
-
-def _exact(x: Tensor) -> torch.autocast:
-    return torch.autocast(x.device.type, enabled=False)
-
-
-def _single(x: Tensor) -> Tensor:
-    return x if x.dtype == torch.float64 else x.float()
 
 
 def crop_cosine(regions: Tensor, crops: Tensor) -> Tensor:
@@ -76,8 +38,8 @@ def crop_cosine(regions: Tensor, crops: Tensor) -> Tensor:
     Args:
         regions, crops: [N, D], unit norm.
     """
-    with _exact(regions):
-        return 1 - (_single(regions) * _single(crops)).sum(-1).mean()
+    with exact(regions):
+        return 1 - (single(regions) * single(crops)).sum(-1).mean()
 
 
 def region_text(regions: Tensor, texts: Tensor, label: Tensor, scale: Tensor | float) -> Tensor:
@@ -89,8 +51,8 @@ def region_text(regions: Tensor, texts: Tensor, label: Tensor, scale: Tensor | f
         label: int64 [N], in [0, K).
         scale: inverse temperature.
     """
-    with _exact(regions):
-        logits = scale * _single(regions) @ _single(texts).T
+    with exact(regions):
+        logits = scale * single(regions) @ single(texts).T
         target = F.one_hot(label, len(texts)).to(logits)
         return F.binary_cross_entropy_with_logits(logits, target, reduction="sum") / len(regions)
 
@@ -132,8 +94,8 @@ def spatial_correlation(
         )
     if temperature <= 0:
         raise ValueError(f"the temperature is {temperature}; it must be more than 0")
-    with _exact(student):
-        student, teacher = _single(student), _single(teacher.detach())
+    with exact(student):
+        student, teacher = single(student), single(teacher.detach())
         own = student @ (student.detach() if stop_gradient else student).mT  # (3)
         log_student = _rows(own, temperature, normaliser, diagonal)  # (4)
         log_teacher = _rows(teacher @ teacher.mT, temperature, normaliser, diagonal)
@@ -175,8 +137,8 @@ def token_contrast(
         temperature: tau.
         uniformity: u; 1 is InfoNCE.
     """
-    with _exact(refined):
-        logits = _single(refined) @ _single(local.detach()).mT / temperature  # [N, L, M]
+    with exact(refined):
+        logits = single(refined) @ single(local.detach()).mT / temperature  # [N, L, M]
         own = torch.arange(logits.shape[1], device=logits.device) if place is None else place
         positive = logits.gather(-1, own.expand(logits.shape[:2])[..., None])[..., 0]
         return (uniformity * logits.logsumexp(-1) - positive).mean()

@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spatialbench.data.region_batches import RegionDataset
-from spatialbench.models.token_cache import TokenCache, tensors_digest
 from spatialbench.models.towers import Block, Model, encode_dense, encode_image
+from spatialbench.utils.cache import cache_root
 from spatialbench.utils.errors import SpatialbenchError
-from spatialbench.utils.progress import cache_root, progress
+from spatialbench.utils.progress import progress
+from spatialbench.utils.token_cache import TokenCache, tensors_digest
 
 CROPS_VERSION = 1
 """Of how crops are cut and scaled (``data.regions.crops``); another version misses the cache."""

@@ -18,9 +18,9 @@ from pathlib import Path
 import torch
 from huggingface_hub import constants
 
+from spatialbench.utils.cache import cache_root
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.hub import cached, digest, first_line, hub_file
-from spatialbench.utils.progress import cache_root
 
 WEIGHTS_VARIABLE = "SPATIALBENCH_WEIGHTS"
 _HUB = re.compile(

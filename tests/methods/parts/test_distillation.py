@@ -12,10 +12,10 @@ from torch import Tensor
 from spatialbench.methods.parts.distillation import (
     crop_cosine,
     region_text,
-    region_tokens,
     spatial_correlation,
     token_contrast,
 )
+from spatialbench.models.region_tokens import region_tokens
 from spatialbench.utils.errors import SpatialbenchError
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spatialbench.data.image_cache import ABANDONED_SECONDS
+from spatialbench.utils.cache import ABANDONED_SECONDS
 from spatialbench.utils.errors import SpatialbenchError, atomic_path, write_atomic
 
 KEY_BYTES = 16

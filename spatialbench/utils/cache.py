@@ -1,0 +1,36 @@
+"""The cache directory."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+from spatialbench.utils.errors import SpatialbenchError
+
+CACHE_VARIABLE = "SPATIALBENCH_CACHE"
+ABANDONED_SECONDS = 3600
+"""A temporary folder that was not written for this long belongs to a build that was killed."""
+
+
+def cache_root() -> Path:
+    """The folder of everything that can be made again: ``$SPATIALBENCH_CACHE``, else ``~/.cache/spatialbench``.
+
+    Made when it does not exist.
+
+    Raises:
+        SpatialbenchError: the folder cannot be made or written.
+    """
+    value = os.environ.get(CACHE_VARIABLE)
+    try:
+        folder = Path(value).expanduser() if value else Path.home() / ".cache" / "spatialbench"
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except (OSError, RuntimeError) as error:  # RuntimeError: no home folder
+        reason = getattr(error, "strerror", None) or error
+        raise SpatialbenchError(
+            f"cannot write the cache folder {value or '~/.cache/spatialbench'}: {reason}; "
+            f"set {CACHE_VARIABLE} to a folder you may write to"
+        ) from error
+    return folder
