@@ -88,7 +88,8 @@ class Resolved:
 
 def deep_merge(*layers: Mapping[str, Any]) -> Config:
     """Later layers win. Mappings merge; everything else, lists included, is replaced. A block whose ``class_path``
-    changes is replaced whole, so that arguments of one class never leak into another (Lightning #15796)."""
+    changes is replaced whole, so that arguments of one class never leak into another (Lightning #15796).
+    """
     merged: Config = {}
     for layer in layers:
         for key, value in layer.items():
@@ -280,7 +281,8 @@ def weights_digests(model: Mapping[str, Any]) -> dict[str, str]:
 
 def model_of(config: Mapping[str, Any]) -> Config:
     """The arguments of a page's model; a page that learns from pictures alone has the shipped diffusion model where it
-    names none."""
+    names none.
+    """
     model = dict(config["model"].get("init_args") or {})
     data = str((config.get("data") or {}).get("class_path"))
     return {"diffusion": DIFFUSION, **model} if data.startswith(PICTURES) else model

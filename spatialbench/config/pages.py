@@ -11,8 +11,8 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,12 @@ from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
 
 PAGE_KEYS = ("seed_everything", "trainer", "model", "data", "budgets", "init_from")
-TRACK_KEYS = ("name", "seeds", "trainer", "model", "data", "budgets", "regions", "selection")
+TRACK_KEYS = ("name", "seeds", "trainer", "model", "data", "budgets", "evaluations")
+OLD_EVALUATIONS = {
+    "regions": "spatialbench.evaluation.regions.RegionEvaluation",
+    "selection": "spatialbench.evaluation.selection.ImageSelection",
+}
+"""Keys of older tracks, each the data set of an evaluation; read for one release."""
 LAYER_KEYS = ("trainer", "model", "data")
 Config = dict[str, Any]
 
@@ -59,10 +64,16 @@ class Page:
 
 @dataclass(frozen=True)
 class Track:
-    """The controlled variables of one table: ``config`` holds its trainer, data and model blocks, ``budgets`` the named
-    sizes laid over them, ``seeds`` the seeds of a stored row. ``regions`` and ``selection`` name what is measured
-    beside the pairs, a region set and pairs of pictures, ``{class_path, init_args, budgets: {budget: init_args}}`` or
-    None (``beside.py``). ``hash`` is a hash of the whole file."""
+    """The controlled variables of one table.
+
+    Attributes:
+        config: the trainer, data and model blocks.
+        budgets: named sizes, each laid over ``config``.
+        seeds: of a stored row.
+        hash: of the whole file.
+        evaluations: name -> ``{class_path, init_args, budgets: {budget: init_args}}``, what is
+            evaluated beside the pairs; see ``evaluations.py``.
+    """
 
     name: str
     path: Path
@@ -70,8 +81,7 @@ class Track:
     budgets: dict[str, Config]
     seeds: tuple[int, ...]
     hash: str
-    regions: Config | None = None
-    selection: Config | None = None
+    evaluations: Mapping[str, Config] = field(default_factory=dict)
 
 
 class _Loader(yaml.SafeLoader):
@@ -142,7 +152,7 @@ def load_track(name: str | Path, near: Path | None = None) -> Track:
         SpatialbenchError: unknown track, bad YAML, unknown key.
     """
     path = _track_path(str(name), near)
-    _, config = _read_mapping(path, "track", TRACK_KEYS)
+    _, config = _read_mapping(path, "track", (*TRACK_KEYS, *OLD_EVALUATIONS))
     budgets = config.get("budgets")
     if not isinstance(budgets, dict) or not budgets:
         raise SpatialbenchError(
@@ -156,18 +166,32 @@ def load_track(name: str | Path, near: Path | None = None) -> Track:
         check_seed(seed, f"track {path}: seeds")
     layers = {key: config.get(key) or {} for key in LAYER_KEYS}
     name = str(config.get("name", path.stem))
-    beside = [
-        _beside(key, kind, config.get(key), path, list(budgets)) for key, kind in _BESIDE.items()
-    ]
-    return Track(name, path, layers, budgets, tuple(seeds), content_hash(config), *beside)
+    evaluations = _evaluations(config, path, list(budgets))
+    return Track(name, path, layers, budgets, tuple(seeds), content_hash(config), evaluations)
 
 
-_BESIDE = {"regions": "RegionSet", "selection": "SelectionSet"}
+def _evaluations(config: Config, path: Path, budgets: Sequence[str]) -> dict[str, Config]:
+    """Check the evaluations of a track; those in the old form are brought into the new one."""
+    blocks = config.get("evaluations") or {}
+    if not isinstance(blocks, dict):
+        raise SpatialbenchError(f"track {path}: evaluations must be a mapping from name to class")
+    for name, block in blocks.items():
+        _check_evaluation(f"evaluations.{name}", block, path, budgets)
+    old = {}
+    for name, class_path in OLD_EVALUATIONS.items():
+        if (block := config.get(name)) is not None:
+            _check_evaluation(name, block, path, budgets)
+            sizes = block.get("budgets") or {}
+            source = {key: block[key] for key in ("class_path", "init_args") if key in block}
+            old[name] = {
+                "class_path": class_path,
+                "init_args": {"source": source},
+                "budgets": {size: {"source": {"init_args": v}} for size, v in sizes.items()},
+            }
+    return {**old, **blocks}
 
 
-def _beside(name: str, kind: str, block: Any, path: Path, budgets: Sequence[str]) -> Config | None:
-    if block is None:
-        return None
+def _check_evaluation(name: str, block: Any, path: Path, budgets: Sequence[str]) -> None:
     known = ("class_path", "init_args", "budgets")
     for key in block if isinstance(block, dict) else [None]:
         if key not in known:
@@ -175,13 +199,13 @@ def _beside(name: str, kind: str, block: Any, path: Path, budgets: Sequence[str]
                 f"unknown key {f'{name}.{key}'!r} (track {path}){did_you_mean(str(key), known)}"
             )
     if not isinstance(block.get("class_path"), str):
-        raise SpatialbenchError(f"track {path}: {name} needs 'class_path', a {kind}")
+        raise SpatialbenchError(f"track {path}: {name} needs 'class_path'")
     for budget in block.get("budgets") or {}:
         if budget not in budgets:
+            near = did_you_mean(str(budget), budgets)
             raise SpatialbenchError(
-                f"unknown budget {budget!r} (track {path}: {name}.budgets){did_you_mean(str(budget), budgets)}"
+                f"unknown budget {budget!r} (track {path}: {name}.budgets){near}"
             )
-    return block
 
 
 def discover(folder: str | Path = "benchmarks", pattern: str = "*.yaml") -> list[Page]:

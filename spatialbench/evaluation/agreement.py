@@ -14,7 +14,8 @@ from spatialbench.evaluation.statistics import correctness
 
 class Agreement(NamedTuple):
     """``alike``: percent of the records answered alike. ``kappa``: Cohen's, in [-1, 1]; None where both rows answer
-    every record the same way, of which chance explains all."""
+    every record the same way, of which chance explains all.
+    """
 
     alike: float
     kappa: float | None

@@ -184,7 +184,7 @@ class PairCount(NamedTuple):
 
 
 def by_relation(found: CaptionSet, scores: np.ndarray) -> dict[str, dict[str, PairCount]]:
-    """part -> relation -> pair accuracy, the most frequent relation first."""
+    """Part -> relation -> pair accuracy, the most frequent relation first."""
     single = credit(scores, 2)
     cells: dict[str, dict[str, list[int]]] = {}
     for row, record in enumerate(found.records):

@@ -143,7 +143,8 @@ def overlap(found: np.ndarray, label: np.ndarray, classes: int) -> tuple[np.ndar
 
 def cluster_overlap(tokens: Tensor, label: Tensor, clusters: int, seed: int = 0) -> float:
     """Mean intersection over union of ``cluster_classes`` over the classes that occur, in percent; counts are added up
-    over ``STARTS`` starts of k-means, whose choice moves a single one by a point or more."""
+    over ``STARTS`` starts of k-means, whose choice moves a single one by a point or more.
+    """
     own, present = label.cpu().numpy(), label.unique().cpu().numpy()
     both, either = np.zeros(int(own.max()) + 1), np.zeros(int(own.max()) + 1)
     for start in range(STARTS):

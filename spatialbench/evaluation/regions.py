@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
@@ -29,6 +28,7 @@ from torch import Tensor
 
 from spatialbench.data.region_sets import CaptionSet, Regions, RegionSet, check_regions
 from spatialbench.data.regions import crops, with_surroundings
+from spatialbench.evaluation.base import Evaluation, Model
 from spatialbench.evaluation.dense import (
     STARTS,
     cluster_classes,
@@ -39,8 +39,8 @@ from spatialbench.evaluation.dense import (
     same_segment_area,
     token_segments,
 )
-from spatialbench.evaluation.measures import VERSION, Measures
-from spatialbench.evaluation.prompts import TextEncoder, caption_embeddings, class_embeddings
+from spatialbench.evaluation.evidence import Evidence
+from spatialbench.evaluation.prompts import caption_embeddings, class_embeddings
 from spatialbench.models.region_tokens import region_tokens
 from spatialbench.utils.progress import progress
 
@@ -52,55 +52,74 @@ Parts = dict[str, tuple[np.ndarray, np.ndarray]]
 """Measure -> numerator and denominator, [M, G]."""
 
 
-class Encoder(TextEncoder, Protocol):
-    """What is measured; a ``spatialbench.methods.base.Method`` is one."""
-
-    image_size: int
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def image(self, x: Tensor) -> Tensor:
-        """uint8 [B, 3, s, s], s the ``image_size`` -> unit norm [B, D]."""
-
-    def dense(self, x: Tensor) -> Tensor:
-        """uint8 [B, 3, S, S] -> unit norm [B, h, w, D]."""
-
-
-@torch.no_grad()
-def measure(model: Encoder, regions: RegionSet) -> Measures:
-    """Everything above, picture by picture. Always in float32.
+class RegionEvaluation(Evaluation):
+    """Region classification, dense quality and retrieval on the images of one set.
 
     Args:
-        model: in eval mode.
-        regions: at the size at which dense maps are to be judged.
-
-    Raises:
-        SpatialbenchError: a picture, box or mask that cannot be used.
+        source: the regions, at the size at which dense maps are judged.
     """
-    with torch.autocast(model.device.type, enabled=False):
-        parts = _dense_parts(model, regions)
-        captions = regions.captions(model.image_size)
-        if captions is not None:
-            parts |= retrieval(model, captions)
-    return Measures.of(
-        [regions.scene(row) for row in range(len(regions))],
-        parts,
-        data_fingerprint(regions, captions),
-    )
+
+    name = "regions"
+    title = "Regions, dense quality, retrieval"
+    explanation = """\
+In percent, more is better. *Boxes*: accuracy of the RoIAlign of the dense map at the true box against the class names,
+a mean over classes; *Thing masks*, *Stuff masks*: the same by pooling the dense map over the true mask. *Same-mask
+AUC*: area under the ROC curve of the cosine of two tokens for lying in one mask; *k-means mIoU*: clusters of tokens
+matched to classes by the Hungarian method. *Objects*: zero-shot classification, the embedding of an object cut out
+with its surroundings against the class names; rows made before it was measured have a dash. *R@k*: retrieval of
+images by captions (*Image*) and of captions by images (*Text*), found among the first k."""
+    columns = {  # noqa: RUF012 - declared as a ClassVar by the base class
+        "box_top1": "Boxes top-1",
+        "box_top5": "Boxes top-5",
+        "mask_top1": "Thing masks top-1",
+        "mask_top5": "Thing masks top-5",
+        "stuff_top1": "Stuff masks top-1",
+        "stuff_top5": "Stuff masks top-5",
+        "same_mask": "Same-mask AUC",
+        "cluster": "k-means mIoU",
+        "object_top1": "Objects top-1",
+        "object_top5": "Objects top-5",
+        "image_r1": "Image R@1",
+        "image_r5": "Image R@5",
+        "text_r1": "Text R@1",
+        "text_r5": "Text R@5",
+    }
+
+    def __init__(self, source: RegionSet) -> None:
+        self.source = source
+
+    @torch.no_grad()
+    def run(self, model: Model) -> Evidence:
+        """Evaluate image by image; see :meth:`Evaluation.run`."""
+        regions = self.source
+        with torch.autocast(model.device.type, enabled=False):
+            parts = _dense_parts(model, regions)
+            captions = regions.captions(model.image_size)
+            if captions is not None:
+                parts |= retrieval(model, captions)
+        scenes = [regions.scene(row) for row in range(len(regions))]
+        ordered = {name: parts[name] for name in self.columns if name in parts}
+        return Evidence.of(scenes, ordered, data_fingerprint(regions, captions))
 
 
 def data_fingerprint(regions: RegionSet, captions: CaptionSet | None) -> str:
-    """Hash of pictures, regions, prompts and captions: rows that share it can be compared."""
+    """Hash of images, regions, prompts and captions."""
     texts = [] if captions is None else list(captions.captions)
     whole = repr(
-        (VERSION, regions.fingerprint, regions.size, regions.classes, regions.templates, texts)
+        (
+            RegionEvaluation.version,
+            regions.fingerprint,
+            regions.size,
+            regions.classes,
+            regions.templates,
+            texts,
+        )
     )
     return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
 
 # ------------------------------------------------------------------------------------------------------- dense maps
-def _dense_parts(model: Encoder, regions: RegionSet) -> Parts:
+def _dense_parts(model: Model, regions: RegionSet) -> Parts:
     """(1) to (4), and (6)."""
     count, classes = len(regions), len(regions.classes)
     texts = class_embeddings(model, regions.classes, regions.templates)
@@ -145,7 +164,7 @@ def _batches(regions: RegionSet) -> Iterable[tuple[range, list[Regions]]]:
         yield rows, batch
 
 
-def _objects(model: Encoder, batch: Sequence[Regions], things: Tensor) -> list[Tensor]:
+def _objects(model: Model, batch: Sequence[Regions], things: Tensor) -> list[Tensor]:
     """e_i of (6), of the things of every picture: [n, D] each."""
     chosen = [things.cpu()[item.label] for item in batch]
     boxes = [
@@ -218,7 +237,7 @@ def _clusters(kept: Sequence[tuple[Tensor, Tensor]], classes: int) -> tuple[np.n
 
 
 # -------------------------------------------------------------------------------------------------------- retrieval
-def retrieval(model: Encoder, captions: CaptionSet) -> Parts:
+def retrieval(model: Model, captions: CaptionSet) -> Parts:
     """(5), picture by picture: captions of a picture that find a true picture, and whether it finds a true caption."""
     pixels = torch.from_numpy(np.array(captions.images)).permute(0, 3, 1, 2)
     images = torch.cat([model.image(part.to(model.device)) for part in pixels.split(256)])

@@ -45,7 +45,8 @@ Explained = Any
 @dataclass
 class _Seen:
     """Of one block: attention [B, H, T, T] and values [B, H, T, d], detached; what enters the output projection
-    [B, t, H d], in the graph."""
+    [B, t, H d], in the graph.
+    """
 
     attention: Tensor | None = None
     values: Tensor | None = None

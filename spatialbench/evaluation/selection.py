@@ -22,75 +22,72 @@ docs/selection.md.
 
 from __future__ import annotations
 
-from typing import Protocol
-
 import numpy as np
 import torch
-from torch import Tensor
 
-from spatialbench.data.selection_sets import PicturePairs, fingerprint
-from spatialbench.evaluation.measures import SELECTION_VERSION, Measures
-from spatialbench.evaluation.prompts import TextEncoder, caption_embeddings
+from spatialbench.data.selection_sets import SelectionSet, fingerprint
+from spatialbench.evaluation.base import Evaluation, Model
+from spatialbench.evaluation.evidence import Evidence
+from spatialbench.evaluation.prompts import caption_embeddings
 from spatialbench.models.token_selection import Scorer, score_vector
-from spatialbench.models.visual_tokens import Tokens
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.progress import progress
 
 _BATCH = 32  # pairs
 
 
-class Encoder(TextEncoder, Protocol):
-    """What is measured; a ``spatialbench.methods.base.Method`` is one."""
-
-    image_size: int
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def visual_tokens(self, x: Tensor) -> Tokens:
-        """uint8 [B, 3, s, s], s the ``image_size`` -> cls [B, D] and local [B, L, D], not normalised."""
-
-
-@torch.no_grad()
-def measure(model: Encoder, pairs: PicturePairs) -> Measures:
-    """Both scorers, pair by pair and pattern by pattern. Always in float32.
+class ImageSelection(Evaluation):
+    """Image selection on pairs of images, by both scorers.
 
     Args:
-        model: in eval mode.
-        pairs: at its ``image_size``.
-
-    Returns:
-        M pairs, P groups.
-
-    Raises:
-        SpatialbenchError: a score is not a finite number.
+        source: the pairs.
     """
-    captions = [caption for pair in pairs.captions for caption in pair]
-    right: dict[str, list[np.ndarray]] = {name: [] for name in SCORERS}
-    with (
-        torch.autocast(model.device.type, enabled=False),
-        progress("image selection", len(pairs), "pairs") as advance,
-    ):
-        texts = caption_embeddings(model, captions).unflatten(0, (len(pairs), 2))
-        for start in range(0, len(pairs), _BATCH):
-            part = np.array(pairs.images[start : start + _BATCH])  # [b, 2, s, s, 3]
-            pixels = torch.from_numpy(part).flatten(0, 1).permute(0, 3, 1, 2).to(model.device)
-            tokens = model.visual_tokens(pixels)
-            for name, scorer in SCORERS.items():
-                images = score_vector(tokens, scorer).unflatten(0, (len(part), 2))  # (4), (5)
-                scores = texts[start : start + _BATCH] @ images.mT  # (1), [b, 2, 2]
-                if not scores.isfinite().all():
-                    raise SpatialbenchError(
-                        "image selection: a score is not a finite number; the training diverged"
-                    )
-                right[name].append(both_right(scores.cpu().numpy()))
-            advance(len(part))
-    groups = np.eye(len(pairs.patterns))[pairs.pattern]  # [M, P]
-    ratios = {
-        name: (groups * np.concatenate(found)[:, None], groups) for name, found in right.items()
-    }
-    data = fingerprint(SELECTION_VERSION, pairs.data)
-    return Measures.of(list(pairs.scenes), ratios, data, labels=pairs.patterns)
+
+    name = "selection"
+    title = "Image selection"
+    explanation = """\
+Two images that differ in one thing, and a caption of either: a pair is right when both captions pick their own
+image (MMVP-VLM's metric; independent guessing gives 25, an image that wins both captions 0). In percent, by what the
+images differ in. Scorer *cls*: the embedding of the image; *cls + local*: the mean of its patches added, as DIVA
+evaluates. A difference between the scorers of one row is the scorer's, one between rows in the same scorer the
+weights'."""
+    columns = {"select_cls": "Selection, cls", "select_local": "Selection, cls + local"}  # noqa: RUF012
+    unit = "pairs"
+    by_group = True
+
+    def __init__(self, source: SelectionSet) -> None:
+        self.source = source
+
+    @torch.no_grad()
+    def run(self, model: Model) -> Evidence:
+        """Evaluate pair by pair and pattern by pattern; see :meth:`Evaluation.run`."""
+        pairs = self.source.pairs(model.image_size, model.resize_mode)
+        captions = [caption for pair in pairs.captions for caption in pair]
+        right: dict[str, list[np.ndarray]] = {name: [] for name in SCORERS}
+        with (
+            torch.autocast(model.device.type, enabled=False),
+            progress("image selection", len(pairs), "pairs") as advance,
+        ):
+            texts = caption_embeddings(model, captions).unflatten(0, (len(pairs), 2))
+            for start in range(0, len(pairs), _BATCH):
+                part = np.array(pairs.images[start : start + _BATCH])  # [b, 2, s, s, 3]
+                pixels = torch.from_numpy(part).flatten(0, 1).permute(0, 3, 1, 2).to(model.device)
+                tokens = model.visual_tokens(pixels)
+                for name, scorer in SCORERS.items():
+                    images = score_vector(tokens, scorer).unflatten(0, (len(part), 2))  # (4), (5)
+                    scores = texts[start : start + _BATCH] @ images.mT  # (1), [b, 2, 2]
+                    if not scores.isfinite().all():
+                        raise SpatialbenchError(
+                            "image selection: a score is not a finite number; the training diverged"
+                        )
+                    right[name].append(both_right(scores.cpu().numpy()))
+                advance(len(part))
+        groups = np.eye(len(pairs.patterns))[pairs.pattern]  # [M, P]
+        ratios = {
+            name: (groups * np.concatenate(found)[:, None], groups) for name, found in right.items()
+        }
+        data = fingerprint(self.version, pairs.data)
+        return Evidence.of(list(pairs.scenes), ratios, data, labels=pairs.patterns)
 
 
 def both_right(scores: np.ndarray) -> np.ndarray:

@@ -71,7 +71,7 @@ def thirds(
 
 
 def axes(records: Sequence[Record]) -> np.ndarray:
-    """str [N]: depth, side or height, what the relation is about."""
+    """Str [N]: depth, side or height, what the relation is about."""
     return np.array([AXIS[record.relation] for record in records])
 
 

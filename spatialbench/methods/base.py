@@ -18,11 +18,11 @@ from lightning import LightningModule
 from torch import Tensor
 
 from spatialbench.data.batches import Batch
-from spatialbench.evaluation.relations import Outcomes, PairOutcomes, Scores, score
+from spatialbench.evaluation.pairs import Outcomes, PairOutcomes, Scores, score
 from spatialbench.methods.parts.chunks import in_chunks
 from spatialbench.methods.parts.finetuning import FineTuning, adamw, fused
 from spatialbench.methods.parts.objectives import negated_contrastive
-from spatialbench.models.clip import TextTokenizer, load_clip, normalisation
+from spatialbench.models.clip import TextTokenizer, load_clip, normalisation, resize_mode
 from spatialbench.models.running import BlockRunner, runner
 from spatialbench.models.towers import (
     Mix,
@@ -81,6 +81,7 @@ class Method(LightningModule):
         self.student = load_clip(student, self.pooled)
         self.student.logit_scale.requires_grad_(not finetuning.freeze_logit_scale)
         self.image_size: int = self.student.visual.image_size[0]
+        self.resize_mode = resize_mode(self.student)
         mean, std = (
             torch.tensor(value).view(3, 1, 1) * 255 for value in normalisation(self.student)
         )

@@ -21,7 +21,7 @@ from spatialbench.evaluation.measures import TITLES as MEASURES
 from spatialbench.evaluation.statistics import COLUMNS
 from spatialbench.report.differences import Differences, Gain
 from spatialbench.report.stored_rows import Row
-from spatialbench.report.table import TITLES
+from spatialbench.evaluation.pairs import TITLES
 from spatialbench.report.table_model import markdown_table
 from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError

@@ -8,7 +8,7 @@ from typing import Any
 
 from spatialbench.evaluation.controls.row import CHANCE, ControlRow
 from spatialbench.evaluation.statistics import COLUMNS
-from spatialbench.report.table import TITLES
+from spatialbench.evaluation.pairs import TITLES
 from spatialbench.report.table_model import Line, Sheet, interval_cell, markdown, number, write
 from spatialbench.results.controls_file import FOLDER, ControlsFile, read_controls
 from spatialbench.results.files import STORED_BUDGET

@@ -27,7 +27,7 @@ from spatialbench.report.table_model import (
 )
 from spatialbench.results.files import STORED_BUDGET, result_path
 from spatialbench.results.measures import load
-from spatialbench.results.row_schema import Result
+from spatialbench.results.schema import Result
 from spatialbench.utils.errors import SpatialbenchError
 
 HEADING = "Regions, dense quality, retrieval"

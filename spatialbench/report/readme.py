@@ -18,7 +18,7 @@ from spatialbench.report.stored_rows import Reported, Row, read_rows
 from spatialbench.report.table import TITLES, read_papers, sheet_of
 from spatialbench.report.table_model import interval_cell, markdown, markdown_table, number, write
 from spatialbench.results.files import STORED_BUDGET
-from spatialbench.results.row_schema import SeedRun
+from spatialbench.results.schema import SeedRun
 from spatialbench.results.stale import Today
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
 

@@ -13,7 +13,7 @@ from itertools import pairwise
 from pathlib import Path
 
 from spatialbench.results.files import STORED_BUDGET
-from spatialbench.results.row_schema import Result
+from spatialbench.results.schema import Result
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
 from spatialbench.utils.typed_files import parse
 

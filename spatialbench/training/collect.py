@@ -10,7 +10,7 @@ from spatialbench.config.pages import Page, Track
 from spatialbench.evaluation.measures import Measures
 from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.results.files import ResultOutcomes, make_result
-from spatialbench.results.row_schema import Parameters, Result, SeedRun
+from spatialbench.results.schema import Parameters, Result, SeedRun
 from spatialbench.results.run_folder import RunRecord
 from spatialbench.results.stale import ancestors, grammar_hash, page_hash, track_hash
 from spatialbench.utils.errors import SpatialbenchError

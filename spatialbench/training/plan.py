@@ -31,7 +31,7 @@ from spatialbench.results.files import (
     result_path,
     write_result,
 )
-from spatialbench.results.row_schema import Result
+from spatialbench.results.schema import Result
 from spatialbench.results.run_folder import RunRecord, measured, selected
 from spatialbench.results.stale import stale_reasons, starts
 from spatialbench.training.collect import collect, load_measures, load_selection

@@ -26,7 +26,7 @@ from spatialbench.data.selection_sets import SelectionSet
 from spatialbench.evaluation.measures import Measures
 from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.evaluation.regions import measure as measure_regions
-from spatialbench.evaluation.relations import Scores
+from spatialbench.evaluation.pairs import Scores
 from spatialbench.evaluation.selection import measure as measure_selection
 from spatialbench.methods.base import Method
 from spatialbench.models.clip import resize_mode

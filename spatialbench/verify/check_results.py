@@ -20,7 +20,7 @@ from spatialbench.results.files import (
     result_path,
 )
 from spatialbench.results.measures import KINDS, file_name, load
-from spatialbench.results.row_schema import Result
+from spatialbench.results.schema import Result
 from spatialbench.results.stale import Today
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.verify.repeat import Fit, compare, make_again, say

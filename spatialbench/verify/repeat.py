@@ -32,7 +32,7 @@ from spatialbench.evaluation.measures import Measures
 from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.evaluation.statistics import COLUMNS, paired_difference
 from spatialbench.results.files import ResultOutcomes
-from spatialbench.results.row_schema import MeasuresFile, Result
+from spatialbench.results.schema import MeasuresFile, Result
 from spatialbench.results.run_folder import RunRecord
 from spatialbench.training.collect import collect, load_measures, load_selection
 

@@ -25,7 +25,7 @@ from spatialbench.results.files import (
     write_result,
 )
 from spatialbench.results.measures import KINDS, load
-from spatialbench.results.row_schema import Result, SeedRun
+from spatialbench.results.schema import Result, SeedRun
 from spatialbench.results.run_folder import RunRecord, clear
 from spatialbench.results.stale import Today
 from spatialbench.utils import provenance

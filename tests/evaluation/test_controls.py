@@ -28,7 +28,7 @@ from spatialbench.evaluation.controls.row import (
     row_of,
 )
 from spatialbench.evaluation.controls.transforms import balanced, exchanged, mirrored, shuffled
-from spatialbench.evaluation.scores import Count
+from spatialbench.evaluation.pairs import Count
 from spatialbench.methods.clip import Clip
 from spatialbench.report.controls import (
     below_table,

@@ -12,7 +12,7 @@ import pytest
 
 from spatialbench.data.records import Record
 from spatialbench.evaluation.outcomes import RunOutcomes
-from spatialbench.evaluation.relations import Outcomes
+from spatialbench.evaluation.pairs import Outcomes
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.npz import digest, npz_bytes
 

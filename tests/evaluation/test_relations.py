@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spatialbench.data.relations import RELATIONS
-from spatialbench.evaluation.relations import Count, Outcomes, PairOutcomes, count, score
+from spatialbench.evaluation.pairs import Count, Outcomes, PairOutcomes, count, score
 from spatialbench.utils.errors import SpatialbenchError
 
 

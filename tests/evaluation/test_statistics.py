@@ -13,7 +13,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from spatialbench.data.relations import RELATIONS
 from spatialbench.evaluation import statistics
-from spatialbench.evaluation.relations import count
+from spatialbench.evaluation.pairs import count
 from spatialbench.evaluation.statistics import (
     COLUMNS,
     bootstrap,

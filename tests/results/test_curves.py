@@ -16,7 +16,7 @@ from spatialbench.results.curves import (
     read_metrics,
     thinned,
 )
-from spatialbench.results.row_schema import Result
+from spatialbench.results.schema import Result
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support import fakes
 

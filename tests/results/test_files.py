@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from spatialbench.evaluation.measures import Measures
-from spatialbench.evaluation.relations import Count
+from spatialbench.evaluation.pairs import Count
 from spatialbench.results.files import (
     ResultOutcomes,
     compact,

@@ -10,7 +10,7 @@ import pytest
 from spatialbench.config.evaluations import region_settings, selection_settings
 from spatialbench.config.pages import load_page, load_track
 from spatialbench.data import relations
-from spatialbench.results.row_schema import MeasuresFile
+from spatialbench.results.schema import MeasuresFile
 from spatialbench.results.stale import (
     Today,
     ancestors,

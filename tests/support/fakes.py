@@ -12,7 +12,7 @@ from spatialbench.data.relations import RELATIONS
 from spatialbench.evaluation.measures import Measures
 from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.results.files import ResultOutcomes, make_result, result_path, write_result
-from spatialbench.results.row_schema import Parameters, Result, SeedRun
+from spatialbench.results.schema import Parameters, Result, SeedRun
 from spatialbench.results.run_folder import RunRecord
 from spatialbench.results.stale import Today, ancestors, grammar_hash, page_hash, track_hash
 

@@ -21,7 +21,7 @@ from spatialbench.data.relations import RELATIONS, Statement
 from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.report.readme import write_readme
 from spatialbench.results.files import ResultOutcomes
-from spatialbench.results.row_schema import MeasuresFile, Result
+from spatialbench.results.schema import MeasuresFile, Result
 from spatialbench.results.run_folder import RunRecord
 from spatialbench.results.stale import Today
 from spatialbench.training.plan import run

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from spatialbench.data.batches import evaluation_loader
 from spatialbench.data.records import RecordSet
-from spatialbench.evaluation.relations import PairOutcomes
+from spatialbench.evaluation.pairs import PairOutcomes
 from spatialbench.utils.progress import progress
 
 _CAPTIONS_AT_ONCE = 1024

@@ -15,7 +15,7 @@ from typing import NamedTuple
 import numpy as np
 
 from spatialbench.data.relations import RELATIONS
-from spatialbench.evaluation.scores import Count, count
+from spatialbench.evaluation.pairs import Count, count
 from spatialbench.evaluation.statistics import COLUMNS, Resampler, accuracy, intervals
 from spatialbench.utils.errors import SpatialbenchError
 

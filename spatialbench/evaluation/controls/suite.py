@@ -25,7 +25,7 @@ from spatialbench.evaluation.controls import heuristics
 from spatialbench.evaluation.controls.answers import PairModel, blind_margins, margins
 from spatialbench.evaluation.controls.row import OWN, SIDES, Made, all_right, all_ties, half, mirror
 from spatialbench.evaluation.controls.transforms import balanced, exchanged, mirrored, shuffled
-from spatialbench.evaluation.scores import Count, count
+from spatialbench.evaluation.pairs import Count, count
 from spatialbench.utils.errors import SpatialbenchError
 
 SEED = 20260
@@ -153,5 +153,5 @@ def _counts(found: np.ndarray, record_set: RecordSet) -> dict[str, Count]:
 
 
 def relations(record_set: RecordSet) -> np.ndarray:
-    """str [N]."""
+    """Str [N]."""
     return np.asarray([record.relation for record in record_set.records], dtype=np.str_)

@@ -68,7 +68,8 @@ def shuffled(record_set: RecordSet, seed: int) -> RecordSet:
 
 def balanced(records: Sequence[Record]) -> bool:
     """Whether every statement stands there as often as the one with its objects exchanged: then whoever reads captions
-    only is right in exactly half of the records of each relation."""
+    only is right in exactly half of the records of each relation.
+    """
     found = Counter((record.subject, record.relation, record.object) for record in records)
     return all(found[b, relation, a] == count for (a, relation, b), count in found.items())
 

@@ -19,7 +19,7 @@ from spatialbench.report.html.charts import (
 from spatialbench.report.html.elements import Html, join, tag
 from spatialbench.report.html.inputs import Material
 from spatialbench.report.stored_rows import Row
-from spatialbench.report.table import TITLES
+from spatialbench.evaluation.pairs import TITLES
 from spatialbench.report.table_model import interval_cell, number
 
 CHANCE = 50.0

@@ -8,7 +8,7 @@ from spatialbench.report.html.elements import Html, join, tag
 from spatialbench.report.html.inputs import Material
 from spatialbench.report.stored_rows import Row
 from spatialbench.report.table_model import number
-from spatialbench.results.row_schema import SeedRun
+from spatialbench.results.schema import SeedRun
 
 
 def origin(material: Material) -> Html:

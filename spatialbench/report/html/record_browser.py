@@ -10,7 +10,7 @@ from spatialbench.data.relations import RELATIONS
 from spatialbench.report.html.elements import Html, data_island, data_uri, join, tag
 from spatialbench.report.html.inputs import Material
 from spatialbench.report.html.record_choice import KINDS, Chosen, boxes, by_id, jpeg, picture
-from spatialbench.report.table import TITLES
+from spatialbench.evaluation.pairs import TITLES
 
 NONE = "none"
 ANSWERS = {"any": "right or wrong", "right": "right", "wrong": "wrong", "split": "seeds differ"}

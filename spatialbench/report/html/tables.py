@@ -16,7 +16,7 @@ from spatialbench.report.selection import SCORERS
 from spatialbench.report.stored_rows import Reported, Row
 from spatialbench.report.table import TITLES, notes
 from spatialbench.report.table_model import accuracy_cell, interval_cell, number
-from spatialbench.results.row_schema import MeasuresFile
+from spatialbench.results.schema import MeasuresFile
 
 INTERVALS = ("with-extra", "95 % intervals")
 NONE_BEST = "In no column can the best row be told from the second: none is green."

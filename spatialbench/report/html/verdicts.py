@@ -11,7 +11,7 @@ from spatialbench.report.compare import SAME, Pair, judged_pairs, p_cell
 from spatialbench.report.html.elements import Html, breakable, join, tag
 from spatialbench.report.html.grid import Column, Entry, Record, grid
 from spatialbench.report.html.inputs import Material
-from spatialbench.report.table import TITLES
+from spatialbench.evaluation.pairs import TITLES
 
 SIGNS = {"better": "▲", "worse": "▼", SAME: ""}
 KINDS = {"better": "better", "worse": "worse", SAME: "same"}

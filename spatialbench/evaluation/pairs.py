@@ -1,0 +1,318 @@
+"""The pair test: is an image closer to its caption than to the caption with the objects swapped?
+
+Correct iff s(image, caption) > s(image, negated caption). A tie scores one half, so a constant scorer
+gets exactly 50. All is the micro average over records, macro the mean of the relations
+(docs/protocol.md).
+
+Letters: N records.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from lightning.fabric.utilities import move_data_to_device
+from torch import Tensor
+from torchmetrics import Metric
+
+from spatialbench.data.batches import evaluation_loader
+from spatialbench.data.records import Record, RecordSet
+from spatialbench.data.relations import RELATIONS
+from spatialbench.evaluation.base import Evaluation, Model
+from spatialbench.evaluation.evidence import Evidence
+from spatialbench.evaluation.ratio import Margins
+from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.progress import progress
+
+TITLES = {**{name: name.capitalize() for name in RELATIONS}, "all": "All", "macro": "macro"}
+"""Column -> heading: the relations, All (micro) and the macro average."""
+COLUMNS = tuple(TITLES)
+
+
+class PairEvaluation(Evaluation):
+    """The pair test on a set of records.
+
+    Args:
+        record_set: the test.
+        batch_images: images scored at once.
+    """
+
+    name = "pairs"
+    title = "Pairs"
+    columns = TITLES
+    unit = "records"
+
+    def __init__(self, record_set: RecordSet, batch_images: int) -> None:
+        self.record_set, self.batch_images = record_set, batch_images
+
+    def run(self, model: Model) -> Evidence:
+        """Score every record once; see :meth:`Evaluation.run`."""
+        outcomes = answer(model, self.record_set, self.batch_images)
+        return pair_evidence(outcomes, self.record_set.records, self.record_set.fingerprint)
+
+
+@torch.inference_mode()
+def answer(model: Model, record_set: RecordSet, batch_images: int) -> Outcomes:
+    """Score the records of a set by the steps of a test.
+
+    Args:
+        model: in eval mode. It keeps the embeddings of captions that it has encoded.
+    """
+    outcomes = PairOutcomes(expected=len(record_set.records)).to(model.device)
+    with progress(f"scoring {record_set.name}", len(record_set.records), "records") as advance:
+        for batch in evaluation_loader(record_set, batch_images):
+            outcomes.update(**model.predict_step(move_data_to_device(batch, model.device)))
+            advance(len(batch["captions"]))
+    return outcomes.compute()
+
+
+def pair_evidence(outcomes: Outcomes, records: Sequence[Record], data: str) -> Evidence:
+    """Evidence of collected scores; the clusters are the scenes.
+
+    Raises:
+        SpatialbenchError: a record of the set has no outcome, or an outcome no record.
+    """
+    check_rows(outcomes.record, len(records))
+    return Evidence.of_margins(
+        margins_of(records, {"": outcomes.margin}), clusters_of(records), data
+    )
+
+
+def margins_of(records: Sequence[Record], values: Mapping[str, np.ndarray]) -> Margins:
+    """Margins of scorers, float [N] each, with the records' ids and relations."""
+    return Margins(
+        np.asarray([record.record_id for record in records], dtype=np.str_),
+        np.asarray([record.relation for record in records], dtype=np.str_),
+        {name: margin.astype(np.float32)[None] for name, margin in values.items()},
+        RELATIONS,
+    )
+
+
+def clusters_of(records: Sequence[Record]) -> np.ndarray:
+    """Scene (or image) of each record, str [N]."""
+    names = [record.scene_id or f"image {record.image}" for record in records]
+    return np.asarray(names, dtype=np.str_)
+
+
+class PairOutcomes(Metric):
+    """Collects scores by record, over batches and over ranks.
+
+    A loader that pads or repeats (DistributedSampler does both) would count a record twice; that is an error here,
+    never an average. ``compute`` works under DDP: the ranks' records are concatenated.
+
+    Args:
+        expected: number of records; when given, ``compute`` also wants each of the rows 0 .. expected - 1.
+    """
+
+    full_state_update = False
+    higher_is_better = True
+    is_differentiable = False
+    record: list[Tensor]
+    positive: list[Tensor]
+    negative: list[Tensor]
+
+    def __init__(self, expected: int | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.expected = expected
+        for state in ("record", "positive", "negative"):
+            self.add_state(state, default=[], dist_reduce_fx="cat")
+
+    def update(self, record: Tensor, positive: Tensor, negative: Tensor) -> None:
+        """Adds the scores of one batch.
+
+        Args:
+            record: int64 [N], row in ``RecordSet.records``.
+            positive: float [N], s(image, caption).
+            negative: float [N], s(image, negated caption).
+
+        Raises:
+            ValueError: the three differ in shape or are not one-dimensional.
+        """
+        if record.ndim != 1 or not record.shape == positive.shape == negative.shape:
+            raise ValueError(
+                f"record, positive and negative must be [N] alike, found {tuple(record.shape)}, "
+                f"{tuple(positive.shape)} and {tuple(negative.shape)}"
+            )
+        self.record.append(record.detach().long())
+        self.positive.append(positive.detach().float())
+        self.negative.append(negative.detach().float())
+
+    def sync(self, *args: Any, **kwargs: Any) -> None:
+        """As in torchmetrics; a rank without a batch takes part with empty tensors of the right type."""
+        if not self._is_synced and not self.record:
+            self.record.append(torch.empty(0, dtype=torch.int64, device=self.device))
+            self.positive.append(torch.empty(0, dtype=torch.float32, device=self.device))
+            self.negative.append(torch.empty(0, dtype=torch.float32, device=self.device))
+        super().sync(*args, **kwargs)
+
+    def compute(self) -> Outcomes:
+        """The collected scores, sorted by record.
+
+        Raises:
+            SpatialbenchError: a record came twice, is missing, or has a score that is not a number.
+        """
+        record, positive, negative = (
+            _joined(state) for state in (self.record, self.positive, self.negative)
+        )
+        order = np.argsort(record, kind="stable")
+        outcomes = Outcomes(record[order].astype(np.int64), positive[order], negative[order])
+        check_rows(outcomes.record, self.expected)
+        check_numbers(outcomes)
+        return outcomes
+
+
+def _joined(state: Tensor | list[Tensor]) -> np.ndarray:
+    """A list of batches in one process, one tensor after the reduction over ranks."""
+    if isinstance(state, list):
+        state = torch.cat(state) if state else torch.empty(0)
+    return state.cpu().numpy()
+
+
+class Outcomes(NamedTuple):
+    """The scores of N records, sorted by record.
+
+    Attributes:
+        record: int64 [N], row in ``RecordSet.records``, each once.
+        positive: float32 [N], s(image, caption), a cosine in [-1, 1].
+        negative: float32 [N], s(image, negated caption), a cosine in [-1, 1].
+    """
+
+    record: np.ndarray
+    positive: np.ndarray
+    negative: np.ndarray
+
+    @property
+    def margin(self) -> np.ndarray:
+        """float32 [N]: positive - negative. Right above zero, a tie at zero."""
+        return self.positive - self.negative
+
+
+def check_rows(record: np.ndarray, expected: int | None) -> None:
+    """Refuses a sorted ``record`` with a row twice or, when ``expected`` is given, without each of 0 .. expected - 1.
+
+    Raises:
+        SpatialbenchError: which record, and what to do.
+    """
+    twice = record[1:][record[1:] == record[:-1]]
+    if len(twice):
+        raise SpatialbenchError(
+            f"record {twice[0]} was scored more than once ({len(twice)} repeats in all); evaluation must see every "
+            "record exactly once: set use_distributed_sampler: false and no padding"
+        )
+    if expected is None:
+        return
+    strange = record[(record < 0) | (record >= expected)]
+    if len(strange):
+        raise SpatialbenchError(
+            f"record {strange[0]} was scored but the set has only {expected} records"
+        )
+    if len(record) != expected:
+        missing = np.setdiff1d(np.arange(expected), record)
+        raise SpatialbenchError(
+            f"{len(missing)} of {expected} records were not scored (first: record {missing[0]}); evaluation must see "
+            "every record exactly once: no drop_last, no limit_test_batches"
+        )
+
+
+def check_numbers(outcomes: Outcomes) -> None:
+    """Refuses scores that are not finite.
+
+    Raises:
+        SpatialbenchError: how many, and the first record.
+    """
+    bad = ~(np.isfinite(outcomes.positive) & np.isfinite(outcomes.negative))
+    if bad.any():
+        raise SpatialbenchError(
+            f"{int(bad.sum())} of {len(bad)} records have a score that is not a finite number (first: record "
+            f"{outcomes.record[bad][0]}); the training diverged or the weights are damaged: lower the learning rate"
+        )
+
+
+@dataclass(frozen=True)
+class Count:
+    """What happened to ``n`` records: ``correct`` of them right, ``ties`` undecided, the rest wrong."""
+
+    n: int
+    correct: int
+    ties: int
+
+    @property
+    def accuracy(self) -> float:
+        """Percent in [0, 100], a tie one half; NaN without records."""
+        return 100.0 * (self.correct + 0.5 * self.ties) / self.n if self.n else float("nan")
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Counts by relation, in the order of the tables, and their two averages.
+
+    Attributes:
+        relations: relation -> counts, all six; a relation without records has n = 0.
+    """
+
+    relations: Mapping[str, Count]
+
+    @property
+    def total(self) -> Count:
+        counts = self.relations.values()
+        return Count(
+            sum(c.n for c in counts), sum(c.correct for c in counts), sum(c.ties for c in counts)
+        )
+
+    @property
+    def micro(self) -> float:
+        """All: percent over records, whatever their relation."""
+        return self.total.accuracy
+
+    @property
+    def macro(self) -> float:
+        """Percent, the mean over the relations that have records."""
+        found = [count.accuracy for count in self.relations.values() if count.n]
+        return sum(found) / len(found) if found else float("nan")
+
+    def accuracy(self) -> dict[str, float]:
+        """Percent by column: the six relations, ``all`` and ``macro``."""
+        columns = {relation: count.accuracy for relation, count in self.relations.items()}
+        return {**columns, "all": self.micro, "macro": self.macro}
+
+
+def count(margin: np.ndarray, relation: Sequence[str] | np.ndarray) -> Scores:
+    """Counts by relation.
+
+    Args:
+        margin: float [N], positive - negative.
+        relation: [N], one of ``RELATIONS`` each.
+    """
+    names = np.asarray(relation)
+    return Scores(
+        {
+            name: Count(
+                n=int((names == name).sum()),
+                correct=int((margin[names == name] > 0).sum()),
+                ties=int((margin[names == name] == 0).sum()),
+            )
+            for name in RELATIONS
+        }
+    )
+
+
+def score(outcomes: Outcomes, relations: Sequence[str], partial: bool = False) -> Scores:
+    """Accuracy by relation of collected outcomes.
+
+    Args:
+        outcomes: from ``PairOutcomes.compute``.
+        relations: relation of every record of the set; ``relations[outcomes.record[i]]`` is that of outcome i.
+        partial: whether records may be missing (a sanity check, ``limit_val_batches``). Never for a stored number.
+
+    Raises:
+        SpatialbenchError: a record is missing or unknown.
+    """
+    if partial:
+        check_rows(outcomes.record, None)
+    else:
+        check_rows(outcomes.record, len(relations))
+    return count(outcomes.margin, np.asarray(relations)[outcomes.record])
