@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from spatialbench.report.stored_rows import ADVICE, published_items
+from spatialbench.report.rows import ADVICE, published_items
 from spatialbench.utils.typed_files import parse
 
 BACKBONES = ("B/32", "B/16", "L/14", "L/14@336")
