@@ -93,7 +93,7 @@ def readme(results: Path, benchmarks: Path) -> str:
         if not rows:  # evidence without result files, which check-results reports
             continue
         own = [claim for claim in claims if claim.track == folder.name]
-        controls = controls_report.section(results, folder.name, today)
+        controls = controls_report.section(results, benchmarks, folder.name)
         lines = _section(rows, papers, classes[folder.name], own, controls)
         sections.append("\n".join(lines) + "\n")
     if len(sections) == 1:

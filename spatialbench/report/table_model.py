@@ -212,6 +212,6 @@ def tex(text: str) -> str:
 
 def _template(name: str) -> jinja2.Template:
     loader = jinja2.PackageLoader("spatialbench.report")
-    environment = jinja2.Environment(loader=loader, trim_blocks=True, keep_trailing_newline=True)  # noqa: S701
+    environment = jinja2.Environment(loader=loader, trim_blocks=True, keep_trailing_newline=True)
     environment.filters["tex"] = tex
     return environment.get_template(name)
