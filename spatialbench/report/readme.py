@@ -35,8 +35,8 @@ that have changed since.
 """
 
 
-_MARKED = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
-"""The place of a track's table in another page."""
+_MARKED = re.compile(r"(<!-- table: (\S+)((?: \S+)*) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+"""The place of a track's table, or of some of its rows, in another page."""
 
 
 def write_readme(results: str | Path = "results", benchmarks: str | Path = "benchmarks") -> Path:
@@ -64,13 +64,24 @@ def write_readme(results: str | Path = "results", benchmarks: str | Path = "benc
 
 
 def with_tables(text: str, results: Path, benchmarks: Path) -> str:
-    """Fill in today's table between ``<!-- table: TRACK -->`` and ``<!-- end of table -->``."""
+    """Fill in the table between ``<!-- table: TRACK [ROW ...] -->`` and ``<!-- end of table -->``.
+
+    Raises:
+        SpatialbenchError: a row that is not stored.
+    """
 
     def block(match: re.Match[str]) -> str:
         order = [paper.name for paper in read_papers(results)]
         rows = read_rows(results, benchmarks, match[2], STORED_BUDGET, order)
-        text = table_of(rows, PAIRS, PairEvaluation).write("md") if rows else "No rows yet.\n"
-        return f"{match[1]}{text}{match[3]}"
+        chosen = match[3].split()
+        for name in chosen:
+            if all(row.name != name for row in rows):
+                raise SpatialbenchError(f"README.md: no stored row {name!r} of track {match[2]}")
+        rows = [row for row in rows if not chosen or row.name in chosen]
+        table = table_of(rows, PAIRS, PairEvaluation) if rows else None
+        lines = ["No rows yet."] if table is None else table.markdown()
+        notes = [] if chosen or table is None else ["", *table.notes]
+        return match[1] + "\n".join([*lines, *notes]) + "\n" + match[4]
 
     return _MARKED.sub(block, text)
 
@@ -86,7 +97,9 @@ def readme(results: Path, benchmarks: Path) -> str:
     classes = {name: evaluation_classes(t, STORED_BUDGET) for name, t in today.tracks.items()}
     headings = {name: claims_report.headings_of(found) for name, found in classes.items()}
     claims = read_claims(results / "claims.yaml", headings)
-    sections = [INTRODUCTION]
+    findings = results / "findings.md"
+    sections = [INTRODUCTION, *([findings.read_text("utf-8")] if findings.exists() else [])]
+    written = len(sections)
     for folder in sorted(path for path in results.glob("*") if any(path.glob("*.npz"))):
         order = [paper.name for paper in papers]
         rows = read_rows(results, benchmarks, folder.name, STORED_BUDGET, order)
@@ -96,7 +109,7 @@ def readme(results: Path, benchmarks: Path) -> str:
         controls = controls_report.section(results, benchmarks, folder.name)
         lines = _section(rows, papers, classes[folder.name], own, controls)
         sections.append("\n".join(lines) + "\n")
-    if len(sections) == 1:
+    if len(sections) == written:
         sections.append("No rows yet: `spatialbench run benchmarks/*.yaml --budget full`.\n")
     return "\n".join(sections)
 
