@@ -129,7 +129,7 @@ def _resolve(name: str, options: argparse.Namespace, flags: list[str]) -> Resolv
 
 
 def _layer(path: str) -> Config:
-    """A second --config: trainer, model and data to lay over the page."""
+    """Read a second --config: trainer, model and data to lay over the page."""
     from spatialbench.config.pages import LAYER_KEYS, parse_yaml
 
     try:

@@ -150,7 +150,7 @@ def section(
     differences: Differences,
     headings: Mapping[str, str],
 ) -> list[str]:
-    """Lines of results/README.md about the claims of one track; ``headings``: measure -> heading."""
+    """Lines of results/README.md about a track's claims; ``headings``: measure -> heading."""
     lines = []
     for claim in claims:
         verdict = judge(claim, rows, differences)
@@ -167,8 +167,8 @@ def section(
             ]
         )
     text = (
-        "Held when the whole 95 % interval of the paired difference, in points, lies where the claim "
-        "expects it."
+        "Held when the whole 95 % interval of the paired difference, in points, lies where the "
+        "claim expects it."
     )
     header = ["claim", "paper", "comparison", "expected", "difference", "verdict"]
     return ["### Claims", "", text, "", *markdown_table(header, lines, left=len(header))]

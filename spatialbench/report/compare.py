@@ -200,8 +200,8 @@ def _measure_table(a: Row, b: Row, evaluation: str, cls: type[Evaluation]) -> Ta
     notes = [
         *stale,
         *([""] if stale else []),
-        "Interval: bootstrap over scenes and seeds. p: random swaps of the two rows, scene by scene "
-        "(Monte Carlo), not corrected for the number of measures.",
+        "Interval: bootstrap over scenes and seeds. p: random swaps of the two rows, scene by "
+        "scene (Monte Carlo), not corrected for the number of measures.",
         "",
         "better, worse: the interval excludes 0 and p is 0.05 at most.",
     ]
@@ -221,7 +221,7 @@ def significant(p: float) -> float:
 
 
 def pair_notes(a: Row, b: Row, seeds: int) -> list[str]:
-    """Notes below two rows compared in the pair test."""
+    """Return the notes below two rows compared in the pair test."""
     stale = stale_notes([a, b])
     return [
         *stale,

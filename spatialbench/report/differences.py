@@ -129,5 +129,5 @@ class Differences:
 
 
 def stream(name: str) -> int:
-    """Number of the stream in which a row draws its seeds."""
+    """Return the number of the stream in which a row draws its seeds."""
     return zlib.crc32(name.encode())

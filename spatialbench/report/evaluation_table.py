@@ -261,7 +261,7 @@ def headings_of(rows: Sequence[Row], evaluation: str, cls: type[Evaluation]) -> 
 
 
 def notes(rows: Sequence[Row], evaluation: str, cls: type[Evaluation]) -> list[str]:
-    """Notes below a table: stale rows, the data, and what the benchmark can resolve."""
+    """Return the notes below a table: stale rows, the data, the resolution of the benchmark."""
     stale = stale_notes(rows)
     lines = [*stale, *([""] if stale else [])]
     if evaluation == PAIRS:
