@@ -71,7 +71,7 @@ def parameters(cls: type) -> dict[str, Any]:
 
 
 def prune(values: Mapping[str, Any], cls: type) -> dict[str, Any]:
-    """Return the part of ``values`` that ``cls`` takes, dataclass parameters cut to their fields."""
+    """Return the part of ``values`` that ``cls`` takes; dataclasses are cut to their fields."""
     known = parameters(cls)
     kept: dict[str, Any] = {}
     for key, value in values.items():
@@ -85,7 +85,7 @@ def prune(values: Mapping[str, Any], cls: type) -> dict[str, Any]:
 
 
 def unknown_key(values: Mapping[str, Any], cls: type) -> tuple[str, list[str]] | None:
-    """Return the first key that ``cls`` does not take (dotted in a dataclass), and the known ones."""
+    """Return the first key that ``cls`` does not take, dotted in a dataclass, and the known ones."""
     known = parameters(cls)
     for key, value in values.items():
         if key not in known:

@@ -62,12 +62,14 @@ class RegionEvaluation(Evaluation):
     name = "regions"
     title = "Regions, dense quality, retrieval"
     explanation = """\
-In percent, more is better. *Boxes*: accuracy of the RoIAlign of the dense map at the true box against the class names,
-a mean over classes; *Thing masks*, *Stuff masks*: the same by pooling the dense map over the true mask. *Same-mask
-AUC*: area under the ROC curve of the cosine of two tokens for lying in one mask; *k-means mIoU*: clusters of tokens
-matched to classes by the Hungarian method. *Objects*: zero-shot classification, the embedding of an object cut out
-with its surroundings against the class names; rows made before it was measured have a dash. *R@k*: retrieval of
-images by captions (*Image*) and of captions by images (*Text*), found among the first k."""
+In percent, more is better. *Boxes*: accuracy of the RoIAlign of the dense map at the true box
+against the class names, a mean over classes; *Thing masks*, *Stuff masks*: the same by pooling
+the dense map over the true mask. *Same-mask AUC*: area under the ROC curve of the cosine of two
+tokens for lying in one mask; *k-means mIoU*: clusters of tokens matched to classes by the
+Hungarian method. *Objects*: zero-shot classification, the embedding of an object cut out with its
+surroundings against the class names; rows made before it was measured have a dash. *R@k*:
+retrieval of images by captions (*Image*) and of captions by images (*Text*), found among the
+first k."""
     columns = {  # noqa: RUF012 - declared as a ClassVar by the base class
         "box_top1": "Boxes top-1",
         "box_top5": "Boxes top-5",

@@ -46,11 +46,11 @@ class ImageSelection(Evaluation):
     name = "selection"
     title = "Image selection"
     explanation = """\
-Two images that differ in one thing, and a caption of either: a pair is right when both captions pick their own
-image (MMVP-VLM's metric; independent guessing gives 25, an image that wins both captions 0). In percent, by what the
-images differ in. Scorer *cls*: the embedding of the image; *cls + local*: the mean of its patches added, as DIVA
-evaluates. A difference between the scorers of one row is the scorer's, one between rows in the same scorer the
-weights'."""
+Two images that differ in one thing, and a caption of either: a pair is right when both captions
+pick their own image (MMVP-VLM's metric; independent guessing gives 25, an image that wins both
+captions 0). In percent, by what the images differ in. Scorer *cls*: the embedding of the image;
+*cls + local*: the mean of its patches added, as DIVA evaluates. A difference between the scorers
+of one row is the scorer's, one between rows in the same scorer the weights'."""
     columns = {"select_cls": "Selection, cls", "select_local": "Selection, cls + local"}  # noqa: RUF012
     unit = "pairs"
     by_group = True

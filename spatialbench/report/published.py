@@ -57,7 +57,7 @@ class _File:
 
 
 def read_published(results: Path, benchmark: str) -> Mapping[str, Published]:
-    """The published numbers of a benchmark: measure -> number. None where there is no results/reported.yaml.
+    """Read the published numbers of a benchmark: measure -> number; none without the file.
 
     Args:
         results: the folder of reported.yaml.

@@ -26,12 +26,13 @@ BASELINES = 2
 INTRODUCTION = """\
 # Results
 
-Written by `make table` from the result files of this folder; the same files give the same bytes. Do not edit.
+Written by `make table` from the result files of this folder; the same files give the same bytes.
+Do not edit.
 
-Accuracy in percent on pairs (image, caption, caption with the objects swapped): right when the caption scores higher, a
-tie one half, chance 50. **All** is the mean over records, *macro* the mean of the relations. *± s*: standard deviation
-over seeds. Intervals: bootstrap over scenes and seeds. A row marked *stale* was made from a page, a track or captions
-that have changed since.
+Accuracy in percent on pairs (image, caption, caption with the objects swapped): right when the
+caption scores higher, a tie one half, chance 50. **All** is the mean over records, *macro* the mean
+of the relations. *± s*: standard deviation over seeds. Intervals: bootstrap over scenes and seeds. A
+row marked *stale* was made from a page, a track or captions that have changed since.
 """
 
 
@@ -171,7 +172,7 @@ def _interval_table(rows: Sequence[Row], name: str, cls: type[Evaluation]) -> li
 def _difference_table(
     rows: Sequence[Row], name: str, cls: type[Evaluation], differences: Differences
 ) -> list[str]:
-    """Row minus the first row with this evaluation, in points; bold where the interval excludes 0."""
+    """Row minus the first row with this evaluation; bold where the interval excludes 0."""
     headings = headings_of(rows, name, cls)
     first, *others = [row.name for row in rows if name in row.evidence]
     lines = []

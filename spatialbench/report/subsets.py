@@ -140,8 +140,8 @@ def _table(fact: Fact, subsets: Sequence[Subset], beside: str) -> Table:
         columns.append(Column(heading, lambda record, key=subset.name: record[key]))
     notes = [
         f"{fact.name}: {fact.about}.",
-        f"Accuracy (95 % interval), difference to {beside} where its paired interval excludes 0 and "
-        f"there are {FEW} records.",
+        f"Accuracy (95 % interval), difference to {beside} where its paired interval excludes 0 "
+        f"and there are {FEW} records.",
         "",
     ]
     return Table(f"{fact.name}: accuracy in %", columns, records, notes)

@@ -68,7 +68,7 @@ class Table:
         return [column.heading for column in self.columns]
 
     def lines(self) -> list[list[Cell]]:
-        """Printed cells, line by line."""
+        """Return the printed cells, line by line."""
         made = [[column.cell(record) for column in self.columns] for record in self.records]
         return [[c if isinstance(c, Cell) else Cell(c) for c in line] for line in made]
 
@@ -137,7 +137,7 @@ def check_format(format: str) -> None:
 
 
 def number(value: float | None, digits: int = 1) -> str:
-    """Fixed digits with a point whatever the locale; a dash for None."""
+    """Format with fixed digits and a point, whatever the locale; a dash for None."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
