@@ -23,7 +23,8 @@ class Model(Protocol):
     image_size: int
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Device of the parameters."""
 
     @property
     def resize_mode(self) -> Resize:

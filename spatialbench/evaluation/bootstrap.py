@@ -72,7 +72,7 @@ class Resampler:
         self.weights = draws((seed, 0), len(names), resamples)
 
     def samples(self, ratio: Ratio, row: int = 0) -> np.ndarray:
-        """(1) of every resample, float [B]; ``row`` is the stream in which a row draws its seeds."""
+        """(1) of every resample, float [B]; ``row``: the stream in which a row draws its seeds."""
         values = mean_of_ratios(*(self._sums(part) for part in ratio))  # [B, S]
         seeds = values.shape[1]
         if seeds == 1:
@@ -97,12 +97,12 @@ class Resampler:
 
 
 def cluster_sums(part: np.ndarray, codes: np.ndarray, clusters: int) -> np.ndarray:
-    """Sum units by cluster: float [S, U, G] and the cluster of each unit [U] -> float64 [C, S, G]."""
+    """Sum units [S, U, G] by cluster -> float64 [C, S, G]; ``codes``: cluster of each unit [U]."""
     sums = np.zeros((clusters, part.shape[0], part.shape[2]))
     np.add.at(sums, codes, part.transpose(1, 0, 2))
     return sums
 
 
 def spread(values: Sequence[float]) -> float | None:
-    """Standard deviation over seeds (n - 1 in the denominator); None for a single seed."""
+    """Return the standard deviation over seeds (n - 1); None for a single seed."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None

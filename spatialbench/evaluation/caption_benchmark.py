@@ -194,7 +194,7 @@ def caption_scores(model: Model, source: CaptionSet) -> tuple[np.ndarray, str, l
 
 
 def _texts(model: Model, captions: Sequence[str]) -> Tensor:
-    """Unit norm [C, D] of distinct captions."""
+    """Encode distinct captions: unit norm [C, D]."""
     parts = []
     with progress("encoding captions", len(captions), "captions") as advance:
         for start in range(0, len(captions), _CAPTIONS):
@@ -204,7 +204,7 @@ def _texts(model: Model, captions: Sequence[str]) -> Tensor:
 
 
 def _images(model: Model, source: CaptionSet) -> tuple[Tensor, str]:
-    """Unit norm [P, D], and the hash of the files and crops."""
+    """Encode the images: unit norm [P, D]; and the hash of the files and crops."""
     parts, digest = [], hashlib.sha256()
     with progress("encoding images", len(source.pictures), "images") as advance:
         for batch in _read(source, model.image_size, model.resize_mode):

@@ -154,7 +154,7 @@ class Evidence:
         return replace(self, clusters=self.clusters[chosen], margins=margins)
 
     def aligned(self, other: Evidence) -> Evidence:
-        """The same evidence, its units in the order of ``other``.
+        """Bring the units into the order of ``other``.
 
         Raises:
             SpatialbenchError: the two were not evaluated on the same units, groups and clusters.
@@ -208,7 +208,7 @@ class Evidence:
         return {name: float(np.mean(self.seed_values(name))) for name in self.ratios}
 
     def spread(self, measure: str) -> float | None:
-        """Standard deviation over seeds in points; None for one seed, or without a value."""
+        """Return the standard deviation over seeds in points; None for one seed or no value."""
         values = self.seed_values(measure)
         return spread(values.tolist()) if np.isfinite(values).all() else None
 
@@ -227,7 +227,7 @@ class Evidence:
         return self.resampler.interval(self.ratios[measure])
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The content of a file."""
+        """Return the content of a file."""
         arrays = {
             "clusters": self.clusters,
             "data": np.asarray(self.data),

@@ -28,7 +28,7 @@ class TextEncoder(Protocol):
 
 
 def caption_embeddings(model: TextEncoder, captions: Sequence[str]) -> Tensor:
-    """Unit norm [C, D]; equal captions are encoded once."""
+    """Encode captions, each distinct one once: unit norm [C, D]."""
     rows = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
     distinct = list(rows)
     starts = range(0, len(distinct), _AT_ONCE)

@@ -36,7 +36,7 @@ class BrokenControl(SpatialbenchError):
 
 
 def counts(evidence: Evidence, scorer: str) -> Counts:
-    """Counts of a scorer by relation, all six."""
+    """Count a scorer's answers by relation, all six."""
     assert evidence.margins is not None, "controls are answers"
     return count(evidence.answers(scorer)[0], evidence.margins.group).relations
 
@@ -127,8 +127,8 @@ def differences(evidence: Evidence) -> dict[str, tuple[float, float, float]]:
     for name, (chosen, a, b) in pairs.items():
         if chosen.any():
             resampler = Resampler(evidence.clusters[chosen])
-            ratios = (accuracy(margins[:, chosen]) for margins in (a, b))
-            points, interval = resampler.difference(*ratios)
+            first, second = accuracy(a[:, chosen]), accuracy(b[:, chosen])
+            points, interval = resampler.difference(first, second)
             assert interval is not None, "there are records"
             found[name] = (round(points, 3), round(interval.low, 3), round(interval.high, 3))
     return found

@@ -1,7 +1,7 @@
 """Scorers without a model: random, from boxes, from the renderer's depth.
 
-Margins are float64 [N], positive where the caption is believed. A relation about which a scorer says
-nothing is a tie, 0.
+Margins are float64 [N], positive where the caption is believed. A relation about which a scorer
+says nothing is a tie, 0.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ DIRECTIONS = ("left", "right", "above", "under")
 
 
 def random(records: Sequence[Record], seed: int) -> np.ndarray:
-    """A score for every caption, uniform in [0, 1)."""
+    """Random scores, uniform in [0, 1)."""
     scores = np.random.default_rng(seed).random((2, len(records)))
     return scores[0] - scores[1]
 

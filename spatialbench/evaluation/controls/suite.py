@@ -5,7 +5,7 @@
 | constant | one score for every caption | exactly 50, all ties |
 | random | a random score for every caption | about 50 |
 | boxes | left, right, above, under by the centres of the boxes | 100 on the rooms |
-| boxes, mirrored | the same on flipped boxes | left, right mirrored, above, under the same: exactly |
+| boxes, mirrored | the same on flipped boxes | exactly: left, right swap, the others stay |
 | elevation, bottom edge, box size | close and far from the boxes alone | worth of a shortcut |
 | depth | close and far by the renderer's depth | 100 on the rooms: the ceiling |
 | as it is | the model | |
