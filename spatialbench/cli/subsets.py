@@ -10,8 +10,7 @@ from spatialbench.config.pages import load_track
 from spatialbench.config.signatures import prune
 from spatialbench.data.datamodule import PairDataModule
 from spatialbench.data.records import Record, RecordSet
-from spatialbench.evaluation import subsets as facts
-from spatialbench.evaluation.subsets import Fact
+from spatialbench.evaluation.facts import Fact, all_facts
 from spatialbench.report.rows import no_rows, stored_rows
 from spatialbench.report.subsets import subsets_table
 from spatialbench.results.stale import Today
@@ -49,10 +48,7 @@ def show(options: argparse.Namespace) -> None:
 
 def facts_of(record_set: RecordSet, resolved: Resolved) -> list[Fact]:
     """Return every fact of a track's test records, also those that they do not have."""
-    records = record_set.records
-    trained, why = trained_on(resolved)
-    by_boxes = [facts.elevation(records), facts.gap(records), facts.size(records)]
-    return [*by_boxes, *facts.of_scenes(record_set), facts.pairs(records, trained, why)]
+    return all_facts(record_set, *trained_on(resolved))
 
 
 def trained_on(resolved: Resolved) -> tuple[list[Record] | None, str]:

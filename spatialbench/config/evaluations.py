@@ -15,7 +15,7 @@ from spatialbench.evaluation.base import Evaluation
 from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
 
-CAPTIONS = "spatialbench.evaluation.captions.CaptionBenchmark"
+CAPTIONS = "spatialbench.evaluation.caption_benchmark.CaptionBenchmark"
 SELECTION = "spatialbench.evaluation.selection.ImageSelection"
 PUBLISHED = {
     "mmvp": (SELECTION, "spatialbench.data.captions.mmvp.Mmvp"),

@@ -256,8 +256,10 @@ def shown_name(name: str, stale: object) -> str:
 
 def headings_of(rows: Sequence[Row], evaluation: str, cls: type[Evaluation]) -> dict[str, str]:
     """Measure -> heading, of the measures that one row has at least."""
-    found = (row.evidence[evaluation] for row in rows if evaluation in row.evidence)
-    return cls.headings(list(dict.fromkeys(name for evidence in found for name in evidence.ratios)))
+    found = [row.evidence[evaluation] for row in rows if evaluation in row.evidence]
+    measures = dict.fromkeys(name for evidence in found for name in evidence.ratios)
+    notes = {name: text for evidence in found for name, text in evidence.notes.items()}
+    return cls.headings(list(measures), notes)
 
 
 def notes(rows: Sequence[Row], evaluation: str, cls: type[Evaluation]) -> list[str]:
