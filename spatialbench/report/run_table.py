@@ -30,7 +30,7 @@ def print_evidence(
         more: further columns, heading -> measure -> text.
         footer: lines below the table.
     """
-    headings = cls.headings(list(evidence.ratios))
+    headings = cls.headings(list(evidence.ratios), evidence.notes)
     drawn = Table(title=title, title_justify="left")
     drawn.add_column("", no_wrap=True)
     for heading in ("%", "95 % from", "to", "n", *(more or {})):
@@ -47,7 +47,9 @@ def print_evidence(
         _print_groups(evidence, headings)
     clusters = len(set(evidence.clusters.tolist()))
     lines = [f"{evidence.units} {cls.unit} of {clusters} scenes or images, data {evidence.data}"]
-    lines += [f"{name}: {text}" for name, text in evidence.notes.items()] + [footer]
+    notes = evidence.notes.items()
+    lines += [f"{name}: {text}" for name, text in notes if name not in evidence.ratios]
+    lines.append(footer)
     Console().print("\n".join(line for line in lines if line), highlight=False, soft_wrap=True)
 
 
