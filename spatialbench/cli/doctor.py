@@ -49,7 +49,8 @@ def run(options: Namespace) -> int:
 
 def findings(benchmarks: Path) -> dict[str, Any]:
     """Everything as JSON: ``problems`` of the installation, ``machine``, ``packages``, ``disks``, ``weights``,
-    ``data_sets`` and ``tracks``. The network is not asked."""
+    ``data_sets`` and ``tracks``. The network is not asked.
+    """
     installed = packages()
     problems = [
         f"{row['name']} {row['installed'] or 'is not installed'}; {row['wanted'] or 'any version'} is needed: "

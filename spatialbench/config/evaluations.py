@@ -15,7 +15,7 @@ from spatialbench.evaluation.base import Evaluation
 from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
 
-CAPTIONS = "spatialbench.evaluation.captions.CaptionBenchmark"
+CAPTIONS = "spatialbench.evaluation.caption_benchmark.CaptionBenchmark"
 SELECTION = "spatialbench.evaluation.selection.ImageSelection"
 PUBLISHED = {
     "mmvp": (SELECTION, "spatialbench.data.captions.mmvp.Mmvp"),
@@ -88,10 +88,10 @@ def named_evaluation(name: str, track: Track, budget: str, path: str | None) -> 
     """Find an evaluation by name: of the track, or a published benchmark.
 
     Args:
-        path: the folder of a downloaded benchmark; None: where ``spatialbench data download`` puts it.
+        path: the folder of a downloaded benchmark; None: where ``data download`` puts it.
 
     Raises:
-        SpatialbenchError: an unknown name, a path where none belongs, or no folder where one is needed.
+        SpatialbenchError: an unknown name, or a path that is missing or not wanted.
     """
     own = evaluations_of(track, budget)
     name = "selection" if name == "counterfactual" and "selection" in own else name
@@ -107,8 +107,8 @@ def named_evaluation(name: str, track: Track, budget: str, path: str | None) -> 
     if path is None and not (ROOT / name).is_dir():
         folder = import_class(source, where).source  # type: ignore[attr-defined]
         raise SpatialbenchError(
-            f"{where}: there is no folder {ROOT / name}; get it by spatialbench data download {name}, "
-            f"or give --evaluation_path FOLDER, {folder}"
+            f"{where}: there is no folder {ROOT / name}; get it by spatialbench data download "
+            f"{name}, or give --evaluation_path FOLDER, {folder}"
         )
     arguments = {"source": {"class_path": source, "init_args": {"path": path or str(ROOT / name)}}}
     return EvaluationSpec(name, class_path, arguments, where)

@@ -23,7 +23,8 @@ class Model(Protocol):
     image_size: int
 
     @property
-    def device(self) -> torch.device: ...
+    def device(self) -> torch.device:
+        """Device of the parameters."""
 
     @property
     def resize_mode(self) -> Resize:
@@ -86,8 +87,14 @@ class Evaluation(ABC):
         """
 
     @classmethod
-    def headings(cls, measures: Sequence[str]) -> dict[str, str]:
-        """Measure -> heading, in the order of the tables."""
+    def headings(
+        cls, measures: Sequence[str], notes: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        """Measure -> heading, in the order of the tables.
+
+        Args:
+            notes: of the evidence, for evaluations whose measures depend on the data.
+        """
         known = [name for name in cls.columns if name in measures]
         others = [name for name in measures if name not in cls.columns]
         return {name: cls.columns.get(name, name) for name in known + others}

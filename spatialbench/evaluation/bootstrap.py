@@ -43,11 +43,10 @@ def draws(seed: tuple[int, ...], size: int, resamples: int) -> np.ndarray:
         size
     )
     cells = words.astype(np.int64) + size * np.repeat(np.arange(resamples), size)
-    found = (
-        np.bincount(cells, minlength=size * resamples).reshape(resamples, size).astype(np.float64)
-    )
-    found.flags.writeable = False
-    return found
+    counts = np.bincount(cells, minlength=size * resamples).reshape(resamples, size)
+    counts = counts.astype(np.float64)
+    counts.flags.writeable = False
+    return counts
 
 
 def percentiles(samples: np.ndarray, level: float = LEVEL) -> Interval | None:
@@ -73,13 +72,12 @@ class Resampler:
         self.weights = draws((seed, 0), len(names), resamples)
 
     def samples(self, ratio: Ratio, row: int = 0) -> np.ndarray:
-        """(1) of every resample, float [B]; ``row`` is the stream in which a row draws its seeds."""
-        found = mean_of_ratios(*(self._sums(part) for part in ratio))  # [B, S]
-        seeds = found.shape[1]
+        """(1) of every resample, float [B]; ``row``: the stream in which a row draws its seeds."""
+        values = mean_of_ratios(*(self._sums(part) for part in ratio))  # [B, S]
+        seeds = values.shape[1]
         if seeds == 1:
-            return found[:, 0]
-        drawn = draws((self.seed, 1, row), seeds, len(self.weights))
-        return (found * drawn).sum(1) / seeds
+            return values[:, 0]
+        return (values * draws((self.seed, 1, row), seeds, len(values))).sum(1) / seeds
 
     def interval(self, ratio: Ratio, level: float = LEVEL) -> Interval | None:
         """Percentile interval of a measure."""
@@ -94,12 +92,17 @@ class Resampler:
 
     def _sums(self, part: np.ndarray) -> np.ndarray:
         """Float [S, U, G] -> sums of every resample, float [B, S, G]."""
-        seeds, _, groups = part.shape
-        by_cluster = np.zeros((self.count, seeds, groups))
-        np.add.at(by_cluster, self.codes, part.transpose(1, 0, 2))
-        return (self.weights @ by_cluster.reshape(self.count, -1)).reshape(-1, seeds, groups)
+        sums = cluster_sums(part, self.codes, self.count)
+        return (self.weights @ sums.reshape(self.count, -1)).reshape(-1, *sums.shape[1:])
+
+
+def cluster_sums(part: np.ndarray, codes: np.ndarray, clusters: int) -> np.ndarray:
+    """Sum units [S, U, G] by cluster -> float64 [C, S, G]; ``codes``: cluster of each unit [U]."""
+    sums = np.zeros((clusters, part.shape[0], part.shape[2]))
+    np.add.at(sums, codes, part.transpose(1, 0, 2))
+    return sums
 
 
 def spread(values: Sequence[float]) -> float | None:
-    """Standard deviation over seeds (n - 1 in the denominator); None for a single seed."""
+    """Return the standard deviation over seeds (n - 1); None for a single seed."""
     return float(np.std(values, ddof=1)) if len(values) > 1 else None

@@ -1,7 +1,7 @@
 """Evidence: what an evaluation counted, unit by unit, and everything that follows from it.
 
-The numerators and denominators of every measure are kept (formula (1) of ``ratio.py``), so units can
-be resampled and any two rows compared on the same units.
+The numerators and denominators of every measure are kept (formula (1) of ``ratio.py``), so units
+can be resampled and any two rows compared on the same units.
 
 Letters: S seeds, U units (records, images, image pairs), G groups.
 """
@@ -30,7 +30,7 @@ class Evidence:
 
     Attributes:
         clusters: str [U]. Units of one cluster (scene, image) are resampled together.
-        ratios: measure -> ``Ratio``, in the order of the tables.
+        ratios: measure -> ``Ratio``, in the order of the tables; those of ``margins``, if given.
         data: hash of the data. Rows that share it can be compared.
         settings: hash of the evaluation's settings and version.
         commits: of the code that evaluated, one for each seed.
@@ -39,7 +39,8 @@ class Evidence:
         notes: what the evaluation says about these data, for readers.
 
     Raises:
-        SpatialbenchError: no measure, arrays that do not fit together, or a ratio outside of [0, 1].
+        SpatialbenchError: no measure, arrays that do not fit together, a ratio outside of [0, 1],
+            a unit named twice, an unknown group, or a number that is not finite.
     """
 
     clusters: np.ndarray
@@ -56,12 +57,15 @@ class Evidence:
             raise SpatialbenchError(
                 f"clusters must be one name for each unit, got {self.clusters.shape}"
             )
-        if not self.ratios:
+        if self.margins is not None:
+            _check_margins(self.margins, self.clusters)
+            ratios = self.margins.ratios()
+        else:
+            ratios = {name: _checked(name, self.ratios[name], self.units) for name in self.ratios}
+        if not ratios:
             raise SpatialbenchError("no measure has a value on these data")
-        if self.margins is None:
-            checked = {name: _checked(name, self.ratios[name], self.units) for name in self.ratios}
-            object.__setattr__(self, "ratios", checked)
-        counts = {name: len(ratio.numerator) for name, ratio in self.ratios.items()}
+        object.__setattr__(self, "ratios", ratios)
+        counts = {name: len(ratio.numerator) for name, ratio in ratios.items()}
         if len(set(counts.values())) > 1:
             raise SpatialbenchError(f"the measures have different numbers of seeds: {counts}")
         if self.labels and set(self.group_counts.values()) != {len(self.labels)}:
@@ -76,46 +80,37 @@ class Evidence:
         ratios: Mapping[str, tuple[np.ndarray, np.ndarray]],
         data: str,
         labels: Sequence[str] = (),
+        notes: Mapping[str, str] | None = None,
     ) -> Self:
         """Build the evidence of one seed from [U, G] or [U] arrays.
 
         A measure without any denominator has no value and is left out.
         """
-        joined = {
+        seed = {
             name: Ratio(*(_with_seed(np.asarray(part)) for part in parts))
             for name, parts in ratios.items()
             if np.any(parts[1])
         }
-        return cls(np.asarray(clusters, dtype=np.str_), joined, data, labels=tuple(labels))
+        names = np.asarray(clusters, dtype=np.str_)
+        return cls(names, seed, data, labels=tuple(labels), notes=notes or {})
 
     @classmethod
-    def of_margins(cls, margins: Margins, clusters: np.ndarray, data: str) -> Self:
-        """Build evidence from answers to binary questions.
-
-        Raises:
-            SpatialbenchError: a unit named twice, an unknown group, or a margin that is not finite.
-        """
-        if len(np.unique(margins.units)) != len(margins.units):
-            raise SpatialbenchError("a record id appears twice")
-        strange = sorted(set(margins.group.tolist()) - set(margins.columns))
-        if strange:
-            known = ", ".join(margins.columns)
-            raise SpatialbenchError(f"unknown group {strange[0]!r}; known: {known}")
-        if not margins.units.shape == margins.group.shape == clusters.shape:
-            raise SpatialbenchError("record ids, groups and clusters differ in length")
-        for values in margins.values.values():
-            if values.ndim != 2 or values.shape[1:] != clusters.shape:
-                raise SpatialbenchError(f"margins {values.shape} of {len(clusters)} records")
-            if not np.isfinite(values).all():
-                raise SpatialbenchError("a margin is not a finite number")
-        return cls(clusters, margins.ratios(), data, margins=margins)
+    def of_margins(
+        cls,
+        margins: Margins,
+        clusters: np.ndarray,
+        data: str,
+        notes: Mapping[str, str] | None = None,
+    ) -> Self:
+        """Build evidence from answers to binary questions."""
+        return cls(clusters, {}, data, margins=margins, notes=notes or {})
 
     @classmethod
     def join(cls, runs: Sequence[Evidence]) -> Evidence:
         """Join the seeds of one row. Margins become float16 that keeps every sign.
 
         Raises:
-            SpatialbenchError: the seeds were evaluated on different data, or hold different measures.
+            SpatialbenchError: the seeds have different data or different measures.
         """
         first = runs[0]
         for other in runs[1:]:
@@ -130,15 +125,9 @@ class Evidence:
                 scorer: compact(np.concatenate([run.answers(scorer) for run in runs]))
                 for scorer in first.margins.values
             }
-            margins = first.margins._replace(values=values)
-            return replace(first, ratios=margins.ratios(), margins=margins, commits=commits)
+            return replace(first, margins=first.margins._replace(values=values), commits=commits)
         ratios = {
-            name: Ratio(
-                *(
-                    np.concatenate(parts)
-                    for parts in zip(*(run.ratios[name] for run in runs), strict=True)
-                )
-            )
+            name: Ratio(*map(np.concatenate, zip(*(run.ratios[name] for run in runs), strict=True)))
             for name in first.ratios
         }
         return replace(first, ratios=ratios, commits=commits)
@@ -147,9 +136,8 @@ class Evidence:
         """Evidence of one seed alone."""
         commits = self.commits[place : place + 1]
         if self.margins is not None:
-            values = {name: found[[place]] for name, found in self.margins.values.items()}
-            margins = self.margins._replace(values=values)
-            return replace(self, ratios=margins.ratios(), margins=margins, commits=commits)
+            values = {name: answers[[place]] for name, answers in self.margins.values.items()}
+            return replace(self, margins=self.margins._replace(values=values), commits=commits)
         ratios = {
             name: Ratio(*(part[[place]] for part in ratio)) for name, ratio in self.ratios.items()
         }
@@ -161,36 +149,35 @@ class Evidence:
         margins = self.margins._replace(
             units=self.margins.units[chosen],
             group=self.margins.group[chosen],
-            values={name: found[:, chosen] for name, found in self.margins.values.items()},
+            values={name: answers[:, chosen] for name, answers in self.margins.values.items()},
         )
-        return replace(
-            self, clusters=self.clusters[chosen], ratios=margins.ratios(), margins=margins
-        )
+        return replace(self, clusters=self.clusters[chosen], margins=margins)
 
     def aligned(self, other: Evidence) -> Evidence:
-        """The same evidence, its units in the order of ``other``.
+        """Bring the units into the order of ``other``.
 
         Raises:
             SpatialbenchError: the two were not evaluated on the same units, groups and clusters.
         """
-        found = self
+        aligned = self
         if self.margins is not None and other.margins is not None:
             mine, theirs = self.margins.units, other.margins.units
             if not np.array_equal(mine, theirs):
                 order, place = np.argsort(mine), np.argsort(theirs)
                 if not np.array_equal(mine[order], theirs[place]):
                     raise SpatialbenchError(
-                        "rows of different records cannot be compared; run them again on the same data"
+                        "rows of different records cannot be compared; "
+                        "run them again on the same data"
                     )
                 rows = np.empty(len(order), dtype=np.int64)
                 rows[place] = order
-                found = self.only(rows)
-        if not same_units(found, other):
+                aligned = self.only(rows)
+        if not same_units(aligned, other):
             raise SpatialbenchError(
                 "rows of the same records in different groups or scenes cannot be compared; "
                 "run them again on the same data"
             )
-        return found
+        return aligned
 
     @property
     def seeds(self) -> int:
@@ -221,7 +208,7 @@ class Evidence:
         return {name: float(np.mean(self.seed_values(name))) for name in self.ratios}
 
     def spread(self, measure: str) -> float | None:
-        """Standard deviation over seeds in points; None for one seed, or without a value."""
+        """Return the standard deviation over seeds in points; None for one seed or no value."""
         values = self.seed_values(measure)
         return spread(values.tolist()) if np.isfinite(values).all() else None
 
@@ -240,8 +227,8 @@ class Evidence:
         return self.resampler.interval(self.ratios[measure])
 
     def arrays(self) -> dict[str, np.ndarray]:
-        """The content of a file."""
-        found = {
+        """Return the content of a file."""
+        arrays = {
             "clusters": self.clusters,
             "data": np.asarray(self.data),
             "settings": np.asarray(self.settings),
@@ -250,15 +237,15 @@ class Evidence:
             "notes": np.asarray([*self.notes.items()], dtype=np.str_).reshape(-1, 2),
         }
         if self.margins is not None:
-            found |= {
+            arrays |= {
                 "units": self.margins.units,
                 "group": self.margins.group,
                 "columns": np.asarray(self.margins.columns),
             }
-            return found | {f"margins.{name}": m for name, m in self.margins.values.items()}
+            return arrays | {f"margins.{name}": m for name, m in self.margins.values.items()}
         for name, ratio in self.ratios.items():
-            found |= {f"{name}.{part}": getattr(ratio, part) for part in Ratio._fields}
-        return found
+            arrays |= {f"{name}.{part}": getattr(ratio, part) for part in Ratio._fields}
+        return arrays
 
     @property
     def digest(self) -> str:
@@ -274,20 +261,18 @@ class Evidence:
         """Read and check a file.
 
         Raises:
-            SpatialbenchError: it is missing, damaged, or not of this form; ``advice`` says what to do.
+            SpatialbenchError: it is missing, damaged, or something else; ``advice`` is the way out.
         """
         try:
             with np.load(path, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
-            found = cls._of_arrays(arrays)
-            if found.arrays().keys() != arrays.keys():
+            evidence = cls._of_arrays(arrays)
+            if evidence.arrays().keys() != arrays.keys():
                 raise SpatialbenchError(f"unexpected arrays {sorted(arrays)}")
-            return found
+            return evidence
         except FileNotFoundError as error:
             raise SpatialbenchError(f"{path}: no such file; {advice}") from error
-        except (
-            Exception
-        ) as error:  # a damaged archive makes numpy and zipfile raise nearly anything
+        except Exception as error:  # numpy and zipfile raise nearly anything on a damaged archive
             reason = " ".join(str(error).split()) or type(error).__name__
             raise SpatialbenchError(
                 f"{path}: not a readable evidence file ({reason}); {advice}"
@@ -297,7 +282,7 @@ class Evidence:
     def _of_arrays(cls, arrays: Mapping[str, np.ndarray]) -> Self:
         data, settings = (str(arrays[name].item()) for name in ("data", "settings"))
         commits, labels = (tuple(arrays[name].tolist()) for name in ("commits", "labels"))
-        notes = dict(arrays["notes"].tolist())
+        notes, margins, ratios = dict(arrays["notes"].tolist()), None, {}
         if "units" in arrays:
             values = {
                 key.removeprefix("margins."): array
@@ -306,13 +291,13 @@ class Evidence:
             }
             columns = tuple(arrays["columns"].tolist())
             margins = Margins(arrays["units"], arrays["group"], values, columns)
-            found = cls.of_margins(margins, arrays["clusters"], data)
-            return replace(found, settings=settings, commits=commits, notes=notes)
-        measures = dict.fromkeys(key.rpartition(".")[0] for key in arrays if "." in key)
-        ratios = {
-            name: Ratio(*(arrays[f"{name}.{part}"] for part in Ratio._fields)) for name in measures
-        }
-        return cls(arrays["clusters"], ratios, data, settings, commits, labels, notes=notes)
+        else:
+            measures = dict.fromkeys(key.rpartition(".")[0] for key in arrays if "." in key)
+            ratios = {
+                name: Ratio(*(arrays[f"{name}.{part}"] for part in Ratio._fields))
+                for name in measures
+            }
+        return cls(arrays["clusters"], ratios, data, settings, commits, labels, margins, notes)
 
 
 def same_units(a: Evidence, b: Evidence) -> bool:
@@ -326,12 +311,28 @@ def same_units(a: Evidence, b: Evidence) -> bool:
     )
 
 
+def _check_margins(margins: Margins, clusters: np.ndarray) -> None:
+    if len(np.unique(margins.units)) != len(margins.units):
+        raise SpatialbenchError("a record id appears twice")
+    strange = sorted(set(margins.group.tolist()) - set(margins.columns))
+    if strange:
+        known = ", ".join(margins.columns)
+        raise SpatialbenchError(f"unknown group {strange[0]!r}; known: {known}")
+    if not margins.units.shape == margins.group.shape == clusters.shape:
+        raise SpatialbenchError("record ids, groups and clusters differ in length")
+    for values in margins.values.values():
+        if values.ndim != 2 or values.shape[1:] != clusters.shape:
+            raise SpatialbenchError(f"margins {values.shape} of {len(clusters)} records")
+        if not np.isfinite(values).all():
+            raise SpatialbenchError("a margin is not a finite number")
+
+
 def _checked(name: str, ratio: Ratio, units: int) -> Ratio:
     """float32 in C order, so that the same numbers are the same bytes."""
     above, below = (np.ascontiguousarray(part, dtype=np.float32) for part in ratio)
     if above.ndim != 3 or above.shape != below.shape or above.shape[1] != units or not len(above):
         raise SpatialbenchError(
-            f"measure {name}: {above.shape} and {below.shape} are not [seeds, {units}, groups] alike"
+            f"measure {name}: {above.shape} and {below.shape} are not both [seeds, {units}, groups]"
         )
     if not (np.isfinite(above).all() and np.isfinite(below).all()):
         raise SpatialbenchError(f"measure {name}: not a finite number; the training diverged")

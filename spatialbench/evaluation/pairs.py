@@ -1,7 +1,7 @@
 """The pair test: is an image closer to its caption than to the caption with the objects swapped?
 
-Correct iff s(image, caption) > s(image, negated caption). A tie scores one half, so a constant scorer
-gets exactly 50. All is the micro average over records, macro the mean of the relations
+Correct iff s(image, caption) > s(image, negated caption). A tie scores one half, so a constant
+scorer gets exactly 50. All is the micro average over records, macro the mean of the relations
 (docs/protocol.md).
 
 Letters: N records.
@@ -62,8 +62,9 @@ def answer(model: Model, record_set: RecordSet, batch_images: int) -> Outcomes:
     Args:
         model: in eval mode. It keeps the embeddings of captions that it has encoded.
     """
-    outcomes = PairOutcomes(expected=len(record_set.records)).to(model.device)
-    with progress(f"scoring {record_set.name}", len(record_set.records), "records") as advance:
+    size = len(record_set.records)
+    outcomes = PairOutcomes(expected=size).to(model.device)
+    with progress(f"scoring {record_set.name}", size, "records") as advance:
         for batch in evaluation_loader(record_set, batch_images):
             outcomes.update(**model.predict_step(move_data_to_device(batch, model.device)))
             advance(len(batch["captions"]))
@@ -77,9 +78,8 @@ def pair_evidence(outcomes: Outcomes, records: Sequence[Record], data: str) -> E
         SpatialbenchError: a record of the set has no outcome, or an outcome no record.
     """
     check_rows(outcomes.record, len(records))
-    return Evidence.of_margins(
-        margins_of(records, {"": outcomes.margin}), clusters_of(records), data
-    )
+    margins = margins_of(records, {"": outcomes.margin})
+    return Evidence.of_margins(margins, clusters_of(records), data)
 
 
 def margins_of(records: Sequence[Record], values: Mapping[str, np.ndarray]) -> Margins:
@@ -99,13 +99,13 @@ def clusters_of(records: Sequence[Record]) -> np.ndarray:
 
 
 class PairOutcomes(Metric):
-    """Collects scores by record, over batches and over ranks.
+    """Collect scores by record, over batches and over ranks.
 
-    A loader that pads or repeats (DistributedSampler does both) would count a record twice; that is an error here,
-    never an average. ``compute`` works under DDP: the ranks' records are concatenated.
+    A loader that pads or repeats (DistributedSampler does both) would count a record twice; that is
+    an error, never an average. Under DDP ``compute`` concatenates the records of all ranks.
 
     Args:
-        expected: number of records; when given, ``compute`` also wants each of the rows 0 .. expected - 1.
+        expected: number of records; if given, ``compute`` requires the rows 0 .. expected - 1.
     """
 
     full_state_update = False
@@ -122,27 +122,25 @@ class PairOutcomes(Metric):
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
     def update(self, record: Tensor, positive: Tensor, negative: Tensor) -> None:
-        """Adds the scores of one batch.
+        """Add the scores of one batch.
 
         Args:
-            record: int64 [N], row in ``RecordSet.records``.
-            positive: float [N], s(image, caption).
-            negative: float [N], s(image, negated caption).
+            record: row in ``RecordSet.records``, int64 [N].
+            positive: s(image, caption), float [N].
+            negative: s(image, negated caption), float [N].
 
         Raises:
             ValueError: the three differ in shape or are not one-dimensional.
         """
         if record.ndim != 1 or not record.shape == positive.shape == negative.shape:
-            raise ValueError(
-                f"record, positive and negative must be [N] alike, found {tuple(record.shape)}, "
-                f"{tuple(positive.shape)} and {tuple(negative.shape)}"
-            )
+            shapes = [tuple(part.shape) for part in (record, positive, negative)]
+            raise ValueError(f"record, positive and negative must all be [N], got {shapes}")
         self.record.append(record.detach().long())
         self.positive.append(positive.detach().float())
         self.negative.append(negative.detach().float())
 
     def sync(self, *args: Any, **kwargs: Any) -> None:
-        """As in torchmetrics; a rank without a batch takes part with empty tensors of the right type."""
+        """Sync as torchmetrics does; a rank without a batch contributes empty tensors."""
         if not self._is_synced and not self.record:
             self.record.append(torch.empty(0, dtype=torch.int64, device=self.device))
             self.positive.append(torch.empty(0, dtype=torch.float32, device=self.device))
@@ -150,23 +148,21 @@ class PairOutcomes(Metric):
         super().sync(*args, **kwargs)
 
     def compute(self) -> Outcomes:
-        """The collected scores, sorted by record.
+        """Return the collected scores, sorted by record.
 
         Raises:
-            SpatialbenchError: a record came twice, is missing, or has a score that is not a number.
+            SpatialbenchError: a record came twice, is missing, or has a score that is not finite.
         """
-        record, positive, negative = (
-            _joined(state) for state in (self.record, self.positive, self.negative)
-        )
+        record, positive, negative = map(_joined, (self.record, self.positive, self.negative))
         order = np.argsort(record, kind="stable")
         outcomes = Outcomes(record[order].astype(np.int64), positive[order], negative[order])
         check_rows(outcomes.record, self.expected)
-        check_numbers(outcomes)
+        _check_numbers(outcomes)
         return outcomes
 
 
 def _joined(state: Tensor | list[Tensor]) -> np.ndarray:
-    """A list of batches in one process, one tensor after the reduction over ranks."""
+    """Join a list of batches; after the reduction over ranks it is one tensor already."""
     if isinstance(state, list):
         state = torch.cat(state) if state else torch.empty(0)
     return state.cpu().numpy()
@@ -176,9 +172,9 @@ class Outcomes(NamedTuple):
     """The scores of N records, sorted by record.
 
     Attributes:
-        record: int64 [N], row in ``RecordSet.records``, each once.
-        positive: float32 [N], s(image, caption), a cosine in [-1, 1].
-        negative: float32 [N], s(image, negated caption), a cosine in [-1, 1].
+        record: row in ``RecordSet.records``, int64 [N], each once.
+        positive: s(image, caption), a cosine in [-1, 1], float32 [N].
+        negative: s(image, negated caption), a cosine in [-1, 1], float32 [N].
     """
 
     record: np.ndarray
@@ -187,21 +183,22 @@ class Outcomes(NamedTuple):
 
     @property
     def margin(self) -> np.ndarray:
-        """float32 [N]: positive - negative. Right above zero, a tie at zero."""
+        """Positive minus negative, float32 [N]: correct above zero, a tie at zero."""
         return self.positive - self.negative
 
 
 def check_rows(record: np.ndarray, expected: int | None) -> None:
-    """Refuses a sorted ``record`` with a row twice or, when ``expected`` is given, without each of 0 .. expected - 1.
+    """Check that sorted ``record`` holds each row once, and all of 0 .. expected - 1 if given.
 
     Raises:
-        SpatialbenchError: which record, and what to do.
+        SpatialbenchError: the wrong record, and what to do.
     """
     twice = record[1:][record[1:] == record[:-1]]
     if len(twice):
         raise SpatialbenchError(
-            f"record {twice[0]} was scored more than once ({len(twice)} repeats in all); evaluation must see every "
-            "record exactly once: set use_distributed_sampler: false and no padding"
+            f"record {twice[0]} was scored more than once ({len(twice)} repeats in all); "
+            "evaluation must see every record exactly once: set use_distributed_sampler: false "
+            "and no padding"
         )
     if expected is None:
         return
@@ -213,28 +210,24 @@ def check_rows(record: np.ndarray, expected: int | None) -> None:
     if len(record) != expected:
         missing = np.setdiff1d(np.arange(expected), record)
         raise SpatialbenchError(
-            f"{len(missing)} of {expected} records were not scored (first: record {missing[0]}); evaluation must see "
-            "every record exactly once: no drop_last, no limit_test_batches"
+            f"{len(missing)} of {expected} records were not scored (first: record {missing[0]}); "
+            "evaluation must see every record exactly once: no drop_last, no limit_test_batches"
         )
 
 
-def check_numbers(outcomes: Outcomes) -> None:
-    """Refuses scores that are not finite.
-
-    Raises:
-        SpatialbenchError: how many, and the first record.
-    """
+def _check_numbers(outcomes: Outcomes) -> None:
     bad = ~(np.isfinite(outcomes.positive) & np.isfinite(outcomes.negative))
     if bad.any():
         raise SpatialbenchError(
-            f"{int(bad.sum())} of {len(bad)} records have a score that is not a finite number (first: record "
-            f"{outcomes.record[bad][0]}); the training diverged or the weights are damaged: lower the learning rate"
+            f"{int(bad.sum())} of {len(bad)} records have a score that is not a finite number "
+            f"(first: record {outcomes.record[bad][0]}); the training diverged or the weights are "
+            "damaged: lower the learning rate"
         )
 
 
 @dataclass(frozen=True)
 class Count:
-    """What happened to ``n`` records: ``correct`` of them right, ``ties`` undecided, the rest wrong."""
+    """Counts of ``n`` records: ``correct`` and ``ties``; the rest is wrong."""
 
     n: int
     correct: int
@@ -248,31 +241,30 @@ class Count:
 
 @dataclass(frozen=True)
 class Scores:
-    """Counts by relation, in the order of the tables, and their two averages.
+    """Counts by relation, and their two averages.
 
     Attributes:
-        relations: relation -> counts, all six; a relation without records has n = 0.
+        relations: relation -> counts, all six in the order of the tables.
     """
 
     relations: Mapping[str, Count]
 
     @property
     def total(self) -> Count:
-        counts = self.relations.values()
-        return Count(
-            sum(c.n for c in counts), sum(c.correct for c in counts), sum(c.ties for c in counts)
-        )
+        """Counts of all relations together."""
+        counts = [(c.n, c.correct, c.ties) for c in self.relations.values()]
+        return Count(*map(sum, zip(*counts, strict=True)))
 
     @property
     def micro(self) -> float:
-        """All: percent over records, whatever their relation."""
+        """All: percent over records of any relation."""
         return self.total.accuracy
 
     @property
     def macro(self) -> float:
-        """Percent, the mean over the relations that have records."""
-        found = [count.accuracy for count in self.relations.values() if count.n]
-        return sum(found) / len(found) if found else float("nan")
+        """Percent, mean of the relations that have records."""
+        present = [count.accuracy for count in self.relations.values() if count.n]
+        return sum(present) / len(present) if present else float("nan")
 
     def accuracy(self) -> dict[str, float]:
         """Percent by column: the six relations, ``all`` and ``macro``."""
@@ -281,38 +273,28 @@ class Scores:
 
 
 def count(margin: np.ndarray, relation: Sequence[str] | np.ndarray) -> Scores:
-    """Counts by relation.
-
-    Args:
-        margin: float [N], positive - negative.
-        relation: [N], one of ``RELATIONS`` each.
-    """
+    """Count margins [N] by relation [N]."""
     names = np.asarray(relation)
+    chosen = {name: margin[names == name] for name in RELATIONS}
     return Scores(
         {
-            name: Count(
-                n=int((names == name).sum()),
-                correct=int((margin[names == name] > 0).sum()),
-                ties=int((margin[names == name] == 0).sum()),
-            )
-            for name in RELATIONS
+            name: Count(len(own), int((own > 0).sum()), int((own == 0).sum()))
+            for name, own in chosen.items()
         }
     )
 
 
 def score(outcomes: Outcomes, relations: Sequence[str], partial: bool = False) -> Scores:
-    """Accuracy by relation of collected outcomes.
+    """Count collected outcomes by relation.
 
     Args:
         outcomes: from ``PairOutcomes.compute``.
-        relations: relation of every record of the set; ``relations[outcomes.record[i]]`` is that of outcome i.
-        partial: whether records may be missing (a sanity check, ``limit_val_batches``). Never for a stored number.
+        relations: relation of every record of the set.
+        partial: whether records may be missing (a sanity check, ``limit_val_batches``). Never for a
+            stored number.
 
     Raises:
         SpatialbenchError: a record is missing or unknown.
     """
-    if partial:
-        check_rows(outcomes.record, None)
-    else:
-        check_rows(outcomes.record, len(relations))
+    check_rows(outcomes.record, None if partial else len(relations))
     return count(outcomes.margin, np.asarray(relations)[outcomes.record])

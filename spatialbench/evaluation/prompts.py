@@ -1,4 +1,4 @@
-"""Sentences and classes in the joint space, each distinct sentence encoded once.
+"""Captions and classes in the joint space; each distinct caption is encoded once.
 
 Letters: C captions, K classes, D joint width.
 """
@@ -18,31 +18,32 @@ _AT_ONCE = 512
 
 
 class TextEncoder(Protocol):
-    """A ``spatialbench.methods.base.Method`` is one."""
+    """The text half of ``base.Model``."""
 
     def text(self, tokens: Tensor) -> Tensor:
-        """int64 [C, context] -> unit norm [C, D]."""
+        """Tokens int64 [C, context] -> unit norm [C, D]."""
 
-    def tokenize(self, captions: Sequence[str]) -> Tensor: ...
+    def tokenize(self, captions: Sequence[str]) -> Tensor:
+        """Captions -> int64 [C, context]."""
 
 
 def caption_embeddings(model: TextEncoder, captions: Sequence[str]) -> Tensor:
-    """Unit norm [C, D]; equal captions are encoded once."""
+    """Encode captions, each distinct one once: unit norm [C, D]."""
     rows = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
     distinct = list(rows)
     starts = range(0, len(distinct), _AT_ONCE)
-    found = torch.cat([model.text(model.tokenize(distinct[k : k + _AT_ONCE])) for k in starts])
-    return found[torch.tensor([rows[caption] for caption in captions], device=found.device)]
+    texts = torch.cat([model.text(model.tokenize(distinct[k : k + _AT_ONCE])) for k in starts])
+    return texts[torch.tensor([rows[caption] for caption in captions], device=texts.device)]
 
 
 def class_embeddings(
     model: TextEncoder, classes: Sequence[str], templates: Sequence[str]
 ) -> Tensor:
-    """The mean of the embeddings of a class's prompts, unit norm [K, D].
+    """Mean embedding of each class's prompts, unit norm [K, D].
 
     Args:
         classes: K names.
-        templates: each with one ``{}``; "a {}" becomes "an {}" where that is wanted.
+        templates: each with one ``{}``; "a {}" becomes "an {}" where English wants it.
 
     Source: the prompt ensemble of CLIP (Radford et al. 2021, section 3.1.4).
     """

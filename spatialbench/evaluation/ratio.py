@@ -2,7 +2,9 @@
 
 With numerators n and denominators d of U units and G groups,
 
-    (1)  value = 100 / |P| sum_{g in P} ( sum_u n[u, g] / sum_u d[u, g] )      P: groups with sum_u d[u, g] > 0
+    (1)  value = 100 / |P| sum_{g in P} ( sum_u n[u, g] / sum_u d[u, g] ),
+
+    P the groups with sum_u d[u, g] > 0.
 
 Pair accuracy counts correct records and records by relation, class-mean accuracy hits and regions
 by class, mean IoU intersections and unions by class. A mean over images has one group and d = 1;
@@ -55,19 +57,23 @@ class Margins(NamedTuple):
     columns: tuple[str, ...]
 
     def ratios(self) -> dict[str, Ratio]:
-        """Accuracy of each scorer: by group, over all units (``all``) and over groups (``macro``)."""
+        """Accuracy of each scorer: by group, over units (``all``) and over groups (``macro``)."""
         one_hot = (self.group[:, None] == np.array(self.columns)).astype(np.float32)  # [U, G]
-        found = {}
-        for scorer, margins in self.values.items():
-            correct = correctness(margins).astype(np.float32)[..., None]  # [S, U, 1]
-            parts = {name: one_hot[:, [g]] for g, name in enumerate(self.columns)}
-            parts |= {"all": np.ones_like(one_hot[:, :1]), "macro": one_hot}
-            for column, chosen in parts.items():
-                name = f"{scorer}: {column}" if scorer else column
-                found[name] = Ratio(
-                    correct * chosen, np.broadcast_to(chosen, (len(correct), *chosen.shape))
-                )
-        return found
+        parts = {name: one_hot[:, [g]] for g, name in enumerate(self.columns)}
+        parts |= {"all": np.ones_like(one_hot[:, :1]), "macro": one_hot}
+        return {
+            f"{scorer}: {column}" if scorer else column: accuracy(margins, part)
+            for scorer, margins in self.values.items()
+            for column, part in parts.items()
+        }
+
+
+def accuracy(margins: np.ndarray, groups: np.ndarray | None = None) -> Ratio:
+    """Accuracy of margins [S, U], counted in ``groups``, 0 or 1 [U, G]; in one group by default."""
+    correct = correctness(margins).astype(np.float32)[..., None]  # [S, U, 1]
+    if groups is None:
+        return Ratio(correct, np.ones_like(correct))
+    return Ratio(correct * groups, np.broadcast_to(groups, (len(margins), *groups.shape)))
 
 
 def correctness(margin: np.ndarray) -> np.ndarray:

@@ -1,23 +1,23 @@
-"""Image selection: which of two almost equal pictures does a caption mean? The metric of MMVP-VLM.
+"""Image selection: which of two almost equal images does a caption mean? The metric of MMVP-VLM.
 
-Of a pair (I_1, I_2) with captions (c_1, c_2), v the embedding of a picture and u that of a caption, both unit norm,
+For a pair (I_1, I_2) with captions (c_1, c_2), and unit-norm embeddings v of images, u of captions,
 
     (1)  s_jk = <u(c_j), v(I_k)>
-    (2)  right  iff  s_11 > s_12  and  s_22 >= s_21        either caption picks its own picture; I_2 where they tie
-    (3)  value = mean over patterns of 100 (pairs that are right) / (pairs)         formula (1) of ``measures.py``
+    (2)  correct  iff  s_11 > s_12  and  s_22 >= s_21    each caption picks its image; ties: I_2
+    (3)  value = mean over patterns of 100 (correct pairs) / (pairs)      formula (1) of ``ratio.py``
 
-with two scorers: ``select_cls``, the embedding itself, and ``select_local``, where the patches have a say, as in DIVA's
-evaluation of OpenAI's CLIP, but with all patches in the place of 76 random ones:
+with two scorers: ``select_cls``, the embedding itself, and ``select_local``, which adds the
+patches, as DIVA evaluates OpenAI's CLIP, but all patches instead of 76 random ones:
 
     (4)  v = cls / |cls|
     (5)  v = x / |x|,  x = cls + mean_l local_l        neither normalised before
 
-A gain from (4) to (5) is the scorer's, a gain within either is the weights'.
+A gain from (4) to (5) is due to the scorer, a gain within either is due to the weights.
 
-Letters: B pictures, M pairs, P patterns, L patches, D joint width.
+Letters: B images, M pairs, P patterns, L patches, D joint width.
 
-Source: Tong et al. 2024 (arXiv 2401.06209), tsb0601/MMVP @ 7635005, scripts/evaluate_vlm.py; baaivision/DIVA @ d53c668;
-docs/selection.md.
+Source: Tong et al. 2024 (arXiv 2401.06209), tsb0601/MMVP @ 7635005, scripts/evaluate_vlm.py;
+baaivision/DIVA @ d53c668; docs/selection.md.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ from spatialbench.models.token_selection import Scorer, score_vector
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.progress import progress
 
+SCORERS: dict[str, Scorer] = {"select_cls": "cls", "select_local": "cls_local"}
+"""Measure -> scorer: (4) and (5)."""
 _BATCH = 32  # pairs
 
 
@@ -46,11 +48,11 @@ class ImageSelection(Evaluation):
     name = "selection"
     title = "Image selection"
     explanation = """\
-Two images that differ in one thing, and a caption of either: a pair is right when both captions pick their own
-image (MMVP-VLM's metric; independent guessing gives 25, an image that wins both captions 0). In percent, by what the
-images differ in. Scorer *cls*: the embedding of the image; *cls + local*: the mean of its patches added, as DIVA
-evaluates. A difference between the scorers of one row is the scorer's, one between rows in the same scorer the
-weights'."""
+Two images that differ in one thing, and a caption of each: a pair is right when both captions pick
+their own image (MMVP-VLM's metric; independent guessing gives 25, an image that wins both captions
+0). In percent, by what the images differ in. Scorer *cls*: the embedding of the image;
+*cls + local*: the mean of its patches added, as DIVA evaluates. A difference between the scorers of
+one row is due to the scorer, one between rows in the same scorer to the weights."""
     columns = {"select_cls": "Selection, cls", "select_local": "Selection, cls + local"}  # noqa: RUF012
     unit = "pairs"
     by_group = True
@@ -84,23 +86,12 @@ weights'."""
                 advance(len(part))
         groups = np.eye(len(pairs.patterns))[pairs.pattern]  # [M, P]
         ratios = {
-            name: (groups * np.concatenate(found)[:, None], groups) for name, found in right.items()
+            name: (groups * np.concatenate(parts)[:, None], groups) for name, parts in right.items()
         }
         data = fingerprint(self.version, pairs.data)
         return Evidence.of(list(pairs.scenes), ratios, data, labels=pairs.patterns)
 
 
 def both_right(scores: np.ndarray) -> np.ndarray:
-    """(2) of pairs.
-
-    Args:
-        scores: float [M, 2, 2], caption by picture.
-
-    Returns:
-        bool [M].
-    """
+    """(2) of scores, caption by image: float [M, 2, 2] -> bool [M]."""
     return (scores[:, 0, 0] > scores[:, 0, 1]) & (scores[:, 1, 1] >= scores[:, 1, 0])
-
-
-SCORERS: dict[str, Scorer] = {"select_cls": "cls", "select_local": "cls_local"}
-"""Measure -> scorer: (4) and (5)."""

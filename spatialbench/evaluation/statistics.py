@@ -29,7 +29,7 @@ def verdict(interval: Interval | None, p: float | None = None) -> str:
 
 
 class McNemar(NamedTuple):
-    """``wins``: records that only a has right; ``losses``: only b; ``p``: two-sided exact p-value."""
+    """Records that only row a has right, that only row b has right, and the two-sided p-value."""
 
     wins: int
     losses: int
@@ -39,8 +39,9 @@ class McNemar(NamedTuple):
 def mcnemar(a: np.ndarray, b: np.ndarray) -> McNemar:
     """Exact McNemar test of two rows on the same records.
 
-    With several seeds (or ties) a record counts as won when its mean correctness is higher: the sign test, of which
-    McNemar's is the case of one seed without ties. It takes records as independent; ``paired_difference`` does not.
+    With several seeds or ties, a record is won when its mean correctness is higher (the sign test;
+    McNemar's is its case of one seed without ties). Records are taken as independent, which those
+    of one scene are not: see ``paired.py``.
 
     Args:
         a, b: float [S, N] or [N], margins of the same records in the same order.
@@ -54,7 +55,7 @@ def mcnemar(a: np.ndarray, b: np.ndarray) -> McNemar:
 
 
 def mcnemar_power(n: int, discordance: float, gain: float, alpha: float = 0.05) -> float:
-    """Chance that the exact McNemar test finds a true gain.
+    """Probability that the exact McNemar test finds a true gain.
 
     Args:
         n: records.
@@ -66,9 +67,8 @@ def mcnemar_power(n: int, discordance: float, gain: float, alpha: float = 0.05) 
     share = stats.binom.pmf(k, n, discordance)
     k, share = k[share > 1e-12], share[share > 1e-12]
     bound = stats.binom.ppf(alpha / 2, k, 0.5)
-    bound = np.where(
-        2 * stats.binom.cdf(bound, k, 0.5) <= alpha, bound, bound - 1
-    )  # reject at losses or wins <= bound
+    # reject at losses or wins <= bound
+    bound = np.where(2 * stats.binom.cdf(bound, k, 0.5) <= alpha, bound, bound - 1)
     q = (discordance + gain) / (2 * discordance)
     reject = stats.binom.cdf(bound, k, 1 - q) + stats.binom.cdf(bound, k, q)
     return float((share * reject).sum())
@@ -77,10 +77,10 @@ def mcnemar_power(n: int, discordance: float, gain: float, alpha: float = 0.05) 
 def smallest_detectable_gain(
     n: int, discordance: float, power: float = 0.8, alpha: float = 0.05
 ) -> float | None:
-    """Smallest true gain, in percentage points, that the exact McNemar test finds with the wanted power.
+    """Smallest true gain in points that the exact McNemar test finds with this power.
 
-    None when no gain is found with that power: too few records. Records of one scene are correlated, so the true
-    figure is somewhat larger.
+    None if there are too few records for any gain. Records of one scene are correlated, so the
+    true figure is somewhat larger.
     """
     if mcnemar_power(n, discordance, discordance, alpha) < power:
         return None

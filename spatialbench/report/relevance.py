@@ -35,7 +35,8 @@ Frame = tuple[float, float, float, float]
 
 class Scene(NamedTuple):
     """What is looked at: a picture, a caption, two boxes at most. ``pixels``: uint8 [S, S, 3] where the picture is a
-    record's, as the models see it."""
+    record's, as the models see it.
+    """
 
     picture: Image.Image
     caption: str

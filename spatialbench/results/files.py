@@ -68,7 +68,7 @@ def result_path(results: Path, track: str, folder: str, name: str) -> Path:
 
 
 def list_results(results: Path, track: str, folder: str = STORED_BUDGET) -> list[Path]:
-    """Result files of a track, by name."""
+    """List the result files of a track, by name."""
     return sorted(result_path(results, track, folder, "x").parent.glob("*.json"))
 
 
@@ -157,8 +157,8 @@ def read_result(path: Path) -> Result:
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != SCHEMA_VERSION:
         raise SpatialbenchError(
-            f"{path}: field 'schema_version': this spatialbench reads {SCHEMA_VERSION}, got {version}; "
-            "make the row again: spatialbench run <page> --force"
+            f"{path}: field 'schema_version': this spatialbench reads {SCHEMA_VERSION}, got "
+            f"{version}; make the row again: spatialbench run <page> --force"
         )
     result = parse(Result, data, str(path), ADVICE)
     if result.name != path.stem:
@@ -170,7 +170,7 @@ def read_row(path: Path) -> Row:
     """Read a result file and its evidence, and recount.
 
     Raises:
-        SpatialbenchError: a file is missing or damaged, or the numbers do not follow from the evidence.
+        SpatialbenchError: a file is missing or damaged, or the numbers differ from the evidence.
     """
     result = read_result(path)
     evidence = {
@@ -236,6 +236,6 @@ def _difference(stated: Any, found: Any, tolerance: float) -> tuple[str, Any, An
 
 def _refuse(path: Path, file: str, field: str, stated: object, found: object) -> None:
     raise SpatialbenchError(
-        f"{path}: field {field!r} says {stated}, but the evidence gives {found}: the file was edited, "
-        f"or {file} belongs to another result; {ADVICE}"
+        f"{path}: field {field!r} says {stated}, but the evidence gives {found}: the file was "
+        f"edited, or {file} belongs to another result; {ADVICE}"
     )

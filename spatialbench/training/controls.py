@@ -1,0 +1,86 @@
+"""The controls of a page: scored on its track's test, and stored beside the rows."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+from spatialbench.config.experiment import Resolved
+from spatialbench.config.signatures import prune
+from spatialbench.data.datamodule import PairDataModule
+from spatialbench.data.records import RecordSet
+from spatialbench.evaluation.controls.suite import Controls
+from spatialbench.results.files import Row, make_row, result_path, write_row
+from spatialbench.results.schema import Parameters, SeedRun
+from spatialbench.results.stale import ancestors, grammar_hash, page_hash, track_hash
+from spatialbench.training.callbacks import Interruptions
+from spatialbench.training.score import load_method, readable_errors
+from spatialbench.utils import provenance
+
+
+def test_set(resolved: Resolved) -> tuple[RecordSet, int]:
+    """Return the track's test, and the number of its images scored at once.
+
+    Raises:
+        SpatialbenchError: the data cannot be read, or hold nothing to score.
+    """
+    data = PairDataModule(**prune(resolved.data_arguments, PairDataModule))
+    data.setup("test")
+    return data.test_set, data.eval_batch_images
+
+
+def make_controls(resolved: Resolved, given: str | None, runs: Path) -> Row:
+    """Score the controls of a page.
+
+    Args:
+        given: the checkpoint; see :func:`spatialbench.results.run_folder.checkpoint_of`.
+
+    Raises:
+        BrokenControl: an exact control does not hold.
+        SpatialbenchError: something the user gave is wrong; one line.
+    """
+    page, track, budget = resolved.page, resolved.track, resolved.budget
+    with Interruptions(), readable_errors(resolved):
+        record_set, batch_images = test_set(resolved)
+        controls = Controls(record_set, batch_images, page.name)
+        model, _ = load_method(resolved, given, runs)
+        evidence = controls.run(model)
+        parameters = list(model.parameters())
+    commit, dirty = provenance.commit()
+    run = SeedRun(
+        seed=resolved.seed,
+        config_hash=resolved.config_hash,
+        commit=commit,
+        dirty=dirty,
+        versions=provenance.versions(),
+        hardware=provenance.hardware(),
+        wall_seconds={},
+        peak_memory_mb=0.0,
+        peak_gpu_memory_mb=0.0,
+        train_steps=0,
+        train_pairs=None,
+    )
+    stamped = replace(evidence, commits=(commit + (" (dirty)" if dirty else ""),))
+    return make_row(
+        [run],
+        {controls.name: [stamped]},
+        name=page.name,
+        page=str(page.path),
+        page_hash=page_hash(page, budget),
+        track=track.name,
+        track_hash=track_hash(track, budget, page),
+        init_from=ancestors(page, budget, track),
+        budget=budget,
+        grammar=grammar_hash(),
+        parameters=Parameters(
+            sum(p.numel() for p in parameters),
+            sum(p.numel() for p in parameters if p.requires_grad),
+        ),
+    )
+
+
+def store(row: Row, results: Path) -> Path:
+    """Write the controls of a page beside the rows of its track; return the path."""
+    path = result_path(results, row.result.track, Controls.name, row.name)
+    write_row(path, row)
+    return path
