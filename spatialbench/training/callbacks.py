@@ -140,8 +140,8 @@ class StageClock(LambdaCallback):
         """Give the time to the training loop, or to the set-up of a validation by itself."""
         self.lap("other" if trainer.training or trainer.state.fn == "fit" else "cache")
 
-    def _lap(self, stage: str, *_: Any, **__: Any) -> None:
-        self.lap(stage)
+    def _lap(self, ended: str, /, *_: Any, **__: Any) -> None:
+        self.lap(ended)
 
     def lap(self, stage: str) -> None:
         """Give the time since the last call to ``stage``."""

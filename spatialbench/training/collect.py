@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from spatialbench.config.evaluations import evaluations_of
 from spatialbench.config.pages import Page, Track
@@ -39,21 +40,27 @@ def collect(page: Page, track: Track, budget: str, records: Sequence[RunRecord])
                 "run them again with --force"
             )
     info = records[0].info
+    parameters = (int(info.get(f"{kind}_parameters", 0)) for kind in ("total", "trainable"))
     return make_row(
         [_seed_run(record) for record in records],
         _evidence(page, track, budget, records),
-        name=page.name,
-        page=_shown(page.path),
-        page_hash=page_hash(page, budget),
-        track=track.name,
-        track_hash=track_hash(track, budget, page),
-        init_from=ancestors(page, budget, track),
-        budget=budget,
-        grammar=grammar_hash(),
-        parameters=Parameters(
-            int(info.get("total_parameters", 0)), int(info.get("trainable_parameters", 0))
-        ),
+        parameters=Parameters(*parameters),
+        **identity(page, track, budget),
     )
+
+
+def identity(page: Page, track: Track, budget: str) -> dict[str, Any]:
+    """Return the fields of a result that say what it is a result of."""
+    return {
+        "name": page.name,
+        "page": _shown(page.path),
+        "page_hash": page_hash(page, budget),
+        "track": track.name,
+        "track_hash": track_hash(track, budget, page),
+        "init_from": ancestors(page, budget, track),
+        "budget": budget,
+        "grammar": grammar_hash(),
+    }
 
 
 def _evidence(

@@ -49,7 +49,7 @@ def test(built: Built, checkpoint: Path | None) -> Evidence:
     built.trainer.test(**_arguments(built, checkpoint))
     records: Any = built.data.test_set  # type: ignore[attr-defined]
     outcomes: Any = built.model.test_outcomes
-    return _stamped(pair_evidence(outcomes, records.records, records.fingerprint), "")
+    return stamped(pair_evidence(outcomes, records.records, records.fingerprint))
 
 
 def validate(built: Built, checkpoint: Path | None) -> dict[str, float]:
@@ -88,7 +88,7 @@ def evaluate(model: Model, spec: EvaluationSpec, opened: Evaluation | None = Non
         model: in eval mode.
         opened: the evaluation, where it is open already.
     """
-    return _stamped((opened or spec.load()).run(model), spec.settings)
+    return stamped((opened or spec.load()).run(model), spec.settings)
 
 
 def evaluate_all(built: Built, opened: Opened) -> dict[str, Evidence]:
@@ -111,7 +111,8 @@ def evaluate_again(resolved: Resolved, record: RunRecord, names: list[str]) -> N
             evidence.save(record.evidence(name))
 
 
-def _stamped(evidence: Evidence, settings: str) -> Evidence:
+def stamped(evidence: Evidence, settings: str = "") -> Evidence:
+    """Note the settings and the commit of the code in evidence."""
     commit, dirty = provenance.commit()
     return replace(evidence, settings=settings, commits=(commit + (" (dirty)" if dirty else ""),))
 

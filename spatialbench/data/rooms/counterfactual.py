@@ -32,7 +32,7 @@ TRIES = 3
 SHARD = 16  # scenes a process looks at before it hands their pairs over
 
 
-SOURCE = ("store", "facts", "changes", "counterfactual", "../../relations")
+SOURCE = ("store", "facts", "changes", "counterfactual", "../relations")
 """The modules beside the generator's that decide what the pairs are."""
 
 
