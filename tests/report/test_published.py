@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-
 from spatialbench.cli.evaluation import FOLDERS
-from spatialbench.report.published import read_published, sources
 from spatialbench.report.stored_rows import read_reported
+
+from spatialbench.report.published import read_published, sources
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support import RESULTS
 
