@@ -1,4 +1,4 @@
-"""Claims: the rule at its bounds, the verdicts of stored rows, and wrong files refused in one line."""
+"""Claims: the rule at its bounds, the verdicts of stored rows, wrong files refused in one line."""
 
 from __future__ import annotations
 
@@ -7,15 +7,17 @@ from pathlib import Path
 import pytest
 import yaml
 
+from spatialbench.config.pages import load_track
 from spatialbench.evaluation.bootstrap import Interval
-from spatialbench.report.claims import Claim, Verdict, judge, read_claims
+from spatialbench.report.claims import Claim, Verdict, headings_of, judge, read_claims
 from spatialbench.report.differences import Differences, Gain, stream
 from spatialbench.report.readme import readme
-from spatialbench.report.rows import read_rows
+from spatialbench.report.rows import evaluation_classes, read_rows
 from spatialbench.results.files import read_row
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support import ROOT, fakes
 
+ROOMS = ROOT / "benchmarks/tracks/rooms.yaml"
 BY_NAME = (stream("b"), stream("a"))
 """How the rows b and a draw their seeds."""
 PAPERS = {
@@ -237,7 +239,7 @@ def test_the_section(folders: tuple[Path, Path]) -> None:
 
 
 def test_a_difference_is_printed_as_in_the_other_tables(folders: tuple[Path, Path]) -> None:
-    """The same pair and column have the same interval in the tables of differences and under the claims."""
+    """A pair and column has the same interval in the table of differences and in the claims."""
     write(
         folders[0] / "claims.yaml",
         *({**CLAIM, "column": column, "expect": "higher"} for column in ("all", "box_top1")),
@@ -257,7 +259,8 @@ def test_no_section_without_claims(folders: tuple[Path, Path]) -> None:
 
 def test_the_repositorys_claims() -> None:
     """They are read, and name pages of the papers' methods; each comparison stands there once."""
-    claims = read_claims(ROOT / "results/claims.yaml", ["rooms"])
+    headings = {"rooms": headings_of(evaluation_classes(load_track(ROOMS), "full"))}
+    claims = read_claims(ROOT / "results/claims.yaml", headings)
     assert {one.paper for one in claims} == PAPERS
     keys = [(one.row, one.than, one.column) for one in claims]
     assert len(set(keys)) == len(keys) == 43

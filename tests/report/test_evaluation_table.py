@@ -1,4 +1,4 @@
-"""The tables of stored rows: cells, order, stale rows, refusals, and the same for any evaluation."""
+"""The tables of stored rows, of any evaluation: cells, order, stale rows, refusals."""
 
 from __future__ import annotations
 
