@@ -131,7 +131,7 @@ def load_autoencoder(
     """The autoencoder of a diffusion model.
 
     Args:
-        spec: as in :func:`spatialbench.models.diffusion.load_diffusion`; of a folder only ``vae/`` is read; beside
+        spec: as in :func:`spatialbench.models.latent_diffusion.load_diffusion`; of a folder only ``vae/`` is read; beside
             its presets ``flux-vae:random``.
         dtype: of its weights: ``bfloat16``, ``float16``, ``float32`` or ``float64``.
         hashes: sha256 of files of the folder, by path.

@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from spatialbench.models.clip import TextTokenizer, load_clip
+from spatialbench.models.open_clip_student import TextTokenizer, load_clip
 from spatialbench.models.towers import Model, text_states
 from spatialbench.utils.cache import cache_root
 from spatialbench.utils.errors import SpatialbenchError, atomic_path

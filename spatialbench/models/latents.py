@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spatialbench.models.diffusion import Diffusion
+from spatialbench.models.latent_diffusion import Diffusion
 from spatialbench.utils.cache import cache_root
 from spatialbench.utils.progress import progress
 from spatialbench.utils.token_cache import TokenCache, content_key

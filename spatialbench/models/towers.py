@@ -24,7 +24,7 @@ from spatialbench.utils.errors import SpatialbenchError
 Block = Any
 """``open_clip.transformer.ResidualAttentionBlock``, or timm's ``Block`` in SigLIP's image tower."""
 Model = Any
-"""``open_clip.CLIP``, as ``spatialbench.models.clip.load_clip`` gives it."""
+"""``open_clip.CLIP``, as ``spatialbench.models.open_clip_student.load_clip`` gives it."""
 BlockMix = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """(q, k, v) -> (q, k, v) of one block."""
 Mix = Callable[[int, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]

@@ -16,8 +16,8 @@ from open_clip.tokenizer import HFTokenizer
 from safetensors.torch import save_file
 from torch import Tensor
 
-from spatialbench.models.clip import CONFIGS, OWN, open_clip_name
 from spatialbench.models.files.clip_files import BESIDE
+from spatialbench.models.open_clip_student import CONFIGS, OWN, open_clip_name
 
 WEIGHTS_FILE = "open_clip_model.safetensors"
 """open_clip's own name for weights in a folder or a repository of the Hub."""

@@ -22,9 +22,9 @@ from torch import Tensor
 from spatialbench.config.experiment import Resolved, resolve
 from spatialbench.data.relations import RELATIONS, Statement
 from spatialbench.methods.base import Method
-from spatialbench.models.clip import resize_mode
 from spatialbench.models.files.clip_export import read_open_clip, simple_tokenizer, write_open_clip
 from spatialbench.models.files.hf_export import read_hf, why_not_hf, write_hf
+from spatialbench.models.open_clip_student import resize_mode
 from spatialbench.models.towers import encode_dense, encode_image, encode_text
 from spatialbench.training.score import load_method, readable_errors, say
 from spatialbench.utils import provenance
