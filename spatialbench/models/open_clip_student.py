@@ -1,5 +1,7 @@
-"""The student: an open_clip model, its tokenizer and the pixels it expects. The only importer of open_clip beside
-clip_files.py and clip_export.py."""
+"""The student: an open_clip model, its tokenizer and its pixel format.
+
+open_clip is imported here, in clip_files.py and in clip_export.py only.
+"""
 
 from __future__ import annotations
 
@@ -21,14 +23,13 @@ from spatialbench import WEIGHTS
 from spatialbench.data.images import Resize
 from spatialbench.models.files.clip_files import (
     check_activation,
-    load_checkpoint,
-    load_openai,
-    openai_file,
-    preprocessing,
+    load_state,
+    published_file,
+    read_state,
+    set_preprocessing,
     weights_file,
 )
-from spatialbench.models.files.openai_files import openai_state
-from spatialbench.models.files.weight_files import WeightFile, hub_weights
+from spatialbench.models.files.weight_files import WeightFile
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.hub import first_line
 
@@ -40,71 +41,75 @@ open_clip.add_model_config(CONFIGS / f"{OWN}.json")
 
 
 def load_clip(spec: str, pooled: bool = False) -> open_clip.CLIP:
-    """An open_clip model in float32, in eval mode.
+    """Load an open_clip model in float32, in eval mode.
 
     Args:
-        spec: ``<model>[:<weights>]``. The model is a name open_clip knows (``ViT-L-14-336``), ``rooms-student``, or a
-            path to a config of open_clip's form (``.json``). The weights are a pretrained tag (``openai``), a file of
-            the Hub (``<owner>/<name>@<commit>/<path>[#<sha256>]``), a file here (an open_clip state dict, OpenAI's own
-            file, DIVA's, or a checkpoint of a spatialbench method, whose student is taken), ``random``; left out, they
-            are the shipped ones for ``rooms-student`` and random for a config file.
-        pooled: SigLIP (``open_clip.CustomTextCLIP``) will do, too: a timm ViT without a class token, whose patches a
-            head pools.
+        spec: ``<model>[:<weights>]``. The model is a name open_clip knows (``ViT-L-14-336``), ``rooms-student``, or the
+            path of a config in open_clip's form (``.json``). The weights are a pretrained tag (``openai``), a file of
+            the Hub (``<owner>/<name>@<commit>/<path>[#<sha256>]``), ``random``, or a local file: an open_clip state
+            dict, OpenAI's own file, DIVA's, or a checkpoint of a spatialbench method, whose student is taken. Left out,
+            they are the shipped ones for ``rooms-student`` and random for any other model.
+        pooled: accept SigLIP (``open_clip.CustomTextCLIP``) too: a timm ViT without a class token, with a pooling head.
 
     Raises:
         SpatialbenchError: unknown model or weights, weights of another architecture or activation, or a model without
             the towers that the methods work on.
     """
-    name, weights = _split(spec)
+    name, weights = split_spec(spec)
     check_activation(name, weights, spec)
     path = weights_file(name, weights, spec)
     try:
-        state = None if path is None else openai_state(path)
-        own = path is not None and (
-            path.suffix == ".ckpt" or state is not None
-        )  # not a thing that open_clip can read
+        state = None if path is None else read_state(path)
         with _without_warning("No pretrained weights loaded"):
-            pretrained = None if own else weights if path is None else str(path)
+            pretrained = None if state is not None else weights if path is None else str(path)
             model = open_clip.create_model(name, pretrained=pretrained, precision="fp32")
     except (
         Exception
-    ) as error:  # the Hub, the network, the disk: whatever it was, the user reads one line
-        no_weights = path is not None and isinstance(
+    ) as error:  # of open_clip, the Hub, the network or the disk; the user reads one line
+        damaged = path is not None and isinstance(
             error, (KeyError, EOFError, pickle.UnpicklingError)
         )
-        reason = f"{path} is no file of weights, or damaged" if no_weights else first_line(error)
+        reason = f"{path} is not a file of weights, or is damaged" if damaged else first_line(error)
         raise SpatialbenchError(f"student {spec!r} cannot be loaded: {reason}") from error
     _check_architecture(model, spec, pooled)
     if (
         model.logit_bias is not None
-    ):  # SigLIP's: the same for every pair, so that no loss of ours sees it
+    ):  # SigLIP's, the same for every pair: no loss here depends on it
         model.logit_bias.requires_grad_(False)
-    preprocessing(model, path, tag=path is None and weights is not None)
-    if state is not None:
-        load_openai(model, state, name, spec)
-    elif own and path is not None:
-        load_checkpoint(model, path, spec)
+    set_preprocessing(model, path, tag=path is None and weights is not None)
+    if state is not None and path is not None:
+        load_state(model, state, path, name, spec)
     return model.eval()
 
 
 def published(spec: str) -> WeightFile | str | None:
-    """Where the weights of ``spec`` come from: a pinned file, or the Hub's repository that open_clip takes them from.
+    """The pinned file, or the repository of the Hub, that the weights of ``spec`` are downloaded from.
 
-    None: shipped or random weights, or a file. The network is not asked.
+    None for shipped, random or local weights. Works offline.
 
     Raises:
         SpatialbenchError: unknown model.
     """
-    name, weights = _split(spec)
+    name, weights = split_spec(spec)
     if weights is None or Path(weights).is_file():
         return None
-    known = open_clip.get_pretrained_cfg(name, weights)
-    file = hub_weights(weights) or openai_file(known.get("url") or "")
+    file, known = published_file(name, weights)
     return file or str(known.get("hf_hub") or weights).rstrip("/")
 
 
+def tokenizer(spec: str) -> Any:
+    """open_clip's tokenizer of a model. Raises whatever open_clip raises where it cannot be downloaded."""
+    name, _ = split_spec(spec)
+    if name != OWN:
+        return open_clip.get_tokenizer(name)
+    vocabulary = CONFIGS / "rooms-bpe.txt.gz"
+    if not vocabulary.is_file():
+        raise FileNotFoundError(f"the vocabulary {vocabulary} is missing; reinstall spatialbench")
+    return open_clip.get_tokenizer(name, bpe_path=str(vocabulary))
+
+
 class TextTokenizer:
-    """The student's tokenizer; a caption that comes again is not encoded again.
+    """The student's tokenizer; captions that recur are encoded once.
 
     Args:
         spec: as in :func:`load_clip`.
@@ -114,20 +119,13 @@ class TextTokenizer:
     """Captions whose tokens are remembered."""
 
     def __init__(self, spec: str) -> None:
-        name, _ = _split(spec)
-        options: dict[str, Any] = {}
-        if name == OWN:
-            vocabulary = CONFIGS / "rooms-bpe.txt.gz"
-            if not vocabulary.is_file():
-                raise SpatialbenchError(
-                    f"the vocabulary {vocabulary} is missing; reinstall spatialbench"
-                )
-            options["bpe_path"] = str(vocabulary)
         try:
-            self._tokenizer = open_clip.get_tokenizer(name, **options)
+            self._tokenizer = tokenizer(spec)
+        except SpatialbenchError:
+            raise
         except Exception as error:  # SigLIP's is on the Hub
             raise SpatialbenchError(
-                f"the tokenizer of student {spec!r} cannot be had: {first_line(error)}"
+                f"the tokenizer of student {spec!r} cannot be loaded: {first_line(error)}"
             ) from error
         self._rows: dict[str, Tensor] = {}  # caption -> int64 [context_length]
 
@@ -135,7 +133,7 @@ class TextTokenizer:
         """captions -> int64 [C, context_length], zero (SigLIP: its padding) after the end token.
 
         Raises:
-            SpatialbenchError: a caption is longer than the student reads.
+            SpatialbenchError: a caption is longer than the student's context.
         """
         if len(self._rows) > self.KEPT:
             self._rows.clear()
@@ -146,14 +144,11 @@ class TextTokenizer:
     def _encode(self, captions: list[str]) -> Tensor:
         context = self._tokenizer.context_length
         tokens = self._tokenizer(captions, context_length=context)
-        longer = self._tokenizer(
-            captions, context_length=context + 1
-        )  # the end token moves where one was cut
-        too_long = longer[:, :context].ne(tokens).any(1).nonzero()
-        if len(too_long):
-            caption = captions[int(too_long[0])]
+        longer = self._tokenizer(captions, context_length=context + 1)
+        cut = longer[:, :context].ne(tokens).any(1).nonzero()  # the end token has moved
+        if len(cut):
             raise SpatialbenchError(
-                f"caption {caption!r} is longer than the {context} tokens of the student; shorten it"
+                f"caption {captions[int(cut[0])]!r} is longer than the {context} tokens of the student; shorten it"
             )
         return tokens
 
@@ -165,25 +160,16 @@ def normalisation(model: open_clip.CLIP) -> tuple[tuple[float, ...], tuple[float
 
 
 def resize_mode(model: open_clip.CLIP) -> Resize:
-    """How the model's own preprocessing makes a picture square."""
+    """The way in which the model's own preprocessing makes an image square."""
     modes: dict[str, Resize] = {"shortest": "crop", "squash": "squash", "longest": "letterbox"}
     return modes[model.visual.preprocess_cfg["resize_mode"]]
 
 
-def open_clip_name(spec: str) -> str:
-    """The name by which open_clip knows the model of a spec.
+def split_spec(spec: str) -> tuple[str, str | None]:
+    """``name[:weights]`` -> the name by which open_clip knows the model, and its weights, None for random ones.
 
     Raises:
-        SpatialbenchError: it knows none.
-    """
-    return _split(spec)[0]
-
-
-def _split(spec: str) -> tuple[str, str | None]:
-    """``name[:weights]`` -> (name known to open_clip, weights or None for random).
-
-    Raises:
-        SpatialbenchError: the name is not known.
+        SpatialbenchError: open_clip knows no such model.
     """
     name, _, weights = spec.partition(":")
     if name.endswith(".json"):
@@ -203,7 +189,7 @@ def _split(spec: str) -> tuple[str, str | None]:
 
 @contextmanager
 def _without_warning(text: str) -> Iterator[None]:
-    """open_clip warns of random weights through the root logger, also where they were asked for."""
+    """open_clip warns of random weights through the root logger, even where they are wanted."""
 
     def keep(record: logging.LogRecord) -> bool:
         return text not in record.getMessage()
@@ -217,38 +203,34 @@ def _without_warning(text: str) -> Iterator[None]:
 
 
 def _check_architecture(model: Any, spec: str, pooled: bool) -> None:
-    """The towers of towers.py are written for open_clip's plain ViT and causal transformer, which is what CLIP is, and
-    for SigLIP's image tower of timm."""
-    if pooled and _is_pooled(model):
+    """The functions of towers.py fit open_clip's plain ViT and causal transformer (CLIP), and SigLIP's image tower."""
+    siglip = _is_siglip(model)
+    if (pooled and siglip) or _is_plain_clip(model):
         return
-    plain = isinstance(model, open_clip.CLIP) and isinstance(model.visual, VisionTransformer)
-    if plain:
-        visual, blocks = (
-            model.visual,
-            [*model.visual.transformer.resblocks, *model.transformer.resblocks],
-        )
-        plain = (
-            all(isinstance(block, ResidualAttentionBlock) for block in blocks)
-            and isinstance(visual.patch_dropout, nn.Identity)
-            and visual.attn_pool is None
-            and visual.pool_type in ("tok", "avg")
-            and model.attn_mask is not None
-            and model.text_pool_type in ("argmax", "eos")
-        )
-    if not plain:
-        reason = (
-            "; SigLIP's towers have no class token, which this method reads"
-            if _is_pooled(model)
-            else ""
-        )
-        raise SpatialbenchError(
-            f"student {spec!r} is not a plain CLIP (a ViT of open_clip's own and a causal text transformer){reason}; "
-            "take one such as ViT-B-16 or ViT-L-14-336"
-        )
+    reason = "; SigLIP's towers have no class token, which this method reads" if siglip else ""
+    raise SpatialbenchError(
+        f"student {spec!r} is not a plain CLIP (a ViT of open_clip's own and a causal text transformer){reason}; "
+        "take one such as ViT-B-16 or ViT-L-14-336"
+    )
 
 
-def _is_pooled(model: Any) -> bool:
-    """SigLIP: plain blocks of timm, no class token, a pooling head."""
+def _is_plain_clip(model: Any) -> bool:
+    visual = model.visual
+    if not isinstance(model, open_clip.CLIP) or not isinstance(visual, VisionTransformer):
+        return False
+    blocks = [*visual.transformer.resblocks, *model.transformer.resblocks]
+    return (
+        all(isinstance(block, ResidualAttentionBlock) for block in blocks)
+        and isinstance(visual.patch_dropout, nn.Identity)
+        and visual.attn_pool is None
+        and visual.pool_type in ("tok", "avg")
+        and model.attn_mask is not None
+        and model.text_pool_type in ("argmax", "eos")
+    )
+
+
+def _is_siglip(model: Any) -> bool:
+    """Plain blocks of timm, no class token, a pooling head."""
     trunk: Any = getattr(model.visual, "trunk", None)
     return (
         isinstance(model, open_clip.CustomTextCLIP)

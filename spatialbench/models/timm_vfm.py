@@ -1,15 +1,15 @@
-"""The vision foundation model: a frozen timm ViT whose queries, keys and values others may read. The only importer of
-timm beside dinov2_files.py.
+"""The vision foundation model (VFM): a frozen timm ViT whose queries, keys and values others may read.
+
+timm is imported here, in dinov2_files.py and in open_clip_student.py only.
 
 Letters: B images, L blocks, T tokens (class token and patches; registers are dropped), D width, H heads, d channels
-of a head.
+per head.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from contextlib import nullcontext
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,35 +23,35 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from spatialbench import WEIGHTS
+from spatialbench.models.encoded_images import CHUNK, EncodedImages, in_chunks
 from spatialbench.models.files.dinov2_files import load_weights, set_size
 from spatialbench.models.files.weight_files import PINNED, WeightFile, hub_weights, obtain
 from spatialbench.models.running import tensor_cores
 from spatialbench.utils.cache import cache_root
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.hub import first_line
-from spatialbench.utils.progress import progress
-from spatialbench.utils.token_cache import TokenCache, content_key, tensors_digest
+from spatialbench.utils.token_cache import tensors_digest
 
 CONFIGS = Path(__file__).parent / "configs"
 OWN = "rooms-vfm"
 """The VFM shipped with the package: configs/rooms-vfm.json, weights/rooms-vfm.safetensors."""
+Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
+"""Mean and standard deviation per RGB channel, in units of the range [0, 1]."""
 
-_CHUNK = 32
-"""Images of one forward pass, always: a matrix product may round differently for another number of rows."""
 _SHARD = 512
-"""Images of one file of the cache at most, and so what a kill can lose."""
+"""Images per file of the cache at most; a kill can lose this many."""
 _SHARD_BYTES = 1 << 30
-"""Bytes of one file, which are in memory twice while it is made: of ViT-L/14 at 336 an image has 28 MB."""
+"""Bytes per file, which are in memory twice while it is written; one image has 28 MB in ViT-L/14 at 336 pixels."""
 
 
 class VFM(nn.Module):
     """A frozen ViT. Always in eval mode, never with a gradient.
 
     Args:
-        model: a timm VisionTransformer with a class token, as ``build_vit`` makes it.
+        model: a timm VisionTransformer with a class token, as ``build_vit`` returns it.
         mean, std: per RGB channel, in units of the range [0, 1].
         name: for messages.
-        image_size: side S of the images in pixels; resized to the model's own where that is another.
+        image_size: side S of the images in pixels; they are resized to the model's own side where it differs.
         cache: keep the tokens of every image on disk, under ``cache_root()/vfm``.
     """
 
@@ -71,9 +71,8 @@ class VFM(nn.Module):
         self.model = model.eval().requires_grad_(False)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
-        self.name = name
+        self.name, self.cache = name, cache
         self.image_size = image_size or model.patch_embed.img_size[0]
-        self.cache = cache
         attention: Any = model.blocks[0].attn
         self.depth = len(model.blocks)
         self.heads: int = attention.num_heads
@@ -81,7 +80,7 @@ class VFM(nn.Module):
         self.grid: tuple[int, int] = model.patch_embed.grid_size
 
     def train(self, mode: bool = True) -> VFM:
-        """Stays in eval mode."""
+        """Stay in eval mode."""
         return super().train(False)
 
     @property
@@ -90,115 +89,79 @@ class VFM(nn.Module):
         return self.depth, 1 + self.grid[0] * self.grid[1], self.model.embed_dim
 
     def qkv(self, block: int, tokens: Tensor, values: bool = True) -> tuple[Tensor, ...]:
-        """The block's own queries and keys, and values unless told otherwise, each [B, H, T, d].
+        """The block's own queries, keys and (with ``values``) values, each [B, H, T, d].
 
         With the projections' bias and timm's q_norm and k_norm, before the scale 1 / sqrt(d).
 
         Args:
-            tokens: [B, T, D], what enters the block.
+            tokens: [B, T, D], the input of the block.
         """
         layer: Any = self.model.blocks[block]
         if not torch.is_autocast_enabled(tokens.device.type):
             tokens = tokens.to(layer.attn.qkv.weight.dtype)
-        wanted = 3 if values else 2
-        rows = wanted * self.heads * self.head_dim
+        parts = 3 if values else 2
+        rows = parts * self.heads * self.head_dim
         weight, bias = layer.attn.qkv.weight[:rows], layer.attn.qkv.bias
         out = F.linear(layer.norm1(tokens), weight, None if bias is None else bias[:rows])
-        q, k, *v = out.unflatten(-1, (wanted, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4)
+        q, k, *v = out.unflatten(-1, (parts, self.heads, self.head_dim)).permute(2, 0, 3, 1, 4)
         return layer.attn.q_norm(q), layer.attn.k_norm(k), *v
 
     def tokens(self, x: Tensor) -> Tensor:
-        """The tokens that enter every block, from the cache where they are there.
+        """The tokens that enter every block, from the cache where it has them.
 
         Args:
             x: uint8 [B, 3, S, S].
 
         Returns:
-            bfloat16 [B, L, T, D], class token first. The rounding to bfloat16 is the cache's and is always made, so
-            that cached and computed tokens are the same.
+            bfloat16 [B, L, T, D], class token first. Computed tokens are rounded as cached ones are.
         """
-        if not self.cache:
-            return self._compute(x)
-        found, missing = self._cache.get([content_key(image) for image in x.cpu().numpy()])
-        found = found.to(x.device)
-        if missing:
-            found[missing] = self._compute(x[missing])
-        return found
+        return self._cache(x) if self.cache else self._compute(x)
 
     def refresh(self) -> None:
-        """Takes up what other processes have put into the cache."""
+        """Pick up what other processes added to the cache."""
         if self.cache:
-            self._cache.refresh()
+            self._cache.cache.refresh()
 
     def prepare(self, images: np.ndarray, rank: int = 0, world: int = 1) -> None:
-        """Fills the cache for images uint8 [M, S, S, 3], with a progress bar. Nothing without ``cache``.
-
-        What is there is not computed again, and what is done stays after a kill.
+        """Fill the cache for images uint8 [M, S, S, 3], unless it has them. Finished work survives a kill.
 
         Args:
-            rank, world: of ``world`` processes this one takes every ``world``-th image from image ``rank``.
+            rank, world: of ``world`` processes this one takes every ``world``-th image, starting at image ``rank``.
 
         Raises:
             SpatialbenchError: the cache cannot be written.
         """
         if not self.cache:
             return
-        self.refresh()
-        todo: dict[bytes, int] = {}
-        for row in range(rank, len(images), world):
-            if (key := content_key(images[row].transpose(2, 0, 1))) not in self._cache:
-                todo.setdefault(key, row)
-        if not todo:
-            return
-        keys = list(todo)
-        rows_of_shard = max(
-            _CHUNK,
-            min(_SHARD, _SHARD_BYTES // (2 * math.prod(self.token_shape)) // _CHUNK * _CHUNK),
-        )
-        shown = (
-            progress(f"tokens of {self.name}", len(keys), "images")
-            if rank == 0
-            else nullcontext(lambda _: None)
-        )
-        with shown as advance:
-            for start in range(0, len(keys), rows_of_shard):
-                shard = keys[start : start + rows_of_shard]
-                parts = []
-                for first in range(0, len(shard), _CHUNK):
-                    rows = [todo[key] for key in shard[first : first + _CHUNK]]
-                    x = torch.from_numpy(images[rows]).permute(0, 3, 1, 2).to(self.mean.device)
-                    parts.append(self._compute(x).cpu())
-                    advance(len(rows))
-                self._cache.put(shard, torch.cat(parts))
+        rows = range(rank, len(images), world)
+        own = (torch.from_numpy(images[row]).permute(2, 0, 1) for row in rows)
+        fitting = _SHARD_BYTES // (2 * math.prod(self.token_shape)) // CHUNK * CHUNK
+        shard = max(CHUNK, min(_SHARD, fitting))
+        name, device = f"tokens of {self.name}", self.mean.device
+        self._cache.prepare(own, len(rows), name, device, shard, show=rank == 0)
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the weights and of the preprocessing: of everything the tokens depend on beside the image."""
+        """Hash of the weights and of the preprocessing: everything the tokens depend on, except for the image."""
         extra = repr(
             [self.token_shape, self.heads, self.image_size, self.model.patch_embed.img_size]
         )
-        return tensors_digest(
-            {**self.model.state_dict(), "mean": self.mean, "std": self.std}, extra
-        )
+        tensors = {**self.model.state_dict(), "mean": self.mean, "std": self.std}
+        return tensors_digest(tensors, extra)
 
     @cached_property
-    def _cache(self) -> TokenCache:
-        return TokenCache(cache_root() / "vfm" / self.fingerprint, self.token_shape)
+    def _cache(self) -> EncodedImages:
+        folder = cache_root() / "vfm" / self.fingerprint
+        return EncodedImages(folder, self.token_shape, lambda x: self._compute(x))
 
     @torch.no_grad()
     def _compute(self, x: Tensor) -> Tensor:
-        """Tokens bfloat16 [B, L, T, D], computed in float32 (a GPU: TF32, finer than they) in chunks of one size."""
-        chunks = []
+        """Tokens bfloat16 [B, L, T, D], computed in float32 (on a GPU in TF32, which is still finer than bfloat16)."""
         with torch.autocast(x.device.type, enabled=False), tensor_cores(x.device):
-            for chunk in x.split(_CHUNK):
-                padded = F.pad(chunk, (0, 0, 0, 0, 0, 0, 0, _CHUNK - len(chunk)))
-                chunks.append(
-                    self._forward((padded - self.mean) / self.std)[: len(chunk)].bfloat16()
-                )
-        return torch.cat(chunks)
+            return in_chunks(lambda chunk: self._forward((chunk - self.mean) / self.std), x)
 
     def _forward(self, pixels: Tensor) -> Tensor:
-        """Normalised images [B, 3, S, S] -> what enters every block [B, L, T, D], through timm's own forward pass."""
+        """Normalised images [B, 3, S, S] -> the inputs of all blocks [B, L, T, D], by timm's own forward pass."""
         size = self.model.patch_embed.img_size
         if tuple(pixels.shape[-2:]) != tuple(size):
             pixels = F.interpolate(
@@ -218,27 +181,22 @@ class VFM(nn.Module):
         return torch.cat([tokens[:, :, :1], tokens[:, :, self.model.num_prefix_tokens :]], dim=2)
 
 
-# ------------------------------------------------------------------------------------------------- loading
-Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
-"""Mean and standard deviation per RGB channel, in units of the range [0, 1]."""
-
-
 def load_vfm(
     spec: str,
     image_size: int | None = None,
     cache: bool = True,
     normalisation: Normalisation | None = None,
 ) -> VFM:
-    """A frozen VFM.
+    """Load a frozen VFM.
 
     Args:
         spec: ``<model>[:<weights>]``. The model is ``rooms-vfm`` or a ViT of timm (``vit_large_patch14_dinov2``). The
             weights are a short name of ``weight_files.PINNED`` (``depth-anything-v2``, ``dinov2``), a file of the Hub
-            (``<owner>/<name>@<commit>/<path>[#<sha256>]``), a file here, ``random``, or left out: the shipped ones,
-            DINOv2's own, or timm's pretrained ones. Files are safetensors or of torch, in any layout of
+            (``<owner>/<name>@<commit>/<path>[#<sha256>]``), a local file, or ``random``. Left out, they are the shipped
+            ones, DINOv2's own, or timm's pretrained ones. Files are safetensors or torch's, in any layout of
             ``dinov2_files``.
-        image_size: side of the images in pixels; default the model's own. Taken to the nearest multiple of the patch,
-            the position embedding as the publisher of the weights takes it there.
+        image_size: side of the images in pixels; default the model's own. The model is set to the nearest multiple of
+            its patch, its position embedding resized as the publisher of the weights does it.
         cache: keep tokens on disk.
         normalisation: of the pixels; default the model's own.
 
@@ -246,8 +204,7 @@ def load_vfm(
         SpatialbenchError: unknown model or weights, weights of another architecture, not a plain ViT.
     """
     model, mean, std = build_vit(spec, image_size)
-    if normalisation is not None:
-        mean, std = normalisation
+    mean, std = normalisation or (mean, std)
     return VFM(model, mean, std, spec.partition(":")[0], image_size, cache)
 
 
@@ -266,9 +223,7 @@ def build_vit(
         else:
             model = timm.create_model(name, pretrained=path is None and not weights, num_classes=0)
             mean, std = tuple(model.pretrained_cfg["mean"]), tuple(model.pretrained_cfg["std"])
-    except (
-        Exception
-    ) as error:  # timm, the Hub, the network: whatever it was, the user reads one line
+    except Exception as error:  # of timm, the Hub or the network; the user reads one line
         raise SpatialbenchError(f"vfm {spec!r} cannot be loaded: {first_line(error)}") from error
     _check_architecture(model, name)
     positions = "timm" if path is None else load_weights(model, path, spec)
@@ -278,38 +233,33 @@ def build_vit(
 
 
 def published(spec: str) -> WeightFile | str | None:
-    """Where the weights of ``spec`` come from: a pinned file, or the repository of the Hub that timm takes them from.
+    """The pinned file, or the repository of the Hub, that the weights of ``spec`` are downloaded from.
 
-    None: shipped or random weights, or a file. The network is not asked.
+    None for shipped, random or local weights. Works offline.
     """
     name, _, weights = spec.partition(":")
     if weights == "random" or name == OWN or (weights and Path(weights).is_file()):
         return None
-    file = PINNED.get((name.partition(".")[0], weights or "dinov2")) or hub_weights(weights)
-    return file or str(
-        getattr(timm.get_pretrained_cfg(name, allow_unregistered=True), "hf_hub_id", None) or name
-    )
+    known = timm.get_pretrained_cfg(name, allow_unregistered=True)
+    return _pinned(name, weights) or str(getattr(known, "hf_hub_id", None) or name)
+
+
+def _pinned(name: str, weights: str) -> WeightFile | None:
+    return PINNED.get((name.partition(".")[0], weights or "dinov2")) or hub_weights(weights)
 
 
 def _weights_file(name: str, weights: str, spec: str) -> Path | None:
-    """The file that ``weights`` means; None: random ones, or what timm itself loads.
-
-    Raises:
-        SpatialbenchError: there is none.
-    """
-    if weights == "random":
-        return None
+    """The file of ``weights``; None for random ones and for those that timm itself loads."""
     if name == OWN:
         weights = weights or str(WEIGHTS / f"{OWN}.safetensors")
-    if Path(weights).is_file():
-        return Path(weights)
-    model = name.partition(".")[0]
-    file = PINNED.get((model, weights or "dinov2")) or hub_weights(weights)
+    if weights == "random" or Path(weights).is_file():
+        return None if weights == "random" else Path(weights)
+    file = _pinned(name, weights)
     if file is not None:
         return obtain(file, f"vfm {spec!r}")
     if not weights:
         return None
-    tags = ", ".join(tag for known, tag in PINNED if known == model) or "none"
+    tags = ", ".join(tag for model, tag in PINNED if model == name.partition(".")[0]) or "none"
     raise SpatialbenchError(
         f"vfm {spec!r}: there is no weights file {weights}, nor published weights of that name (names: {tags})"
     )
@@ -326,5 +276,5 @@ def _check_architecture(model: Any, name: str) -> None:
         )
     if not model.has_class_token:
         raise SpatialbenchError(
-            f"vfm {name!r} has no class token, and the student's class token needs one to go with"
+            f"vfm {name!r} has no class token to pair with the student's; take one such as vit_large_patch14_dinov2"
         )
