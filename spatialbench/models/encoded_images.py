@@ -1,6 +1,7 @@
 """What a frozen encoder makes of images, cached on disk by the content of each image.
 
-The cache holds bfloat16, and computed results are rounded to it as well: cached or not, an image has one result.
+The cache holds bfloat16, and computed results are rounded to it as well: cached or not, an image
+has one result.
 
 Letters: B images of S pixels a side.
 """
@@ -19,11 +20,11 @@ from spatialbench.utils.progress import progress
 from spatialbench.utils.token_cache import TokenCache, content_key
 
 CHUNK = 32
-"""Images in every forward pass: a product or a convolution may round differently for another number of rows."""
+"""Images in every forward pass, since rounding may depend on their number."""
 
 
 def in_chunks(encode: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """``encode`` of images [B, 3, S, S], called with exactly ``CHUNK`` of them at a time; bfloat16."""
+    """Encode images [B, 3, S, S] in bfloat16, exactly ``CHUNK`` of them at a time."""
     chunks = []
     for chunk in images.split(CHUNK):
         padded = F.pad(chunk, (0, 0, 0, 0, 0, 0, 0, CHUNK - len(chunk)))
@@ -35,7 +36,8 @@ class EncodedImages:
     """A disk cache in front of an encoder.
 
     Args:
-        folder: of the cache; its name must contain a hash of everything the results depend on, except for the image.
+        folder: of the cache; its name must contain a hash of everything the results depend on,
+            except for the image.
         shape: of one result.
         encode: uint8 [B, 3, S, S] -> bfloat16 [B, *shape].
     """
@@ -46,7 +48,7 @@ class EncodedImages:
         self.cache, self.encode = TokenCache(folder, shape), encode
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Results bfloat16 [B, *shape] of images uint8 [B, 3, S, S], computed where they are not cached."""
+        """Results bfloat16 [B, *shape] of images uint8 [B, 3, S, S], cached ones where possible."""
         results, missing = self.cache.get([content_key(image) for image in images.cpu().numpy()])
         results = results.to(images.device)
         if missing:
@@ -62,9 +64,11 @@ class EncodedImages:
         shard: int,
         show: bool = True,
     ) -> None:
-        """Cache the results of ``count`` images uint8 [3, S, S]. Shards that were written survive a kill.
+        """Cache the results of images, unless it has them. Shards that were written survive a kill.
 
         Args:
+            images: uint8 [3, S, S].
+            count: of the images.
             description: of the progress bar.
             device: to encode on.
             shard: images per file of the cache.

@@ -45,7 +45,7 @@ class Latents:
         return self._cache(pixels).float() if self.cache else self.diffusion.latents(pixels)
 
     def prepare(self, pictures: Pictures) -> None:
-        """Encode the images of a set without random crops, unless they are cached. Finished work survives a kill.
+        """Cache the latents of a set without random crops. Finished work survives a kill.
 
         Raises:
             SpatialbenchError: the cache cannot be written, or an image cannot be read.

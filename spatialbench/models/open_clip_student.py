@@ -35,7 +35,7 @@ from spatialbench.utils.hub import first_line
 
 CONFIGS = Path(__file__).parent / "configs"
 OWN = "rooms-student"
-"""The student shipped with the package: configs/rooms-student.json, weights/rooms-student.safetensors."""
+"""The student shipped with the package: configs/ and weights/ have its files of this name."""
 
 open_clip.add_model_config(CONFIGS / f"{OWN}.json")
 
@@ -44,16 +44,19 @@ def load_clip(spec: str, pooled: bool = False) -> open_clip.CLIP:
     """Load an open_clip model in float32, in eval mode.
 
     Args:
-        spec: ``<model>[:<weights>]``. The model is a name open_clip knows (``ViT-L-14-336``), ``rooms-student``, or the
-            path of a config in open_clip's form (``.json``). The weights are a pretrained tag (``openai``), a file of
-            the Hub (``<owner>/<name>@<commit>/<path>[#<sha256>]``), ``random``, or a local file: an open_clip state
-            dict, OpenAI's own file, DIVA's, or a checkpoint of a spatialbench method, whose student is taken. Left out,
-            they are the shipped ones for ``rooms-student`` and random for any other model.
-        pooled: accept SigLIP (``open_clip.CustomTextCLIP``) too: a timm ViT without a class token, with a pooling head.
+        spec: ``<model>[:<weights>]``. The model is a name open_clip knows (``ViT-L-14-336``),
+            ``rooms-student``, or the path of a config in open_clip's form (``.json``). The weights
+            are a pretrained tag (``openai``), a file of the Hub
+            (``<owner>/<name>@<commit>/<path>[#<sha256>]``), ``random``, or a local file: an
+            open_clip state dict, OpenAI's own file, DIVA's, or a checkpoint of a spatialbench
+            method, whose student is taken. Left out, they are the shipped ones for
+            ``rooms-student`` and random for any other model.
+        pooled: accept SigLIP (``open_clip.CustomTextCLIP``) too: a timm ViT without a class token,
+            with a pooling head.
 
     Raises:
-        SpatialbenchError: unknown model or weights, weights of another architecture or activation, or a model without
-            the towers that the methods work on.
+        SpatialbenchError: unknown model or weights, weights of another architecture or activation,
+            or a model without the towers that the methods work on.
     """
     name, weights = split_spec(spec)
     check_activation(name, weights, spec)
@@ -83,7 +86,7 @@ def load_clip(spec: str, pooled: bool = False) -> open_clip.CLIP:
 
 
 def published(spec: str) -> WeightFile | str | None:
-    """The pinned file, or the repository of the Hub, that the weights of ``spec`` are downloaded from.
+    """Return the pinned file or the Hub's repository from which weights are downloaded.
 
     None for shipped, random or local weights. Works offline.
 
@@ -98,7 +101,7 @@ def published(spec: str) -> WeightFile | str | None:
 
 
 def tokenizer(spec: str) -> Any:
-    """open_clip's tokenizer of a model. Raises whatever open_clip raises where it cannot be downloaded."""
+    """Return open_clip's tokenizer of a model, or raise what open_clip raises."""
     name, _ = split_spec(spec)
     if name != OWN:
         return open_clip.get_tokenizer(name)
@@ -130,7 +133,7 @@ class TextTokenizer:
         self._rows: dict[str, Tensor] = {}  # caption -> int64 [context_length]
 
     def __call__(self, captions: Sequence[str]) -> Tensor:
-        """captions -> int64 [C, context_length], zero (SigLIP: its padding) after the end token.
+        """Tokenize captions: int64 [C, context_length], zero (or SigLIP's padding) behind the end.
 
         Raises:
             SpatialbenchError: a caption is longer than the student's context.
@@ -148,25 +151,26 @@ class TextTokenizer:
         cut = longer[:, :context].ne(tokens).any(1).nonzero()  # the end token has moved
         if len(cut):
             raise SpatialbenchError(
-                f"caption {captions[int(cut[0])]!r} is longer than the {context} tokens of the student; shorten it"
+                f"caption {captions[int(cut[0])]!r} is longer than the {context} tokens of the "
+                "student; shorten it"
             )
         return tokens
 
 
 def normalisation(model: open_clip.CLIP) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per RGB channel, in units of the range [0, 1], that the image tower expects."""
+    """Mean and std per RGB channel, in units of the range [0, 1], that the image tower expects."""
     config = model.visual.preprocess_cfg
     return tuple(config["mean"]), tuple(config["std"])
 
 
 def resize_mode(model: open_clip.CLIP) -> Resize:
-    """The way in which the model's own preprocessing makes an image square."""
+    """Return the way in which the model's own preprocessing makes an image square."""
     modes: dict[str, Resize] = {"shortest": "crop", "squash": "squash", "longest": "letterbox"}
     return modes[model.visual.preprocess_cfg["resize_mode"]]
 
 
 def split_spec(spec: str) -> tuple[str, str | None]:
-    """``name[:weights]`` -> the name by which open_clip knows the model, and its weights, None for random ones.
+    """Split ``name[:weights]`` into a name that open_clip knows and weights, None for random ones.
 
     Raises:
         SpatialbenchError: open_clip knows no such model.
@@ -179,8 +183,8 @@ def split_spec(spec: str) -> tuple[str, str | None]:
         name = Path(name).stem
     if name not in open_clip.list_models():
         raise SpatialbenchError(
-            f"student {spec!r}: open_clip knows no model {name!r}; give {OWN}, a name of open_clip.list_models(), or a "
-            "config file"
+            f"student {spec!r}: open_clip knows no model {name!r}; give {OWN}, a name of "
+            "open_clip.list_models(), or a config file"
         )
     if weights == "random" or (not weights and name != OWN):
         return name, None
@@ -189,7 +193,7 @@ def split_spec(spec: str) -> tuple[str, str | None]:
 
 @contextmanager
 def _without_warning(text: str) -> Iterator[None]:
-    """open_clip warns of random weights through the root logger, even where they are wanted."""
+    """Suppress a warning of the root logger: open_clip warns of random weights even if wanted."""
 
     def keep(record: logging.LogRecord) -> bool:
         return text not in record.getMessage()
@@ -203,14 +207,14 @@ def _without_warning(text: str) -> Iterator[None]:
 
 
 def _check_architecture(model: Any, spec: str, pooled: bool) -> None:
-    """The functions of towers.py fit open_clip's plain ViT and causal transformer (CLIP), and SigLIP's image tower."""
+    """Check that the functions of towers.py fit: a plain CLIP, or SigLIP where it is accepted."""
     siglip = _is_siglip(model)
     if (pooled and siglip) or _is_plain_clip(model):
         return
     reason = "; SigLIP's towers have no class token, which this method reads" if siglip else ""
     raise SpatialbenchError(
-        f"student {spec!r} is not a plain CLIP (a ViT of open_clip's own and a causal text transformer){reason}; "
-        "take one such as ViT-B-16 or ViT-L-14-336"
+        f"student {spec!r} is not a plain CLIP (a ViT of open_clip's own and a causal text "
+        f"transformer){reason}; take one such as ViT-B-16 or ViT-L-14-336"
     )
 
 

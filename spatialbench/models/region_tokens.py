@@ -25,7 +25,8 @@ def region_tokens(
         [N, r r, D], unit norm, row by row.
 
     Raises:
-        SpatialbenchError: there is no box, or one that is not finite, empty, or outside of the image.
+        SpatialbenchError: there is no box, or one that is not finite, empty, or outside of the
+            image.
     """
     check_boxes(boxes)
     height, width = dense.shape[1:3]
@@ -38,7 +39,7 @@ def region_tokens(
 
 
 def exact(x: Tensor) -> torch.autocast:
-    """A context without autocast on the device of ``x``."""
+    """Disable autocast on the device of ``x``."""
     return torch.autocast(x.device.type, enabled=False)
 
 

@@ -1,4 +1,4 @@
-"""Ways to run a tower's blocks in training: as written, compiled, or with their activations recomputed.
+"""Ways to run a tower's blocks in training: as written, compiled, or recomputed when needed.
 
 The numbers are the same, except for the rounding of compiled code.
 """
@@ -6,12 +6,13 @@ The numbers are the same, except for the rounding of compiled code.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from spatialbench.models.towers import (
@@ -26,12 +27,13 @@ from spatialbench.utils.flops import repeated
 
 
 def runner(compiled: bool = False, checkpointing: bool = False) -> BlockRunner:
-    """A function that runs one block.
+    """Return a function that runs one block.
 
     Args:
-        compiled: run the two halves of a block through ``torch.compile``; a method's step between them runs as written.
-            All blocks of a tower share one compilation per shape.
-        checkpointing: keep only the input of each block and recompute the rest in the backward pass.
+        compiled: run the two halves of a block through ``torch.compile``; a method's step between
+            them runs as written. All blocks of a tower share one compilation per shape.
+        checkpointing: keep only the input of each block and recompute the rest in the backward
+            pass.
     """
     run = compiled_block if compiled else attention_block
     if not checkpointing:
@@ -47,7 +49,7 @@ def runner(compiled: bool = False, checkpointing: bool = False) -> BlockRunner:
 
 @contextmanager
 def tensor_cores(device: torch.device) -> Iterator[None]:
-    """Compute a GPU's float32 products in TF32 (10 bits of mantissa) on its tensor cores; no effect on a CPU."""
+    """Compute a GPU's float32 products in TF32 (10 bits of mantissa); no effect on a CPU."""
     if device.type != "cuda":
         yield
         return
@@ -57,6 +59,15 @@ def tensor_cores(device: torch.device) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+def written_out(x: Tensor, model: Any) -> AbstractContextManager[None]:
+    """Write attention out on a CPU, where the backward pass of torch's fused kernel is slow.
+
+    Not under gradient checkpointing, whose second pass would run outside of this context.
+    """
+    plain = x.device.type == "cpu" and not model.is_gradient_checkpointing
+    return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
 
 
 def compiled_block(

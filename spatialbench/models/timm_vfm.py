@@ -1,9 +1,9 @@
-"""The vision foundation model (VFM): a frozen timm ViT whose queries, keys and values others may read.
+"""The vision foundation model (VFM): a frozen timm ViT that exposes its queries, keys and values.
 
 timm is imported here, in dinov2_files.py and in open_clip_student.py only.
 
-Letters: B images, L blocks, T tokens (class token and patches; registers are dropped), D width, H heads, d channels
-per head.
+Letters: B images, L blocks, T tokens (class token and patches; registers are dropped), D width, H
+heads, d channels per head.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 _SHARD = 512
 """Images per file of the cache at most; a kill can lose this many."""
 _SHARD_BYTES = 1 << 30
-"""Bytes per file, which are in memory twice while it is written; one image has 28 MB in ViT-L/14 at 336 pixels."""
+"""Bytes per file, in memory twice while it is written. ViT-L/14 at 336 has 28 MB per image."""
 
 
 class VFM(nn.Module):
@@ -51,7 +51,8 @@ class VFM(nn.Module):
         model: a timm VisionTransformer with a class token, as ``build_vit`` returns it.
         mean, std: per RGB channel, in units of the range [0, 1].
         name: for messages.
-        image_size: side S of the images in pixels; they are resized to the model's own side where it differs.
+        image_size: side S of the images in pixels; they are resized to the model's own side where
+            it differs.
         cache: keep the tokens of every image on disk, under ``cache_root()/vfm``.
     """
 
@@ -89,12 +90,10 @@ class VFM(nn.Module):
         return self.depth, 1 + self.grid[0] * self.grid[1], self.model.embed_dim
 
     def qkv(self, block: int, tokens: Tensor, values: bool = True) -> tuple[Tensor, ...]:
-        """The block's own queries, keys and (with ``values``) values, each [B, H, T, d].
+        """Compute queries, keys and (with ``values``) values of a block from its input [B, T, D].
 
-        With the projections' bias and timm's q_norm and k_norm, before the scale 1 / sqrt(d).
-
-        Args:
-            tokens: [B, T, D], the input of the block.
+        Each is [B, H, T, d], with the projections' bias and timm's q_norm and k_norm, before the
+        scale 1 / sqrt(d).
         """
         layer: Any = self.model.blocks[block]
         if not torch.is_autocast_enabled(tokens.device.type):
@@ -107,13 +106,14 @@ class VFM(nn.Module):
         return layer.attn.q_norm(q), layer.attn.k_norm(k), *v
 
     def tokens(self, x: Tensor) -> Tensor:
-        """The tokens that enter every block, from the cache where it has them.
+        """Tokens that enter every block, from the cache where it has them.
 
         Args:
             x: uint8 [B, 3, S, S].
 
         Returns:
-            bfloat16 [B, L, T, D], class token first. Computed tokens are rounded as cached ones are.
+            bfloat16 [B, L, T, D], class token first. Computed tokens are rounded as cached ones
+            are.
         """
         return self._cache(x) if self.cache else self._compute(x)
 
@@ -123,10 +123,9 @@ class VFM(nn.Module):
             self._cache.cache.refresh()
 
     def prepare(self, images: np.ndarray, rank: int = 0, world: int = 1) -> None:
-        """Fill the cache for images uint8 [M, S, S, 3], unless it has them. Finished work survives a kill.
+        """Fill the cache for images uint8 [M, S, S, 3]. Finished work survives a kill.
 
-        Args:
-            rank, world: of ``world`` processes this one takes every ``world``-th image, starting at image ``rank``.
+        Of ``world`` processes this one takes every ``world``-th image, starting at ``rank``.
 
         Raises:
             SpatialbenchError: the cache cannot be written.
@@ -142,7 +141,7 @@ class VFM(nn.Module):
 
     @cached_property
     def fingerprint(self) -> str:
-        """Hash of the weights and of the preprocessing: everything the tokens depend on, except for the image."""
+        """Hash of everything the tokens depend on but the image: weights and preprocessing."""
         extra = repr(
             [self.token_shape, self.heads, self.image_size, self.model.patch_embed.img_size]
         )
@@ -156,12 +155,12 @@ class VFM(nn.Module):
 
     @torch.no_grad()
     def _compute(self, x: Tensor) -> Tensor:
-        """Tokens bfloat16 [B, L, T, D], computed in float32 (on a GPU in TF32, which is still finer than bfloat16)."""
+        """Tokens bfloat16 [B, L, T, D], computed in float32 (on a GPU in TF32)."""
         with torch.autocast(x.device.type, enabled=False), tensor_cores(x.device):
             return in_chunks(lambda chunk: self._forward((chunk - self.mean) / self.std), x)
 
     def _forward(self, pixels: Tensor) -> Tensor:
-        """Normalised images [B, 3, S, S] -> the inputs of all blocks [B, L, T, D], by timm's own forward pass."""
+        """Collect the inputs of all blocks [B, L, T, D] in timm's own forward pass."""
         size = self.model.patch_embed.img_size
         if tuple(pixels.shape[-2:]) != tuple(size):
             pixels = F.interpolate(
@@ -190,18 +189,21 @@ def load_vfm(
     """Load a frozen VFM.
 
     Args:
-        spec: ``<model>[:<weights>]``. The model is ``rooms-vfm`` or a ViT of timm (``vit_large_patch14_dinov2``). The
-            weights are a short name of ``weight_files.PINNED`` (``depth-anything-v2``, ``dinov2``), a file of the Hub
-            (``<owner>/<name>@<commit>/<path>[#<sha256>]``), a local file, or ``random``. Left out, they are the shipped
-            ones, DINOv2's own, or timm's pretrained ones. Files are safetensors or torch's, in any layout of
-            ``dinov2_files``.
-        image_size: side of the images in pixels; default the model's own. The model is set to the nearest multiple of
-            its patch, its position embedding resized as the publisher of the weights does it.
+        spec: ``<model>[:<weights>]``. The model is ``rooms-vfm`` or a ViT of timm
+            (``vit_large_patch14_dinov2``). The weights are a short name of ``weight_files.PINNED``
+            (``depth-anything-v2``, ``dinov2``), a file of the Hub
+            (``<owner>/<name>@<commit>/<path>[#<sha256>]``), a local file, or ``random``. Left out,
+            they are the shipped ones, DINOv2's own, or timm's pretrained ones. Files are
+            safetensors or torch's, in any layout of ``dinov2_files``.
+        image_size: side of the images in pixels; default the model's own. The model is set to the
+            nearest multiple of its patch, its position embedding resized as the publisher of the
+            weights does it.
         cache: keep tokens on disk.
         normalisation: of the pixels; default the model's own.
 
     Raises:
-        SpatialbenchError: unknown model or weights, weights of another architecture, not a plain ViT.
+        SpatialbenchError: unknown model or weights, weights of another architecture, not a plain
+            ViT.
     """
     model, mean, std = build_vit(spec, image_size)
     mean, std = normalisation or (mean, std)
@@ -211,7 +213,7 @@ def load_vfm(
 def build_vit(
     spec: str, image_size: int | None = None
 ) -> tuple[Any, tuple[float, ...], tuple[float, ...]]:
-    """The timm model of ``spec``, trainable, and the mean and standard deviation of its pixels; see ``load_vfm``."""
+    """Build the timm model of a ``spec`` (see ``load_vfm``), trainable; with its mean and std."""
     name, _, weights = spec.partition(":")
     path = _weights_file(name, weights, spec)
     model: Any
@@ -233,7 +235,7 @@ def build_vit(
 
 
 def published(spec: str) -> WeightFile | str | None:
-    """The pinned file, or the repository of the Hub, that the weights of ``spec`` are downloaded from.
+    """Return the pinned file or the Hub's repository from which weights are downloaded.
 
     None for shipped, random or local weights. Works offline.
     """
@@ -249,7 +251,7 @@ def _pinned(name: str, weights: str) -> WeightFile | None:
 
 
 def _weights_file(name: str, weights: str, spec: str) -> Path | None:
-    """The file of ``weights``; None for random ones and for those that timm itself loads."""
+    """Find the file of ``weights``; None for random ones and for those that timm itself loads."""
     if name == OWN:
         weights = weights or str(WEIGHTS / f"{OWN}.safetensors")
     if weights == "random" or Path(weights).is_file():
@@ -261,7 +263,8 @@ def _weights_file(name: str, weights: str, spec: str) -> Path | None:
         return None
     tags = ", ".join(tag for model, tag in PINNED if model == name.partition(".")[0]) or "none"
     raise SpatialbenchError(
-        f"vfm {spec!r}: there is no weights file {weights}, nor published weights of that name (names: {tags})"
+        f"vfm {spec!r}: there is no weights file {weights}, nor published weights of that name "
+        f"(names: {tags})"
     )
 
 
@@ -276,5 +279,6 @@ def _check_architecture(model: Any, name: str) -> None:
         )
     if not model.has_class_token:
         raise SpatialbenchError(
-            f"vfm {name!r} has no class token to pair with the student's; take one such as vit_large_patch14_dinov2"
+            f"vfm {name!r} has no class token to pair with the student's; take one such as "
+            "vit_large_patch14_dinov2"
         )

@@ -1,9 +1,9 @@
-"""CLIP's two towers, written so that a method can reach the queries, keys and values of every block.
+"""CLIP's two towers, with access to the queries, keys and values of every block.
 
-open_clip computes attention inside ``nn.MultiheadAttention``, where nothing can be added to a query. Here the towers
-are functions over open_clip's own parameters and modules (``ln_1``, ``attn.in_proj_weight``, ``mlp``, ...): the same
-numbers as ``encode_image`` and ``encode_text``, with a hook between the projections and the softmax. open_clip's
-modules are not changed.
+open_clip computes attention inside ``nn.MultiheadAttention``, where nothing can be added to a
+query. Here the towers are functions over open_clip's own parameters and modules (``ln_1``,
+``attn.in_proj_weight``, ``mlp``, ...): the same numbers as ``encode_image`` and ``encode_text``,
+with a hook between the projections and the softmax. open_clip's modules are not changed.
 
 Letters: B images, C captions, T tokens, H heads, d channels per head, D width of the joint space.
 """
@@ -28,9 +28,11 @@ Model = Any
 BlockMix = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """(q, k, v) -> (q, k, v) of one block."""
 Mix = Callable[[int, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
-"""(block, q, k, v) -> (q, k, v), each [B, H, T, d]: a method's step between the projections and the softmax.
+"""(block, q, k, v) -> (q, k, v), each [B, H, T, d]: a method's step between the projections and the
+softmax.
 
-q and k may come back with more than d channels; the logits are then scaled by 1 / sqrt of the new number.
+q and k may come back with more than d channels; the logits are then scaled by 1 / sqrt of the new
+number.
 """
 BlockRunner = Callable[..., Tensor]
 """Called like ``attention_block``; see ``running.py``."""
@@ -39,19 +41,14 @@ BlockRunner = Callable[..., Tensor]
 def attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None
 ) -> Tensor:
-    r"""softmax(s q k^T + mask) v.
+    r"""Return softmax(s q k^T + mask) v, [B, H, T, e], of q and k [B, H, T, d] and v [B, H, T, e].
 
-    On a CPU and for few tokens the three steps are written out: torch's fused kernel is up to 6 times slower there in
-    bfloat16, forward and backward together. Elsewhere ``scaled_dot_product_attention`` is called.
+    The mask [T, T], or of a shape that broadcasts to [B, H, T, T], is added to the logits; s is
+    ``scale``, by default 1 / sqrt(d) of the given ``q``.
 
-    Args:
-        q, k: [B, H, T, d].
-        v: [B, H, T, e].
-        mask: [T, T], or any shape that broadcasts to [B, H, T, T]; added to the logits.
-        scale: s; default 1 / sqrt(d), d the channels of the given ``q``.
-
-    Returns:
-        [B, H, T, e].
+    On a CPU and for few tokens the three steps are written out: torch's fused kernel is up to 6
+    times slower there in bfloat16, forward and backward together. Elsewhere
+    ``scaled_dot_product_attention`` is called.
     """
     if q.device.type != "cpu" or q.shape[-2] > 256:
         mask = None if mask is None else mask.to(q)
@@ -73,7 +70,7 @@ def merge_heads(x: Tensor) -> Tensor:
 
 
 def project_qkv(block: Block, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of one block, each [B, H, T, d], from its input tokens x [B, T, H d]."""
+    """Compute a block's queries, keys and values, each [B, H, T, d], from its input [B, T, H d]."""
     if hasattr(block, "norm1"):  # timm's, of SigLIP
         qkv = block.attn.qkv(block.norm1(x))
     else:
@@ -92,14 +89,16 @@ def attention_block(
     scale: float | None = None,
     read: Tensor | None = None,
 ) -> Tensor:
-    """One residual block of open_clip, with ``mix`` between its projections and its softmax.
+    """Run a residual block of open_clip, with ``mix`` between its projections and its softmax.
 
     Args:
+        block: a block of a tower.
         x: [B, T, H d].
         mix: (q, k, v) -> (q, k, v).
-        mask, scale: see ``attention``.
-        read: int64 [B], the only token of each row that is needed. Leaving out the others saves three quarters of the
-            last block.
+        mask: see ``attention``.
+        scale: see ``attention``.
+        read: int64 [B], the only token of each row that is needed. Leaving out the others saves
+            three quarters of the last block.
 
     Returns:
         [B, T, H d], or [B, 1, H d] with ``read``.
@@ -120,7 +119,7 @@ def attend(
     scale: float | None = None,
     read: Tensor | None = None,
 ) -> Tensor:
-    """The rest of a block after its projections; arguments as in ``attention_block``."""
+    """Run the rest of a block after its projections; arguments as in ``attention_block``."""
     if read is not None:
         rows = torch.arange(len(x), device=x.device)
         x, q = x[rows, read][:, None], q[rows, :, read][:, :, None]
@@ -148,7 +147,7 @@ def value_block(block: Block, x: Tensor, mix: BlockMix | None = None) -> Tensor:
 def run_blocks(
     blocks: Iterable[Block], x: Tensor, mix: Mix | None = None, run: BlockRunner = attention_block
 ) -> Tensor:
-    """The tokens [B, T, H d] that leave the last of ``blocks``; ``mix`` is given the number of each."""
+    """Run ``blocks`` one after the other; ``mix`` receives the number of each."""
     for number, block in enumerate(blocks):
         x = run(block, x, mix and partial(mix, number))
     return x
@@ -157,9 +156,10 @@ def run_blocks(
 def encode_image(
     model: Model, pixels: Tensor, mix: Mix | None = None, run: BlockRunner = attention_block
 ) -> Tensor:
-    """open_clip's ``encode_image`` with a hook.
+    """Run open_clip's ``encode_image`` with a hook.
 
     Args:
+        model: an open_clip model.
         pixels: normalised images, float [B, 3, S, S].
         mix: called with the number of every block and its q, k, v.
         run: replaces ``attention_block``; see ``running.py``.
@@ -180,7 +180,7 @@ def encode_image(
 
 
 def image_blocks(model: Model) -> Sequence[Block]:
-    """The residual blocks of the image tower."""
+    """Return the residual blocks of the image tower."""
     visual = model.visual
     return visual.trunk.blocks if hasattr(visual, "trunk") else visual.transformer.resblocks
 
@@ -206,7 +206,7 @@ def patch_grid(model: Model, pixels: Tensor) -> tuple[int, int]:
 
 
 def pool(visual: Any, x: Tensor) -> Tensor:
-    """Tokens that left the last block [B, 1 + h w, width], the class token first -> embeddings [B, D]."""
+    """Pool the last block's tokens [B, 1 + h w, width], class token first, to embeddings [B, D]."""
     if visual.pool_type == "tok":
         x = visual.ln_post(x[:, 0])
     elif visual.final_ln_after_pool:
@@ -217,7 +217,7 @@ def pool(visual: Any, x: Tensor) -> Tensor:
 
 
 def project_patches(visual: Any, x: Tensor) -> Tensor:
-    """Tokens that left the last block [B, 1 + h w, width] -> their patches in the joint space [B, h w, D]."""
+    """Project the patches among the last block's tokens to the joint space, [B, h w, D]."""
     x = visual.ln_post(x[:, 1:])
     return x if visual.proj is None else x @ visual.proj
 
@@ -225,11 +225,12 @@ def project_patches(visual: Any, x: Tensor) -> Tensor:
 def encode_dense(
     model: Model, pixels: Tensor, mix: Mix | None = None, blocks: Sequence[Block] | None = None
 ) -> Tensor:
-    """The image tower's patches in the joint space: the last block by its value path, then norm and projection.
+    """Encode patches in the joint space: the last block by its value path, norm and projection.
 
     Args:
-        pixels: normalised images, float [B, 3, H, W]; H and W multiples of the patch size. The position embedding is
-            interpolated to sizes other than the native one.
+        model: an open_clip model.
+        pixels: normalised images, float [B, 3, H, W]; H and W multiples of the patch size. The
+            position embedding is interpolated to sizes other than the native one.
         mix: called with the number of every block and its q, k, v.
         blocks: replace the tower's own.
 
@@ -252,7 +253,7 @@ def encode_dense(
 
 
 def embed_patches(visual: Any, pixels: Tensor) -> Tensor:
-    """Images [B, 3, H, W] -> the tokens that enter the first block [B, 1 + h w, width], class token first."""
+    """Embed images as the first block's input [B, 1 + h w, width], class token first."""
     x = visual.conv1(pixels)
     grid = (x.shape[-2], x.shape[-1])
     x = x.flatten(2).transpose(1, 2)
@@ -270,11 +271,12 @@ def _positions(visual: Any, grid: tuple[int, int]) -> Tensor:
 
 
 def encode_text(model: Model, tokens: Tensor, run: BlockRunner = attention_block) -> Tensor:
-    """open_clip's ``encode_text``, computed only up to the end of the longest caption.
+    """Run open_clip's ``encode_text``, only up to the end of the longest caption.
 
     The text tower is causal and reads out at the end token, so nothing behind it has an effect.
 
     Args:
+        model: an open_clip model.
         tokens: int64 [C, context_length].
         run: replaces ``attention_block``; see ``running.py``.
 
@@ -296,13 +298,9 @@ def encode_text(model: Model, tokens: Tensor, run: BlockRunner = attention_block
 
 
 def text_states(model: Model, tokens: Tensor) -> Tensor:
-    """The text tower's hidden states after the final norm, at every position, also behind the end token.
+    """Hidden states [C, T, width] of the text tower for tokens int64 [C, T], also behind the end.
 
-    Args:
-        tokens: int64 [C, T], T at most the context length.
-
-    Returns:
-        [C, T, width of the text tower], not projected; ``encode_text`` projects the state at the end token.
+    They are taken after the final norm; ``encode_text`` projects the state at the end token.
     """
     x, mask = _embed_text(model, tokens)
     run = partial(attention_block, mask=mask)
@@ -310,7 +308,7 @@ def text_states(model: Model, tokens: Tensor) -> Tensor:
 
 
 def _embed_text(model: Model, tokens: Tensor) -> tuple[Tensor, Tensor]:
-    """The tokens that enter the first block [C, T, width], and the causal mask [T, T]."""
+    """Embed tokens as the first block's input [C, T, width]; also return the causal mask [T, T]."""
     length = tokens.shape[1]
     x = model.token_embedding(tokens)
     x = x + model.positional_embedding[:length].to(x.dtype)

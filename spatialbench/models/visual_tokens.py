@@ -1,8 +1,8 @@
-"""An image tower's embedding and patches in one projected space, for open_clip's ViT and for SigLIP.
+"""An image tower's embedding and patches in one projected space, for CLIP and for SigLIP.
 
-open_clip's ViT returns its patches before the projection, and SigLIP's timm tower does not return them at all; DIVA and
-its scorers need both. A ViT runs through ``towers.py``, a timm trunk through its own ``forward_features`` and
-``forward_head``.
+open_clip's ViT returns its patches before the projection, and SigLIP's timm tower does not return
+them at all; DIVA and its scorers need both. A ViT runs through ``towers.py``, a timm trunk through
+its own ``forward_features`` and ``forward_head``.
 
 Letters: B images, L patches, D width of the joint space, h w rows and columns of patches.
 
@@ -42,21 +42,23 @@ class Tokens(NamedTuple):
 
 
 def visual_tokens(model: Model, pixels: Tensor, mix: Mix | None = None) -> Tokens:
-    """The embedding and the patches of images, with gradient.
+    """Encode images as embeddings and patches, with gradient.
 
     Args:
-        model: an open_clip model whose image tower is open_clip's own ViT, or a timm trunk with attention pooling
-            (SigLIP).
-        pixels: normalised images, float [B, 3, H, W]; H and W multiples of the patch size. A ViT's position embedding
-            is interpolated to sizes other than the native one.
+        model: an open_clip model whose image tower is open_clip's own ViT, or a timm trunk with
+            attention pooling (SigLIP).
+        pixels: normalised images, float [B, 3, H, W]; H and W multiples of the patch size. A ViT's
+            position embedding is interpolated to sizes other than the native one.
         mix: a method's hook into every block of a ViT, as in ``towers.encode_image``.
 
     Returns:
-        ``Tokens``. In a SigLIP tower ``cls`` is the pooled vector and ``local`` are the features before the pooling:
+        ``Tokens``. In a SigLIP tower ``cls`` is the pooled vector and ``local`` are the features
+        before the pooling:
         two spaces of one width.
 
     Raises:
-        SpatialbenchError: a timm tower without attention pooling or with prefix tokens, or ``mix`` for a timm tower.
+        SpatialbenchError: a timm tower without attention pooling or with prefix tokens, or ``mix``
+            for a timm tower.
     """
     visual = model.visual
     if not hasattr(visual, "trunk"):
@@ -65,12 +67,13 @@ def visual_tokens(model: Model, pixels: Tensor, mix: Mix | None = None) -> Token
     trunk = visual.trunk
     if getattr(trunk, "attn_pool", None) is None or trunk.num_prefix_tokens != 0:
         raise SpatialbenchError(
-            f"{type(trunk).__name__} is a timm tower without attention pooling, or with prefix tokens: take a SigLIP "
-            "model or one with open_clip's own ViT"
+            f"{type(trunk).__name__} is a timm tower without attention pooling, or with prefix "
+            "tokens: take a SigLIP model or one with open_clip's own ViT"
         )
     if mix is not None:
         raise SpatialbenchError(
-            "the method has no access to the blocks of a timm tower; take a model with open_clip's ViT"
+            "the method has no access to the blocks of a timm tower; take a model with open_clip's "
+            "ViT"
         )
     features = trunk.forward_features(pixels)
     pooled = visual.head(trunk.forward_head(features))

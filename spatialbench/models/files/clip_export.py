@@ -1,4 +1,4 @@
-"""A student as an ordinary checkpoint of open_clip, in a folder laid out as on the Hub, and read back by open_clip.
+"""A student as an ordinary checkpoint of open_clip: a folder as on the Hub, written and read back.
 
 Letters: B images, C captions, S pixels a side, D joint width.
 """
@@ -50,10 +50,11 @@ def write_open_clip(model: Any, spec: str, folder: Path) -> None:
 def read_open_clip(
     folder: Path,
 ) -> tuple[Callable[[Tensor], Tensor], Callable[[Sequence[str]], Tensor]]:
-    """The two encoders that open_clip reads from such a folder.
+    """Read such a folder by open_clip itself, as two encoders.
 
     Returns:
-        Images float32 [B, 3, S, S], as its preprocessing leaves them, -> [B, D]; captions -> [C, D]; of unit norm.
+        Images float32 [B, 3, S, S], as its preprocessing leaves them, -> [B, D]; captions -> [C,
+        D]; of unit norm.
     """
     name = f"local-dir:{folder}"
     model, _ = open_clip.create_model_from_pretrained(name, precision="fp32")

@@ -1,10 +1,10 @@
-"""A student's weights: their source, the files open_clip cannot read itself, and checks that weights and model agree.
+"""A student's weights: their source, special files, and checks that weights and model agree.
 
-OpenAI's tags are OpenAI's own files, at the sha256 in their address. Other tags are loaded by open_clip from the Hub as
-it stands; ``<owner>/<name>@<commit>/<path>#<sha256>`` pins them.
+OpenAI's tags are OpenAI's own files, at the sha256 in their address. Other tags are loaded by
+open_clip from the Hub as it stands; ``<owner>/<name>@<commit>/<path>#<sha256>`` pins them.
 
-Source: openai/CLIP @ a1d0717, clip/clip.py and clip/model.py; baaivision/DIVA @ d53c668, which keeps Stable Diffusion
-and CLIP in one file (decision D16 of docs/diva.md).
+Source: openai/CLIP @ a1d0717, clip/clip.py and clip/model.py; baaivision/DIVA @ d53c668, which
+keeps Stable Diffusion and CLIP in one file (decision D16 of docs/diva.md).
 """
 
 from __future__ import annotations
@@ -40,13 +40,13 @@ PREFIXES = ("student.", "class_model.model.")
 
 
 def published_file(name: str, weights: str) -> tuple[WeightFile | None, dict[str, Any]]:
-    """The pinned file of published weights, None where open_clip loads them; and open_clip's entry of the tag."""
+    """Return the pinned file of weights, None where open_clip loads them, and open_clip's entry."""
     known = open_clip.get_pretrained_cfg(name, weights)
     return hub_weights(weights) or openai_file(known.get("url") or ""), known
 
 
 def weights_file(name: str, weights: str | None, spec: str) -> Path | None:
-    """The file of ``weights``; None for random ones and for a tag that open_clip loads.
+    """Find the file of ``weights``; None for random ones and for a tag that open_clip loads.
 
     Raises:
         SpatialbenchError: there are no such weights, or they cannot be downloaded.
@@ -60,12 +60,13 @@ def weights_file(name: str, weights: str | None, spec: str) -> Path | None:
         return None
     tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
     raise SpatialbenchError(
-        f"student {spec!r}: there is no weights file {weights}, nor a pretrained tag of that name (tags: {tags})"
+        f"student {spec!r}: there is no weights file {weights}, nor a pretrained tag of that name "
+        f"(tags: {tags})"
     )
 
 
 def openai_file(url: str) -> WeightFile | None:
-    """The file at one of OpenAI's addresses, which contain its sha256; None for any other address."""
+    """Return the file at an address of OpenAI's, which contains its sha256; None for others."""
     if "openaipublic" not in url:
         return None
     *_, sha256, name = url.split("/")
@@ -73,10 +74,11 @@ def openai_file(url: str) -> WeightFile | None:
 
 
 def read_state(path: Path) -> dict[str, Tensor] | None:
-    """CLIP's weights under open_clip's names, from a file that open_clip cannot read itself; None for other files.
+    """Read CLIP's weights from a file that open_clip cannot read itself; None for other files.
 
-    Those are checkpoints of a spatialbench method, OpenAI's files (TorchScript archives in half precision, or their
-    state, with three numbers among the weights), and files of DIVA's. No code in them is run.
+    Those are checkpoints of a spatialbench method, OpenAI's files (TorchScript archives in half
+    precision, or their state, with three numbers among the weights), and files of DIVA's. No code
+    in them is run.
 
     Raises:
         Exception: whatever torch raises on a damaged file.
@@ -111,8 +113,8 @@ def load_state(model: Any, state: dict[str, Tensor], path: Path, name: str, spec
     """
     if path.suffix != ".ckpt" and not _quick_gelu(name):
         raise SpatialbenchError(
-            f"student {spec!r}: OpenAI's weights were trained with QuickGELU, which the model {name} does not have; "
-            f"take {name}-quickgelu, or set quick_gelu in its config"
+            f"student {spec!r}: OpenAI's weights were trained with QuickGELU, which the model "
+            f"{name} does not have; take {name}-quickgelu, or set quick_gelu in its config"
         )
     try:
         model.load_state_dict(state)
@@ -126,7 +128,8 @@ def check_activation(name: str, weights: str | None, spec: str) -> None:
     """Compare the activation of model and weights, where open_clip only warns.
 
     Raises:
-        SpatialbenchError: the tag, or the config next to the file, names another activation than the model has.
+        SpatialbenchError: the tag, or the config next to the file, names another activation than
+            the model has.
     """
     if weights is None:
         return
@@ -139,8 +142,9 @@ def check_activation(name: str, weights: str | None, spec: str) -> None:
         return
     other = f"{name}-quickgelu" if quick else name.removesuffix("-quickgelu")
     raise SpatialbenchError(
-        f"student {spec!r}: the weights {weights} were trained with {'QuickGELU' if quick else 'GELU'}, which the "
-        f"model {name} does not have; take {other}:{weights}"
+        f"student {spec!r}: the weights {weights} were trained with "
+        f"{'QuickGELU' if quick else 'GELU'}, which the model {name} does not have; take "
+        f"{other}:{weights}"
     )
 
 
@@ -154,7 +158,7 @@ def config_beside(path: Path) -> dict[str, Any]:
 
 
 def set_preprocessing(model: Any, path: Path | None, tag: bool) -> None:
-    """Set the preprocessing, which open_clip knows for its own tags only, from the config next to the file or SigLIP's."""
+    """Set the preprocessing of a file: that of the config next to it, or SigLIP's."""
     own = {} if path is None else config_beside(path).get("preprocess_cfg", {})
     if not tag and hasattr(model.visual, "trunk"):
         own = {**SIGLIP, **own}

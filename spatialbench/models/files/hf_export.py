@@ -1,4 +1,4 @@
-"""A student as a CLIPModel of transformers, where its architecture is CLIP's, and read back by transformers.
+"""A student as a CLIPModel of transformers, if its architecture is CLIP's: written and read back.
 
 Letters: B images, C captions, S pixels a side, D joint width.
 """
@@ -36,11 +36,11 @@ _LAYERS = {
     "mlp.c_fc": "mlp.fc1",
     "mlp.c_proj": "mlp.fc2",
 }
-"""The same for the layers of a block, whose queries, keys and values are one matrix in open_clip and three in CLIPModel."""
+"""The same in a block. Queries, keys and values are one matrix in open_clip, three in CLIPModel."""
 
 
 def why_not_hf(model: Any) -> str:
-    """The reason why an open_clip model is not a CLIPModel; empty where it is one."""
+    """Say why an open_clip model is not a CLIPModel; empty where it is one."""
     visual = model.visual
     if not hasattr(visual, "transformer") or not hasattr(model, "text_projection"):
         return "its towers are not CLIP's (SigLIP's, of timm)"
@@ -98,7 +98,7 @@ def write_hf(model: Any, tokenizer: Any | None, resize: str, folder: Path) -> li
 def read_hf(
     folder: Path,
 ) -> tuple[Callable[[Tensor], Tensor], Callable[[Sequence[str]], Tensor] | None]:
-    """The two encoders that transformers reads from such a folder.
+    """Read such a folder by transformers itself, as two encoders.
 
     Returns:
         As ``read_open_clip``; None in place of the second where there is no tokenizer.
@@ -122,7 +122,7 @@ def read_hf(
 
 
 def _unit(features: Any) -> Tensor:
-    """[N, D] of unit norm; transformers 5 returns an output object whose pooled part is the embedding."""
+    """Normalise embeddings [N, D]; transformers 5 returns them as an output's pooled part."""
     embedding = features if isinstance(features, Tensor) else features.pooler_output
     return nn.functional.normalize(embedding, dim=-1)
 
@@ -193,7 +193,7 @@ def _tower(transformer: Any, width: int, joint: int) -> dict[str, Any]:
 
 
 def _activation(block: Any) -> str | None:
-    """The activation's name in transformers."""
+    """Name the activation as transformers does."""
     return {"GELU": "gelu", "QuickGELU": "quick_gelu"}.get(type(block.mlp.gelu).__name__)
 
 
