@@ -79,8 +79,8 @@ def export(
 ) -> list[str]:
     """Write a method's CLIP, in eval mode on the CPU, to a folder, complete or not at all.
 
-    The folder must not exist or be empty; ``described`` goes into its ``ORIGIN``. Returned is a line
-    for everything that the form has no place for.
+    The folder must not exist or be empty; ``described`` goes into its ``ORIGIN``. A line is
+    returned for everything that the form has no place for.
 
     Raises:
         SpatialbenchError: see ``run``; or the library reads back other embeddings.
@@ -148,8 +148,8 @@ def _write(model: Method, form: str, folder: Path) -> list[str]:
     for what, distance in distances.items():
         if not distance <= TOLERANCE:
             raise SpatialbenchError(
-                f"{form} reads other embeddings of {what} than the method's ({distance:.2g} apart): "
-                "nothing is written"
+                f"{form} reads other embeddings of {what} than the method's ({distance:.2g} "
+                "apart), so nothing is written"
             )
     return omitted
 
