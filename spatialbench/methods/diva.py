@@ -39,7 +39,7 @@ from spatialbench.data.region_batches import generator
 from spatialbench.methods.base import DEFAULTS, FineTuning, Method
 from spatialbench.methods.parts.finetuning import adamw, sgd
 from spatialbench.methods.parts.reconstructions import NAME, PICTURES, SEED, denoised_panels, draw
-from spatialbench.models.diffusion import Diffusion, load_diffusion
+from spatialbench.models.latent_diffusion import Diffusion, load_diffusion
 from spatialbench.models.latents import Latents
 from spatialbench.models.token_selection import TokenSelector
 from spatialbench.models.visual_tokens import Tokens, visual_tokens
