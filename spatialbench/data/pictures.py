@@ -1,12 +1,7 @@
-"""The former class path of :mod:`spatialbench.data.image_batches`, kept for one release."""
+"""The former class path of :class:`~spatialbench.data.image_batches.ImageDataModule`."""
 
-from spatialbench.data.image_batches import ImageBatch as PictureBatch
-from spatialbench.data.image_batches import ImageDataModule, resized
-from spatialbench.data.image_batches import ImageDataset as PictureDataset
-from spatialbench.data.image_batches import images_of as pictures_of
-
-__all__ = ["PictureBatch", "PictureDataset", "pictures_of", "resized"]
+from spatialbench.data.image_batches import ImageDataModule
 
 
 class PictureDataModule(ImageDataModule):
-    """``ImageDataModule`` under its former name."""
+    """``ImageDataModule`` under its former name, for one release."""

@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spatialbench.data.selection_sets import PicturePairs, fingerprint
+from spatialbench.data.selection_sets import ImagePairs, fingerprint
 from spatialbench.evaluation.measures import SELECTION_VERSION, Measures
 from spatialbench.evaluation.prompts import TextEncoder, caption_embeddings
 from spatialbench.models.token_selection import Scorer, score_vector
@@ -52,7 +52,7 @@ class Encoder(TextEncoder, Protocol):
 
 
 @torch.no_grad()
-def measure(model: Encoder, pairs: PicturePairs) -> Measures:
+def measure(model: Encoder, pairs: ImagePairs) -> Measures:
     """Both scorers, pair by pair and pattern by pattern. Always in float32.
 
     Args:

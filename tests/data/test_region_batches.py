@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from spatialbench.data.boxes import check_boxes, crops
 from spatialbench.data.region_batches import (
     RegionDataModule,
     RegionDataset,
@@ -16,7 +17,6 @@ from spatialbench.data.region_batches import (
     generator,
 )
 from spatialbench.data.region_sets import BoxFilter, Regions, RegionSet, check_regions
-from spatialbench.data.regions import check_boxes, crops
 from spatialbench.utils.errors import SpatialbenchError
 
 SIZE = 24
@@ -150,7 +150,7 @@ def test_boxes_that_are_none_are_counted() -> None:
     assert keep.skipped == {
         "box is not four finite numbers": 2,
         "box has no area": 1,
-        "box lies outside of the picture": 1,
+        "box lies outside of the image": 1,
         "box is smaller than 2 pixels": 1,
     }
 

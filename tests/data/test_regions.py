@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from spatialbench.data.regions import crops, enlarged, grid_boxes, grids, random_boxes
+from spatialbench.data.boxes import crops, enlarged, grid_boxes, grids, random_boxes
 from spatialbench.methods.parts.distillation import check_boxes
 
 

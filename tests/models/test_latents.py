@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from spatialbench.data.pictures import PictureDataset
+from spatialbench.data.image_batches import ImageDataset
 from spatialbench.models.diffusion import Diffusion
 from spatialbench.models.latents import Latents
 from tests.support.diffusions import SIZE, diffusion
-from tests.support.pictures import Noise
+from tests.support.images import Noise
 
 
 @pytest.fixture(autouse=True)
@@ -19,8 +19,8 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path))
 
 
-def pictures(count: int = 5) -> PictureDataset:
-    return PictureDataset(Noise(count, SIZE), SIZE)
+def pictures(count: int = 5) -> ImageDataset:
+    return ImageDataset(Noise(count, SIZE), SIZE)
 
 
 def test_kept_latents_are_those_of_the_pictures_rounded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,13 @@ import torch
 from spatialbench.data.region_sets import CaptionSet, Regions, RegionSet
 from spatialbench.data.rooms.facts import MIN_AREA
 from spatialbench.data.rooms.kinds import KINDS
-from spatialbench.data.rooms.room_captions import KIND_ID, seen_things, true_of, write_captions
+from spatialbench.data.rooms.room_captions import (
+    KIND_ID,
+    Caption,
+    seen_things,
+    true_of,
+    write_captions,
+)
 from spatialbench.data.rooms.scene import VERSION
 from spatialbench.data.rooms.store import load
 
@@ -64,7 +70,8 @@ class RoomsRegions(RegionSet):
     def captions(self, size: int) -> CaptionSet:
         """Return captions such as "a red sofa" and "a red sofa and a blue lamp" of every image."""
         rooms = load(self.split, len(self), size)
-        captions, rows = [], []
+        captions: list[Caption] = []
+        rows: list[int] = []
         for row, scene in enumerate(rooms.scenes):
             rng = np.random.default_rng([CAPTIONS_SEED, row])
             written = write_captions(scene, 1, 1, rng, plain=0.0)

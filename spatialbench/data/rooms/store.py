@@ -109,7 +109,8 @@ def load(split: str, images: int | None, size: int, cache_dir: Path | None = Non
     count = TEST_IMAGES if images is None else images
     store = _Store(cache_folder(size, root=cache_dir) / split, split, size)
     store.extend(count)
-    return RoomsSet(split, *store.arrays(count), store.scenes(count), test)
+    pixels, depth, masks = store.arrays(count)
+    return RoomsSet(split, pixels, depth, masks, store.scenes(count), test)
 
 
 def check_split(split: str) -> None:

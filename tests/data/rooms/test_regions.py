@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from spatialbench.data.regions import check_boxes
+from spatialbench.data.boxes import check_boxes
 from spatialbench.data.relations import with_articles
-from spatialbench.data.rooms.captions import THINGS, seen_things
 from spatialbench.data.rooms.facts import MIN_AREA
-from spatialbench.data.rooms.regions import TOO_SMALL, RoomsRegions
+from spatialbench.data.rooms.room_captions import THINGS, seen_things
+from spatialbench.data.rooms.room_regions import TOO_SMALL, RoomsRegions
 
 SIZE, IMAGES = 48, 6
 

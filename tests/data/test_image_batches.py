@@ -11,15 +11,15 @@ from lightning import Trainer
 from PIL import Image
 
 from spatialbench.data.datamodule import PairDataModule
-from spatialbench.data.images import fit
-from spatialbench.data.picture_sets import FolderPictures
-from spatialbench.data.pictures import (
+from spatialbench.data.image_batches import (
+    ImageDataset,
     PictureDataModule,
-    PictureDataset,
-    pictures_of,
+    images_of,
     random_crop,
     resized,
 )
+from spatialbench.data.image_sources import FolderImages
+from spatialbench.data.images import fit
 from spatialbench.utils.errors import SpatialbenchError
 
 CROP = (0.9, 1.0)
@@ -46,13 +46,13 @@ def level(pixels: torch.Tensor) -> list[int]:
 
 
 def test_a_folder_is_read_with_all_its_folders_in_the_order_of_its_paths(folder: Path) -> None:
-    dataset = PictureDataset(FolderPictures(folder), 16)
+    dataset = ImageDataset(FolderImages(folder), 16)
     assert len(dataset) == 8
     found = dataset[np.array([5, 0, 3]), (0, 0, 0)]
     assert found["pixels"].dtype == torch.uint8
     assert found["pixels"].shape == (3, 3, 16, 16)
     assert level(found["pixels"]) == [5, 0, 3]
-    assert len(FolderPictures(folder, images=3)) == 3
+    assert len(FolderImages(folder, images=3)) == 3
     with Image.open(folder / "b" / "deep" / "5.PNG") as opened:  # the centre square
         square = fit(opened.convert("RGB"), 16, "crop")
     assert np.array_equal(found["pixels"][0].numpy().transpose(1, 2, 0), square)
@@ -60,7 +60,7 @@ def test_a_folder_is_read_with_all_its_folders_in_the_order_of_its_paths(folder:
 
 
 def test_crops_are_of_the_key_and_only_of_it(folder: Path) -> None:
-    dataset = PictureDataset(FolderPictures(folder), 16, CROP, ASPECT)
+    dataset = ImageDataset(FolderImages(folder), 16, CROP, ASPECT)
     rows = np.array([2, 2, 6])
     first, again, other = (
         dataset[rows, key]["pixels"] for key in ((1, 2, 3), (1, 2, 3), (1, 2, 4))
@@ -69,7 +69,7 @@ def test_crops_are_of_the_key_and_only_of_it(folder: Path) -> None:
     assert not torch.equal(first, other)
     assert not torch.equal(first[0], first[1])  # every picture has its own
     assert not torch.equal(first[2], dataset.whole(6))
-    plain = PictureDataset(FolderPictures(folder), 16)
+    plain = ImageDataset(FolderImages(folder), 16)
     assert torch.equal(plain[rows, (1, 2, 3)]["pixels"], plain[rows, (1, 2, 4)]["pixels"])
 
 
@@ -124,7 +124,7 @@ def test_files_that_cannot_be_read_are_told_of_and_replaced(
     broken = folder / "a" / "deep" / "2.png"
     broken.write_bytes(broken.read_bytes()[:200])
     (folder / "a" / "deep" / "3.PNG").write_bytes(b"no picture")
-    dataset = PictureDataset(FolderPictures(folder), 16)
+    dataset = ImageDataset(FolderImages(folder), 16)
     for epoch in range(2):
         assert level(dataset[np.array([1, 2, 3]), (0, epoch, 0)]["pixels"]) == [1, 4, 4]
     lines = capsys.readouterr().err.splitlines()
@@ -134,7 +134,7 @@ def test_files_that_cannot_be_read_are_told_of_and_replaced(
     with pytest.raises(
         SpatialbenchError, match=r"3\.PNG: not an image that Pillow can read; repair or remove it"
     ):
-        PictureDataset(FolderPictures(folder, strict=True), 16)[np.array([3]), (0, 0, 0)]
+        ImageDataset(FolderImages(folder, strict=True), 16)[np.array([3]), (0, 0, 0)]
     for path in folder.rglob("*.*"):
         path.write_bytes(b"")
     with pytest.raises(SpatialbenchError, match=r"none of the 8 pictures in .* can be read"):
@@ -144,7 +144,7 @@ def test_files_that_cannot_be_read_are_told_of_and_replaced(
 def test_many_bad_files_are_counted(folder: Path, capsys: pytest.CaptureFixture) -> None:
     for k in range(110):
         (folder / f"{k:03d}.jpg").write_bytes(b"no picture")
-    FolderPictures(folder).picture(0)
+    FolderImages(folder).picture(0)
     lines = capsys.readouterr().err.splitlines()
     assert [line.split()[0] for line in lines[3:]] == ["10", "100"]
 
@@ -173,12 +173,12 @@ def test_the_rooms_are_as_many_as_the_pairs(
     monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path))
     made = PictureDataModule(picture_size=32, train_images=4, picture_batch=2)
     made.setup_training()
-    assert len(made.picture_set) == 4
-    assert made.picture_set.whole(0).float().std() > 10
+    assert len(made.image_set) == 4
+    assert made.image_set.whole(0).float().std() > 10
     few = PictureDataModule(picture_size=32, train_images=4, picture_images=2, picture_batch=2)
     few.setup_training()
-    assert len(few.picture_set) == 2
-    assert torch.equal(few.picture_set.whole(1), made.picture_set.whole(1))
+    assert len(few.image_set) == 2
+    assert torch.equal(few.image_set.whole(1), made.image_set.whole(1))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_folders_without_enough_pictures(folder: Path, tmp_path: Path) -> None:
         PictureDataModule(str(folder), 16, picture_batch=9).setup_training()
     (tmp_path / "empty").mkdir()
     with pytest.raises(SpatialbenchError, match=r"there is no picture .* in .*empty"):
-        FolderPictures(tmp_path / "empty")
+        FolderImages(tmp_path / "empty")
 
 
 def test_the_datamodule_that_a_method_of_pictures_needs() -> None:
@@ -215,4 +215,4 @@ def test_the_datamodule_that_a_method_of_pictures_needs() -> None:
     with pytest.raises(
         SpatialbenchError, match=r"the page needs data\.class_path .*pictures\.PictureDataModule"
     ):
-        pictures_of(trainer)
+        images_of(trainer)
