@@ -133,24 +133,6 @@ def test_unreadable_files_are_reported_and_replaced(
     assert [line.split()[0] for line in lines[3:]] == ["10", "100"]  # many are counted
 
 
-def module(folder: Path, **arguments: Any) -> ImageDataModule:
-    made = ImageDataModule(str(folder), 16, picture_batch=2, seed=3, **arguments)
-    made.setup_training()
-    return made
-
-
-def test_an_epoch_shows_every_image_once_and_resumes(folder: Path) -> None:
-    made = module(folder, picture_crop=CROP)
-    whole = list(made.train_dataloader())
-    assert sorted(number for batch in whole for number in level(batch["pixels"])) == list(range(8))
-    assert [batch["key"] for batch in whole] == [[3, 0, k] for k in range(4)]
-    loader = module(folder, picture_crop=CROP).train_dataloader()
-    loader.load_state_dict({"epoch": 0, "seen": 2})  # type: ignore[attr-defined]
-    rest = list(loader)
-    assert len(rest) == 2
-    assert all(torch.equal(a["pixels"], b["pixels"]) for a, b in zip(rest, whole[2:], strict=True))
-
-
 def test_the_rooms_are_as_many_as_the_pairs_by_default(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,18 +75,11 @@ def shows(name: str, colour: str | None = None) -> Claim:
 
 @dataclass(frozen=True)
 class Change:
-    """The second scene of a pair.
+    """The second scene of a pair."""
 
-    Attributes:
-        pattern: one of ``PATTERNS``.
-        claims: of the first image and of the second.
-        names: the objects that change, by their names in either image.
-        scene: the second scene.
-    """
-
-    pattern: str
-    claims: tuple[Claim, Claim]
-    names: frozenset[str]
+    pattern: str  # one of ``PATTERNS``
+    claims: tuple[Claim, Claim]  # of the first image and of the second
+    names: frozenset[str]  # of the objects that change, in either image
     scene: Scene
 
     def holds(self, first: Seen, second: Seen) -> bool:

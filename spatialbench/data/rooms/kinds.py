@@ -356,15 +356,11 @@ def _curtain(b: Builder) -> None:
 class Kind:
     """An object kind.
 
-    Attributes:
-        name: its name in captions.
-        build: adds its parts.
-        mount: ``furniture`` stands on the floor and may carry others, ``standing`` stands on the
-            floor, ``small`` on the floor or on another object, ``wall`` hangs.
-        colours: those it comes in.
+    ``mount`` is ``furniture``, which may carry others, ``standing`` on the floor, ``small``, on the
+    floor or on another object, or ``wall``.
     """
 
-    name: str
+    name: str  # in captions
     build: Callable[[Builder], None]
     mount: str
     colours: tuple[str, ...]

@@ -15,23 +15,16 @@ from spatialbench.data.records import Box
 from spatialbench.data.rooms.scene import Scene, build
 from spatialbench.data.rooms.shapes import PATTERNS, Material, primitive, rotation
 
-WALL = 0
-"""The mask code of the room itself; object k of the scene has k + 1."""
+WALL = 0  # the mask code of the room
 
 
 @dataclass(frozen=True)
 class Rendering:
-    """An image with its exact depth and masks.
+    """An image with its exact depth and masks."""
 
-    Attributes:
-        image: uint8 [S, S, 3], sRGB.
-        depth: float32 [S, S], metres along the optical axis.
-        mask: uint8 [S, S]; 0 for the room, k + 1 for ``scene.objects[k]``.
-    """
-
-    image: np.ndarray
-    depth: np.ndarray
-    mask: np.ndarray
+    image: np.ndarray  # uint8 [S, S, 3], sRGB
+    depth: np.ndarray  # float32 [S, S], metres along the optical axis
+    mask: np.ndarray  # uint8 [S, S]; 0 for the room, k + 1 for ``scene.objects[k]``
 
     def box(self, k: int) -> Box | None:
         """Return the box of the visible part of object k in pixels; None: it is hidden."""
@@ -138,13 +131,9 @@ def rays(scene: Scene, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def render(scene: Scene, size: int, supersample: int = 1) -> Rendering:
-    """Render a scene with shadows, ambient light, gloss and sensor noise.
+    """Render a scene at S = ``size`` with shadows, ambient light, gloss and sensor noise.
 
-    Args:
-        scene: the scene.
-        size: S.
-        supersample: rays per pixel and axis for the colours; depth and mask are those of a pixel's
-            upper left ray.
+    Colours have ``supersample`` rays per pixel and axis; depth and mask are of the upper left ray.
 
     Raises:
         ValueError: a ray left the room (the scene is broken).

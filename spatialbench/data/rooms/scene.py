@@ -29,24 +29,15 @@ _SURFACES = {
 
 @dataclass(frozen=True)
 class Instance:
-    """One object.
-
-    Attributes:
-        name, colour: the words of a caption.
-        seed: varies the shape.
-        position: the base, or the centre of the back of objects on a wall, in metres.
-        yaw: degrees about z; at 0 the front faces -y.
-        mount: ``floor``, ``top`` (on another object) or ``wall``.
-        scale: scales the whole object, about 1.
-    """
+    """One object."""
 
     name: str
     colour: str
     pattern: str
-    seed: int
-    position: Vector
-    yaw: float
-    mount: str
+    seed: int  # varies the shape
+    position: Vector  # of the base, on walls of the back's centre, in metres
+    yaw: float  # degrees about z; at 0 the front faces -y
+    mount: str  # ``floor``, ``top`` (on another object) or ``wall``
     scale: float = 1.0
 
 

@@ -96,13 +96,7 @@ def rotation(axis: str, degrees: float) -> np.ndarray:
 
 @dataclass
 class Builder:
-    """Collects the parts of one object in its own frame: z = 0 is the base, -y is the front.
-
-    Attributes:
-        rng: varies the shape.
-        main, accent: the object's two materials.
-        top: (height, half width, half depth) of the surface of kinds that can carry others.
-    """
+    """Collects the parts of one object in its own frame: z = 0 is the base, -y is the front."""
 
     rng: np.random.Generator
     main: Material
@@ -111,7 +105,7 @@ class Builder:
     normals: list[np.ndarray] = field(default_factory=list)
     local: list[np.ndarray] = field(default_factory=list)
     materials: list[Material] = field(default_factory=list)
-    top: Vector | None = None
+    top: Vector | None = None  # height, half width and half depth of a surface for others
 
     def u(self, low: float, high: float) -> float:
         """Draw a number from a uniform distribution."""

@@ -60,22 +60,14 @@ def view(scene: Scene, rendering: Rendering) -> SceneView:
 
 @dataclass(frozen=True)
 class RoomsSet:
-    """The first N scenes of a split.
-
-    Attributes:
-        images: uint8 [N, S, S, 3], memory-mapped like the other arrays.
-        depth: float16 [N, S, S], metres.
-        masks: uint8 [N, S, S], 0 for the room, else the object's ``View.code``.
-        scenes: the visible objects of each.
-        test: choose the records of the balanced test.
-    """
+    """The first N scenes of a split, memory-mapped."""
 
     split: str
-    images: np.ndarray
-    depth: np.ndarray
-    masks: np.ndarray
-    scenes: tuple[SceneView, ...]
-    test: bool = False
+    images: np.ndarray  # uint8 [N, S, S, 3]
+    depth: np.ndarray  # float16 [N, S, S], metres
+    masks: np.ndarray  # uint8 [N, S, S], 0 for the room, else the object's ``View.code``
+    scenes: tuple[SceneView, ...]  # N
+    test: bool = False  # whether the records are those of the balanced test
 
     @cached_property
     def records(self) -> list[Record]:
@@ -91,13 +83,10 @@ class RoomsSet:
 
 
 def load(split: str, images: int | None, size: int, cache_dir: Path | None = None) -> RoomsSet:
-    """Return the first scenes of a split, rendered if they are not in the cache yet.
+    """Return N = ``images`` scenes of a split (``SPLITS``), rendered if they are not in the cache.
 
-    Args:
-        split: ``pretrain``, ``train``, ``val`` or ``test``.
-        images: N; None, only for ``test``: the balanced test of 3,600 records.
-        size: S, pixels a side.
-        cache_dir: default: the suite's cache.
+    Without ``images`` the split ``test`` is the balanced test of 3,600 records. ``size``: pixels a
+    side.
 
     Raises:
         SpatialbenchError: unknown split, or the cache cannot be written.
@@ -187,10 +176,8 @@ def in_parallel(
 ) -> Generator[T, None, None]:
     """Yield ``function(*job)`` of every job in order, computed by one process for each core.
 
-    Args:
-        folder: the locked folder that is filled.
-        function: a module's function; its arguments and results are pickled.
-        jobs: read lazily, two for each process ahead of the last result; a single job runs here.
+    Jobs are read lazily, two for each process ahead of the last result; a single one runs here.
+    ``folder`` is the locked folder that they fill.
     """
     workers, waiting = usable_cores(), deque[Future[T]]()
     jobs = iter(jobs)
@@ -200,9 +187,8 @@ def in_parallel(
         if workers == 1 or len(ahead) < 2:
             yield from (function(*job) for job in jobs)
             return
-        with ProcessPoolExecutor(
-            workers, get_context("spawn"), _leave_interrupts_to_the_parent
-        ) as pool:
+        context = get_context("spawn")
+        with ProcessPoolExecutor(workers, context, _leave_interrupts_to_the_parent) as pool:
             try:
                 for job in jobs:
                     waiting.append(pool.submit(function, *job))
@@ -266,10 +252,8 @@ class _Store:
             if done >= count:
                 return
             self._cut(done)
-            jobs = [
-                (self.split, k, min(k + _SHARD, count), self.size)
-                for k in range(done, count, _SHARD)
-            ]
+            starts = range(done, count, _SHARD)
+            jobs = [(self.split, k, min(k + _SHARD, count), self.size) for k in starts]
             results = in_parallel(self.folder, _render_shard, jobs)
             title = f"rendering rooms/{self.split}"
             with progress(title, count - done, unit="images") as advance, closing(results):
@@ -298,10 +282,9 @@ class _Store:
             yield np.memmap(self.folder / name, dtype, "r", shape=shape + channels)
 
     def scenes(self, count: int) -> tuple[SceneView, ...]:
-        scenes = []
         with (self.folder / _SCENES).open() as stream:
-            for line in islice(stream, count):
-                raw = json.loads(line)
-                views = tuple(View(**{**v, "box": Box(**v["box"])}) for v in raw["views"])
-                scenes.append(SceneView(raw["scene_id"], raw["index"], raw["size"], views))
-        return tuple(scenes)
+            return tuple(_parsed(**json.loads(line)) for line in islice(stream, count))
+
+
+def _parsed(views: list[dict[str, Any]], **scene: Any) -> SceneView:
+    return SceneView(views=tuple(View(**{**v, "box": Box(**v["box"])}) for v in views), **scene)
