@@ -36,15 +36,7 @@ class ImageSource(ABC):
 
 
 class RoomsImages(ImageSource):
-    """The first rooms of the split ``train``, rendered if they are not in the cache yet.
-
-    Args:
-        images: M.
-        size: pixels a side.
-
-    Raises:
-        SpatialbenchError: the cache cannot be written.
-    """
+    """The first M = ``images`` rooms of the split ``train`` at ``size`` pixels, rendered if new."""
 
     name = "rooms/train"
 
@@ -64,13 +56,9 @@ class RoomsImages(ImageSource):
 class FolderImages(ImageSource):
     """Every image below a folder, in the order of the paths.
 
-    Files are opened only when they are used, so that a folder may have millions. An unreadable file
-    is reported, and the next readable one replaces it, the same one in every epoch.
-
-    Args:
-        folder: searched recursively; links to folders are not followed.
-        images: the number of images, the first ones; default: all.
-        strict: an unreadable file is an error.
+    Links to folders are not followed; ``images`` takes only the first ones. Files are opened when
+    they are used, so that a folder may have millions. An unreadable one is an error if ``strict``;
+    otherwise it is reported, and the next readable one replaces it, the same in every epoch.
 
     Raises:
         SpatialbenchError: no such folder, or no image in it.

@@ -21,8 +21,8 @@ from spatialbench.methods.parts.finetuning import FineTuning
 from spatialbench.models.token_selection import TokenSelector
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support.diffusions import LENGTH, SIZE, WIDTH, diffusion
-from tests.support.models import images, student
 from tests.support.images import Noise
+from tests.support.models import images, student
 
 RANDOM = TokenSelector("random", count=5)
 ALIGNED = TokenSelector("random", count=LENGTH - 1)

@@ -22,8 +22,8 @@ from spatialbench.models.denoiser import PRESETS, Architecture
 from spatialbench.models.lora import LoraSettings
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support.diffusions import SCALE, SIZE, vae
-from tests.support.models import images, student
 from tests.support.images import Noise
+from tests.support.models import images, student
 
 LORA = LoraSettings(rank=2)
 A = "student.visual.transformer.resblocks.0.mlp.c_fc.lora_A.default.weight"

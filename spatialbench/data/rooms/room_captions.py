@@ -118,10 +118,5 @@ def seen_things(scenes: Sequence[SceneView]) -> Tensor:
 
 
 def true_of(seen: Tensor, claims: Tensor) -> Tensor:
-    """Return which caption is true of which image, bool [B, C].
-
-    Args:
-        seen: bool [B, THINGS].
-        claims: int64 [C, 2].
-    """
+    """Return which claim [C, 2] is true of which image, bool [B, THINGS] -> bool [B, C]."""
     return seen[:, claims[:, 0]] & seen[:, claims[:, 1]]

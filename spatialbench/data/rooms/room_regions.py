@@ -26,12 +26,7 @@ TOO_SMALL = f"smaller than {100 * MIN_AREA:g} % of the image"
 
 
 class RoomsRegions(RegionSet):
-    """The first images of a split, rendered if they are not in the cache yet.
-
-    Args:
-        split: ``pretrain``, ``train``, ``val`` or ``test``.
-        images: M.
-        size: S, pixels a side; the scenes are the same at every size.
+    """The first M = ``images`` of a split at S = ``size`` pixels; the scenes do not depend on S.
 
     Raises:
         SpatialbenchError: unknown split, or the cache cannot be written.

@@ -36,13 +36,9 @@ def silhouette(scene: Scene, k: int, size: int) -> int:
 def visible_shares(
     rooms: RoomsSet, objects: Iterable[tuple[int, str]]
 ) -> dict[tuple[int, str], float]:
-    """Return the visible share in (0, 1] of objects, as far as they lie in the image.
+    """Return the visible share in (0, 1] of objects (row, name), as far as they lie in the image.
 
     The result is cached; tracing takes some ten milliseconds an object.
-
-    Args:
-        rooms: the scenes.
-        objects: (row of the image, name) of named objects.
     """
     wanted, size = sorted(set(objects)), rooms.images.shape[1]
     digest = hashlib.sha256(repr((rooms.split, wanted)).encode()).hexdigest()[:12]
