@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from spatialbench.data.selection_sets import PicturePairs
+from spatialbench.data.selection_sets import ImagePairs
 from spatialbench.evaluation import selection
 from spatialbench.evaluation.measures import Measures
 from spatialbench.evaluation.selection import SCORERS, both_right, measure
@@ -60,11 +60,11 @@ class Eyes:
         return torch.tensor([WORDS[caption] for caption in captions])
 
 
-def pairs(chosen: Sequence[str] = tuple(PAIRS), data: str = "d") -> PicturePairs:
+def pairs(chosen: Sequence[str] = tuple(PAIRS), data: str = "d") -> ImagePairs:
     pictures = [
         [np.full((SIZE, SIZE, 3), colour, np.uint8) for colour in PAIRS[name][1]] for name in chosen
     ]
-    return PicturePairs(
+    return ImagePairs(
         images=np.array(pictures),
         captions=[PAIRS[name][2] for name in chosen],
         pattern=np.array([("one", "two").index(PAIRS[name][0]) for name in chosen]),
@@ -174,7 +174,7 @@ def test_a_method_is_measured_and_its_embedding_is_its_own() -> None:
         score_vector(model.visual_tokens(x), SCORERS["select_cls"]), model.image(x), atol=1e-6
     )
     pictures = x.unflatten(0, (2, 2)).permute(0, 1, 3, 4, 2).numpy()
-    found = PicturePairs(
+    found = ImagePairs(
         pictures,
         [("a sofa", "a bed"), ("a lamp", "a bed")],
         np.array([0, 1]),

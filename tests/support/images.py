@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from spatialbench.data.picture_sets import PictureSet
+from spatialbench.data.image_sources import ImageSource
 
 
-class Noise(PictureSet):
+class Noise(ImageSource):
     """Noise; picture k is always the same."""
 
     name = "noise"
@@ -19,7 +19,7 @@ class Noise(PictureSet):
     def __len__(self) -> int:
         return self.count
 
-    def picture(self, row: int) -> Image.Image:
+    def image(self, row: int) -> Image.Image:
         return Image.fromarray(
             np.random.default_rng(row).integers(0, 256, (self.size, self.size, 3), dtype=np.uint8)
         )

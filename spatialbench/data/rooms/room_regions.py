@@ -1,4 +1,4 @@
-"""The rooms as a source of regions: every object large enough to be spoken of, with its exact box and mask."""
+"""The rooms as a region set: every object large enough to be named, with its exact box and mask."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ import numpy as np
 import torch
 
 from spatialbench.data.region_sets import CaptionSet, Regions, RegionSet
-from spatialbench.data.rooms.captions import KIND_ID, seen_things, true_of, write_captions
 from spatialbench.data.rooms.facts import MIN_AREA
 from spatialbench.data.rooms.kinds import KINDS
+from spatialbench.data.rooms.room_captions import (
+    KIND_ID,
+    Caption,
+    seen_things,
+    true_of,
+    write_captions,
+)
 from spatialbench.data.rooms.scene import VERSION
 from spatialbench.data.rooms.store import load
 
 CAPTIONS_SEED = 20250
-TOO_SMALL = f"smaller than {100 * MIN_AREA:g} % of the picture"
+TOO_SMALL = f"smaller than {100 * MIN_AREA:g} % of the image"
 
 
 class RoomsRegions(RegionSet):
-    """The first pictures of a split, rendered where they are not in the cache yet.
-
-    Args:
-        split: ``pretrain``, ``train``, ``val`` or ``test``.
-        images: M.
-        size: S, pixels a side. The scenes are those of every other size.
+    """The first M = ``images`` of a split at S = ``size`` pixels; the scenes do not depend on S.
 
     Raises:
         SpatialbenchError: unknown split, or the cache cannot be written.
@@ -37,11 +38,10 @@ class RoomsRegions(RegionSet):
         self.classes = tuple(kind.name for kind in KINDS)
         self.things = (True,) * len(KINDS)
         self.templates = ("a {}",)
-        whole = f"rooms-v{VERSION}-{split}-{images}-{size}-{MIN_AREA}-{self.classes}"
-        self.fingerprint = hashlib.sha256(whole.encode()).hexdigest()[:16]
-        self.skipped = Counter(
-            {TOO_SMALL: sum(len(scene.views) - len(scene.large) for scene in self.rooms.scenes)}
-        )
+        defining = f"rooms-v{VERSION}-{split}-{images}-{size}-{MIN_AREA}-{self.classes}"
+        self.fingerprint = hashlib.sha256(defining.encode()).hexdigest()[:16]
+        small = sum(len(scene.views) - len(scene.large) for scene in self.rooms.scenes)
+        self.skipped = Counter({TOO_SMALL: small})
 
     def __len__(self) -> int:
         return len(self.rooms.scenes)
@@ -59,23 +59,23 @@ class RoomsRegions(RegionSet):
         )
 
     def scene(self, row: int) -> str:
+        """Return the scene of an image; each image has its own."""
         return self.rooms.scenes[row].scene_id
 
     def captions(self, size: int) -> CaptionSet:
-        """An object and a couple of every picture, with their colours: "a red sofa", "a red sofa and a blue lamp"."""
+        """Return captions such as "a red sofa" and "a red sofa and a blue lamp" of every image."""
         rooms = load(self.split, len(self), size)
-        written = [
-            (row, caption)
-            for row, scene in enumerate(rooms.scenes)
-            for caption in write_captions(
-                scene, 1, 1, np.random.default_rng([CAPTIONS_SEED, row]), plain=0.0
-            )
-            if caption.twin >= 0  # of the two orders of a couple the first
-        ]
-        claims = torch.tensor([caption.claims for _, caption in written]).reshape(-1, 2)
+        captions: list[Caption] = []
+        rows: list[int] = []
+        for row, scene in enumerate(rooms.scenes):
+            rng = np.random.default_rng([CAPTIONS_SEED, row])
+            written = write_captions(scene, 1, 1, rng, plain=0.0)
+            captions += [caption for caption in written if caption.twin >= 0]  # one order of two
+            rows += [row] * (len(captions) - len(rows))
+        claims = torch.tensor([caption.claims for caption in captions]).reshape(-1, 2)
         return CaptionSet(
             images=rooms.images,
-            captions=[caption.text for _, caption in written],
-            image=np.array([row for row, _ in written], dtype=np.int64),
+            captions=[caption.text for caption in captions],
+            image=np.array(rows, dtype=np.int64),
             truth=true_of(seen_things(rooms.scenes), claims).numpy(),
         )
