@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from spatialbench.utils.arguments import FORMATS, Parser
+from spatialbench.cli.parser import Parser
 
 
 def check_results(argv: list[str]) -> int:
@@ -38,6 +38,8 @@ def check_results(argv: list[str]) -> int:
 
 def compare(argv: list[str]) -> int:
     """``spatialbench compare``."""
+    from spatialbench.report.table_model import FORMATS
+
     parser = Parser(
         "compare", "two stored rows record by record: difference, interval, exact tests, verdict"
     )

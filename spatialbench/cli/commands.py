@@ -11,9 +11,10 @@ from pathlib import Path
 
 from spatialbench.cli.analysis import check_results, compare, reproduce
 from spatialbench.cli.html_report import report
+from spatialbench.cli.parser import Parser
 from spatialbench.cli.trust import controls, export, subsets
-from spatialbench.utils.arguments import FORMATS, Parser, did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 
 def _run(argv: list[str]) -> int:
@@ -50,6 +51,8 @@ def _run(argv: list[str]) -> int:
 
 
 def _table(argv: list[str]) -> int:
+    from spatialbench.report.table_model import FORMATS
+
     parser = Parser("table", "the table of the stored rows")
     parser.add_argument("--format", default="text", choices=FORMATS)
     parser.add_argument(
@@ -296,7 +299,8 @@ def _maps(argv: list[str]) -> int:
     if "--relevance" in argv:
         from spatialbench.report import relevance
 
-        return relevance.command(argv)
+        text = "where pages look when they score an image against a caption, side by side"
+        return relevance.command(argv, Parser("maps", text))
     parser = Parser(
         "maps",
         "what the token under a point is alike to, for several pages side by side, as one figure",

@@ -27,8 +27,8 @@ from spatialbench.report.published import read_published
 from spatialbench.report.selection import print_selection, run_json
 from spatialbench.training.callbacks import Interruptions
 from spatialbench.training.score import load_method, readable_errors, select_from
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 FOLDERS: dict[str, str] = {
     "mmvp": "spatialbench.data.captions.mmvp.Mmvp",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from spatialbench.utils.arguments import Parser
+from spatialbench.cli.parser import Parser
 
 
 def report(argv: list[str]) -> int:

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from spatialbench.utils.arguments import Parser, did_you_mean
+from spatialbench.cli.parser import Parser
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from spatialbench.config.experiment import Resolved

@@ -5,11 +5,13 @@ from __future__ import annotations
 import shlex
 import sys
 
-from spatialbench.utils.arguments import FORMATS, Parser
+from spatialbench.cli.parser import Parser
 
 
 def controls(argv: list[str]) -> int:
     """``spatialbench controls``: 1 where an exact control does not hold."""
+    from spatialbench.report.table_model import FORMATS
+
     parser = Parser(
         "controls",
         "scorers that know nothing, and changes of the test whose effect is known before",
@@ -85,6 +87,8 @@ def export(argv: list[str]) -> int:
 
 def subsets(argv: list[str]) -> int:
     """``spatialbench subsets``."""
+    from spatialbench.report.table_model import FORMATS
+
     parser = Parser(
         "subsets",
         "where a method wins: stored rows on records apart by elevation, gap, size, depth, ...",

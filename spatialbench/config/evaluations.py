@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from spatialbench.config.experiment import deep_merge
 from spatialbench.config.pages import Config, Track, content_hash
 from spatialbench.evaluation.measures import SELECTION_VERSION, VERSION
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from spatialbench.data.region_sets import RegionSet

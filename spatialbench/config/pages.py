@@ -18,8 +18,8 @@ from typing import Any
 
 import yaml
 
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 PAGE_KEYS = ("seed_everything", "trainer", "model", "data", "budgets", "init_from")
 TRACK_KEYS = ("name", "seeds", "trainer", "model", "data", "budgets", "regions", "selection")

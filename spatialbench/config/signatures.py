@@ -10,8 +10,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 
 def import_class(class_path: str, where: str) -> type:

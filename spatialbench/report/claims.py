@@ -23,8 +23,8 @@ from spatialbench.report.differences import Differences, Gain
 from spatialbench.report.stored_rows import Row
 from spatialbench.report.table import TITLES
 from spatialbench.report.table_model import markdown_table
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 from spatialbench.utils.typed_files import parse
 
 EXPECT = ("higher", "lower", "not lower")

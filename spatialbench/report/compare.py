@@ -18,8 +18,8 @@ from spatialbench.report.table import TITLES, fingerprint_line, shown_name, stal
 from spatialbench.report.table_model import Cell, Line, Sheet, check_format, number, write
 from spatialbench.results.files import STORED_BUDGET, result_path
 from spatialbench.results.stale import Today
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 SAME = "not distinguishable"
 

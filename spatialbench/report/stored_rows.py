@@ -20,8 +20,8 @@ from spatialbench.results.files import (
     read_result,
 )
 from spatialbench.results.stale import Today
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 from spatialbench.utils.typed_files import parse
 
 ADVICE = "see the head of results/reported.yaml for its form"

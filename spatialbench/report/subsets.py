@@ -14,8 +14,8 @@ from spatialbench.evaluation.subsets import Fact
 from spatialbench.report.differences import stream
 from spatialbench.report.stored_rows import Row
 from spatialbench.report.table_model import Cell, Line, Sheet, as_csv, check_format, number, write
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 FEW = 30
 """Records: of fewer a bootstrap says nothing, and no difference is emphasised."""

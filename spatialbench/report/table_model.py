@@ -21,8 +21,9 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from spatialbench.utils.arguments import FORMATS
 from spatialbench.utils.errors import SpatialbenchError
+
+FORMATS = ("text", "md", "csv", "latex", "html", "json")
 
 
 class Cell(NamedTuple):

@@ -20,8 +20,8 @@ from spatialbench.config.evaluations import region_settings, selection_settings
 from spatialbench.config.experiment import Resolved
 from spatialbench.config.pages import Config
 from spatialbench.evaluation.measures import Measures
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
+from spatialbench.utils.suggest import did_you_mean
 
 SCHEMA = 1
 STAMP = "spatialbench"

@@ -11,8 +11,8 @@ from spatialbench.config.experiment import data_of, model_of, weights_digests
 from spatialbench.config.pages import Page, Track, content_hash, discover, load_page, load_track
 from spatialbench.data.relations import RELATIONS, Statement
 from spatialbench.results.files import Result
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 
 def page_hash(page: Page, budget: str) -> str:

@@ -25,8 +25,8 @@ from spatialbench.data.download.lock import Lock
 from spatialbench.data.download.manifest import DataSet, Drive, Item, data_sets
 from spatialbench.data.download.pictures import link_pictures
 from spatialbench.data.download.status import ROOT, print_list, size_text
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 BUSY = ".download.busy"
 
