@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -97,7 +96,7 @@ def parse(cls: type[T], data: Any, where: str, advice: str) -> T:
         errors = error.errors(include_url=False)
         unknown = [e for e in errors if e["type"] == "unexpected_keyword_argument"]
         problem = (unknown or errors)[0]  # an unknown field explains a missing one: a typo
-        field = _field(data, problem["loc"][1:])
+        field = _field(data, problem)
         name = f"field {field!r}: " if field else ""
         raise SpatialbenchError(f"{where}: {name}{_complaint(problem)}; {advice}") from error
 
@@ -111,13 +110,13 @@ def _adapter(cls: type[T]) -> TypeAdapter[list[T]]:
     return TypeAdapter(list[cls], config=config)  # type: ignore[valid-type]
 
 
-def _field(data: Any, location: Sequence[int | str]) -> str:
-    """Write a location as ``a.b[0]``, without the types of a union that pydantic adds to it."""
+def _field(data: Any, error: ErrorDetails) -> str:
+    """Write where an error is as ``a.b[0]``, without the types of a union that pydantic adds."""
     text = ""
-    for part in location:
+    for part in error["loc"][1:]:
         if isinstance(data, list) and isinstance(part, int):
             text, data = f"{text}[{part}]", data[part]
-        elif isinstance(data, dict):
+        elif isinstance(data, dict) and (part in data or error["type"] == "missing"):
             text, data = f"{text}.{part}", data.get(part)
     return text.removeprefix(".")
 
