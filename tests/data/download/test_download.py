@@ -184,7 +184,7 @@ def test_a_change_after_the_download_is_noticed(
 @pytest.mark.parametrize(
     ("content", "changes", "message"),
     [
-        (LINES.replace(b"1", b"3"), {}, f"expected {sha(LINES)} but got"),
+        (LINES.replace(b"1", b"3"), {}, "SHA256 hash of downloaded file"),
         (LINES.replace(b"1", b"3"), {"sha256": "", "md5": "0" * 32}, "MD5 hash of downloaded"),
         (b"<!DOCTYPE html>come back", {"sha256": "", "size": None}, "is a web page"),
         (LINES[1:], {"sha256": ""}, f"has {len(LINES) - 1} bytes, not {len(LINES)}"),
