@@ -146,10 +146,8 @@ def _list(argv: list[str]) -> int:
 
 
 def _doctor(argv: list[str]) -> int:
-    parser = Parser(
-        "doctor", "what this machine can run, what is missing and how it is got; asks no network"
-    )
-    parser.add_argument("--json", action="store_true", help="the findings for machines")
+    parser = Parser("doctor", "what this machine can run, and how to get what is missing; offline")
+    parser.add_argument("--json", action="store_true", help="print the findings as JSON")
     parser.add_argument(
         "--benchmarks", default="benchmarks", metavar="FOLDER", help="default: benchmarks"
     )
@@ -174,35 +172,21 @@ def _data(argv: list[str]) -> int:
 
 
 def _data_download(argv: list[str]) -> int:
-    parser = Parser(
-        "data download", "bring a published data set to disk: pinned, checked, resumable"
-    )
+    parser = Parser("data download", "download a published data set: pinned and checked")
     add = parser.add_argument
-    add("name", nargs="?", metavar="NAME", help="of --list")
-    add(
-        "--list",
-        action="store_true",
-        help="every data set with its size, its licence and whether it is here",
-    )
-    add(
-        "--from",
-        dest="source",
-        metavar="FOLDER",
-        help="no network: take files that lie in a folder of yours",
-    )
+    add("name", nargs="?", metavar="NAME", help="a data set of --list")
+    text = "list the data sets with size and licence, and whether they are here"
+    add("--list", action="store_true", help=text)
+    text = "offline: take the files from a folder of yours"
+    add("--from", dest="source", metavar="FOLDER", help=text)
     add("--copy", action="store_true", help="with --from: copy the files (default: link them)")
     add(
         "--to",
         metavar="FOLDER",
         help="where the data set goes (default: data/NAME, where the tracks look)",
     )
-    add(
-        "--only",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="this file of it (or *.json); may be repeated",
-    )
+    text = "only this file (or *.json); may be repeated"
+    add("--only", action="append", default=[], metavar="FILE", help=text)
     options = parser.parse_args(argv)
     from spatialbench.data.download.command import run
 

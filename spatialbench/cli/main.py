@@ -39,7 +39,7 @@ COMMANDS = {
     "reproduce": "run again what made a stored row, and say whether it came out",
     "list": "the pages, their paper, command, cost, and the state of the stored row",
     "data": "data check FILE.json | data export --out FILE.json | data download NAME: published data sets",
-    "doctor": "what this machine can run, what is missing, and the command that mends it; no network",
+    "doctor": "what this machine can run, and the commands that fetch what is missing; offline",
     "maps": "a figure: what the token under a point of a picture is alike to, page beside page",
     "controls": "scorers that know nothing, exchanged captions, mirrored pictures: a broken one fails",
     "export": "the enhanced CLIP of a page as an ordinary checkpoint of open_clip or transformers",

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 from tqdm import tqdm
 
-Advance = Callable[[float], object]
+Advance = Callable[[float], None]
 """Tells a running :func:`progress` how many more items are done."""
 
 
@@ -38,7 +38,7 @@ def progress(
         with tqdm(
             desc=description, total=total, unit=f" {unit}", bar_format=layout, dynamic_ncols=True
         ) as bar:
-            yield bar.update
+            yield lambda count: bar.update(count)
         return
     start = printed = time.monotonic()
     completed = 0.0

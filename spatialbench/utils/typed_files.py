@@ -91,7 +91,7 @@ def parse(cls: type[T], data: Any, where: str, advice: str) -> T:
     # strict mode takes mappings for dataclasses only from JSON; a date of YAML fits no field
     text = json.dumps([data], default=lambda value: [repr(value)])
     try:
-        return _adapter(cls).validate_json(text)[0]
+        return _adapter(cls).validate_json(text)[0]  # type: ignore[arg-type]
     except ValidationError as error:
         errors = error.errors(include_url=False)
         unknown = [e for e in errors if e["type"] == "unexpected_keyword_argument"]
@@ -102,7 +102,7 @@ def parse(cls: type[T], data: Any, where: str, advice: str) -> T:
 
 
 @cache
-def _adapter(cls: type[T]) -> TypeAdapter[list[T]]:
+def _adapter(cls: type) -> TypeAdapter[list[Any]]:
     from pydantic import ConfigDict, TypeAdapter  # here, so that --help does not wait for it
 
     # pydantic takes a configuration for a list, not for a dataclass of the standard library

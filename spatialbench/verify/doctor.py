@@ -259,8 +259,8 @@ def _encoder(kind: str, spec: str, _: Mapping[str, str]) -> Need:
 
     file = (clip if kind == "student" else vfm).published(spec)
     if file is None:
-        path = spec.partition(":")[2]
-        random = path if Path(path).is_file() else "random"
+        own = spec.partition(":")[2]
+        random = own if Path(own).is_file() else "random"
         return Need(kind, spec, "shipped" if spec == SHIPPED[kind] else random)
     if not isinstance(file, WeightFile):
         path, fetch = cached(file, FILES[kind]), f"hf download {file}"
