@@ -57,15 +57,11 @@ def check_fits(checkpoint: Mapping[str, Any], own: Mapping[str, Tensor], method:
             f"the checkpoint is of {trained}, this page is of {method}; "
             "give a checkpoint of this page"
         )
-    here = {name: tuple(value.shape) for name, value in own.items()}
-    there = {name: tuple(value.shape) for name, value in checkpoint["state_dict"].items()}
-    wrong = [name for name in {**here, **there} if here.get(name) != there.get(name)]
-    if wrong:
-        name = wrong[0]
+    if wrong := _mismatches(checkpoint["state_dict"], own):
+        name, there, here = wrong[0]
         raise SpatialbenchError(
-            f"the checkpoint is of another architecture than this page: {name} is "
-            f"{there.get(name, 'missing')} there and {here.get(name, 'missing')} here "
-            f"({len(wrong)} such); its hyper-parameters are "
+            f"the checkpoint is of another architecture than this page: {name} is {there} there "
+            f"and {here} here ({len(wrong)} such); its hyper-parameters are "
             f"{dict(checkpoint.get('hyper_parameters', {}))}"
         )
 
@@ -79,18 +75,22 @@ def part_of(
         SpatialbenchError: there are none, or they are of another architecture than ``own``.
     """
     selected = {name: value for name, value in weights.items() if name.startswith(prefix)}
-    known = {name: value.shape for name, value in own.items() if name.startswith(prefix)}
-    wrong = [
-        name
-        for name in {**known, **selected}
-        if known.get(name) != getattr(selected.get(name), "shape", None)
-    ]
-    if wrong:
+    expected = {name: value for name, value in own.items() if name.startswith(prefix)}
+    if wrong := _mismatches(selected, expected):
         part = prefix.rstrip(".")
         raise SpatialbenchError(
-            f"init_from: the {part} of {label} does not fit ({wrong[0]}); its {part} is another"
+            f"init_from: the {part} of {label} does not fit ({wrong[0][0]}); its {part} is another"
         )
     return selected
+
+
+def _mismatches(
+    there: Mapping[str, Tensor], here: Mapping[str, Tensor]
+) -> list[tuple[str, object, object]]:
+    """Return the names that differ in shape, with both shapes or ``missing``."""
+    shapes = [{name: tuple(value.shape) for name, value in part.items()} for part in (there, here)]
+    rows = [(name, *(part.get(name, "missing") for part in shapes)) for name in {**here, **there}]
+    return [(name, a, b) for name, a, b in rows if a != b]
 
 
 def class_path(thing: object) -> str:

@@ -235,12 +235,11 @@ def data(path: str, where: str) -> Need:
         if parts[1] in data_sets():
             fix = f"spatialbench data download {parts[1]}"
         elif parts[1] == COCO:
-            address = ADDRESS.format(part=Path(path).stem)
+            part = f"zips/{Path(path).stem}"
             if "annotations" in parts:
                 kind = "panoptic_" if "panoptic" in parts[-1] else ""
-                folder = address.rpartition("/zips/")[0]
-                address = f"{folder}/annotations/{kind}annotations_trainval2017.zip"
-            fix = f"unpack {address} in {ROOT / COCO}"
+                part = f"annotations/{kind}annotations_trainval2017"
+            fix = f"unpack {ADDRESS.format(part=part)} in {ROOT / COCO}"
     return Need("data", path, "", fix)
 
 

@@ -11,7 +11,7 @@ from spatialbench.utils.errors import SpatialbenchError
 
 COCO = "coco"
 """Folder beside the data sets that holds train2017 and val2017, as in the track ``coco``."""
-ADDRESS = "http://images.cocodataset.org/zips/{part}.zip"
+ADDRESS = "http://images.cocodataset.org/{part}.zip"
 
 
 def link_images(data_set: DataSet, coco: CocoImages, folder: Path, given: Path | None) -> str:
@@ -54,7 +54,7 @@ def link_images(data_set: DataSet, coco: CocoImages, folder: Path, given: Path |
 
 
 def _missing(coco: CocoImages, root: Path) -> str:
-    addresses = " and ".join(ADDRESS.format(part=part) for part in coco.parts)
+    addresses = " and ".join(ADDRESS.format(part=f"zips/{part}") for part in coco.parts)
     folders = " and ".join(str(root / part) for part in coco.parts)
     line = f"{coco.folder}: missing; unpack {addresses} as {folders} and start again"
     return f"{line}, or {coco.otherwise}" if coco.otherwise else line
