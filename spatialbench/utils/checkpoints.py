@@ -88,9 +88,12 @@ def _mismatches(
     there: Mapping[str, Tensor], here: Mapping[str, Tensor]
 ) -> list[tuple[str, object, object]]:
     """Return the names that differ in shape, with both shapes or ``missing``."""
-    shapes = [{name: tuple(value.shape) for name, value in part.items()} for part in (there, here)]
-    rows = [(name, *(part.get(name, "missing") for part in shapes)) for name in {**here, **there}]
-    return [(name, a, b) for name, a, b in rows if a != b]
+
+    def shape(part: Mapping[str, Tensor], name: str) -> object:
+        return tuple(part[name].shape) if name in part else "missing"
+
+    rows = [(name, shape(there, name), shape(here, name)) for name in {**here, **there}]
+    return [row for row in rows if row[1] != row[2]]
 
 
 def class_path(thing: object) -> str:

@@ -137,7 +137,7 @@ def _staging(target: Path) -> Iterator[Path]:
     """Yield a temporary folder beside ``target``; remove those of killed processes."""
     target.parent.mkdir(parents=True, exist_ok=True)
     for old in target.parent.glob(f".{target.name}.*"):
-        newest = max(path.stat().st_mtime for path in (old, *old.iterdir()))
+        newest = max(path.lstat().st_mtime for path in (old, *old.rglob("*")))
         if time.time() - newest > ABANDONED_SECONDS:
             shutil.rmtree(old, ignore_errors=True)
     with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:

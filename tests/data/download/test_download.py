@@ -253,6 +253,8 @@ def test_unknown_words_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
     assert "say which data set: coco, drive" in mistake(capsys)
     nowhere = mistake(capsys, "lines", "--from", "nowhere")
     assert "--from nowhere: there is no such folder" in nowhere
+    Path("file").touch()
+    assert "cannot write in file/x: " in mistake(capsys, "lines", "--to", "file/x")
     assert main(["data", "downlaod"]) == 2
     assert "unknown command 'data downlaod': did you mean 'download'?" in capsys.readouterr().err
 
