@@ -100,7 +100,7 @@ def _download(data_set: DataSet, item: Item, items: Sequence[Item], folder: Path
                 print(f"  {other.name}: {other.by_hand}")
         print(flush=True)
         raise SpatialbenchError(
-            f"{item.name}: {error}; or fetch the files listed above by hand and give their folder: "
+            f"{item.name}: {error}; fetch the files listed above by hand and give their folder: "
             f"spatialbench data download {data_set.name} --from FOLDER"
         ) from error
 

@@ -38,7 +38,7 @@ def download(item: Item, folder: Path) -> Entry:
         SpatialbenchError: the file is not as the manifest says, or cannot be written.
     """
     if item.drive:
-        raise NotLoadedError("it is published on Google Drive only, for a browser")
+        raise NotLoadedError("it is published on Google Drive only")
     if item.repository:
         return _from_hub(item, folder)
     with _staging(folder / item.name) as staging:
@@ -164,21 +164,16 @@ def _from_hub(item: Item, folder: Path) -> Entry:
 
 
 def _from_https(item: Item, folder: Path) -> Path:
-    import pooch  # here, like tqdm, so that --list does not wait for requests
-    from tqdm import tqdm
+    import pooch  # here, so that --list does not wait for requests
 
     pooch.get_logger().setLevel("WARNING")
-    seconds = 0.1 if sys.stderr.isatty() else 10
-    # a total of 0 would make the bar false, and pooch skip it; pooch sets the real one
-    bar = tqdm(desc=item.name, total=1, unit="B", unit_scale=True, mininterval=seconds)
-    get = pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16, timeout=60)
+    get = pooch.HTTPDownloader(sys.stderr.isatty(), chunk_size=1 << 16, timeout=60)
     name = Path(item.name).name
     try:
         return Path(pooch.retrieve(item.url, item.known_hash, name, folder, downloader=get))
     except Exception as error:  # of requests, of the disk, or the hash: the user reads one line
-        raise NotLoadedError(f"{item.url}: {hub.first_line(error)}") from error
-    finally:
-        bar.close()
+        cause = getattr(error.args[0], "reason", error) if error.args else error  # of urllib3
+        raise NotLoadedError(f"{item.url}: {hub.first_line(cause)}") from error
 
 
 def _add(
