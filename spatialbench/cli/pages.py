@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spatialbench.cli.parser import Parser
-from spatialbench.utils.arguments import did_you_mean
+from spatialbench.utils.suggest import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from spatialbench.config.aliases import ALIASES
-from spatialbench.utils.arguments import did_you_mean
+from spatialbench.utils.suggest import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
 
 

@@ -38,8 +38,8 @@ from spatialbench.report.table_model import (
 from spatialbench.results.files import STORED_BUDGET, Row, result_path
 from spatialbench.results.schema import PAIRS
 from spatialbench.results.stale import Today
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 SAME = "not distinguishable"
 

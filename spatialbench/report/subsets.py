@@ -14,7 +14,7 @@ from spatialbench.evaluation.facts import Fact
 from spatialbench.report.differences import stream
 from spatialbench.report.table_model import Cell, Column, Record, Table, check_format, number
 from spatialbench.results.files import Row
-from spatialbench.utils.arguments import did_you_mean
+from spatialbench.utils.suggest import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
 
 FEW = 30

@@ -22,9 +22,9 @@ import numpy as np
 from spatialbench.data.captions.image_files import content, decoded, square
 from spatialbench.data.images import Resize
 from spatialbench.data.selection_sets import ImagePairs, SelectionSet, fingerprint
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.progress import progress
+from spatialbench.utils.suggest import did_you_mean
 
 TYPES: dict[str, str] = {
     "Orientation": "orientation",
