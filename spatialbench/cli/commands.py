@@ -224,8 +224,9 @@ def _data_check(argv: list[str]) -> int:
         "--strict", action="store_true", help="the first damaged record is an error"
     )
     options = parser.parse_args(argv)
-    from spatialbench.data.coco.inspection import check_coco, is_coco, print_coco
-    from spatialbench.data.embspatial.audit import check_file, print_report
+    from spatialbench.data.coco.coco_check import check_coco, is_coco, print_coco
+    from spatialbench.data.embspatial.check_report import print_report
+    from spatialbench.data.embspatial.reader import check_file
 
     if is_coco(options.file):
         if options.images is None:
@@ -271,13 +272,13 @@ def _data_export(argv: list[str]) -> int:
     options = parser.parse_args(argv)
     if options.limit is not None and options.limit < 1:
         raise SpatialbenchError(f"--limit must be 1 or more, got {options.limit}")
-    from spatialbench.data.embspatial.export import export
+    from spatialbench.data.embspatial.embspatial_export import export
     from spatialbench.data.rooms import load
 
     images = options.limit or (None if options.split == "test" else 1000)
     rooms = load(options.split, images, options.size)
     if options.form == "coco":
-        from spatialbench.data.coco.writer import export_coco
+        from spatialbench.data.coco.coco_export import export_coco
 
         print(
             f"{options.out}: {export_coco(rooms, options.out, options.size)} regions in {len(rooms.scenes)} pictures"

@@ -37,8 +37,8 @@ FOLDERS: dict[str, str] = {
     "sugarcrepe": "spatialbench.data.captions.sugarcrepe.SugarCrepe",
     "aro": "spatialbench.data.captions.aro.Aro",
     "cvbench": "spatialbench.data.captions.cvbench.CvBench",
-    "cocoqa": "spatialbench.data.captions.cocoqa.CocoQa",
-    "vgqa": "spatialbench.data.captions.vgqa.VgQa",
+    "cocoqa": "spatialbench.data.captions.whatsup_qa.CocoQa",
+    "vgqa": "spatialbench.data.captions.whatsup_qa.VgQa",
     "spatialsense": "spatialbench.data.captions.spatialsense.SpatialSense",
 }
 """Benchmark -> the class that reads its folder: ``--evaluation_path``, or where ``data download`` puts it."""

@@ -11,11 +11,11 @@ from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.utils.data import DataLoader
 
 from spatialbench.data.batches import Batch, TrainingPlans, evaluation_loader, training_loader
+from spatialbench.data.embspatial.check_report import CheckReport
 from spatialbench.data.embspatial.reader import Loaded
 from spatialbench.data.embspatial.reader import load as load_file
 from spatialbench.data.images import Resize
 from spatialbench.data.missing import check_files
-from spatialbench.data.problems import CheckReport
 from spatialbench.data.records import RecordSet
 from spatialbench.data.splits import by_record, one_reference, part, whole_batches, without_pairs
 from spatialbench.utils.errors import SpatialbenchError

@@ -297,7 +297,7 @@ class RegionDataModule(PairDataModule):
             )  # the renderer is not needed for files
 
             return RoomsRegions("train", self.region_images, self.region_size)
-        from spatialbench.data.coco.regions import CocoRegions
+        from spatialbench.data.coco.coco_regions import CocoRegions
 
         limit = self.region_images or None
         return CocoRegions(

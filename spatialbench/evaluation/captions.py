@@ -19,7 +19,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spatialbench.data.captions.caption_set import CaptionSet, Measure, Picture
+from spatialbench.data.captions.caption_set import CaptionSet, Measure
+from spatialbench.data.captions.image_files import ImageSource
 from spatialbench.data.images import Resize
 from spatialbench.data.selection_sets import fingerprint
 from spatialbench.evaluation.measures import MeasureResampler, Ratio
@@ -79,7 +80,7 @@ def score(model: Encoder, found: CaptionSet, resize: Resize) -> CaptionScores:
     for start in range(0, len(found.records), _RECORDS):
         part = found.records[start : start + _RECORDS]
         own = [
-            (i, k, r.picture, rows[c])
+            (i, k, r.image, rows[c])
             for i, r in enumerate(part, start)
             for k, c in enumerate(r.captions)
         ]
@@ -89,7 +90,7 @@ def score(model: Encoder, found: CaptionSet, resize: Resize) -> CaptionScores:
             raise SpatialbenchError(
                 f"{found.name}: a score is not a finite number; the training diverged"
             )
-    said = [(r.record, r.part, r.relation, r.picture, r.captions) for r in found.records]
+    said = [(r.record, r.part, r.relation, r.image, r.captions) for r in found.records]
     return CaptionScores(scores, fingerprint(VERSION, found.name, said, digest))
 
 
@@ -106,7 +107,7 @@ def _texts(model: Encoder, captions: Sequence[str]) -> Tensor:
 def _pictures(model: Encoder, found: CaptionSet, resize: Resize) -> tuple[Tensor, str]:
     """Unit norm [P, D], and the hash of what was encoded."""
     parts, digest = [], hashlib.sha256()
-    with progress("encoding pictures", len(found.pictures), "pictures") as advance:
+    with progress("encoding pictures", len(found.images), "pictures") as advance:
         for batch in _read(found, model.image_size, resize):
             for _, content in batch:
                 digest.update(content)
@@ -119,16 +120,14 @@ def _pictures(model: Encoder, found: CaptionSet, resize: Resize) -> tuple[Tensor
 def _read(found: CaptionSet, size: int, resize: Resize) -> Iterator[list[tuple[np.ndarray, bytes]]]:
     """Pixels uint8 [S, S, 3] and the hash of file and crop, a batch at a time; the next one is read meanwhile."""
 
-    def one(picture: Picture) -> tuple[np.ndarray, bytes]:
-        data = picture.content()
-        return picture.pixels(data, size, resize, found.source), hashlib.sha256(
-            data + repr(picture.crop).encode()
+    def one(image: ImageSource) -> tuple[np.ndarray, bytes]:
+        data = image.content()
+        return image.pixels(data, size, resize, found.source), hashlib.sha256(
+            data + repr(image.crop).encode()
         ).digest()
 
     with ThreadPoolExecutor(_READERS) as pool:
-        batches = [
-            found.pictures[k : k + _PICTURES] for k in range(0, len(found.pictures), _PICTURES)
-        ]
+        batches = [found.images[k : k + _PICTURES] for k in range(0, len(found.images), _PICTURES)]
         waiting = pool.map(one, batches[0])
         for batch in [*batches[1:], []]:
             ahead = pool.map(one, batch)

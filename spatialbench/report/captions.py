@@ -8,7 +8,8 @@ from typing import Any
 
 from rich.table import Table
 
-from spatialbench.data.captions.caption_set import Account, CaptionSet
+from spatialbench.data.account import Account
+from spatialbench.data.captions.caption_set import CaptionSet
 from spatialbench.evaluation.captions import CaptionScores, Value, by_relation, evaluate
 from spatialbench.report.published import BACKBONES, Published, sources
 from spatialbench.report.table_model import interval_cell, number, show
@@ -38,8 +39,8 @@ def captions_json(
         part: {name: count._asdict() for name, count in counts.items()}
         for part, counts in by_relation(found, scores.scores).items()
     }
-    account = asdict(found.account)
-    pictures, records = len(found.pictures), len(found.records)
+    account = found.account.json()
+    pictures, records = len(found.images), len(found.records)
     return {"data": scores.data, "pairs": records, "pictures": pictures, "account": account} | {
         "measures": measures,
         "relations": relations,
@@ -67,7 +68,7 @@ def print_captions(
             *_cells(value, measure.chance),
             *_published(published.get(measure.name), shown),
         )
-    counts = f"{len(found.records)} pairs on {len(found.pictures)} pictures, data {scores.data}"
+    counts = f"{len(found.records)} pairs on {len(found.images)} pictures, data {scores.data}"
     footer = [counts, *_account(found.account)]
     footer += sources(published, [measure.name for measure in measures]) if shown else []
     show(drawn, "\n".join(footer))

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from spatialbench.data.predict import predict_set
+from spatialbench.data.user_image import predict_set
 from spatialbench.data.relations import parse
 from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.methods.base import Method

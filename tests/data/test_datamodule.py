@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader
 
 from spatialbench.data.batches import Batch, TrainingPlans, evaluation_loader, training_loader
 from spatialbench.data.datamodule import PairDataModule, part
-from spatialbench.data.predict import predict_set
+from spatialbench.data.user_image import predict_set
 from spatialbench.data.records import Record, RecordSet
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support.records import depth, direction, jpeg, small_set, text, write

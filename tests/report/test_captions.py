@@ -28,7 +28,7 @@ class Many(CaptionSet):
     source = "the many"
 
     def read(self) -> None:
-        picture = self.picture(photo(self.folder / "p.png"))
+        picture = self.image(photo(self.folder / "p.png"))
         for number in range(SHOWN + 2):
             self.account.read += 1
             self.add(f"r{number}", "all", f"relation {number:02}", picture, ("a", "b"))

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from spatialbench.data.coco.regions import CocoRegions
+from spatialbench.data.coco.coco_regions import CocoRegions
 
 Raw = dict[str, Any]
 CATEGORIES = [

@@ -187,7 +187,8 @@ def _check(data_set: DataSet, fresh: Sequence[Item], folder: Path) -> None:
     """Goes through the new files as ``spatialbench data check`` does."""
     if not data_set.check or not fresh:
         return
-    from spatialbench.data.embspatial.audit import check_file, print_report
+    from spatialbench.data.embspatial.check_report import print_report
+    from spatialbench.data.embspatial.reader import check_file
 
     for item in fresh:
         report = check_file(folder / item.name)
@@ -195,7 +196,7 @@ def _check(data_set: DataSet, fresh: Sequence[Item], folder: Path) -> None:
         print_report(report)
         if not report.kept:
             raise SpatialbenchError(
-                f"{folder / item.name} holds no usable record: {report.first_bad or 'it is empty'}"
+                f"{folder / item.name} holds no usable record: {report.first_damage or 'it is empty'}"
             )
 
 

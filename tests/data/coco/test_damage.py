@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from spatialbench.data.coco.regions import CocoRegions
+from spatialbench.data.coco.coco_regions import CocoRegions
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support.coco_files import SQUARE, Raw, annotation, instances, opened, panoptic, picture
 

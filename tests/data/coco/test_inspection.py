@@ -13,9 +13,9 @@ from pycocotools import mask as coco_mask
 from rich.console import Console
 
 from spatialbench.cli.commands import RUN
-from spatialbench.data.coco.inspection import UNREADABLE, check_coco, is_coco, print_coco
-from spatialbench.data.coco.regions import CocoRegions
-from spatialbench.data.coco.writer import CATEGORY, export_coco
+from spatialbench.data.coco.coco_check import UNREADABLE, check_coco, is_coco, print_coco
+from spatialbench.data.coco.coco_regions import CocoRegions
+from spatialbench.data.coco.coco_export import CATEGORY, export_coco
 from spatialbench.data.records import Box
 from spatialbench.data.rooms import RoomsSet, load
 from spatialbench.data.rooms.facts import SceneView, View

@@ -10,8 +10,6 @@ import pytest
 
 from spatialbench.cli.evaluation import FOLDERS
 from spatialbench.data.captions import aro, mmvp, sugarcrepe, whatsup
-from spatialbench.data.captions.cocoqa import CocoQa
-from spatialbench.data.captions.vgqa import VgQa
 from spatialbench.data.download.manifest import DataSet, Drive, Https, Hub, data_sets
 
 PARTS = ("train", "dev", "test")
@@ -63,8 +61,8 @@ def test_names_are_those_of_the_adapters() -> None:
         *(f for f, _ in whatsup.SUBSETS.values()),
     }
     assert placed["aro"] == {"images", *aro.FILES.values()}
-    assert placed["cocoqa"] == set(CocoQa.files.values())
-    assert placed["vgqa"] == {"vg_images", *VgQa.files.values()}
+    assert placed["cocoqa"] == {"coco_qa_one_obj.json", "coco_qa_two_obj.json"}
+    assert placed["vgqa"] == {"vg_images", "vg_qa_one_obj.json", "vg_qa_two_obj.json"}
     assert placed["cvbench"] == {"test_2d.parquet", "test_3d.parquet"}
     assert placed["spatialsense"] == {"annotations.json", "images"}
     assert placed["vsr"] == {

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spatialbench.data.embspatial.export import export
+from spatialbench.data.embspatial.embspatial_export import export
 from spatialbench.data.embspatial.reader import load
 from spatialbench.data.images import place
 from spatialbench.data.records import Box, RecordSet
