@@ -231,7 +231,7 @@ def _data_check(argv: list[str]) -> int:
     if is_coco(options.file):
         if options.images is None:
             raise SpatialbenchError(
-                f"{options.file} is a COCO file; say where its pictures are with --images FOLDER"
+                f"{options.file} is a JSON object, as COCO's files are; say where its images are with --images FOLDER"
             )
         print_coco(
             check_coco(options.file, options.images, options.size, options.masks, options.strict)
@@ -281,7 +281,7 @@ def _data_export(argv: list[str]) -> int:
         from spatialbench.data.coco.coco_export import export_coco
 
         print(
-            f"{options.out}: {export_coco(rooms, options.out, options.size)} regions in {len(rooms.scenes)} pictures"
+            f"{options.out}: {export_coco(rooms, options.out, options.size)} regions in {len(rooms.scenes)} images"
         )
         return 0
     records = rooms.record_set()
