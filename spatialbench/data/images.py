@@ -58,6 +58,18 @@ def decode(data: bytes, upright: bool = False) -> Image.Image:
     return image.convert("RGB")
 
 
+def file_bytes(path: Path) -> bytes:
+    """Read a file.
+
+    Raises:
+        SpatialbenchError: it cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SpatialbenchError(f"cannot read {path}: {error.strerror or error}") from error
+
+
 def read_image(path: Path) -> Image.Image:
     """Read a user's image as RGB, in its EXIF orientation.
 
@@ -65,10 +77,7 @@ def read_image(path: Path) -> Image.Image:
         SpatialbenchError: missing, truncated or no image.
     """
     try:
-        return decode(path.read_bytes(), upright=True)
-    except OSError as error:
-        reason = error.strerror or error
-        raise SpatialbenchError(f"cannot read the image {path}: {reason}") from error
+        return decode(file_bytes(path), upright=True)
     except BadImage as error:
         raise SpatialbenchError(f"{path}: {error}; give a JPEG or PNG file") from error
 

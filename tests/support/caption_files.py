@@ -19,7 +19,7 @@ from spatialbench.utils.errors import SpatialbenchError
 def photo(
     path: Path, colour: tuple[int, int, int] = (200, 10, 10), size: tuple[int, int] = (24, 16)
 ) -> Path:
-    """An image of one colour, whatever its file name ends with."""
+    """Write an image of one colour, whatever its file name ends with."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).save(path, "PNG")
     return path
@@ -31,7 +31,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def answers(found: CaptionSet, margin: Callable[[CaptionRecord], float]) -> np.ndarray:
-    """Scores [M, K]: ``margin`` for the true caption, 0 for others, NaN beyond the last one."""
+    """Return scores [M, K]: ``margin`` for the true caption, 0 for others, NaN beyond them."""
     most = max(len(record.captions) for record in found.records)
     scores = np.full((len(found.records), most), np.nan, dtype=np.float32)
     for row, record in enumerate(found.records):
@@ -41,12 +41,12 @@ def answers(found: CaptionSet, margin: Callable[[CaptionRecord], float]) -> np.n
 
 
 def values(found: CaptionSet, scores: np.ndarray) -> dict[str, float]:
-    """measure -> percent."""
+    """Return measure -> percent."""
     return {measure.name: evaluate(found, measure, scores).value for measure in found.measures()}
 
 
 def check_chance(found: CaptionSet) -> None:
-    """A constant scorer gets the chance, 50 for pairs; swapped captions give the complement."""
+    """Check that a constant scorer gets the chance, and swapped captions the complement."""
     constant = answers(found, lambda record: 0)
     scores = np.random.default_rng(0).normal(size=constant.shape) + 0 * constant
     swapped = scores[:, [1, 0, *range(2, scores.shape[1])]]
@@ -61,13 +61,13 @@ def check_chance(found: CaptionSet) -> None:
 
 
 def check_account(found: CaptionSet, read: int, dropped: int) -> None:
-    """Every record is kept or dropped; each reason names its first record."""
+    """Check what was read and dropped; each reason names its first record."""
     assert (found.account.read, found.account.dropped.total()) == (read, dropped)
     assert all(found.account.first[reason] for reason in found.account.dropped)
 
 
 def complaint(make: Callable[[], object], match: str) -> None:
-    """``make`` fails with one line that matches."""
+    """Check that ``make`` fails with one line that matches."""
     with pytest.raises(SpatialbenchError, match=match) as error:
         make()
     assert "\n" not in str(error.value)

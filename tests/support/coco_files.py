@@ -34,7 +34,7 @@ def annotation(id_: int = 1, image: int = 1, **changes: Any) -> Raw:
 
 
 def instances(tmp_path: Path, annotations: list[Any] | None = None) -> Raw:
-    """Images 1 and 2 of 16 x 16 pixels, written as PNG, and their file."""
+    """Write images 1 and 2 of 16 x 16 pixels; return their file."""
     if annotations is None:
         annotations = [annotation(), annotation(2, 2, category_id=9)]
     for id_ in (1, 2):
@@ -50,7 +50,7 @@ def opened(tmp_path: Path, raw: Any, size: int = 16, **options: Any) -> CocoRegi
 
 
 def one(tmp_path: Path, width: int, height: int, size: int, **changes: Any) -> CocoRegions:
-    """A single image with a single region."""
+    """Open a single image with a single region."""
     write_image(tmp_path / "images", "1.png", width, height)
     images, annotations = [entry(1, "1.png", width, height)], [annotation(**changes)]
     raw = {"images": images, "annotations": annotations, "categories": CATEGORIES}
@@ -58,7 +58,7 @@ def one(tmp_path: Path, width: int, height: int, size: int, **changes: Any) -> C
 
 
 def panoptic(tmp_path: Path, **segment: Any) -> Raw:
-    """An image of 16 x 16: dog (300, upper left), tree (70000, from row 10 on), crowd (5)."""
+    """Write an image of 16 x 16: dog (300, upper left), tree (70000, from row 10 on), crowd (5)."""
     write_image(tmp_path / "images", "1.jpg")
     ids = np.zeros((16, 16), dtype=np.int64)
     ids[:8, :8], ids[10:, 3:], ids[:8, 8:] = 300, 70000, 5

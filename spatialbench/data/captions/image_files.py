@@ -9,7 +9,7 @@ import numpy as np
 import torchvision.transforms.functional as TF
 from PIL import Image
 
-from spatialbench.data.images import BadImage, Resize, decode, fit
+from spatialbench.data.images import BadImage, Resize, decode, file_bytes, fit
 from spatialbench.utils.errors import SpatialbenchError
 
 Corners = tuple[int, int, int, int]
@@ -36,13 +36,7 @@ class ImageSource:
         Raises:
             SpatialbenchError: the file cannot be read.
         """
-        if isinstance(self.source, bytes):
-            return self.source
-        try:
-            return self.source.read_bytes()
-        except OSError as error:
-            reason = error.strerror or error
-            raise SpatialbenchError(f"cannot read the image {self.source}: {reason}") from error
+        return self.source if isinstance(self.source, bytes) else file_bytes(self.source)
 
     def pixels(self, data: bytes, size: int, resize: Resize, advice: str) -> np.ndarray:
         """Decode its content ``data`` to uint8 [S, S, 3].

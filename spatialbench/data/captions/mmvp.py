@@ -125,43 +125,36 @@ def _rows(path: Path) -> dict[int, tuple[str, str]]:
     rows: dict[int, tuple[str, str]] = {}
     for line, cells in enumerate(lines, start=2):
         if any(cells):
-            try:
-                number, kind, statement = _cells(cells)
-                if number in rows:
-                    raise ValueError(f"Question ID {number} is used twice")
-            except ValueError as error:
-                raise SpatialbenchError(f"{path} row {line}: {error}") from error
-            rows[number] = kind, statement
+            why = _wrong(cells, rows)
+            if why:
+                raise SpatialbenchError(f"{path} row {line}: {why}")
+            rows[int(cells[0])] = _plain(cells[1]), cells[2].strip()
     return rows
 
 
-def _cells(cells: list[str]) -> tuple[int, str, str]:
+def _wrong(cells: list[str], rows: dict[int, tuple[str, str]]) -> str:
+    """Say what is wrong with a row; nothing if it is right."""
     if len(cells) != len(COLUMNS):
-        raise ValueError(f"{len(cells)} cells, not {', '.join(COLUMNS)}")
-    number, kind, statement = cells[0].strip(), _plain(cells[1]), cells[2].strip()
+        return f"{len(cells)} cells, not {', '.join(COLUMNS)}"
+    number, kind, statement = (cell.strip() for cell in cells)
     if not number.isdecimal() or int(number) < 1:
-        raise ValueError(f"Question ID {number!r} is not a number from 1 on")
-    if kind not in TYPES:
-        raise ValueError(f"unknown Type {cells[1]!r}{did_you_mean(kind, TYPES)}")
+        return f"Question ID {number!r} is not a number from 1 on"
+    if _plain(kind) not in TYPES:
+        return f"unknown Type {kind!r}{did_you_mean(_plain(kind), TYPES)}"
     if not statement:
-        raise ValueError(f"Question ID {number} has no Statement")
-    return int(number), kind, statement
+        return f"Question ID {number} has no Statement"
+    return f"Question ID {number} is used twice" if int(number) in rows else ""
 
 
 def _odd(numbers: set[int], kind: str, path: Path) -> list[int]:
     """Return the first ids of the pairs of a Type."""
     firsts = sorted({number - 1 + number % 2 for number in numbers})
+    why = f"{len(firsts)} pairs, not {PAIRS}" if len(firsts) != PAIRS else ""
     for odd in firsts:
         if not {odd, odd + 1} <= numbers:
-            raise SpatialbenchError(
-                f"{path}: Type {kind!r} has only one of the Question IDs {odd} and {odd + 1}, "
-                f"which are a pair; give {SOURCE}"
-            )
-    if len(firsts) != PAIRS:
-        count = len(firsts)
-        raise SpatialbenchError(
-            f"{path}: Type {kind!r} has {count} pairs, not {PAIRS}; give {SOURCE}"
-        )
+            why = f"only one of the Question IDs {odd} and {odd + 1}, which are a pair"
+    if why:
+        raise SpatialbenchError(f"{path}: Type {kind!r} has {why}; give {SOURCE}")
     return firsts
 
 

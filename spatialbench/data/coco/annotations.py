@@ -18,6 +18,7 @@ import numpy as np
 
 from spatialbench.data.account import Account, Rejected
 from spatialbench.data.coco.masks import compressed, kept_box, numbers, probe
+from spatialbench.data.images import file_bytes
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.progress import progress
 
@@ -25,7 +26,6 @@ Id = int | str
 CROWD = "crowd"
 ENTRY = "image entry is damaged"
 ANNOTATION = "annotation is damaged"
-CAPTION = "caption is damaged"
 
 
 class Region(NamedTuple):
@@ -75,17 +75,12 @@ def read_json(path: Path, keys: Iterable[str]) -> tuple[dict[str, Any], str]:
     Raises:
         SpatialbenchError: no such file, no JSON object, or a key is missing.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SpatialbenchError(f"cannot read {path}: {error.strerror or error}") from error
+    data = file_bytes(path)
     try:
         raw = json.loads(data)
     except (ValueError, RecursionError) as error:  # ValueError: JSON, UTF-8 or too long a number
-        reason = f"{str(error)[:120]}; it starts with {data[:20]!r}"
-        raise SpatialbenchError(
-            f"{path}: no valid JSON, or a broken download ({reason})"
-        ) from error
+        why = f"no valid JSON, or a broken download ({str(error)[:120]})"
+        raise SpatialbenchError(f"{path}: {why}; it starts with {data[:20]!r}") from error
     if not isinstance(raw, dict):
         kind = type(raw).__name__
         raise SpatialbenchError(f"{path}: a {kind}, not an object in COCO's format")
@@ -104,8 +99,7 @@ def read_classes(path: Path, categories: list[Any], panoptic: bool) -> Classes:
     """Read the classes in the order of their ids; without ``panoptic`` all of them are things.
 
     Raises:
-        SpatialbenchError: a category without id, name or (``panoptic``) isthing, or an id used
-            twice.
+        SpatialbenchError: an id is used twice, or an id, a name or (``panoptic``) an isthing lacks.
     """
     for item in categories:
         fields = item if isinstance(item, dict) else {}
@@ -133,12 +127,7 @@ def read_captions(
 ) -> tuple[list[tuple[int, str]], str]:
     """Read the captions of a COCO captions file as (row, sentence), and hash the file.
 
-    Captions of other images are skipped: the file is usually that of the whole split.
-
-    Args:
-        path: the file.
-        rows: id of an image -> its row.
-        account: counts what is left out.
+    Captions of images that have no row are skipped: the file is usually that of the whole split.
 
     Raises:
         SpatialbenchError: the file cannot be read or has no caption of these images; with
@@ -150,9 +139,9 @@ def read_captions(
     for position, item in enumerate(raw["annotations"], start=1):
         image, id_ = _id(item, "image_id"), _id(item, "id")
         with account.dropping(f"{path.name}, {_name('caption', id_, position)}"):
-            text = item.get("caption") if image is not None else None
+            text = None if image is None else item.get("caption")
             if image is None or not isinstance(text, str) or not text.strip():
-                raise Rejected(CAPTION, "there is no image_id or no caption")
+                raise Rejected("caption is damaged", "there is no image_id or no caption")
             if id_ is not None and id_ in seen:
                 raise Rejected("caption id is used twice")
             if image in rows:
@@ -167,7 +156,7 @@ def read_captions(
 
 @dataclass
 class Reader:
-    """Turns the entries of a file into images with regions; ``png_folder`` is None for instances."""
+    """Turns entries of a file into images with regions; ``png_folder`` is None for instances."""
 
     raw: Mapping[str, Any]
     classes: Classes

@@ -69,33 +69,24 @@ def check_coco(
                     raise
                 regions.account.drop(UNREADABLE, regions.images[row].where, str(error))
             advance(1)
-    by_class = Counter[str]()
+    by_class = dict.fromkeys(regions.classes, 0)
     for name, count in zip(regions.classes, counts.tolist(), strict=True):
-        by_class[name] += count
-    return CocoCheck(usable, by_class, regions.account)
+        by_class[name] += count  # classes may share a name
+    return CocoCheck(usable, Counter(by_class), regions.account)
 
 
 def print_coco(check: CocoCheck, console: Console | None = None, most: int = 10) -> None:
-    """Print images, regions of the ``most`` frequent classes, and each reason with its first item.
-
-    Args:
-        check: the check.
-        console: where to print; the standard output by default.
-        most: rows of the table of classes.
-    """
+    """Print images, regions of the most frequent classes, and each reason with its first item."""
     console = console or Console()
     table = Table("class", title=Text(str(check.account.source)), title_justify="left")
     table.add_column("regions", justify="right")
     present = [(name, count) for name, count in check.regions.most_common() if count]
     for name, count in present[:most]:
         table.add_row(Text(name), str(count))
-    if present[most:]:
-        rest = sum(count for _, count in present[most:])
-        table.add_row(f"{len(present) - most} more classes", str(rest), style="dim")
     table.add_section()
     table.add_row(f"{len(present)} of {len(check.regions)} classes", str(check.regions.total()))
     console.print(table)
     left_out = check.account.dropped.total()
-    console.print(Text(f"{check.images} images, {left_out} left out (images and regions)"))
-    for line in check.account.lines(width=1000):
+    lines = [f"{check.images} images, {left_out} left out (images and regions)"]
+    for line in [*lines, *check.account.lines(width=1000)]:
         console.print(Text(line), soft_wrap=True)

@@ -93,9 +93,10 @@ def read_objects(raw: dict[str, Any]) -> list[Named]:
     """Return the boxed objects, from a list of structs or from the Hub's struct of lists."""
     objects = raw.get("objects")
     if isinstance(objects, dict):
-        columns = [objects.get(key) for key in ("name", "bbox")]
-        if all(isinstance(column, list) for column in columns):
-            objects = [{"name": name, "bbox": box} for name, box in zip(*columns, strict=False)]
+        names, boxes = objects.get("name"), objects.get("bbox")
+        if isinstance(names, list) and isinstance(boxes, list):
+            pairs = zip(names, boxes, strict=False)
+            objects = [{"name": name, "bbox": box} for name, box in pairs]
     if not isinstance(objects, list) or len(objects) < 2:
         raise Rejected("bad_record", "the field objects does not list two or more objects")
     return [_read_object(item) for item in objects]
@@ -105,15 +106,15 @@ def _read_object(item: Any) -> Named:
     if not isinstance(item, dict) or not isinstance(item.get("name"), str):
         raise Rejected("bad_record", f"an object is not {{name, bbox}}: {repr(item)[:60]}")
     name, box = item["name"], item.get("bbox")
-    numbers = box if isinstance(box, list) and len(box) == 4 else [None]
-    if not all(isinstance(value, int | float) and math.isfinite(value) for value in numbers):
+    values = box if isinstance(box, list) and len(box) == 4 else [None]
+    if not all(isinstance(value, int | float) and math.isfinite(value) for value in values):
         why = f"the box of {name!r} is {repr(box)[:60]}, not four finite numbers [x, y, w, h]"
         raise Rejected("bad_box", why)
-    return Named(display(name), Box(*(float(value) for value in box)))
+    return Named(display(name), Box(*map(float, values)))
 
 
 def check_boxes(objects: list[Named], image_size: tuple[int, int]) -> None:
-    """Reject boxes without an area or outside the image by more than :data:`SLACK`, as xyxy often is."""
+    """Reject a box without an area, or outside the image by more than :data:`SLACK`, as xyxy is."""
     width, height = image_size
     for item in objects:
         box = item.box

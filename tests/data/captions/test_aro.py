@@ -22,7 +22,7 @@ def case(true: str, false: str, image: str = "2339.jpg", **fields: Any) -> dict[
 
 
 def write(folder: Path) -> Path:
-    """Relations: two "on", one "behind", one "near"; attributes: FEWEST of one pair, 1 of another."""
+    """Write relations on, on, behind, near; FEWEST of one pair of attributes, one of another."""
     relations = [
         case("the cat is on the bed", "the bed is on the cat", relation_name="on"),
         case("the mug is on the desk", "the desk is on the mug", "3.jpg", relation_name="on"),

@@ -31,7 +31,7 @@ def write(folder: Path, lines: list[Row], header: tuple[str, ...] = COLUMNS) -> 
 def copy(
     folder: Path, images: str = "MLLM_VLM Images", spelled: Callable[[str], str] = str
 ) -> Path:
-    """A copy whose image k has the colour (k % 256, k // 256, 0)."""
+    """Make a copy whose image k has the colour (k % 256, k // 256, 0)."""
     folder.mkdir()
     write(folder, rows())
     for number, kind, _ in rows():

@@ -18,7 +18,7 @@ B = {"in-front_of": "in front of", "behind": "behind", **SIDES}
 
 
 def records(folder: Path, images: str, a: str, b: str, words: dict[str, str]) -> list[Any]:
-    """A set of four images; the true caption first, the others in the order of ``words``."""
+    """Make a set of four images; the true caption first, the others in the order of ``words``."""
     made = []
     for word in words:
         name = f"{a}_{word}_{b}.jpeg"
@@ -30,7 +30,7 @@ def records(folder: Path, images: str, a: str, b: str, words: dict[str, str]) ->
 
 
 def write(folder: Path) -> Path:
-    """Two sets of A, one of B."""
+    """Write two sets of A, one of B."""
     first = records(folder, "controlled_images", "beer-bottle", "armchair", A)
     second = records(folder, "controlled_images", "mug", "plate", A)
     clevr = records(folder, "controlled_clevr", "bowl", "can", B)
