@@ -58,8 +58,8 @@ def decode(data: bytes, upright: bool = False) -> Image.Image:
     return image.convert("RGB")
 
 
-def file_bytes(path: Path) -> bytes:
-    """Read a file.
+def file_bytes(path: Path, what: str = "") -> bytes:
+    """Read a file; ``what`` is named before it in the message.
 
     Raises:
         SpatialbenchError: it cannot be read.
@@ -67,7 +67,8 @@ def file_bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise SpatialbenchError(f"cannot read {path}: {error.strerror or error}") from error
+        reason = error.strerror or error
+        raise SpatialbenchError(f"cannot read {what}{path}: {reason}") from error
 
 
 def read_image(path: Path) -> Image.Image:
@@ -77,7 +78,7 @@ def read_image(path: Path) -> Image.Image:
         SpatialbenchError: missing, truncated or no image.
     """
     try:
-        return decode(file_bytes(path), upright=True)
+        return decode(file_bytes(path, "the image "), upright=True)
     except BadImage as error:
         raise SpatialbenchError(f"{path}: {error}; give a JPEG or PNG file") from error
 

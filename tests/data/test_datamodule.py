@@ -244,7 +244,7 @@ def test_dropped_records_are_told_in_one_line_and_strict_refuses(
     assert "unknown_relation 1" in line
     assert "record 'bad'" in line
     assert f"spatialbench data check {path}" in line
-    assert data.reports[path].bad == 1
+    assert data.reports[path].dropped.total() == 1
     with pytest.raises(SpatialbenchError, match="record 'bad': unknown relation 'on'"):
         PairDataModule(path=path, image_size=16, strict=True).setup("test")
 

@@ -36,7 +36,9 @@ class ImageSource:
         Raises:
             SpatialbenchError: the file cannot be read.
         """
-        return self.source if isinstance(self.source, bytes) else file_bytes(self.source)
+        if isinstance(self.source, bytes):
+            return self.source
+        return file_bytes(self.source, "the image ")
 
     def pixels(self, data: bytes, size: int, resize: Resize, advice: str) -> np.ndarray:
         """Decode its content ``data`` to uint8 [S, S, 3].

@@ -45,7 +45,7 @@ class Region(NamedTuple):
 
 
 class CocoImage(NamedTuple):
-    """One image: its file, its panoptic PNG if there is one, and the length of both in bytes."""
+    """One image: its file, its panoptic PNG if there is one, and the length in bytes of both."""
 
     id: Id
     file: Path
@@ -101,14 +101,12 @@ def read_classes(path: Path, categories: list[Any], panoptic: bool) -> Classes:
     Raises:
         SpatialbenchError: an id is used twice, or an id, a name or (``panoptic``) an isthing lacks.
     """
+    wanted = "an integer id and a name" + (", and isthing of 0 or 1" if panoptic else "")
     for item in categories:
         fields = item if isinstance(item, dict) else {}
-        if type(fields.get("id")) is not int or not isinstance(fields.get("name"), str):
-            what = f"category {str(item)[:60]}"
-            raise SpatialbenchError(f"{path}: {what} has no integer id and name; add them")
-        if panoptic and item.get("isthing") not in (0, 1):
-            what = f"category {item['id']} ({item['name']})"
-            raise SpatialbenchError(f"{path}: {what} has no isthing of 0 or 1; add it")
+        right = type(fields.get("id")) is int and isinstance(fields.get("name"), str)
+        if not right or (panoptic and fields.get("isthing") not in (0, 1)):
+            raise SpatialbenchError(f"{path}: category {str(item)[:60]} needs {wanted}; add them")
     if not categories:
         raise SpatialbenchError(f"{path}: no categories")
     ordered = sorted(categories, key=lambda item: item["id"])
@@ -195,11 +193,11 @@ class Reader:
                     raise Rejected(ENTRY, "there is no id")
                 if id_ in entries:
                     raise Rejected("image id is used twice")
-                if not isinstance(item.get("file_name"), str) or not item["file_name"]:
+                name, sides = item.get("file_name"), [item.get(key) for key in ("width", "height")]
+                if not isinstance(name, str) or not name:
                     raise Rejected(ENTRY, "there is no file_name")
-                for key in ("width", "height"):
-                    if type(item.get(key)) is not int or item[key] < 1:
-                        raise Rejected(ENTRY, f"there is no {key} in pixels")
+                if not all(type(side) is int and side > 0 for side in sides):
+                    raise Rejected(ENTRY, "there is no width or height in pixels")
                 entries[id_] = item
         return entries
 

@@ -309,10 +309,10 @@ def test_a_broken_file_is_one_line(tmp_path: Path, content: bytes, message: str)
     ("changes", "message"),
     [
         ({"categories": []}, "no categories"),
-        ({"categories": [{"id": 1}]}, "no integer id and name"),
-        ({"categories": ["cat"]}, "no integer id and name"),
+        ({"categories": [{"id": 1}]}, "needs an integer id and a name; add"),
+        ({"categories": ["cat"]}, "category cat needs an integer id"),
         ({"categories": [{"id": 1, "name": name} for name in "ab"]}, "category id 1 is used twice"),
-        ({"annotations": [{"image_id": 1, "segments_info": []}]}, "has no isthing of 0 or 1"),
+        ({"annotations": [{"image_id": 1, "segments_info": []}]}, "needs .* and isthing of 0 or 1"),
         ({"images": [], "annotations": []}, "no usable image among 0 .it is empty"),
         ({"images": [{}], "annotations": []}, "no usable image among 1 .*number 1: there is no id"),
     ],
