@@ -89,7 +89,7 @@ class Aro(CaptionSet):
 
     def measures(self) -> list[Measure]:
         """Return the paper's macro average and the mean over records of each file."""
-        found = []
+        measures = []
         for part, unit in (("relation", "relations"), ("attribution", "attribute pairs")):
             rows = self.rows(part)
             counts = Counter(self.relations(rows))
@@ -100,6 +100,6 @@ class Aro(CaptionSet):
             kept = [row for row in rows if self.records[row].relation in counted]
             title = f"VG-{part.capitalize()}"
             mean = f"{title}, mean of {len(counted)} {unit}"
-            found.append(macro(f"{part}_macro", mean, kept, self.relations(kept)))
-            found.append(micro(f"{part}_micro", f"{title}, all records", rows))
-        return [measure for measure in found if measure.units]
+            measures.append(macro(f"{part}_macro", mean, kept, self.relations(kept)))
+            measures.append(micro(f"{part}_micro", f"{title}, all records", rows))
+        return [measure for measure in measures if measure.units]

@@ -111,11 +111,11 @@ class CvBench(CaptionSet):
 
     def measures(self) -> list[Measure]:
         """Return each task, and the mean over sources of Relation, as CV-Bench's 2D average."""
-        found = [micro(task.lower(), task, self.rows(task.lower())) for task in _QUESTIONS]
+        measures = [micro(task.lower(), task, self.rows(task.lower())) for task in _QUESTIONS]
         rows = self.rows("relation")
         sources = [self._sources[row] for row in rows]
-        found.append(macro("relation_sources", "Relation, mean of sources", rows, sources))
-        return [measure for measure in found if measure.units]
+        measures.append(macro("relation_sources", "Relation, mean of sources", rows, sources))
+        return [measure for measure in measures if measure.units]
 
 
 def _captions(task: str, question: str, choices: list[str], true: int) -> tuple[str, str] | None:

@@ -87,12 +87,12 @@ class SpatialSense(CaptionSet):
     def measures(self) -> list[Measure]:
         """Return the mean over predicates, over pairs, and over pairs that the boxes show."""
         rows = self.rows()
-        found = [
+        measures = [
             macro("macro", "mean of predicates", rows, self.relations(rows)),
             micro("micro", "all pairs", rows),
             micro("shown", "pairs that the boxes show", self._shown),
         ]
-        return [measure for measure in found if measure.units]
+        return [measure for measure in measures if measure.units]
 
 
 def _shows(predicate: str, subject: Box, other: Box) -> bool:

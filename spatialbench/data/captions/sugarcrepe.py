@@ -44,7 +44,7 @@ class SugarCrepe(CaptionSet):
     def measures(self) -> list[Measure]:
         """Return each file, their mean, and the mean over records."""
         rows = self.rows()
-        found = [micro(part, part, self.rows(part)) for part in FILES]
-        found.append(macro("macro", "mean of the files", rows, self.relations(rows)))
-        found.append(micro("micro", "all records", rows))
-        return [measure for measure in found if measure.units]
+        measures = [micro(part, part, self.rows(part)) for part in FILES]
+        measures.append(macro("macro", "mean of the files", rows, self.relations(rows)))
+        measures.append(micro("micro", "all records", rows))
+        return [measure for measure in measures if measure.units]

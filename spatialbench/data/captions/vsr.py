@@ -124,7 +124,7 @@ class Vsr(CaptionSet):
 
     def measures(self) -> list[Measure]:
         """Return the mean over pairs of each part, and over relations of the derived ones."""
-        found = []
+        measures = []
         for part, title in (
             (RANDOM, "random test, derived"),
             (ZEROSHOT, "zero-shot test, derived"),
@@ -132,8 +132,8 @@ class Vsr(CaptionSet):
             (ANNOTATED, "random, annotated"),
         ):
             rows = self.rows(part)
-            found.append(micro(f"{part}_pair", title, rows))
+            measures.append(micro(f"{part}_pair", title, rows))
             if part in (RANDOM, ZEROSHOT):
                 mean = f"{title}, mean of relations"
-                found.append(macro(f"{part}_macro", mean, rows, self.relations(rows)))
-        return [measure for measure in found if measure.units]
+                measures.append(macro(f"{part}_macro", mean, rows, self.relations(rows)))
+        return [measure for measure in measures if measure.units]

@@ -77,21 +77,21 @@ class WhatsUp(CaptionSet):
 
     def measures(self) -> list[Measure]:
         """Return the pair, one of four, both images of opposites, all four of a set; per subset."""
-        found = []
+        measures = []
         for part, (_, names) in SUBSETS.items():
             low, rows = part.lower(), self.rows(part)
             sets = [rows for (subset, _), rows in self._sets.items() if subset == part]
             opposites = (names[:2], names[2:])
             both = [(s[a], s[b]) for s in sets for a, b in opposites if a in s and b in s]
             whole = [tuple(s[name] for name in names) for s in sets if len(s) == len(names)]
-            found.append(micro(f"{low}_pair", f"{part}: opposite preposition", rows))
-            found.append(micro(f"{low}_four", f"{part}: one of four", rows, None, 25.0))
+            measures.append(micro(f"{low}_pair", f"{part}: opposite preposition", rows))
+            measures.append(micro(f"{low}_four", f"{part}: one of four", rows, None, 25.0))
             for name, title, units, chance in (
                 (f"{low}_both", f"{part}: both of a pair, each of four", both, 100 / 4**2),
                 (f"{low}_set", f"{part}: all of a set, each of four", whole, 100 / 4**4),
             ):
-                found.append(Measure(name, title, units, [""] * len(units), None, chance))
-        return [measure for measure in found if measure.units]
+                measures.append(Measure(name, title, units, [""] * len(units), None, chance))
+        return [measure for measure in measures if measure.units]
 
 
 def preposition(caption: str) -> str | None:

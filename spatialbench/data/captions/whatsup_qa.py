@@ -57,12 +57,12 @@ class Triples(CaptionSet):
 
     def measures(self) -> list[Measure]:
         """Return the mean over records and over prepositions of each file."""
-        found = []
+        measures = []
         for part, title in (("one", "one object"), ("two", "two objects")):
             rows, mean = self.rows(part), f"{part}, mean of prepositions"
-            found.append(micro(f"{part}_pair", title, rows))
-            found.append(macro(f"{part}_macro", mean, rows, self.relations(rows)))
-        return [measure for measure in found if measure.units]
+            measures.append(micro(f"{part}_pair", title, rows))
+            measures.append(macro(f"{part}_macro", mean, rows, self.relations(rows)))
+        return [measure for measure in measures if measure.units]
 
 
 class CocoQa(Triples):
