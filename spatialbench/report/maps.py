@@ -22,7 +22,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from PIL import Image
 
-from spatialbench.data.images import fit, read_picture
+from spatialbench.data.images import fit, read_image
 from spatialbench.utils.errors import SpatialbenchError, atomic_path
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ def run(options: argparse.Namespace) -> None:
         raise SpatialbenchError(
             f"--out: the figure is a PNG file; give a name that ends in .png, not {options.out}"
         )
-    picture = read_picture(Path(options.image))
+    picture = read_image(Path(options.image))
     points = [inside(Point(*point), picture.size, options.image) for point in options.point]
     from spatialbench.config.experiment import resolve
     from spatialbench.training.score import readable_errors, say

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
 
-from spatialbench.data.images import fit, read_picture
+from spatialbench.data.images import fit, read_image
 from spatialbench.report.maps import CELL, DPI, checkpoints, titles
 from spatialbench.utils.errors import SpatialbenchError, atomic_path
 from spatialbench.utils.suggest import did_you_mean
@@ -238,7 +238,7 @@ def _maps(
 
 
 def _own(options: argparse.Namespace) -> Scene:
-    picture = read_picture(Path(options.image))
+    picture = read_image(Path(options.image))
     width, height = picture.size
     for x, y, w, h in options.box:
         if x < 0 or y < 0 or w <= 0 or h <= 0 or x + w > width or y + h > height:

@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from spatialbench.data.captions.caption_set import CaptionSet, Corners, Measure, micro
+from spatialbench.data.captions.caption_set import CaptionSet, Measure, micro
+from spatialbench.data.captions.image_files import Corners
 from spatialbench.evaluation import captions
 from spatialbench.evaluation.captions import by_relation, credit, evaluate, score
 from spatialbench.methods.clip import Clip
@@ -31,7 +32,7 @@ class Colours(CaptionSet):
     def read(self) -> None:
         said = [("red", "green"), ("red", "blue", "green"), ("green", "red"), ("blue", "blue")]
         for number, names in enumerate(said):
-            picture = self.picture(self.folder / f"{names[0]}.png", self.crop)
+            picture = self.image(self.folder / f"{names[0]}.png", self.crop)
             self.add(f"r{number}", "all", names[0], picture, names)
 
     def measures(self) -> list[Measure]:
@@ -111,9 +112,9 @@ def test_a_method_scores_as_it_does_in_the_table(folder: Path) -> None:
     model = Clip(student()).eval()
     found = Colours(str(folder))
     made = score(model, found, "squash").scores
-    pixels = [picture.pixels(picture.content(), 32, "squash", "") for picture in found.pictures]
+    pixels = [picture.pixels(picture.content(), 32, "squash", "") for picture in found.images]
     x = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
-    rows = [(record.picture, caption) for record in found.records for caption in record.captions]
+    rows = [(record.image, caption) for record in found.records for caption in record.captions]
     with torch.no_grad():
         expected = model.scores(
             x, torch.tensor([row for row, _ in rows]), [caption for _, caption in rows]

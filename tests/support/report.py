@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from spatialbench.data.datamodule import PairDataModule
-from spatialbench.data.embspatial.export import export
+from spatialbench.data.embspatial.embspatial_export import export
 from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.report.html.inputs import Material
 from spatialbench.results.files import ResultOutcomes, make_result, write_result
