@@ -6,7 +6,7 @@ PAGES ?= benchmarks/*.yaml
 export OMP_NUM_THREADS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help test lint table check-results rows smoke throughput paper-scale figures report-figure
+.PHONY: help test lint table check-results rows smoke throughput paper-scale figures
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## (.*)/  make \1\t\2/' | expand -t 24
@@ -39,6 +39,3 @@ paper-scale:  ## spatial attention at the paper's sizes on one GPU, to results/p
 
 figures:  ## the README's pictures
 	$(PYTHON) -m tools.figures
-
-report-figure:  ## the README's picture of the report; needs chromium and chromedriver
-	$(PYTHON) -m tools.report_figure

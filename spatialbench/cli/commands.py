@@ -1,11 +1,9 @@
-"""The commands around the table: run, table, compare, check-results, reproduce, list, data, doctorand maps."""
+"""The commands around the table, and the list of all commands."""
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -293,103 +291,9 @@ def _data_export(argv: list[str]) -> int:
 
 
 def _maps(argv: list[str]) -> int:
-    if "--relevance" in argv:
-        from spatialbench.report import relevance
+    from spatialbench.cli.maps import maps
 
-        return relevance.command(argv)
-    parser = Parser(
-        "maps",
-        "what the token under a point is alike to, for several pages side by side, as one figure",
-    )
-    parser._negative_number_matcher = re.compile(
-        r"-\d"
-    )  # or "--point -5,3" would be an option without a value
-    add = parser.add_argument
-    add(
-        "--config",
-        action="append",
-        required=True,
-        metavar="PAGE.yaml",
-        help="a page; may be repeated",
-    )
-    text = (
-        "another figure: where a page looks to read a caption; spatialbench maps --relevance --help"
-    )
-    add("--relevance", action="store_true", help=text)
-    add("--image", required=True, metavar="FILE", help="a picture")
-    add(
-        "--point",
-        action="append",
-        required=True,
-        type=_point,
-        metavar="X,Y",
-        help="in pixels; may be repeated",
-    )
-    _add_page_options(parser)
-    add(
-        "--seed",
-        type=int,
-        metavar="N",
-        help="only runs with this seed (default: the newest run of any)",
-    )
-    add(
-        "--ckpt_path",
-        action="append",
-        metavar="FILE|LAST",
-        help="once for each page, in their order, or not at all",
-    )
-    add(
-        "--size",
-        type=_positive,
-        metavar="PIXELS",
-        help="side of the encoded picture (default: the track's regions)",
-    )
-    add("--out", default="maps.png", metavar="FILE.png", help="default: maps.png")
-    add(
-        "--format",
-        choices=("text", "json"),
-        default="text",
-        help="json: the maps themselves (default: text)",
-    )
-    options = parser.parse_args(argv)
-    from spatialbench.report import maps
-
-    maps.run(options)
-    return 0
-
-
-def _add_page_options(parser: Parser) -> None:
-    parser.add_argument(
-        "--track", default="rooms", help="name or path of the track (default: rooms)"
-    )
-    parser.add_argument(
-        "--budget", default="quick", help="whose runs: smoke, quick or full (default: quick)"
-    )
-    parser.add_argument(
-        "--runs", default="runs", metavar="FOLDER", help="where the run folders are (default: runs)"
-    )
-
-
-def _point(text: str) -> tuple[float, float]:
-    try:
-        x, y = (float(word) for word in text.split(","))
-    except ValueError:
-        x = y = math.nan
-    if not (math.isfinite(x) and math.isfinite(y)):
-        raise argparse.ArgumentTypeError(
-            f"needs x,y in pixels of the picture, as 120,80; got {text!r}"
-        )
-    return x, y
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"needs a whole number, 1 or more; got {text!r}")
-    return int(text)
-
-
-def _counts(text: str) -> list[int]:
-    return [_positive(word.strip()) for word in text.split(",")]
+    return maps(argv)
 
 
 RUN: dict[str, Callable[[list[str]], int]] = {

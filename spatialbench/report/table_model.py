@@ -95,7 +95,7 @@ def write(sheet: Sheet, format: str) -> str:
         return as_text(sheet)
     from spatialbench.report import markup
 
-    return markup.latex(sheet) if format == "latex" else markup.html(sheet)
+    return markup.latex(sheet)
 
 
 # ----------------------------------------------------------------------------------------------------------- cells

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 
 from spatialbench.utils.errors import SpatialbenchError
 
-FORMATS = ("text", "md", "csv", "latex", "html", "json")
+FORMATS = ("text", "md", "csv", "latex", "json")
 """Of a table, as ``report.sheet`` writes them; here, where nothing heavy is imported."""
 
 
