@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import re
-from xml.etree import ElementTree
 
 import pytest
 
@@ -48,18 +47,6 @@ def test_text_marks_what_is_bold_where_there_are_no_colours() -> None:
     assert "│ 66.7 ± 0.4 * │" in text
     assert text.startswith("made_up & small")
     assert text.endswith("first_note: 5 %\n\nsecond & last\n")
-
-
-def test_html_is_well_formed_and_says_the_same() -> None:
-    text = write(SHEET, "html")
-    page = ElementTree.fromstring(f"<div>{text}</div>")
-    lines = [["".join(cell.itertext()) for cell in line] for line in page.iter("tr")]
-    assert lines == [list(SHEET.header), *([cell.text for cell in line] for line in SHEET.lines)]
-    assert [found.text for found in page.iter("strong")] == ["66.7 ± 0.4"]
-    assert [found.text for found in page.iter("em")] == ["row_one, Someone 2024", "65.1"]
-    assert [found.text for found in page.iter("p")] == ["first_note: 5 %", "second & last"]
-    assert next(page.iter("caption")).text == "made_up & small"
-    assert not re.search(r"<(script|style|link|img)|https?:", text)
 
 
 def unescaped(text: str) -> str:
@@ -120,7 +107,7 @@ def test_json_and_csv_hold_the_numbers_and_leave_the_notes(
 
 def test_an_unknown_format_is_one_line() -> None:
     with pytest.raises(
-        SpatialbenchError, match="unknown format 'xml': one of text, md, csv, latex, html, json"
+        SpatialbenchError, match="unknown format 'xml': one of text, md, csv, latex, json"
     ):
         write(SHEET, "xml")
     assert all(write(SHEET, format) == write(SHEET, format) for format in FORMATS)

@@ -23,17 +23,17 @@ TRACK = """\
 name: rooms
 seeds: [0, 1]
 trainer: {{max_steps: 6, accelerator: cpu, devices: 1}}
-data: {{source: embspatial, path: {folder}/test.json, train_path: {folder}/test.json, image_size: 32}}
+data:
+  {{source: embspatial, path: {folder}/test.json, train_path: {folder}/test.json, image_size: 32}}
 model: {{student: {folder}/tiny-student.json}}
 budgets: {{full: {{}}, smoke: {{trainer: {{max_steps: 2}}}}}}
 """
 PAPERS = """\
 - {name: b, paper: "Someone <i>2024</i>", table: Table 1, row: B, accuracy: {left: 71.5, all: 66.0}}
 """
-CLAIMS = f"""\
-- {{claim: {json.dumps(f"b is better {EVIL}")}, paper: P, track: rooms, row: b, than: a, column: all, expect: higher}}
-- {{claim: c is better., paper: P, track: rooms, row: c, than: b, column: all, expect: higher}}
-"""
+CLAIM = "- {{claim: {}, paper: P, track: rooms, row: {}, than: {}, column: all, expect: higher}}\n"
+CLAIMS = CLAIM.format(json.dumps(f"b is better {EVIL}"), "b", "a")
+CLAIMS += CLAIM.format("c is better.", "c", "b")
 
 
 def folders(base: Path) -> tuple[Path, Path]:

@@ -37,7 +37,7 @@ def inputs(folders: tuple[Path, Path]) -> ReportInputs:
 
 @pytest.fixture(scope="session")
 def page(inputs: ReportInputs, cache: Path) -> str:
-    """The whole file, with maps."""
+    """Render the whole file, with maps."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPATIALBENCH_CACHE", str(cache))
         shown = sample(inputs, 4)
