@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from spatialbench.utils.arguments import Parser
-from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.errors import SpatialbenchError, write_atomic
 
 
 def report(argv: list[str]) -> int:
@@ -36,7 +36,7 @@ def report(argv: list[str]) -> int:
 
 def _write(o: argparse.Namespace, path: Path) -> None:
     from spatialbench.report.html.inputs import ReportInputs
-    from spatialbench.report.html.page import write_report
+    from spatialbench.report.html.page import html
     from spatialbench.report.html.records import Sample, sample
 
     folders = Path(o.results), Path(o.benchmarks)
@@ -52,7 +52,7 @@ def _write(o: argparse.Namespace, path: Path) -> None:
             from spatialbench.cli.maps import row_maps
 
             maps = row_maps(inputs, chosen) if isinstance(chosen, Sample) else {}
-    write_report(path, inputs, chosen, maps)
+    write_atomic(path, html(inputs, chosen, maps))
 
 
 def _count(text: str) -> int:

@@ -119,33 +119,44 @@ def _lines(row: Row, kind: str, lines: Mapping[int, Curve]) -> Drawing:
         return Drawing(title, svg.markup(figure, f"{title}; {ends}"))
 
 
-def minutes(row: Row) -> float:
-    """Return the training time of one seed, without rendering and caches, as a mean over seeds."""
-    seconds = [run.wall_seconds.get("train", 0.0) for run in row.result.runs]
-    return sum(seconds) / len(seconds) / 60
+COSTS = {
+    "training time": ("minutes of training a seed, with earlier stages", "min"),
+    "parameters": ("parameters, millions, frozen ones included", "million"),
+    "test time": ("seconds to score the test", "s"),
+}
+"""Title -> axis, and unit."""
 
 
-def minutes_in_all(inputs: ReportInputs, row: Row) -> tuple[float, str]:
+def seconds(row: Row, stage: str) -> float:
+    """Return the wall time of a stage of one seed, as a mean over seeds."""
+    times = [run.wall_seconds.get(stage, 0.0) for run in row.result.runs]
+    return sum(times) / len(times)
+
+
+def _cost(inputs: ReportInputs, row: Row, title: str) -> tuple[float, str]:
+    """One of ``COSTS``, and words about it."""
+    if title == "test time":
+        return seconds(row, "test"), ""
+    if title == "parameters":
+        parameters = row.result.parameters
+        return parameters.total / 1e6, f" ({number(parameters.trainable / 1e6, 2)} trained)"
+    return training_minutes(inputs, row)
+
+
+def training_minutes(inputs: ReportInputs, row: Row) -> tuple[float, str]:
     """Return the training time with the stages a row starts from, and words about them.
 
     A stage without a row is named, not counted.
     """
     rows = {other.result.name: other for other in inputs.rows}
-    known = [rows[name] for name in row.result.init_from if name in rows]
-    parts = [f"{number(minutes(stage), 2)} of {stage.result.name}" for stage in known]
-    parts += [f"not counted: {name}" for name in row.result.init_from if name not in rows]
-    words = f" ({'; '.join([f'{number(minutes(row), 2)} its own', *parts])})" if parts else ""
-    return minutes(row) + sum(map(minutes, known)), words
-
-
-def _millions(inputs: ReportInputs, row: Row) -> tuple[float, str]:
-    trained = number(row.result.parameters.trainable / 1e6, 2)
-    return row.result.parameters.total / 1e6, f" ({trained} trained)"
-
-
-def _test_seconds(inputs: ReportInputs, row: Row) -> tuple[float, str]:
-    seconds = [run.wall_seconds.get("test", 0.0) for run in row.result.runs]
-    return sum(seconds) / len(seconds), ""
+    minutes = {
+        stage: seconds(rows[stage], "train") / 60 for stage in row.result.init_from if stage in rows
+    }
+    own = seconds(row, "train") / 60
+    parts = [f"{number(value, 2)} of {stage}" for stage, value in minutes.items()]
+    parts += [f"not counted: {stage}" for stage in row.result.init_from if stage not in rows]
+    words = f" ({'; '.join([f'{number(own, 2)} its own', *parts])})" if parts else ""
+    return own + sum(minutes.values()), words
 
 
 def _machine(row: Row) -> str:
@@ -153,25 +164,17 @@ def _machine(row: Row) -> str:
     return ", ".join(sorted(machines))
 
 
-COSTS: dict[str, tuple[str, str, Callable[[ReportInputs, Row], tuple[float, str]]]] = {
-    "training time": ("minutes of training a seed, with earlier stages", "min", minutes_in_all),
-    "parameters": ("parameters, millions, frozen ones included", "million", _millions),
-    "test time": ("seconds to score the test", "s", _test_seconds),
-}
-"""Title -> axis, unit, value and words about it."""
-
-
 def cost(inputs: ReportInputs) -> tuple[list[Drawing], str]:
     """Draw All against what a row costs; and say which mark is which machine."""
     machines = list(dict.fromkeys(map(_machine, inputs.rows)))
     drawings = []
-    for title, (axis, unit, value_of) in COSTS.items():
+    for title, (axis, unit) in COSTS.items():
         timed, points = title.endswith("time"), []
         for row in inputs.rows:
             mean, _, interval = inputs.accuracy(row, "all")
             if mean is None:
                 continue
-            value, words = value_of(inputs, row)
+            value, words = _cost(inputs, row, title)
             mine = f"All {number(mean)} % ({interval_cell(interval)})"
             words = f"{mine}, {number(value, 2)} {unit}{words}"
             words += f", on {_machine(row)}" if timed else ""

@@ -1,5 +1,5 @@
 "use strict";
-// Tables that are sorted and filtered, switches and choices, the theme, paper.
+// Tables that are sorted and filtered, switches and choices.
 
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 
@@ -65,21 +65,3 @@ document.addEventListener("input", ({ target }) => {
   if (dataset.chooses) choose(target);
 });
 all("select[data-chooses]").forEach(choose);
-
-const theme = document.getElementById("theme");
-theme.hidden = false;
-theme.addEventListener("click", () => {
-  const { dataset } = document.documentElement;
-  const dark = dataset.theme ? dataset.theme === "dark" : matchMedia("(prefers-color-scheme: dark)").matches;
-  dataset.theme = dark ? "light" : "dark";
-});
-
-// On paper nothing stays folded.
-let folded = [];
-addEventListener("beforeprint", () => {
-  folded = all("details:not([open])");
-  for (const details of folded) details.open = true;
-});
-addEventListener("afterprint", () => {
-  for (const details of folded) details.open = false;
-});

@@ -1,4 +1,4 @@
-"""``spatialbench report``: the page, rendered and written.
+"""``spatialbench report``: the page, rendered.
 
 The page makes no request: a content security policy forbids every one, and allows exactly the
 script and the style in it. Nothing depends on the clock: the same files give the same bytes.
@@ -10,7 +10,6 @@ import base64
 import hashlib
 from collections.abc import Mapping
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -22,29 +21,8 @@ from spatialbench.report.html.inputs import EXPLANATIONS, TITLES, ReportInputs
 from spatialbench.report.html.records import KINDS, RowMaps, Sample, browser_data, framed
 from spatialbench.report.html.records import record_image as image_of
 from spatialbench.report.map_figures import overlay
-from spatialbench.utils.errors import write_atomic
 
 PACKAGE = "spatialbench.report.html"
-
-
-def write_report(
-    path: Path,
-    inputs: ReportInputs,
-    sample: Sample | str | None = None,
-    maps: Mapping[str, RowMaps | str] | None = None,
-) -> None:
-    """Write the report of a track.
-
-    Args:
-        path: the HTML file.
-        inputs: the rows.
-        sample: the records that are shown, or why there are none; None: no such section.
-        maps: name of every row -> its maps, or why there are none; None: no such section.
-
-    Raises:
-        SpatialbenchError: the file cannot be written.
-    """
-    write_atomic(path, html(inputs, sample, maps))
 
 
 def html(
@@ -52,7 +30,13 @@ def html(
     sample: Sample | str | None = None,
     maps: Mapping[str, RowMaps | str] | None = None,
 ) -> str:
-    """Render the whole file; arguments as for :func:`write_report`."""
+    """Render the whole file.
+
+    Args:
+        inputs: the rows.
+        sample: the records that are shown, or why there are none; None: no such section.
+        maps: name of every row -> its maps, or why there are none; None: no such section.
+    """
     style, script = _source("report.css"), _source("page.js", "records.js")
     policy = f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}"
     return (

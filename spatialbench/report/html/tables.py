@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any
 
@@ -12,7 +12,6 @@ from spatialbench.evaluation.paired import TESTED
 from spatialbench.report.compare import SAME, p_cell
 from spatialbench.report.html.inputs import COLUMNS, SCORERS, TITLES, ReportInputs, Row, Value
 from spatialbench.report.table_model import accuracy_cell, interval_cell, number
-from spatialbench.results.row_schema import SeedRun
 from spatialbench.utils.progress import progress
 
 SHADES = 10
@@ -20,6 +19,8 @@ SHADES = 10
 SIGNS = {"better": "▲", "worse": "▼", SAME: ""}
 OPPOSITE = {"better": "worse", "worse": "better", SAME: SAME}
 INTERVALS = ("with-extra", "95 % intervals")
+NUMBERS = ("accuracy", "interval", "relations", "micro", "macro", "value", "patterns", "seed")
+"""Fields of a result file that the tables show."""
 
 
 @dataclass(frozen=True)
@@ -225,7 +226,7 @@ def claims_table(inputs: ReportInputs) -> Grid | None:
     lines = []
     for verdict in inputs.judged_claims():
         claim, gain, state = verdict.claim, verdict.gain, verdict.state
-        kind = {"held": "better", "not held": "worse"}.get(state.removesuffix(" (stale)"), "")
+        kind = "" if gain is None else "worse" if state.startswith("not ") else "better"
         compared = f"{claim.row} − {claim.than}, {TITLES[claim.column]}"
         cells = [Cell(claim.claim, kind="prose"), Cell(claim.paper), Cell(compared, kind="prose")]
         cells += [Cell(claim.expected), Cell(state, kind=kind)]
@@ -236,62 +237,24 @@ def claims_table(inputs: ReportInputs) -> Grid | None:
     return grid if lines else None
 
 
-def command(row: Row) -> str:
-    """Return the command that makes a row."""
-    result, seeds = row.result, ",".join(map(str, row.result.seeds))
-    where = f"--track {result.track} --budget {result.budget}"
-    return f"spatialbench run {result.page} {where} --seeds {seeds} --force"
+def provenance(row: Row) -> dict[str, str]:
+    """Say what a row was made from: the fields of its result file, each once where seeds agree."""
+    result = asdict(row.result)
+    runs = {run["seed"]: run for run in result.pop("runs")}
+    facts = {"command": row.result.command, "stale": ", ".join(row.stale)}
+    facts |= {name: _fact(value) for name, value in result.items()}
+    for name in next(iter(runs.values())):
+        texts = {seed: _fact(run[name]) for seed, run in runs.items()}
+        same = len(set(texts.values())) == 1
+        each = "; ".join(f"seed {seed}: {text}" for seed, text in texts.items())
+        facts[name] = next(iter(texts.values())) if same else each
+    return {n.replace("_", " "): text for n, text in facts.items() if text and n not in NUMBERS}
 
 
-def provenance(row: Row) -> dict[str, Any]:
-    """Say what a row was made from: each fact once where all seeds share it, lists line by line."""
-    result, runs = row.result, row.result.runs
-    memory, on_gpu = (
-        number(max(getattr(run, peak) for run in runs) / 1000)
-        for peak in ("peak_memory_mb", "peak_gpu_memory_mb")
-    )
-    total, trained = result.parameters.total, result.parameters.trainable
-    facts: dict[str, Any] = {
-        "page": f"{result.page}, hash {result.page_hash}",
-        "track": f"{result.track}, hash {result.track_hash}, budget {result.budget}",
-        "starts from": ", ".join(f"{k} ({v})" for k, v in result.init_from.items()) or "–",
-        "data": f"fingerprint {result.data_fingerprint}, {result.n} records",
-        "captions": result.grammar,
-        "outcomes": f"{result.outcomes.file}, sha256 {result.outcomes.sha256}",
-        "commit": _each(runs, lambda run: (run.commit or "no commit") + " (dirty)" * run.dirty),
-        "configuration": _each(runs, lambda run: run.config_hash),
-        "versions": _each(runs, lambda run: _listed(run.versions)),
-        "hardware": _each(runs, lambda run: _listed(run.hardware)),
-        "parameters": f"{total:,} in all, {trained:,} trainable",
-        "training": _each(runs, _training),
-        "wall time": [_wall_time(run) for run in runs],
-        "memory": f"{memory} GB, of the GPU {on_gpu} GB",
-    }
-    for kind in ("measures", "selection"):
-        if (file := getattr(result, kind)) is not None:
-            made = ", ".join(file.commits)
-            facts[kind] = f"{file.file}, sha256 {file.sha256}, data {file.data}, made by {made}"
-    return {**facts, "stale": ", ".join(row.stale)} if row.stale else facts
-
-
-def _each(runs: Sequence[SeedRun], say: Callable[[SeedRun], str]) -> str:
-    texts = {run.seed: say(run) for run in runs}
-    if len(set(texts.values())) == 1:
-        return next(iter(texts.values()))
-    return "; ".join(f"seed {seed}: {text}" for seed, text in texts.items())
-
-
-def _listed(facts: dict[str, Any]) -> str:
-    return ", ".join(f"{name} {value}" for name, value in facts.items() if value is not None)
-
-
-def _training(run: SeedRun) -> str:
-    pairs = "pairs not counted" if run.train_pairs is None else f"{run.train_pairs:,} pairs"
-    return f"{run.train_steps} steps, {pairs}"
-
-
-def _wall_time(run: SeedRun) -> str:
-    stages = {stage: s for stage, s in run.wall_seconds.items() if stage != "total"}
-    total = run.wall_seconds.get("total", sum(stages.values()))
-    parts = ", ".join(f"{stage} {seconds:.0f} s" for stage, seconds in stages.items())
-    return f"seed {run.seed}: {total / 60:.1f} minutes ({parts})"
+def _fact(value: Any) -> str:
+    if isinstance(value, dict):
+        facts = {name: _fact(part) for name, part in value.items() if name not in NUMBERS}
+        return ", ".join(f"{name} {text}" for name, text in facts.items() if text)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_fact, value))
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)

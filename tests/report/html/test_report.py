@@ -252,10 +252,11 @@ def test_a_measure_that_some_rows_have(inputs: ReportInputs) -> None:
 
 def test_training_counts_the_stages_before_it(inputs: ReportInputs) -> None:
     b, a = inputs.rows[0], next(row for row in inputs.rows if row.result.name == "a")
-    assert figures.minutes_in_all(inputs, b) == (figures.minutes(b), "")
+    own, other = (figures.seconds(row, "train") / 60 for row in (b, a))
+    assert figures.training_minutes(inputs, b) == (own, "")
     later = replace(b, result=replace(b.result, init_from={"a": "0" * 16, "gone": "0" * 16}))
-    minutes, words = figures.minutes_in_all(inputs, later)
-    assert minutes == pytest.approx(figures.minutes(a) + figures.minutes(b))
+    minutes, words = figures.training_minutes(inputs, later)
+    assert minutes == pytest.approx(own + other)
     assert "of a; not counted: gone" in words
 
 
