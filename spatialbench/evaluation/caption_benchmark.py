@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spatialbench.data.captions.caption_set import CaptionSet, Picture
+from spatialbench.data.captions.caption_set import CaptionSet
+from spatialbench.data.captions.image_files import ImageSource
 from spatialbench.data.images import Resize
 from spatialbench.data.selection_sets import fingerprint
 from spatialbench.evaluation.base import Evaluation, Model
@@ -221,7 +222,7 @@ def _read(
 ) -> Iterator[list[tuple[np.ndarray, bytes]]]:
     """Yield batches of pixels uint8 [S, S, 3] and hash of file and crop; reads one batch ahead."""
 
-    def read(image: Picture) -> tuple[np.ndarray, bytes]:
+    def read(image: ImageSource) -> tuple[np.ndarray, bytes]:
         data = image.content()
         key = hashlib.sha256(data + repr(image.crop).encode()).digest()
         return image.pixels(data, size, resize, source.source), key
