@@ -22,7 +22,12 @@ from spatialbench.evaluation.pairs import Outcomes, PairOutcomes, Scores, score
 from spatialbench.methods.parts.chunks import in_chunks
 from spatialbench.methods.parts.finetuning import FineTuning, adamw, fused
 from spatialbench.methods.parts.objectives import negated_contrastive
-from spatialbench.models.open_clip_student import TextTokenizer, load_clip, normalisation, resize_mode
+from spatialbench.models.open_clip_student import (
+    TextTokenizer,
+    load_clip,
+    normalisation,
+    resize_mode,
+)
 from spatialbench.models.running import BlockRunner, runner
 from spatialbench.models.towers import (
     Mix,
@@ -217,7 +222,7 @@ class Method(LightningModule):
             return (self.image(x)[image] * texts).sum(-1)
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Tensor]:
-        """record int64 [N], positive and negative float32 [N]: cosine with the caption and with its negation."""
+        """Record int64 [N], positive and negative float32 [N]: cosine with the caption and with its negation."""
         image = batch["image"].repeat(2)
         positive, negative = self.scores(
             batch["pixels"], image, [*batch["captions"], *batch["negated"]]

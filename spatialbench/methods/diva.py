@@ -281,7 +281,8 @@ class Diva(Method):
     @torch.no_grad()
     def drift(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """The L2 distance of the image tower's weights from the start, and the mean cosine of the embeddings of
-        pictures uint8 [B, 3, G, G] with those of the start, in float32."""
+        pictures uint8 [B, 3, G, G] with those of the start, in float32.
+        """
         start = self._start[0]
         pairs = zip(self.student.visual.parameters(), start.visual.parameters(), strict=True)
         distance = (
@@ -295,7 +296,8 @@ class Diva(Method):
     @torch.no_grad()
     def draw(self, pictures: ImageDataset, path: Path) -> None:
         """Draws what one step of denoising makes of noised pictures: with the prompt alone, with tokens of the tower
-        that training started from, and of the trained one, through the same P."""
+        that training started from, and of the trained one, through the same P.
+        """
         assert self.diffusion is not None
         pixels = torch.stack(
             [pictures.whole(row) for row in range(min(PICTURES, len(pictures)))]

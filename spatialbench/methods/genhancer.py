@@ -197,7 +197,8 @@ class GenHancer(Method):
 
     def on_fit_end(self) -> None:
         """Leaves the picture of what was learned; the autoencoder is gone, the adapters are merged, and of stage
-        ``clip`` a CLIP is left."""
+        ``clip`` a CLIP is left.
+        """
         if self.trainer.is_global_zero:
             self.to(
                 self.trainer.strategy.root_device
@@ -273,7 +274,8 @@ class GenHancer(Method):
     @torch.no_grad()
     def draw(self, pictures: ImageDataset, path: Path) -> None:
         """Draws what the denoiser makes of noised pictures, and of noise alone: in stage ``denoiser`` with its random
-        weights and with the trained ones, in stage ``clip`` with the embedding before and after."""
+        weights and with the trained ones, in stage ``clip`` with the embedding before and after.
+        """
         assert self.autoencoder is not None, "setup makes both"
         assert self.denoiser is not None
         pixels = torch.stack(
@@ -295,7 +297,8 @@ class GenHancer(Method):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """As ``Method``; in the middle of stage ``clip`` the state is a CLIP's, as at its end, and what learns beside
-        it."""
+        it.
+        """
         if self._adapters is not None:
             learned = {
                 name: value.detach()

@@ -19,7 +19,8 @@ from spatialbench.data.rooms.room_captions import PLAIN, seen_things, write_capt
 class CaptionBatch(TypedDict):
     """pixels uint8 [B, 3, S, S]; captions and foils: C strings each, caption c was written for image ``image[c]``;
     seen bool [B, THINGS]; claims int64 [C, 2] and foil_claims int64 [C, 2]: the things that a caption names (the same
-    one twice when it names one); twin int64 [C]: the caption with its two objects in the other order, or itself."""
+    one twice when it names one); twin int64 [C]: the caption with its two objects in the other order, or itself.
+    """
 
     pixels: Tensor
     image: Tensor

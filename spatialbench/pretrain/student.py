@@ -111,7 +111,7 @@ class StudentPretraining(L.LightningModule):
 
     @property
     def symmetry(self) -> float:
-        """w of (5) at the step under way."""
+        """W of (5) at the step under way."""
         start, weight = self.hparams["symmetry_from"], self.hparams["symmetry"]
         begun = start == 0 or self.global_step >= start * self.trainer.estimated_stepping_batches
         return weight if begun else 0.0

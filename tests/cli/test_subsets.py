@@ -8,15 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from spatialbench.evaluation.outcomes import RunOutcomes
+from spatialbench.evaluation.subsets import Fact
+from spatialbench.report.stored_rows import Row
 
 from spatialbench.cli import subsets as command
 from spatialbench.cli.main import main
 from spatialbench.data.records import Box, Record, RecordSet
 from spatialbench.data.relations import RELATIONS
 from spatialbench.evaluation import subsets as facts
-from spatialbench.evaluation.outcomes import RunOutcomes
-from spatialbench.evaluation.subsets import Fact
-from spatialbench.report.stored_rows import Row
 from spatialbench.report.subsets import subsets_table
 from spatialbench.results.files import ResultOutcomes
 from spatialbench.utils.errors import SpatialbenchError

@@ -101,7 +101,8 @@ def test_without_clusters_the_intervals_would_be_too_narrow() -> None:
 @pytest.mark.parametrize(("seeds", "least"), [(3, 0.9), (10, 0.92)])
 def test_with_luck_of_the_seeds_the_intervals_nearly_hold(seeds: int, least: float) -> None:
     """Luck of 2.7 points, three times that of the rooms' rows. The part between S seeds is understated by (S - 1) / S,
-    so that three seeds hold somewhat less often than ten."""
+    so that three seeds hold somewhat less often than ten.
+    """
     for levels in ((0.5,), (0.5, 0.3)):
         assert coverage(3, levels, SCENE, seeds, luck=0.1) >= least
 
@@ -133,7 +134,8 @@ def test_holm_keeps_the_six_relations_together_at_5_in_100() -> None:
 
 def test_a_verdict_needs_the_interval_because_seeds_have_luck() -> None:
     """Two equal methods, three lucky seeds: the models do differ, and the exact test says so; the interval, which draws
-    the seeds too, does not take that for a difference of the methods."""
+    the seeds too, does not take that for a difference of the methods.
+    """
     resampler = Resampler(RELATION, SCENE, resamples=500)
     tested, judged = 0, 0
     for a, b in tables(6, 0.4, 0.4, seeds=3, luck=0.1):

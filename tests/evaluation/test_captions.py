@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from spatialbench.evaluation.captions import by_relation, credit, evaluate, score
 from torch import Tensor
 
 from spatialbench.data.captions.caption_set import CaptionSet, Measure, micro
 from spatialbench.data.captions.image_files import Corners
 from spatialbench.evaluation import captions
-from spatialbench.evaluation.captions import by_relation, credit, evaluate, score
 from spatialbench.methods.clip import Clip
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support.caption_files import answers, photo

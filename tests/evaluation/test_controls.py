@@ -9,12 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-
-from spatialbench.cli.main import main
-from spatialbench.data.records import Box, Record, RecordSet
-from spatialbench.data.relations import RELATIONS
-from spatialbench.evaluation.controls import heuristics
-from spatialbench.evaluation.controls import suite as made
 from spatialbench.evaluation.controls.row import (
     ABOVE,
     REST,
@@ -27,6 +21,13 @@ from spatialbench.evaluation.controls.row import (
     mirror,
     row_of,
 )
+from spatialbench.results.controls_file import controls_path, read_controls
+
+from spatialbench.cli.main import main
+from spatialbench.data.records import Box, Record, RecordSet
+from spatialbench.data.relations import RELATIONS
+from spatialbench.evaluation.controls import heuristics
+from spatialbench.evaluation.controls import suite as made
 from spatialbench.evaluation.controls.transforms import balanced, exchanged, mirrored, shuffled
 from spatialbench.evaluation.pairs import Count
 from spatialbench.methods.clip import Clip
@@ -37,7 +38,6 @@ from spatialbench.report.controls import (
     problems,
     section,
 )
-from spatialbench.results.controls_file import controls_path, read_controls
 from spatialbench.results.stale import Today
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.typed_files import load_json

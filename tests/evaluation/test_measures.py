@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from spatialbench.evaluation.measures import TITLES, MeasureResampler, Measures, Ratio
+
 from spatialbench.evaluation.statistics import BOOTSTRAP_SEED, draws
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.npz import npz_bytes

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from spatialbench.evaluation.outcomes import RunOutcomes
 
 from spatialbench.data.records import Record
-from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.evaluation.pairs import Outcomes
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.npz import digest, npz_bytes

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
+from spatialbench.evaluation.measures import Measures
 from torch import Tensor
 
 from spatialbench.data.selection_sets import ImagePairs
 from spatialbench.evaluation import selection
-from spatialbench.evaluation.measures import Measures
 from spatialbench.evaluation.selection import SCORERS, both_right, measure
 from spatialbench.methods.clip import Clip
 from spatialbench.models.token_selection import score_vector

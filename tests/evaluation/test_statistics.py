@@ -206,7 +206,7 @@ def test_smallest_detectable_gain_against_the_published_table(
 
 
 def test_power_by_enumeration() -> None:
-    """n = 7: the sum over all (wins, losses, rest) of the multinomial probability of those that scipy rejects."""
+    """N = 7: the sum over all (wins, losses, rest) of the multinomial probability of those that scipy rejects."""
     n, discordance, gain = 7, 0.9, 0.7
     won, lost = (discordance + gain) / 2, (discordance - gain) / 2
     power = 0.0

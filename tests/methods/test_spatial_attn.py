@@ -23,7 +23,8 @@ def method(vfm: str = SAME, **arguments: object) -> SpatialAttention:
 
 def vfm_heads(connected: SpatialAttention, block: int, tokens: Tensor) -> list[Tensor]:
     """Q', K', V' [T, H, d'] of one image from timm's parameters: norm, projection with bias, q_norm, k_norm; patches
-    interpolated by hand where the grids differ."""
+    interpolated by hand where the grids differ.
+    """
     layer = connected.vfm.model.blocks[block]
     count, heads = len(tokens), connected.vfm.heads
     parts = []

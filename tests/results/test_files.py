@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from spatialbench.evaluation.measures import Measures
+
 from spatialbench.evaluation.pairs import Count
 from spatialbench.results.files import (
     ResultOutcomes,

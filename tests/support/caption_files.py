@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from spatialbench.evaluation.captions import evaluate
 
 from spatialbench.data.captions.caption_set import CaptionRecord, CaptionSet
-from spatialbench.evaluation.captions import evaluate
 from spatialbench.utils.errors import SpatialbenchError
 
 

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from spatialbench.evaluation.outcomes import RunOutcomes
 
 from spatialbench.config.experiment import Resolved, resolve
 from spatialbench.data import image_cache
-from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.methods.spatial_attn import SpatialAttention
 from spatialbench.training.fit import fit
 from spatialbench.utils import checkpoints, errors, token_cache

@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from spatialbench.evaluation.outcomes import RunOutcomes
 
 from spatialbench.config.experiment import resolve
-from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.results.run_folder import clear
 from spatialbench.training.build import build
 from spatialbench.training.fit import fit

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from spatialbench.evaluation.outcomes import RunOutcomes
 
 from spatialbench.config.experiment import Resolved, resolve
-from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.methods.clip import Clip
 from spatialbench.results.run_folder import RunRecord, newest, read_checkpoint
 from spatialbench.training.callbacks import Interrupted, MetricsFile, StageClock

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from spatialbench.evaluation.outcomes import RunOutcomes
 
 from spatialbench.config.experiment import resolve
-from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.results.run_folder import RunRecord, read_checkpoint
 from spatialbench.training.fit import fit
 from tests.support import ROOT, tiny
@@ -23,7 +23,8 @@ ALL_RECORDS = {"data": {"records_per_image": 6, "batch_images": 6, "eval_batch_i
 
 def test_two_processes_are_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """3 pictures a rank and step, encoded 2 at a time. Validation has one batch, so one rank has none; the test has
-    two, of 3 and 1 pictures."""
+    two, of 3 and 1 pictures.
+    """
     monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path / "cache"))
     page = tiny.benchmark(tmp_path / "benchmarks") / "clip.yaml"
     one = fit(resolve(page, "tiny", "quick", 0, ALL_RECORDS, tmp_path / "one"), show=False)

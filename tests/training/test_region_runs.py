@@ -12,13 +12,13 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from spatialbench.evaluation.measures import Measures
 
 from spatialbench.cli.main import main
 from spatialbench.config.evaluations import region_set, region_settings
 from spatialbench.config.experiment import Resolved, resolve
 from spatialbench.config.pages import load_track
 from spatialbench.data.region_batches import RegionDataModule
-from spatialbench.evaluation.measures import Measures
 from spatialbench.methods.r_sc_rla import RegionDistillation
 from spatialbench.results.run_folder import RunRecord, measured, read_checkpoint
 from spatialbench.training import fit as training

@@ -9,8 +9,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from spatialbench.cli.evaluation import evaluation_set
+from spatialbench.evaluation.measures import Measures
+from spatialbench.results.measures import patterns
+
 from spatialbench.cli.main import main
 from spatialbench.config.evaluations import selection_set, selection_settings
 from spatialbench.config.experiment import Resolved, resolve
@@ -18,9 +20,7 @@ from spatialbench.config.pages import load_track
 from spatialbench.data.images import Resize
 from spatialbench.data.rooms.counterfactual import Counterfactual
 from spatialbench.data.selection_sets import ImagePairs, SelectionSet
-from spatialbench.evaluation.measures import Measures
 from spatialbench.results.files import read_result, read_selection
-from spatialbench.results.measures import patterns
 from spatialbench.results.run_folder import RunRecord, clear, selected
 from spatialbench.training.fit import fit
 from spatialbench.training.plan import run

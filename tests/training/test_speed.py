@@ -19,7 +19,8 @@ def test_the_rate_is_of_the_steps_after_the_warm_up_without_validation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A clock of one second a look: begun at step 3, stopped at the validation after step 4, begun again, stopped at
-    the end: two seconds for steps 4 to 6, of 4 pictures each."""
+    the end: two seconds for steps 4 to 6, of 4 pictures each.
+    """
     seconds = itertools.count()
     monkeypatch.setattr(speed, "perf_counter", lambda: next(seconds))
     watch = Speed(flops=True)

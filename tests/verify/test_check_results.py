@@ -14,15 +14,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from spatialbench.evaluation.outcomes import RunOutcomes
 
 from spatialbench.config.experiment import Resolved
 from spatialbench.data import relations
 from spatialbench.data.relations import RELATIONS, Statement
-from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.report.readme import write_readme
 from spatialbench.results.files import ResultOutcomes
-from spatialbench.results.schema import MeasuresFile, Result
 from spatialbench.results.run_folder import RunRecord
+from spatialbench.results.schema import MeasuresFile, Result
 from spatialbench.results.stale import Today
 from spatialbench.training.plan import run
 from spatialbench.utils.errors import SpatialbenchError

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-
 from spatialbench.cli.commands import RUN
-from spatialbench.config.experiment import Resolved
 from spatialbench.evaluation.outcomes import RunOutcomes
+
+from spatialbench.config.experiment import Resolved
 from spatialbench.results.files import list_results, read_measures, read_outcomes, read_result
 from spatialbench.results.run_folder import RunRecord
 from spatialbench.training.plan import run
@@ -244,7 +244,8 @@ def test_a_real_smoke_row_comes_out_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Two steps of training a small student, stored and made again: every margin the same. Then a row that says that
-    another seed made it: it does not come out."""
+    another seed made it: it does not come out.
+    """
     monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path / "cache"))
     benchmarks = tiny.benchmark(tmp_path / "small")
     assert run([benchmarks / "clip.yaml"], "tiny", "smoke", [0, 1]) == 0

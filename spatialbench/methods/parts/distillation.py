@@ -110,7 +110,7 @@ def spatial_correlation(
 def _rows(
     correlations: Tensor, temperature: float, normaliser: Normaliser, diagonal: bool
 ) -> Tensor:
-    """log P of (4). Where the diagonal is left out, a row has L - 1 entries."""
+    """Log P of (4). Where the diagonal is left out, a row has L - 1 entries."""
     if not diagonal:
         count = correlations.shape[-1]
         others = ~torch.eye(count, dtype=torch.bool, device=correlations.device)

@@ -105,7 +105,7 @@ def own_negation(logits: Tensor, image: Tensor, caption: Tensor, negated: Tensor
 
 
 def _known_true(logits: Tensor, image: Tensor, caption: Tensor) -> Tensor:
-    """bool [M, K]: the captions that stand in a pair with the image somewhere in the batch."""
+    """Bool [M, K]: the captions that stand in a pair with the image somewhere in the batch."""
     true = torch.zeros_like(logits, dtype=torch.bool)
     true[image, caption] = True
     return true

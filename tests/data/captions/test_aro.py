@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from spatialbench.evaluation.captions import evaluate
 
 from spatialbench.data.captions.aro import FEWEST, UNCOUNTED, Aro
-from spatialbench.evaluation.captions import evaluate
 from tests.support import caption_files as files
 
 BOX = {"bbox_x": 2, "bbox_y": 0, "bbox_w": 6, "bbox_h": 4}

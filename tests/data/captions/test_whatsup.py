@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from spatialbench.evaluation.captions import evaluate
 
 from spatialbench.data.captions.whatsup import WhatsUp, preposition
-from spatialbench.evaluation.captions import evaluate
 from tests.support import caption_files as files
 
 SIDES = {"left_of": "to the left of", "right_of": "to the right of"}
