@@ -75,7 +75,7 @@ def sample(inputs: ReportInputs, count: int) -> Sample:
     own = (track.budgets.get(first.result.budget) or {}).get("data") or {}
     data = PairDataModule(**prune(deep_merge(track.config["data"], own), PairDataModule))
     data.setup("test")
-    today, stated = data.test_set.fingerprint, first.result.data_fingerprint
+    today, stated = data.test_set.fingerprint, first.result.pairs.data
     if today != stated:
         raise SpatialbenchError(
             f"today's test records (fingerprint {today}) are not those of the rows ({stated})"
