@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import combinations
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -330,9 +331,9 @@ def _matrix(
         | {other.name: cells.get((row.name, other.name), "–") for other in rows}
         for place, row in enumerate(rows, 1)
     ]
-    columns = [Column("", lambda record: str(record[""]))]
+    columns = [Column("", itemgetter(""))]
     for place, row in enumerate(rows, 1):
-        columns.append(Column(str(place), lambda record, name=row.name: record[name]))
+        columns.append(Column(str(place), itemgetter(row.name)))
     notes = [
         *stale,
         *([""] if stale else []),
