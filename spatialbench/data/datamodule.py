@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.utils.data import DataLoader
 
 from spatialbench.data.batches import Batch, TrainingPlans, evaluation_loader, training_loader
@@ -20,6 +18,7 @@ from spatialbench.data.records import RecordSet
 from spatialbench.data.splits import by_record, one_reference, part, whole_batches, without_pairs
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.provenance import usable_cores
+from spatialbench.utils.say import say
 
 
 class PairDataModule(LightningDataModule):
@@ -214,11 +213,11 @@ class PairDataModule(LightningDataModule):
         if path not in self._files:
             loaded = load_file(path, self.image_size, self.resize, self.strict)
             if loaded.report.dropped:
-                _say(f"{loaded.report.summary()}; see: spatialbench data check {path}")
+                say(f"{loaded.report.summary()}; see: spatialbench data check {path}")
             for other, earlier in self._files.items():
                 shared = len(set(loaded.image_keys) & set(earlier.image_keys))
                 if shared:
-                    _say(
+                    say(
                         f"{path} shares {shared} of its {len(loaded.image_keys)} images with {other}"
                     )
             self._files[path] = loaded
@@ -254,8 +253,3 @@ class PairDataModule(LightningDataModule):
         return (
             (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
         )
-
-
-@rank_zero_only
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)
