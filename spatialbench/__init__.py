@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from spatialbench.methods.base import Batch, FineTuning, Method
-    from spatialbench.models.clip import load_clip
-    from spatialbench.models.vfm import load_vfm
+    from spatialbench.models.open_clip_student import load_clip
+    from spatialbench.models.timm_vfm import load_vfm
 
 __version__ = "0.1.0"
 __all__ = ["PACKAGE", "WEIGHTS", "Batch", "FineTuning", "Method", "load_clip", "load_vfm"]
@@ -18,7 +18,7 @@ WEIGHTS = PACKAGE / "weights"
 """The weights that the package ships, by name."""
 
 _HOME = dict.fromkeys(("Batch", "FineTuning", "Method"), "methods.base")
-_HOME |= {"load_clip": "models.clip", "load_vfm": "models.vfm"}
+_HOME |= {"load_clip": "models.open_clip_student", "load_vfm": "models.timm_vfm"}
 
 
 def __getattr__(name: str) -> Any:

@@ -35,7 +35,7 @@ from spatialbench.methods.connected import ConnectedMethod
 from spatialbench.methods.diva import Diva
 from spatialbench.methods.r_sc_rla import RegionDistillation
 from spatialbench.methods.refiner import Refiner
-from spatialbench.models.vfm import load_vfm
+from spatialbench.models.timm_vfm import load_vfm
 from spatialbench.results.run_folder import RunRecord
 from spatialbench.training.build import build
 from spatialbench.utils import provenance

@@ -16,7 +16,7 @@ from spatialbench.data.relations import PHRASE
 from spatialbench.data.rooms.captions import FILLERS, TEMPLATES
 from spatialbench.data.rooms.kinds import KINDS
 from spatialbench.data.rooms.shapes import PALETTE, PATTERNS
-from spatialbench.models.clip import CONFIGS
+from spatialbench.models.open_clip_student import CONFIGS
 from spatialbench.utils.errors import write_atomic
 
 PATH = CONFIGS / "rooms-bpe.txt.gz"

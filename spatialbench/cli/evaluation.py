@@ -21,7 +21,7 @@ from spatialbench.data.download.status import ROOT
 from spatialbench.data.rooms.counterfactual import Counterfactual
 from spatialbench.data.selection_sets import SelectionSet
 from spatialbench.evaluation.captions import score
-from spatialbench.models.clip import resize_mode
+from spatialbench.models.open_clip_student import resize_mode
 from spatialbench.report.captions import captions_json, print_captions
 from spatialbench.report.published import read_published
 from spatialbench.report.selection import print_selection, run_json

@@ -77,7 +77,7 @@ def export(argv: list[str]) -> int:
         "--runs", default="runs", metavar="FOLDER", help="where the run folders are (default: runs)"
     )
     options = parser.parse_args(argv)
-    from spatialbench.training import export as exporting
+    from spatialbench.training import export_clip as exporting
 
     exporting.run(options)
     return 0

@@ -24,7 +24,7 @@ from spatialbench.methods.parts.chunks import in_chunks
 from spatialbench.methods.parts.finetuning import FineTuning, adamw, fused, schedule_steps
 from spatialbench.methods.parts.objectives import negated_contrastive
 from spatialbench.methods.parts.pair_scoring import PairScoring
-from spatialbench.models.clip import TextTokenizer, load_clip, normalisation
+from spatialbench.models.open_clip_student import TextTokenizer, load_clip, normalisation
 from spatialbench.models.running import BlockRunner, runner
 from spatialbench.models.towers import (
     Mix,

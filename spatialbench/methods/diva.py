@@ -45,7 +45,7 @@ from spatialbench.methods.parts.finetuning import (
 )
 from spatialbench.methods.parts.generative import GenerativeMethod
 from spatialbench.methods.parts.reconstructions import NOISE, SEED, Column, Panel, reconstruct
-from spatialbench.models.diffusion import Diffusion, load_diffusion
+from spatialbench.models.latent_diffusion import Diffusion, load_diffusion
 from spatialbench.models.latents import Latents
 from spatialbench.models.token_selection import TokenSelector
 from spatialbench.models.visual_tokens import Tokens, visual_tokens

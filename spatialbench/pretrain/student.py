@@ -30,7 +30,7 @@ from torch import Tensor
 
 from spatialbench.data.rooms.captions import true_of
 from spatialbench.evaluation.regions import found_true
-from spatialbench.models.clip import TextTokenizer, load_clip, normalisation
+from spatialbench.models.open_clip_student import TextTokenizer, load_clip, normalisation
 from spatialbench.models.towers import encode_image, encode_text
 from spatialbench.pretrain.data import CaptionBatch
 from spatialbench.pretrain.pretraining import Pretraining, write_scores, write_weights
@@ -61,7 +61,7 @@ class StudentPretraining(Pretraining):
     """The training of the student.
 
     Args:
-        student: as in ``models.clip.load_clip``.
+        student: as in ``models.open_clip_student.load_clip``.
         lr: peak learning rate of AdamW; linear warm-up, then a cosine to zero.
         weight_decay: on matrices, not on norms, biases and the scale.
         symmetry: w of (5).

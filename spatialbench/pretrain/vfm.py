@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from spatialbench.models.vfm import build_vit
+from spatialbench.models.timm_vfm import build_vit
 from spatialbench.pretrain.data import DenseBatch
 from spatialbench.pretrain.pretraining import Pretraining, write_scores, write_weights
 
@@ -100,7 +100,7 @@ class VfmPretraining(Pretraining):
     """The training of the VFM.
 
     Args:
-        vfm: as in ``models.vfm.build_vit``.
+        vfm: as in ``models.timm_vfm.build_vit``.
         lr: peak learning rate of AdamW; linear warm-up, then a cosine to zero.
         weight_decay: on matrices.
         warmup: steps.

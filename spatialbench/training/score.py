@@ -29,7 +29,7 @@ from spatialbench.evaluation.regions import measure as measure_regions
 from spatialbench.evaluation.relations import Scores
 from spatialbench.evaluation.selection import measure as measure_selection
 from spatialbench.methods.base import Method
-from spatialbench.models.clip import resize_mode
+from spatialbench.models.open_clip_student import resize_mode
 from spatialbench.results.run_folder import (
     RunRecord,
     checkpoint_of,

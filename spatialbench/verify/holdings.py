@@ -79,14 +79,14 @@ def student(spec: str) -> Holding:
     """Raises:
     SpatialbenchError: open_clip knows no such model.
     """
-    from spatialbench.models import clip
+    from spatialbench.models import open_clip_student as clip
 
     return _published("student", spec, clip.OWN, clip.published(spec), _OPEN_CLIP)
 
 
 def vfm(spec: str) -> Holding:
     """The vision foundation model of a track."""
-    from spatialbench.models import vfm as backbone
+    from spatialbench.models import timm_vfm as backbone
 
     return _published("vfm", spec, backbone.OWN, backbone.published(spec), _TIMM)
 

@@ -27,7 +27,7 @@ from transformers import (
 )
 
 from spatialbench.models.files.dinov2_files import positions_for
-from spatialbench.models.vfm import VFM, load_vfm
+from spatialbench.models.timm_vfm import VFM, load_vfm
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support.models import images
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from spatialbench.data.pictures import PictureDataset
-from spatialbench.models.diffusion import Diffusion
+from spatialbench.models.latent_diffusion import Diffusion
 from spatialbench.models.latents import Latents
 from tests.support.diffusions import SIZE, diffusion
 from tests.support.pictures import Noise

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spatialbench.models.clip import load_clip
 from spatialbench.models.lora import Adapters, LoraSettings
+from spatialbench.models.open_clip_student import load_clip
 from spatialbench.models.towers import encode_dense, encode_image
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support.models import SIZE, student

@@ -11,8 +11,8 @@ from open_clip.model import build_model_from_openai_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from spatialbench.models.clip import TextTokenizer, load_clip
 from spatialbench.models.files.openai_files import openai_state
+from spatialbench.models.open_clip_student import TextTokenizer, load_clip
 from spatialbench.models.towers import encode_image, encode_text
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support.models import images, student

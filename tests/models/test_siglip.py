@@ -20,7 +20,12 @@ from spatialbench.methods.refiner import Refiner
 from spatialbench.methods.residual_linear import ResidualLinear
 from spatialbench.methods.spatial_attn import SpatialAttention
 from spatialbench.models import towers
-from spatialbench.models.clip import TextTokenizer, load_clip, normalisation, resize_mode
+from spatialbench.models.open_clip_student import (
+    TextTokenizer,
+    load_clip,
+    normalisation,
+    resize_mode,
+)
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support.models import OTHER, SAME, SIZE, batch, images
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spatialbench.models import towers
-from spatialbench.models.clip import TextTokenizer, load_clip
+from spatialbench.models.open_clip_student import TextTokenizer, load_clip
 from tests.support.models import SIZE, student
 
 VARIANTS: dict[str, dict[str, Any]] = {

@@ -12,7 +12,7 @@ from timm.models import register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from spatialbench.models.clip import load_clip
+from spatialbench.models.open_clip_student import load_clip
 from spatialbench.models.visual_tokens import visual_tokens
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support.models import SIZE, student

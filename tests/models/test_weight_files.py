@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 
 from spatialbench.models.files import weight_files as module
 from spatialbench.models.files.weight_files import PINNED, WeightFile, hub_weights, obtain
-from spatialbench.models.vfm import load_vfm
+from spatialbench.models.timm_vfm import load_vfm
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support.models import SAME
 

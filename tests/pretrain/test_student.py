@@ -25,7 +25,7 @@ from spatialbench.data.rooms.captions import (
 from spatialbench.data.rooms.facts import SceneView, View
 from spatialbench.data.rooms.kinds import KIND, KINDS
 from spatialbench.data.rooms.shapes import PALETTE
-from spatialbench.models.clip import OWN, TextTokenizer, load_clip
+from spatialbench.models.open_clip_student import OWN, TextTokenizer, load_clip
 from spatialbench.pretrain.data import PretrainData
 from spatialbench.pretrain.student import StudentPretraining, caption_loss, retrieval_scores
 from tests.support.models import quiet

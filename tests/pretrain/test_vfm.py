@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from spatialbench import WEIGHTS
-from spatialbench.models.vfm import OWN
+from spatialbench.models.timm_vfm import OWN
 from spatialbench.pretrain.data import PretrainData
 from spatialbench.pretrain.vfm import (
     CELLS,

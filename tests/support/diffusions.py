@@ -8,7 +8,7 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, PNDMScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
-from spatialbench.models.diffusion import Diffusion
+from spatialbench.models.latent_diffusion import Diffusion
 
 SIZE, SIDE, CHANNELS, WIDTH, LENGTH = 32, 8, 4, 24, 16
 """Pixels a side, latents a side, their channels, width of the context and its positions."""

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from spatialbench.data.batches import Batch
 from spatialbench.data.relations import RELATIONS, Statement
-from spatialbench.models.clip import CONFIGS
+from spatialbench.models.open_clip_student import CONFIGS
 
 SIZE = 32
 """Side of the images."""

@@ -14,8 +14,8 @@ from PIL import Image
 from spatialbench.cli.main import main
 from spatialbench.config.experiment import Resolved, resolve
 from spatialbench.methods.genhancer import GenHancer
-from spatialbench.models.clip import load_clip
 from spatialbench.models.denoiser import PRESETS, Architecture
+from spatialbench.models.open_clip_student import load_clip
 from spatialbench.results.run_folder import RunRecord, read_checkpoint
 from spatialbench.training import fit as training
 from spatialbench.training.callbacks import Interrupted

@@ -1,7 +1,7 @@
-"""``spatialbench export``: an enhanced CLIP as an ordinary checkpoint, compared with the method before it is there.
+"""``spatialbench export``: a trained CLIP as an ordinary checkpoint, compared with the method first.
 
-Which methods leave one is found by asking them: a method whose picture, caption and patch embeddings are those of its
-student alone is a plain CLIP; where a side branch has a say they differ, and nothing is written.
+A method is a plain CLIP if its image, caption and patch embeddings are those of its student alone.
+Where a side branch changes them, nothing is written.
 
 Letters: B images, C captions.
 """
@@ -12,7 +12,7 @@ import argparse
 import json
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -22,9 +22,9 @@ from torch import Tensor
 from spatialbench.config.experiment import Resolved, resolve
 from spatialbench.data.relations import RELATIONS, Statement
 from spatialbench.methods.base import Method
-from spatialbench.models.clip import resize_mode
 from spatialbench.models.files.clip_export import read_open_clip, simple_tokenizer, write_open_clip
 from spatialbench.models.files.hf_export import read_hf, why_not_hf, write_hf
+from spatialbench.models.open_clip_student import resize_mode
 from spatialbench.models.towers import encode_dense, encode_image, encode_text
 from spatialbench.training.score import load_method, readable_errors, say
 from spatialbench.utils import provenance
@@ -32,19 +32,16 @@ from spatialbench.utils.errors import SpatialbenchError
 
 FORMS = ("open_clip", "hf")
 TOLERANCE = 1e-5
-"""Largest difference of two entries of unit embeddings: float32 through other kernels, in another order."""
+"""Largest difference of entries of unit embeddings: other kernels sum float32 in another order."""
 ORIGIN = "spatialbench.json"
 
 
 def run(options: argparse.Namespace) -> None:
-    """Writes the folder.
-
-    Args:
-        options: config, track, budget, seed, ckpt_path, runs, to and folder, as ``spatialbench.cli.trust`` parses
-            them.
+    """Run the command, with the options that ``spatialbench.cli.trust`` parses.
 
     Raises:
-        SpatialbenchError: the method is no plain CLIP, the form does not take it, or the folder has something in it.
+        SpatialbenchError: the method is not a plain CLIP, the form does not support it, or the
+            folder is not empty.
     """
     folder = Path(options.folder)
     if any(place.is_file() for place in (folder, *folder.parents)):
@@ -64,7 +61,7 @@ def run(options: argparse.Namespace) -> None:
 
 
 def origin(resolved: Resolved, checkpoint: Path | None) -> dict[str, object]:
-    """Where exported weights come from."""
+    """Describe where exported weights come from."""
     commit, dirty = provenance.commit()
     return {
         "page": resolved.page.name,
@@ -80,106 +77,101 @@ def origin(resolved: Resolved, checkpoint: Path | None) -> dict[str, object]:
 
 
 def export(
-    model: Method, form: str, folder: Path, told: dict[str, object] | None = None
+    model: Method, form: str, folder: Path, described: Mapping[str, object] | None = None
 ) -> list[str]:
-    """Writes a method's CLIP to a folder, complete or not at all.
+    """Write a method's CLIP to a folder, complete or not at all.
 
     Args:
         model: in eval mode, on the CPU.
         form: one of ``FORMS``.
         folder: does not exist, or is empty.
-        told: goes into ``ORIGIN`` beside.
+        described: content of ``ORIGIN``.
 
     Returns:
-        What the form has no place for, a line each.
+        One line for everything that the form has no place for.
 
     Raises:
-        SpatialbenchError: see ``run``; or what the library reads back is not what the method says.
+        SpatialbenchError: see ``run``; or the library reads back other embeddings.
     """
-    label = type(model).__qualname__
     if reason := why_not_plain(model):
-        raise SpatialbenchError(f"{label} leaves no plain CLIP to export: {reason}")
+        raise SpatialbenchError(
+            f"{type(model).__qualname__} leaves no plain CLIP to export: {reason}"
+        )
     if form == "hf" and (reason := why_not_hf(model.student)):
         raise SpatialbenchError(
             f"the student is no CLIPModel of transformers: {reason}; export it --to open_clip"
         )
-    spec = str(model.hparams["student"])
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}.") as name:
-        made = Path(name) / "made"
-        made.mkdir()
-        left: list[str] = []
-        if form == "hf":
-            left = write_hf(model.student, simple_tokenizer(spec), resize_mode(model.student), made)
-            read = read_hf(made)
-        else:
-            write_open_clip(model.student, spec, made)
-            read = read_open_clip(made)
-        _compare(model, form, *read)
-        (made / ORIGIN).write_text(json.dumps(told or {}, indent=2) + "\n", encoding="utf-8")
-        for path in made.iterdir():
-            path.chmod(
-                0o644
-            )  # safetensors leaves 0600, which hides a shared folder from its other users
+        temporary = Path(name) / "exported"
+        temporary.mkdir()
+        omitted = _write(model, form, temporary)
+        (temporary / ORIGIN).write_text(json.dumps(described or {}, indent=2) + "\n")
+        for path in temporary.iterdir():
+            path.chmod(0o644)  # safetensors' 0600 would hide a shared folder from its other users
         if folder.exists():
             folder.rmdir()
-        shutil.move(made, folder)
-    return left
+        shutil.move(temporary, folder)
+    return omitted
 
 
 @torch.inference_mode()
 def why_not_plain(model: Method) -> str:
-    """Where a method says something else than its student alone; empty where it is a plain CLIP.
+    """Say where a method differs from its student alone; empty where it is a plain CLIP.
 
-    Compared on pictures of noise and on captions of every relation: embeddings of pictures, captions and patches.
+    Embeddings of images, captions and patches are compared, on noise and captions of all relations.
     """
     pixels, captions = _probe(model)
-    tokens, whitened = model.tokenize(captions), _whitened(model, pixels)
+    tokens, normalised = model.tokenize(captions), _normalised(model, pixels)
     pairs = {
-        "pictures": (model.image(pixels), encode_image(model.student, whitened)),
+        "images": (model.image(pixels), encode_image(model.student, normalised)),
         "captions": (model.text(tokens), encode_text(model.student, tokens)),
-        "patches": (model.dense(pixels), encode_dense(model.student, whitened)),
+        "patches": (model.dense(pixels), encode_dense(model.student, normalised)),
     }
     for what, (own, students) in pairs.items():
-        apart = _apart(own, students)
-        if apart > TOLERANCE:
-            beside = [
-                name for name, _ in model.named_children() if name not in ("student", "outcomes")
-            ]
-            side = f" ({', '.join(beside)})" if beside else ""
-            return f"a side branch{side} has a say in its embeddings of {what}, {apart:.2g} off its student's alone"
+        if (distance := _distance(own, students)) > TOLERANCE:
+            names = [name for name, _ in model.named_children()]
+            branches = [name for name in names if name not in ("student", "outcomes")]
+            side = f" ({', '.join(branches)})" if branches else ""
+            return f"a side branch{side} changes its embeddings of {what}, by up to {distance:.2g}"
     return ""
 
 
 @torch.inference_mode()
-def _compare(
-    model: Method,
-    form: str,
-    image: Callable[[Tensor], Tensor],
-    text: Callable[[list[str]], Tensor] | None,
-) -> None:
-    """Raises unless the library reads back what the method says."""
+def _write(model: Method, form: str, folder: Path) -> list[str]:
+    """Write the checkpoint; raise unless the library reads back the embeddings of the method."""
+    spec, omitted = str(model.hparams["student"]), []
+    if form == "hf":
+        omitted = write_hf(
+            model.student, simple_tokenizer(spec), resize_mode(model.student), folder
+        )
+        image, text = read_hf(folder)
+    else:
+        write_open_clip(model.student, spec, folder)
+        image, text = read_open_clip(folder)
     pixels, captions = _probe(model)
-    apart = {"pictures": _apart(model.image(pixels), image(_whitened(model, pixels)))}
+    distances = {"images": _distance(model.image(pixels), image(_normalised(model, pixels)))}
     if text is not None:
-        apart["captions"] = _apart(model.text(model.tokenize(captions)), text(captions))
-    for what, most in apart.items():
-        if not most <= TOLERANCE:
+        distances["captions"] = _distance(model.text(model.tokenize(captions)), text(captions))
+    for what, distance in distances.items():
+        if not distance <= TOLERANCE:
             raise SpatialbenchError(
-                f"{form} reads other embeddings of {what} than the method's ({most:.2g} apart): nothing is written"
+                f"{form} reads other embeddings of {what} than the method's ({distance:.2g} apart): "
+                "nothing is written"
             )
+    return omitted
 
 
 def _probe(model: Method) -> tuple[Tensor, list[str]]:
-    """Pictures uint8 [B, 3, S, S] and captions [C]."""
+    """Images uint8 [B, 3, S, S] and captions [C]."""
     draw, side = torch.Generator().manual_seed(0), model.image_size
     pixels = torch.randint(0, 256, (4, 3, side, side), generator=draw, dtype=torch.uint8)
     return pixels, [Statement("sofa", relation, "floor lamp").caption for relation in RELATIONS]
 
 
-def _whitened(model: Method, pixels: Tensor) -> Tensor:
+def _normalised(model: Method, pixels: Tensor) -> Tensor:
     return (pixels.to(model.mean.dtype) - model.mean) / model.std
 
 
-def _apart(a: Tensor, b: Tensor) -> float:
+def _distance(a: Tensor, b: Tensor) -> float:
     return float((F.normalize(a.float(), dim=-1) - F.normalize(b.float(), dim=-1)).abs().max())

@@ -17,7 +17,7 @@ from spatialbench.methods.base import Method
 from spatialbench.methods.clip import Clip
 from spatialbench.methods.refiner import Refiner
 from spatialbench.methods.residual_linear import ResidualLinear
-from spatialbench.training.export import export, why_not_plain
+from spatialbench.training.export_clip import export, why_not_plain
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support import tiny
 

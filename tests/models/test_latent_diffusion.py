@@ -18,10 +18,10 @@ from torch import Tensor
 from transformers import CLIPTextModel
 
 from spatialbench.models import diffusion_text
-from spatialbench.models.clip import TextTokenizer, load_clip
-from spatialbench.models.diffusion import Diffusion, load_diffusion
 from spatialbench.models.diffusion_text import caption_states
 from spatialbench.models.files.diffusion_files import NEEDED, preset_config
+from spatialbench.models.latent_diffusion import Diffusion, load_diffusion
+from spatialbench.models.open_clip_student import TextTokenizer, load_clip
 from spatialbench.models.towers import encode_text, text_states
 from spatialbench.utils import hub
 from spatialbench.utils.errors import SpatialbenchError

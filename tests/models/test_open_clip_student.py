@@ -14,8 +14,13 @@ import torch
 from huggingface_hub import constants
 from safetensors.torch import save_file
 
-from spatialbench.models.clip import TextTokenizer, load_clip, normalisation, resize_mode
 from spatialbench.models.files.clip_files import check_activation, openai_file
+from spatialbench.models.open_clip_student import (
+    TextTokenizer,
+    load_clip,
+    normalisation,
+    resize_mode,
+)
 from spatialbench.models.towers import encode_image, encode_text
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support.models import student

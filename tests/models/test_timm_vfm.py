@@ -12,9 +12,9 @@ from safetensors.torch import save_file
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
 
-from spatialbench.models import vfm as module
+from spatialbench.models import timm_vfm as module
 from spatialbench.models.running import tensor_cores
-from spatialbench.models.vfm import VFM, load_vfm
+from spatialbench.models.timm_vfm import VFM, load_vfm
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support.models import OTHER, SAME, images
 
