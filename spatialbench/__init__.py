@@ -1,4 +1,4 @@
-"""spatialbench: one protocol and one table for published methods that give CLIP a sense of space."""
+"""One protocol and one table for published methods that give CLIP a sense of space."""
 
 from importlib import import_module
 from pathlib import Path

@@ -1,7 +1,8 @@
 """The byte-pair vocabulary of the small student, in the file format of open_clip's tokenizer.
 
-``python -m tools.vocabulary`` writes ``spatialbench/models/configs/rooms-bpe.txt.gz``. The merges are learned (Sennrich et al., arXiv 1508.07909) on the words of the rooms until every one is
-a single token. Any other text is encoded byte by byte, so no caption is out of vocabulary.
+``python -m tools.vocabulary`` writes ``spatialbench/models/configs/rooms-bpe.txt.gz``. The merges
+are learned (Sennrich et al., arXiv 1508.07909) on the words of the rooms until every one is a
+single token. Any other text is encoded byte by byte, so no caption is out of vocabulary.
 """
 
 from __future__ import annotations

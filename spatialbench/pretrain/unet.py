@@ -31,7 +31,6 @@ from spatialbench.models.open_clip_student import TextTokenizer, load_clip
 from spatialbench.pretrain.data import CaptionBatch
 from spatialbench.pretrain.diffusion import save_part, step_generator
 from spatialbench.pretrain.pretraining import Pretraining, write_scores
-from spatialbench.pretrain.samples import CAPTIONS, draw_samples
 from spatialbench.utils.errors import write_atomic
 
 
@@ -50,7 +49,7 @@ class UnetPretraining(Pretraining):
         empty: share of the images without a caption.
         seed: of t, noise, and the choice of captions.
         export: folder in diffusers' layout for ``unet/`` (float16), ``scheduler/``,
-            ``student.json`` and ``unet.json``, the scores; samples go beside it, ``<export>.png``.
+            ``student.json`` and ``unet.json``, the scores.
     """
 
     def __init__(
@@ -134,15 +133,13 @@ class UnetPretraining(Pretraining):
             self.latents.prepare(loader.dataset)
 
     def finish(self, run_dir: Path) -> dict[str, float]:
-        """Write weights, scores and samples, when the training is done; return the scores."""
+        """Write weights and scores, when the page's training is done; return the scores."""
         folder = Path(self.hparams["export"])
         save_part(self.model.unet.half(), folder / "unet")
         save_part(self.model.scheduler, folder / "scheduler")
         write_atomic(folder / STUDENT_FILE, json.dumps(self.text, indent=2) + "\n")
         write_scores(folder / "unet.json", self.scores)
         self.model.unet.float()
-        shown = self.states([[caption] for caption in CAPTIONS])
-        draw_samples(self.model, shown, self.states([[""]])[0], folder.with_suffix(".png"))
         return self.scores
 
 

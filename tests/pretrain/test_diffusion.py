@@ -18,7 +18,6 @@ from torch import Tensor
 from spatialbench import WEIGHTS
 from spatialbench.models.files.diffusion_files import OWN, read_part
 from spatialbench.models.latent_diffusion import load_diffusion
-from spatialbench.pretrain import samples
 from spatialbench.pretrain.data import CaptionBatch, DenseBatch, PretrainData
 from spatialbench.pretrain.diffusion import (
     VaePretraining,
@@ -28,17 +27,17 @@ from spatialbench.pretrain.diffusion import (
     signed,
     step_generator,
 )
-from spatialbench.pretrain.samples import sample
 from spatialbench.pretrain.unet import UnetPretraining, choose_captions
 from tests.support.diffusions import diffusion
 from tests.support.models import images, quiet, silent, step
+from tools import diffusion_samples
 
 SHIPPED = WEIGHTS / OWN
 
 
 @pytest.fixture
 def autoencoder(tmp_path: Path) -> str:
-    """A folder with an autoencoder of random weights."""
+    """Make a folder with an autoencoder of random weights."""
     vae = load_diffusion(f"{OWN}:random", dtype="float32").vae
     vae.save_pretrained(tmp_path / "random" / "vae")
     return str(tmp_path / "random")
@@ -56,7 +55,7 @@ def captioned(count: int = 2) -> CaptionBatch:
 
 @pytest.fixture(autouse=True)
 def latents_of_this_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rendered images stay in the cache of all tests."""
+    """Keep latents apart, but the rendered images in the cache of all tests."""
     monkeypatch.setattr("spatialbench.models.latents.cache_root", lambda: tmp_path)
 
 
@@ -183,10 +182,8 @@ def test_a_resumed_training_ends_with_the_weights_of_an_uninterrupted_one(
 
 
 def test_training_leaves_a_model_that_loads_and_latents_for_the_next_start(
-    autoencoder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    autoencoder: str, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(samples, "STEPS", 1)
-    monkeypatch.setattr(samples, "COLUMNS", 2)
     module = UnetPretraining(autoencoder=autoencoder, warmup=1, export=autoencoder)
     data = PretrainData(images=16, val_images=16, batch_images=8, names=1, pairs=1)
     quiet(max_steps=2).fit(module, data)
@@ -203,13 +200,11 @@ def test_training_leaves_a_model_that_loads_and_latents_for_the_next_start(
     for name, value in module.model.unet.state_dict().items():
         assert loaded.unet.state_dict()[name].equal(value), name
     assert loaded.context.shape == (20, 128)
-    grid = Image.open(f"{autoencoder}.png")
-    assert grid.size == (2 * 98, len(samples.CAPTIONS) * (98 + 16))
 
 
 @pytest.mark.parametrize("guidance", [0.0, 1.0])
 def test_sampling_ends_where_the_guided_prediction_points(
-    guidance: float, monkeypatch: pytest.MonkeyPatch
+    guidance: float, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     """A stand-in for the UNet knows the clean latents, others with the caption than without."""
     model, generator, calls = diffusion(), torch.Generator().manual_seed(0), []
@@ -222,10 +217,13 @@ def test_sampling_ends_where_the_guided_prediction_points(
 
     monkeypatch.setattr(model, "predict", predict)
     states, empty = torch.ones(3, 16, 24).double(), torch.zeros(16, 24).double()
-    made = sample(model, states, empty, guidance, steps=20, seed=0)
+    made = diffusion_samples.sample(model, states, empty, guidance, steps=20, seed=0)
     wanted = model.decode(clean[int(guidance)][None])
     assert (made.int() - wanted.int()).abs().max() <= 1
     assert len(calls) == 20
+    monkeypatch.setattr(diffusion_samples, "COLUMNS", 2)
+    diffusion_samples.draw_samples(model, states[:1].expand(4, -1, -1), empty, tmp_path / "a.png")
+    assert Image.open(tmp_path / "a.png").size == (2 * 34, 4 * (34 + 16))
 
 
 def test_the_shipped_autoencoder_has_its_stored_scores() -> None:

@@ -14,9 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spatialbench.data.region_batches import RegionDataset
+from spatialbench.models.encoded_images import fill, in_equal_chunks
 from spatialbench.models.towers import Block, Model, encode_dense, encode_image
 from spatialbench.utils.cache import cache_root
-from spatialbench.utils.encode_once import fill, in_equal_chunks
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.progress import progress
 from spatialbench.utils.token_cache import TokenCache, tensors_digest
@@ -116,7 +116,7 @@ class Teacher(nn.Module):
                     yield from zip(*regions.all_crops(row, known=cache), strict=True)
                     advance(1)
 
-        fill(cache, items(), self._embedded, _CHUNK, _SHARD)
+        fill(cache, items(), self._embedded, _SHARD, _CHUNK)
         return cache
 
     def _embedded(self, x: Tensor) -> Tensor:

@@ -1,7 +1,11 @@
-"""Images that a diffusion model makes of captions, for its card."""
+"""Images that the shipped diffusion model makes of captions, for its card.
+
+``python -m tools.diffusion_samples`` writes ``spatialbench/weights/rooms-diffusion.png``.
+"""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +14,11 @@ from diffusers import DDIMScheduler
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from spatialbench.models.files.diffusion_files import build
-from spatialbench.models.latent_diffusion import Diffusion
+from spatialbench import WEIGHTS
+from spatialbench.models.diffusion_text import STUDENT_FILE, caption_states
+from spatialbench.models.files.diffusion_files import OWN, build
+from spatialbench.models.latent_diffusion import Diffusion, load_diffusion
+from spatialbench.models.open_clip_student import TextTokenizer, load_clip
 from spatialbench.utils.errors import atomic_path
 
 CAPTIONS = (
@@ -78,3 +85,17 @@ def draw_samples(model: Diffusion, states: Tensor, empty: Tensor, path: Path) ->
             grid.paste(Image.fromarray(image), (column * side, top + _STRIP))
     with atomic_path(path) as temporary:
         grid.save(temporary, format="PNG", optimize=True)
+
+
+def main() -> None:
+    """Write the samples of the shipped model."""
+    text = json.loads((WEIGHTS / OWN / STUDENT_FILE).read_text())
+    student, tokenizer = load_clip(text["student"]), TextTokenizer(text["student"])
+    with torch.no_grad():
+        states = caption_states(student, tokenizer, [*CAPTIONS, ""], text["length"])
+    model = load_diffusion(OWN, dtype="float32")
+    draw_samples(model, states[:-1], states[-1], WEIGHTS / f"{OWN}.png")
+
+
+if __name__ == "__main__":
+    main()
