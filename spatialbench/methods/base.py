@@ -39,7 +39,7 @@ from spatialbench.utils.checkpoints import check_fits, class_path, part_of, with
 from spatialbench.utils.distributed import Encoded, gather
 from spatialbench.utils.errors import SpatialbenchError
 
-__all__ = ["DEFAULTS", "Batch", "FineTuning", "Method"]
+__all__ = ["DEFAULTS", "Batch", "FineTuning", "Method", "below"]
 
 DEFAULTS = FineTuning()
 
@@ -165,11 +165,7 @@ class Method(PairScoring):
         return loss
 
     def on_before_backward(self, loss: Tensor) -> None:
-        """Stop at a loss that is not finite.
-
-        Raises:
-            SpatialbenchError: names the step and the two usual causes.
-        """
+        """Stop at a loss that is not finite."""
         if not torch.isfinite(loss):
             raise SpatialbenchError(
                 f"the loss is {float(loss)} at step {self.global_step}: lower "
@@ -230,6 +226,12 @@ class Method(PairScoring):
             kind = str(x.dtype).removeprefix("torch.")
             raise SpatialbenchError(f"images must be uint8 {wanted} got {kind} {list(x.shape)}")
         return x.to(self.mean.dtype).sub_(self.mean).div_(self.std)
+
+
+def below(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the weights whose names begin with a prefix, without the prefix."""
+    named = weights.items()
+    return {name.removeprefix(prefix): v for name, v in named if name.startswith(prefix)}
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -33,9 +33,6 @@ class ConnectedMethod(Method):
         finetuning: the protocol of training, the same for every row of a table.
         vfm_normalisation: the VFM's pixels have its ``own`` mean and deviation, or the
             ``student``'s, as in the poster's code.
-
-    Raises:
-        SpatialbenchError: student or VFM cannot be loaded.
     """
 
     frozen = ("vfm.",)
@@ -141,11 +138,7 @@ class ConnectedMethod(Method):
         checkpoint["vfm"] = self.vfm.fingerprint
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Check the VFM, too.
-
-        Raises:
-            SpatialbenchError: as in ``Method``, or the checkpoint was trained with another VFM.
-        """
+        """Check that the VFM is the one of the training, too."""
         super().on_load_checkpoint(checkpoint)
         if checkpoint.get("vfm") != self.vfm.fingerprint:
             raise SpatialbenchError(

@@ -49,6 +49,7 @@ from spatialbench.models.latent_diffusion import Diffusion, load_diffusion
 from spatialbench.models.latents import Latents
 from spatialbench.models.token_selection import TokenSelector
 from spatialbench.models.visual_tokens import Tokens, visual_tokens
+from spatialbench.utils.checkpoints import without
 from spatialbench.utils.errors import SpatialbenchError
 
 Offset = Literal["mean", "aligned"]
@@ -80,9 +81,6 @@ class Diva(GenerativeMethod):
         lr: learning rate of the student and of P, which DIVA has in one group; None: ``lr`` and
             ``connection_lr`` of ``finetuning``.
         finetuning: learning rates and schedule; its settings of captions are not used.
-
-    Raises:
-        SpatialbenchError: a value out of its range.
     """
 
     frozen = ("diffusion.",)
@@ -167,31 +165,25 @@ class Diva(GenerativeMethod):
         self.prepare(pictures_of(self.trainer), first, wait)
 
     def prepare(
-        self,
-        pictures: PictureDataset,
-        first: bool = True,
-        wait: Callable[[], object] = lambda: None,
+        self, images: PictureDataset, first: bool = True, wait: Callable[[], object] = lambda: None
     ) -> None:
         """Compute the latents once, if an image is always the same.
 
-        Args:
-            pictures: to learn from.
-            first: whether this process fills the cache.
-            wait: returns once the other processes are here.
+        Of several processes, the ``first`` fills the cache and the others ``wait``.
 
         Raises:
             SpatialbenchError: images of another size than the diffusion model's.
         """
         assert self.diffusion is not None, "setup loads it"
         size = self.diffusion.image_size
-        if pictures.size != size:
+        if images.size != size:
             raise SpatialbenchError(
                 f"the diffusion model reads images of {size} pixels a side: set "
-                f"data.init_args.picture_size {size}, not {pictures.size}"
+                f"data.init_args.picture_size {size}, not {images.size}"
             )
-        self.latents = Latents(self.diffusion, self._cache and pictures.crop is None)
+        self.latents = Latents(self.diffusion, self._cache and images.crop is None)
         if first:
-            self.latents.prepare(pictures)
+            self.latents.prepare(images)
         wait()
         self.latents.refresh()
 
@@ -207,7 +199,7 @@ class Diva(GenerativeMethod):
         tokens = self.tokens_of(batch["pixels"])  # (1)
         real, surrogate = z.new_zeros(()), z.new_zeros(())
         for weight in self.weights:
-            # drawn on the CPU, so that the draws are the same on every device
+            # on the CPU, so that draws are the same on every device
             t = torch.randint(0, self.diffusion.steps, (len(z),), generator=rng).to(z.device)
             eps = torch.randn(z.shape, generator=rng).to(z)
             context = self.context(tokens, rng)  # (2)
@@ -277,9 +269,7 @@ class Diva(GenerativeMethod):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out P, unless training goes on."""
         if self.visual_proj is None:
-            state = checkpoint["state_dict"].items()
-            rest = {name: value for name, value in state if not name.startswith("visual_proj.")}
-            checkpoint["state_dict"] = rest
+            checkpoint["state_dict"] = without(checkpoint["state_dict"], ("visual_proj.",))
         super().on_load_checkpoint(checkpoint)
 
 

@@ -31,7 +31,7 @@ from torch import Tensor
 
 from spatialbench.data.pictures import PictureBatch, resized
 from spatialbench.data.region_batches import generator
-from spatialbench.methods.base import DEFAULTS, FineTuning
+from spatialbench.methods.base import DEFAULTS, FineTuning, below
 from spatialbench.methods.parts.argument_checks import check_choice, settings_of
 from spatialbench.methods.parts.flow import between, flow_loss, times
 from spatialbench.methods.parts.generative import GenerativeMethod
@@ -40,6 +40,7 @@ from spatialbench.models.autoencoder import Autoencoder, load_autoencoder
 from spatialbench.models.denoiser import Denoiser, architecture, denoise
 from spatialbench.models.lora import Adapters, LoraSettings
 from spatialbench.models.towers import encode_image
+from spatialbench.utils.checkpoints import without
 from spatialbench.utils.errors import SpatialbenchError
 
 Stage = Literal["denoiser", "clip"]
@@ -70,9 +71,6 @@ class GenHancer(GenerativeMethod):
         train_denoiser: in stage ``clip`` F and P also learn, at ``finetuning.connection_lr`` (the
             code's "all").
         finetuning: optimiser and schedule; its settings of captions are not used.
-
-    Raises:
-        SpatialbenchError: a value out of its range.
     """
 
     frozen = ("autoencoder.",)
@@ -118,17 +116,9 @@ class GenHancer(GenerativeMethod):
         self._before: dict[str, Tensor] = {}  # F and P of the first stage
 
     def start_from(self, weights: Mapping[str, Tensor], label: str) -> None:
-        """Take the student; in stage ``clip`` also the denoiser.
-
-        Raises:
-            SpatialbenchError: the student does not fit, or there is no denoiser.
-        """
+        """Take the student; in stage ``clip`` also the denoiser."""
         super().start_from(weights, label)
-        self._before = {
-            name.removeprefix(_DENOISER): value
-            for name, value in weights.items()
-            if name.startswith(_DENOISER)
-        }
+        self._before = below(_DENOISER, weights)
         if self.stage == "clip" and not self._before:
             raise SpatialbenchError(
                 f"stage clip learns from a denoiser, and {label} has none: init_from a page with "
@@ -257,18 +247,14 @@ class GenHancer(GenerativeMethod):
             checkpoint[_TRAINED] = {n: p.detach() for n, p in named if p.requires_grad}
             merged = self._adapters.merged().items()
             visual = {f"student.visual.{name}": value for name, value in merged}
-            state = checkpoint["state_dict"].items()
-            text = {name: value for name, value in state if _of_the_text_side(name)}
-            checkpoint["state_dict"] = {**visual, **text}
+            rest = without(checkpoint["state_dict"], ("student.visual.", _DENOISER))
+            checkpoint["state_dict"] = {**visual, **rest}
         super().on_save_checkpoint(checkpoint)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Load as ``Method``; stage ``clip`` resumes from the trainable parameters.
 
-        Outside of training F and P are not loaded.
-
-        Raises:
-            SpatialbenchError: also for a finished stage ``clip`` that is to resume.
+        Outside of training F and P are not loaded, and a finished stage ``clip`` cannot resume.
         """
         state = checkpoint["state_dict"]
         if self._adapters is not None:
@@ -279,13 +265,9 @@ class GenHancer(GenerativeMethod):
                 )
             state = {**self.state_dict(), **checkpoint[_TRAINED]}
         elif self.denoiser is None:
-            state = {n: value for n, value in state.items() if not n.startswith(_DENOISER)}
+            state = without(state, (_DENOISER,))
         checkpoint["state_dict"] = state
         super().on_load_checkpoint(checkpoint)
-
-
-def _of_the_text_side(name: str) -> bool:
-    return name.startswith("student.") and not name.startswith("student.visual.")
 
 
 @contextmanager

@@ -39,7 +39,7 @@ from torch import Tensor
 from spatialbench.data.region_batches import RegionBatch, RegionDataset, generator, regions_of
 from spatialbench.data.regions import crops as cut_out
 from spatialbench.evaluation.prompts import class_embeddings
-from spatialbench.methods.base import DEFAULTS, FineTuning, Method
+from spatialbench.methods.base import DEFAULTS, FineTuning, Method, below
 from spatialbench.methods.parts.argument_checks import check_choice, check_choices, settings_of
 from spatialbench.methods.parts.distillation import (
     Normaliser,
@@ -69,9 +69,6 @@ class CorrelationSettings:
         normaliser: g; the follow-up code's ``minmax``, or ``none`` (temperatures of 0.05 to 0.1).
         stop_gradient: of the second factor of the student's correlation, as the follow-up code.
         diagonal: keep a token's correlation with itself.
-
-    Raises:
-        SpatialbenchError: a value out of its range.
     """
 
     teacher: Literal["none", "clip", "refiner"] = "none"
@@ -103,9 +100,6 @@ class RegionDistillation(Method):
         classes: number of classes that (3) compares in a step, with the batch's; CLIPSelf's 100.
         last_blocks: number of the image tower's last blocks that learn; none: all, as CLIPSelf.
         finetuning: optimiser and schedule; its settings of captions are not used.
-
-    Raises:
-        SpatialbenchError: there is nothing to learn, or a value is out of its range.
     """
 
     frozen = ("teacher.",)
@@ -144,24 +138,14 @@ class RegionDistillation(Method):
         self._texts: Tensor
 
     def start_from(self, weights: Mapping[str, Tensor], label: str) -> None:
-        """Take the student, and the Refiner if it is the teacher.
-
-        Raises:
-            SpatialbenchError: they do not fit, or there is no Refiner.
-        """
+        """Take the student, and the Refiner if it is the teacher."""
         super().start_from(weights, label)
         if self.scd.teacher != "refiner":
             return
-        prefix = "refiner."
-        self._refiner = {
-            name.removeprefix(prefix): value
-            for name, value in weights.items()
-            if name.startswith(prefix)
-        }
+        self._refiner = below("refiner.", weights)
         if not self._refiner:
             raise SpatialbenchError(
-                f"scd.teacher is refiner, but {label} has no Refiner: init_from a page that makes "
-                "one"
+                f"scd.teacher is refiner, but {label} has no Refiner: init_from a page that has one"
             )
 
     def setup(self, stage: str) -> None:
@@ -191,10 +175,7 @@ class RegionDistillation(Method):
     ) -> None:
         """Compute once what is frozen and recurs: embeddings of the classes and of fixed crops.
 
-        Args:
-            regions: to learn from.
-            first: whether this process fills the cache of crops.
-            wait: returns once the other processes are here.
+        Of several processes, the ``first`` fills the cache of crops and the others ``wait``.
         """
         if self.language == "text":
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):

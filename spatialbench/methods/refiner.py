@@ -48,9 +48,6 @@ class Refiner(Method):
         background: share of a crop's side that a strip of another image takes, on a random side, so
             that a token's context changes more; 0 for none, 0.35 in the follow-up code.
         finetuning: optimiser and schedule.
-
-    Raises:
-        SpatialbenchError: more blocks than the tower has, or a value out of its range.
     """
 
     pretrained = ("student.", "refiner.")  # a copy of the student's

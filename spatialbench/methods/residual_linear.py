@@ -46,9 +46,6 @@ class ResidualLinear(ConnectedMethod):
         connect: which of query, key, value are connected.
         finetuning: the protocol of training, the same for every row of a table.
         vfm_normalisation: mean and deviation of the VFM's pixels, its ``own`` or the ``student``'s.
-
-    Raises:
-        SpatialbenchError: ``connect`` is empty or has other names.
     """
 
     def __init__(

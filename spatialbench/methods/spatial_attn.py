@@ -52,9 +52,6 @@ class SpatialAttention(ConnectedMethod):
         finetuning: the protocol of training, the same for every row of a table.
         vfm_normalisation: mean and deviation of the VFM's pixels, its ``own`` or the ``student``'s.
         projections: ``transposed`` multiplies by W where CLIP's layers mean W^T, as the authors.
-
-    Raises:
-        SpatialbenchError: the VFM's number of heads is not the student's.
     """
 
     def __init__(

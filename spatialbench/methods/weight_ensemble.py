@@ -30,9 +30,6 @@ class WeightEnsemble(Method):
         student: the CLIP that the earlier stage began with, ``<model>[:<weights>]``.
         alpha: weight of the trained student, in [0, 1]; 0 is the one that it began with.
         finetuning: not used.
-
-    Raises:
-        SpatialbenchError: alpha is out of range.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ from spatialbench.methods.parts.finetuning import FineTuning, learning_rate_fact
 from spatialbench.methods.parts.objectives import negated_contrastive
 from spatialbench.methods.residual_linear import ResidualLinear
 from spatialbench.methods.spatial_attn import SpatialAttention
-from spatialbench.utils.errors import SpatialbenchError
+from tests.support.checks import refused
 from tests.support.models import SAME, SIZE, batch, images, silent, student
 
 
@@ -101,16 +101,15 @@ def test_captions_are_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_images_of_another_size_or_type_are_one_line() -> None:
     method = Clip(student())
     for wrong in (images(1, size=SIZE + 8), images(1).float(), images(1)[0]):
-        with pytest.raises(SpatialbenchError, match=f"set data.image_size to {SIZE}") as error:
+        with refused(f"set data.image_size to {SIZE}"):
             method.image(wrong)
-        assert "\n" not in str(error.value)
-    with pytest.raises(SpatialbenchError, match=r"multiple of 8, W of 8; got uint8 \[1, 3, 36, 36"):
+    with refused(r"multiple of 8, W of 8; got uint8 \[1, 3, 36, 36"):
         method.dense(images(1, size=36))
 
 
 def test_a_loss_that_is_not_finite_stops_the_training() -> None:
     method = Clip(student())
-    with pytest.raises(SpatialbenchError, match=r"the loss is nan at step 0: lower .*lr"):
+    with refused(r"the loss is nan at step 0: lower .*lr"):
         method.on_before_backward(torch.tensor(float("nan")))
     method.on_before_backward(torch.tensor(1.0))
 
@@ -148,7 +147,7 @@ def test_the_schedule_by_hand() -> None:
     assert factor(100) == 0
     constant = learning_rate_factor(FineTuning(warmup_steps=1, schedule="constant"), math.inf)
     assert [constant(step) for step in range(3)] == [0.5, 1, 1]
-    with pytest.raises(SpatialbenchError, match="needs an end"):
+    with refused("needs an end"):
         learning_rate_factor(FineTuning(), math.inf)
 
 
@@ -177,7 +176,7 @@ def test_the_schedule_runs_over_the_trainers_steps(tmp_path: Path) -> None:
     ],
 )
 def test_settings_out_of_range(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(SpatialbenchError, match=message):
+    with refused(message):
         FineTuning(**settings)
 
 
@@ -261,7 +260,7 @@ def test_fit_prepares_its_images_and_no_steps_is_no_training(
     before = {name: value.clone() for name, value in method.state_dict().items()}
     run = trainer(tmp_path, max_steps=steps, enable_checkpointing=False)
     run.fit(method, datamodule=Data())
-    assert len(method.vfm._cache) == cached
+    assert len(method.vfm._cache.cache) == cached
     run.test(method, datamodule=Data(), verbose=False)
     same = all(value.equal(before[name]) for name, value in method.state_dict().items())
     assert same == (steps == 0)
@@ -319,11 +318,10 @@ def test_a_checkpoint_that_does_not_fit(
     path = saved(tmp_path, SpatialAttention(student(), SAME))
     name = student(spec[0], text=spec[1]) if spec else student()
     other = Clip(name) if arguments is None else SpatialAttention(name, SAME, **arguments)
-    with pytest.raises(SpatialbenchError, match=message) as error:
+    with refused(message):
         scored(tmp_path, other, path)
-    assert "\n" not in str(error.value)
 
 
 def test_a_checkpoint_of_something_else() -> None:
-    with pytest.raises(SpatialbenchError, match="something other than a spatialbench method"):
+    with refused("something other than a spatialbench method"):
         Clip(student()).on_load_checkpoint({"state_dict": nn.Linear(1, 1).state_dict()})

@@ -20,7 +20,7 @@ from spatialbench.methods.parts import generative
 from spatialbench.models.autoencoder import Autoencoder
 from spatialbench.models.denoiser import PRESETS, Architecture
 from spatialbench.models.lora import LoraSettings
-from spatialbench.utils.errors import SpatialbenchError
+from tests.support.checks import refused
 from tests.support.diffusions import SCALE, SIZE, vae
 from tests.support.models import images, step, student
 from tests.support.pictures import Noise
@@ -213,7 +213,7 @@ def test_a_checkpoint_in_the_middle_is_a_clip_and_resumes() -> None:
     assert torch.equal(step(made, batch())[0], step(again, batch())[0])
     finished: dict[str, Any] = {"state_dict": plain.state_dict()}
     plain.on_save_checkpoint(finished)
-    with pytest.raises(SpatialbenchError, match="of a finished stage, whose adapters are merged"):
+    with refused("of a finished stage, whose adapters are merged"):
         again.on_load_checkpoint(finished)
 
 
@@ -235,12 +235,12 @@ def test_the_second_stage_has_the_denoiser_of_the_first_and_no_other() -> None:
     second.begin(Autoencoder(vae()))
     for name, parameter in first.denoiser.named_parameters():
         assert torch.equal(parameter, second.denoiser.get_parameter(name)), name
-    with pytest.raises(SpatialbenchError, match="the page needs init_from, of stage denoiser"):
-        other.begin(Autoencoder(vae()))
-    with pytest.raises(SpatialbenchError, match="and it has none: init_from a page with stage"):
+    with refused("and it has none: init_from a page with stage"):
         other.start_from(other.state_dict(), "it")
-    other.start_from({**first.state_dict(), **other.state_dict()}, "it")
-    with pytest.raises(SpatialbenchError, match="its denoiser is another than this page's; give"):
+    with refused("the page needs init_from, of stage denoiser"):
+        other.begin(Autoencoder(vae()))
+    other.start_from({**other.state_dict(), **first.state_dict()}, "it")
+    with refused("its denoiser is another than this page's; give"):
         other.begin(Autoencoder(vae()))
 
 
@@ -253,7 +253,7 @@ def test_the_second_stage_has_the_denoiser_of_the_first_and_no_other() -> None:
     ],
 )
 def test_settings_out_of_range(wrong: dict, what: str) -> None:
-    with pytest.raises(SpatialbenchError, match=what):
+    with refused(what):
         GenHancer(student(), **wrong)
 
 

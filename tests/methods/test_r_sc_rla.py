@@ -15,8 +15,8 @@ from spatialbench.methods.parts.teacher import Teacher
 from spatialbench.methods.r_sc_rla import CorrelationSettings, RegionDistillation
 from spatialbench.methods.refiner import Refiner
 from spatialbench.models.region_tokens import region_tokens
-from spatialbench.utils.errors import SpatialbenchError
 from tests.data.test_region_batches import Made
+from tests.support.checks import refused
 from tests.support.models import SIZE as NATIVE
 from tests.support.models import images, shaken, silent, step, student
 
@@ -118,9 +118,9 @@ def test_no_trace_of_the_teacher_remains() -> None:
 
 def test_a_missing_refiner_is_one_line() -> None:
     made = RegionDistillation(student(), "none", CorrelationSettings("refiner"))
-    with pytest.raises(SpatialbenchError, match="needs init_from, a page that makes a Refiner"):
+    with refused("needs init_from, a page that makes a Refiner"):
         made.setup("fit")
-    with pytest.raises(SpatialbenchError, match="first has no Refiner"):
+    with refused("first has no Refiner"):
         made.start_from(RegionDistillation(student()).state_dict(), "first")
 
 
@@ -166,10 +166,10 @@ def test_a_batch_without_classes_teaches_nothing() -> None:
 def test_what_a_datamodule_must_give_is_told(made: Method) -> None:
     made.trainer = Trainer(max_steps=1, logger=False, enable_checkpointing=False, accelerator="cpu")
     made.trainer.datamodule = PairDataModule()
-    with pytest.raises(SpatialbenchError, match=r"needs data\.class_path .*RegionDataModule"):
+    with refused(r"needs data\.class_path .*RegionDataModule"):
         made.on_fit_start()
     made.trainer.datamodule = RegionDataModule(wide=0)
-    with pytest.raises(SpatialbenchError, match=r"data\.init_args\.wide is 0"):
+    with refused(r"data\.init_args\.wide is 0"):
         made.on_fit_start()
 
 
@@ -194,5 +194,5 @@ def test_images_of_one_colour_give_a_finite_loss() -> None:
     ],
 )
 def test_wrong_arguments(arguments: dict, what: str) -> None:
-    with pytest.raises(SpatialbenchError, match=what):
+    with refused(what):
         RegionDistillation(student(), **arguments)

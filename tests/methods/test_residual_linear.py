@@ -8,7 +8,7 @@ from torch import nn
 
 from spatialbench.methods.clip import Clip
 from spatialbench.methods.residual_linear import PARTS, ResidualLinear
-from spatialbench.utils.errors import SpatialbenchError
+from tests.support.checks import refused
 from tests.support.models import OTHER, SAME, TWO_HEADS, batch, images, step, student
 
 
@@ -70,5 +70,5 @@ def test_who_gets_a_gradient() -> None:
 
 @pytest.mark.parametrize("connect", [[], ["query", "keys"]])
 def test_what_cannot_be_connected(connect: list[str]) -> None:
-    with pytest.raises(SpatialbenchError, match="give one or more of query, key, value"):
+    with refused("give one or more of query, key, value"):
         method(connect=connect)

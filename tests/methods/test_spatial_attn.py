@@ -13,7 +13,7 @@ from spatialbench.methods.clip import Clip
 from spatialbench.methods.spatial_attn import SpatialAttention, _transpose
 from spatialbench.models import towers
 from spatialbench.models.towers import merge_heads, project_qkv
-from spatialbench.utils.errors import SpatialbenchError
+from tests.support.checks import refused
 from tests.support.models import OTHER, SAME, TWO_HEADS, batch, images, step, student
 
 
@@ -151,16 +151,15 @@ def test_cached_tokens_give_exactly_the_same_embeddings() -> None:
     live, x = method(), images(5)
     cached = twins(live, method(cache=True))
     cached.vfm.prepare(x.permute(0, 2, 3, 1).numpy())
-    assert len(cached.vfm._cache) == 5
+    assert len(cached.vfm._cache.cache) == 5
     for rows in (slice(0, 5), slice(2, 4)):
         assert cached.image(x[rows]).equal(live.image(x[rows]))
         assert cached.dense(x[rows]).equal(live.dense(x[rows]))
 
 
 def test_heads_that_cannot_be_paired() -> None:
-    with pytest.raises(SpatialbenchError, match=r"has 2 heads, student .* has 3") as error:
+    with refused(r"has 2 heads, student .* has 3"):
         method(TWO_HEADS)
-    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -187,7 +187,7 @@ def test_training_leaves_a_model_that_loads_and_latents_for_the_next_start(
     module = UnetPretraining(autoencoder=autoencoder, warmup=1, export=autoencoder)
     data = PretrainData(images=16, val_images=16, batch_images=8, names=1, pairs=1)
     quiet(max_steps=2).fit(module, data)
-    assert len(module.latents._cache) == 32, "of training and of validation"
+    assert len(module.latents._cache.cache) == 32, "of training and of validation"
     again = UnetPretraining(autoencoder=autoencoder)
     pixels = next(iter(data.val_dataloader()))["pixels"]
     expected = again.model.latents(pixels)

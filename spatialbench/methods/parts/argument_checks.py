@@ -16,11 +16,7 @@ def settings_of(kind: type[Settings], value: Settings | Mapping[str, Any] | None
 
 
 def check_choice(name: str, value: object, choices: Any) -> None:
-    """Refuse a value that is not in ``choices``, a ``Literal`` of strings.
-
-    Raises:
-        SpatialbenchError: names the argument, its value and the choices.
-    """
+    """Raise a SpatialbenchError unless ``value`` is in ``choices``, a ``Literal`` of strings."""
     if value not in get_args(choices):
         raise SpatialbenchError(f"{name} is {value!r}; one of {', '.join(get_args(choices))}")
 

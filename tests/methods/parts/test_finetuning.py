@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from spatialbench.methods.parts.finetuning import FineTuning, adamw, fused
-from spatialbench.utils.errors import SpatialbenchError
+from tests.support.checks import refused
 
 
 def trainer(device: str, precision: str, clip: float | None) -> Any:
@@ -38,7 +38,7 @@ def test_one_kernel_on_cuda_where_clipping_permits_it(
 
 def test_one_kernel_with_clipping_in_mixed_precision_is_refused() -> None:
     what = r"finetuning\.fused does not go with trainer\.gradient_clip_val 1\.0"
-    with pytest.raises(SpatialbenchError, match=what):
+    with refused(what):
         fused(FineTuning(fused=True), trainer("cuda", "bf16-mixed", 1.0))
 
 
