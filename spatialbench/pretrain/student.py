@@ -103,7 +103,7 @@ class StudentPretraining(Pretraining):
 
     @property
     def symmetry(self) -> float:
-        """W of (5) at the current step."""
+        """Weight w of (5) at the current step."""
         start, weight = self.hparams["symmetry_from"], self.hparams["symmetry"]
         begun = start == 0 or self.global_step >= start * self.trainer.estimated_stepping_batches
         return weight if begun else 0.0

@@ -20,7 +20,7 @@ from spatialbench.methods.parts import generative
 from spatialbench.methods.parts.finetuning import FineTuning
 from spatialbench.models.token_selection import TokenSelector
 from tests.support.checks import refused
-from tests.support.diffusions import LENGTH, SIZE, WIDTH, diffusion
+from tests.support.diffusions import LENGTH, SIZE, diffusion
 from tests.support.models import images, step, student
 from tests.support.pictures import Noise
 
@@ -308,10 +308,3 @@ def test_hyper_parameters_make_the_method_again() -> None:
 def test_wrong_arguments(arguments: dict, what: str) -> None:
     with refused(what):
         method(**arguments)
-
-
-def test_all_tokens_make_the_context() -> None:
-    made = method(TokenSelector("all"))
-    context = made.context(made.tokens_of(batch()["pixels"]), generator((0, 0, 0)))
-    assert context.shape == (2, 17, WIDTH)
-    assert context.isfinite().all()

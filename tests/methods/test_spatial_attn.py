@@ -6,7 +6,6 @@ import math
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spatialbench.methods.clip import Clip
@@ -18,14 +17,7 @@ from tests.support.models import OTHER, SAME, TWO_HEADS, batch, images, step, st
 
 
 def method(vfm: str = SAME, **arguments: object) -> SpatialAttention:
-    return SpatialAttention(student(), vfm, **{"cache": False, **arguments})
-
-
-def twins(one: SpatialAttention, other: SpatialAttention) -> SpatialAttention:
-    """``other`` with the student and the VFM of ``one``."""
-    other.student.load_state_dict(one.student.state_dict())
-    other.vfm.load_state_dict(one.vfm.state_dict())
-    return other
+    return SpatialAttention(student(), vfm, cache=False, **arguments)
 
 
 def blocks(of: SpatialAttention) -> nn.ModuleList:
@@ -126,7 +118,8 @@ def test_heads_are_paired() -> None:
 
 def test_the_value_connection_is_zero_at_the_start() -> None:
     plain, with_value = method(), method(value_connection=True)
-    assert twins(plain, with_value).image(images(2)).equal(plain.image(images(2)))
+    with_value.load_state_dict(plain.state_dict(), strict=False)
+    assert with_value.image(images(2)).equal(plain.image(images(2)))
     assert sum(p.numel() for p in with_value.value_connection.parameters()) == 3 * 48 * 49
 
 
@@ -145,16 +138,6 @@ def test_no_gradient_reaches_the_vfm_and_it_stays_in_eval_mode(value: bool) -> N
     for block in blocks(connected):
         learned = block.attn.in_proj_weight.grad.view(3, -1).any(dim=1)
         assert learned.all(), "queries, keys and values learn"
-
-
-def test_cached_tokens_give_exactly_the_same_embeddings() -> None:
-    live, x = method(), images(5)
-    cached = twins(live, method(cache=True))
-    cached.vfm.prepare(x.permute(0, 2, 3, 1).numpy())
-    assert len(cached.vfm._cache.cache) == 5
-    for rows in (slice(0, 5), slice(2, 4)):
-        assert cached.image(x[rows]).equal(live.image(x[rows]))
-        assert cached.dense(x[rows]).equal(live.dense(x[rows]))
 
 
 def test_heads_that_cannot_be_paired() -> None:
@@ -177,16 +160,6 @@ def test_depths_are_matched_end_to_end(
     connected = method()
     connected.depth, connected.vfm.depth = student_blocks, vfm_blocks
     assert [connected.vfm_block(block) for block in range(student_blocks)] == expected
-
-
-def test_patches_are_resampled_and_the_class_token_is_not() -> None:
-    x = torch.randn(2, 3, 5, 8)
-    out = method(OTHER)._resampled(x, (4, 4))
-    assert out.shape == (2, 3, 17, 8)
-    assert out[:, :, 0].equal(x[:, :, 0])
-    grid = x[0, 1, 1:].T.reshape(1, 8, 2, 2)
-    expected = F.interpolate(grid, size=(4, 4), mode="bilinear")[0].flatten(1).T
-    torch.testing.assert_close(out[0, 1, 1:], expected)
 
 
 def test_transposed_projections_multiply_by_w() -> None:
