@@ -17,14 +17,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from spatialbench.models.files.diffusion_files import (
-    DTYPES,
-    OWN,
-    check_dtype,
-    find_folder,
-    random_autoencoder,
-    read_part,
-)
+from spatialbench.models.files import diffusion_files as files
 from spatialbench.utils.errors import SpatialbenchError
 
 _OPENAI = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -59,17 +52,12 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Encode images by (1), with n from the generator; without one by the posterior's mean.
+        """Encode images uint8 [B, 3, G, G] by (1): float32 [B, C, H, W], or float64 as the weights.
 
-        Args:
-            pixels: uint8 [B, 3, G, G], G a multiple of ``factor``.
-            generator: on the CPU, so that n is the same on every device.
-
-        Returns:
-            float32 [B, C, H, W] (float64 where the weights are).
+        n is drawn from a generator of the CPU, the same on every device; without one it is 0.
 
         Raises:
-            SpatialbenchError: images of another type or size.
+            SpatialbenchError: images of another type, or G not a multiple of ``factor``.
         """
         with torch.autocast(pixels.device.type, enabled=False):
             posterior = self.vae.encode(self.vae_input(pixels).to(self.vae.dtype)).latent_dist
@@ -77,7 +65,8 @@ class Autoencoder(nn.Module):
         if generator is not None:
             n = torch.randn(z.shape, generator=generator, dtype=torch.float32)
             z = z + posterior.std.to(z) * n.to(z)
-        return (z - self._shift) * self._scale  # (1)
+        scale, shift = self.scaling
+        return (z - shift) * scale  # (1)
 
     def vae_input(self, pixels: Tensor) -> Tensor:
         """Scale uint8 [B, 3, G, G] to float32 [B, 3, G, G] in [-1, 1], or in DIVA's range."""
@@ -100,46 +89,40 @@ class Autoencoder(nn.Module):
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
         """Decode latents [B, C, H, W] by (2) to uint8 [B, 3, G, G]."""
+        scale, shift = self.scaling
         with torch.autocast(z.device.type, enabled=False):
-            x = self.vae.decode((z / self._scale + self._shift).to(self.vae.dtype)).sample  # (2)
+            x = self.vae.decode((z / scale + shift).to(self.vae.dtype)).sample  # (2)
         return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
     @property
+    def scaling(self) -> tuple[float, float]:
+        """The pair f, b."""
+        return self.vae.config.scaling_factor, self.vae.config.shift_factor or 0.0
+
+    @property
     def _exact(self) -> torch.dtype:
-        """Of latents and losses: float32, or float64 where the weights are."""
+        """Of latents and losses: float32, or float64 as the weights."""
         return torch.promote_types(self.vae.dtype, torch.float32)
-
-    @property
-    def _scale(self) -> float:
-        return self.vae.config.scaling_factor
-
-    @property
-    def _shift(self) -> float:
-        return self.vae.config.shift_factor or 0.0
 
 
 def load_autoencoder(
-    spec: str = OWN,
+    spec: str = files.OWN,
     dtype: str = "bfloat16",
     hashes: Mapping[str, str] | None = None,
     random_seed: int = 0,
 ) -> Autoencoder:
     """Load the autoencoder of a diffusion model.
 
-    Args:
-        spec: as in :func:`spatialbench.models.latent_diffusion.load_diffusion`, or
-            ``flux-vae:random``; only ``vae/`` of a folder is read.
-        dtype: of its weights: ``bfloat16``, ``float16``, ``float32`` or ``float64``.
-        hashes: sha256 of files of the folder, by path.
-        random_seed: of the weights of ``:random``.
+    Arguments are those of :func:`spatialbench.models.latent_diffusion.load_diffusion`. ``spec`` may
+    also be ``flux-vae:random``, and only ``vae/`` of a folder is read.
 
     Raises:
         SpatialbenchError: there is no such model, or it has no autoencoder.
     """
-    check_dtype(dtype, spec)
+    files.check_dtype(dtype, spec)
     name, _, weights = spec.partition(":")
     if weights == "random":
-        vae = random_autoencoder(name, random_seed)
+        vae = files.random_autoencoder(name, random_seed)
     else:
-        vae = read_part(AutoencoderKL, find_folder(spec, hashes or {}) / "vae", spec)
-    return Autoencoder(nn.Module.to(vae, DTYPES[dtype]))
+        vae = files.read_part(AutoencoderKL, files.find_folder(spec, hashes or {}) / "vae", spec)
+    return Autoencoder(nn.Module.to(vae, files.DTYPES[dtype]))

@@ -57,11 +57,7 @@ PRESETS = {
 
 
 def architecture(name: str) -> Architecture:
-    """Look up a preset.
-
-    Raises:
-        SpatialbenchError: there is none.
-    """
+    """Look up a preset."""
     if name not in PRESETS:
         raise SpatialbenchError(f"denoiser is {name!r}{did_you_mean(name, list(PRESETS))}")
     return PRESETS[name]
@@ -104,13 +100,8 @@ class Denoiser(nn.Module):
     def forward(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
         """Compute u of (2), [B, C, H, W].
 
-        Args:
-            x: [B, C, H, W], noised latents; H and W even.
-            t: [B] in [0, 1]; 1 is noise.
-            c: [B, D], the vectors of the images, not normalised.
-
-        Raises:
-            SpatialbenchError: an odd number of rows or columns.
+        From noised latents x [B, C, H, W], H and W even, times t [B] in [0, 1], where 1 is noise,
+        and the images' vectors c [B, D], not normalised.
         """
         guidance = None if self.guidance is None else x.new_full((len(x),), self.guidance)
         rows, columns = x.shape[-2:]
@@ -134,11 +125,7 @@ def projector(width: int, out: int) -> nn.Sequential:
 
 
 def pack(x: Tensor) -> Tensor:
-    """[B, C, H, W] -> [B, H W / 4, 4 C]: every 2 x 2 cells are one token, as FLUX packs them.
-
-    Raises:
-        SpatialbenchError: an odd number of rows or columns.
-    """
+    """[B, C, H, W] -> [B, H W / 4, 4 C]: every 2 x 2 cells are one token, as FLUX packs them."""
     if x.shape[-2] % 2 or x.shape[-1] % 2:
         raise SpatialbenchError(
             f"the denoiser packs 2 x 2 cells of a latent, which has {x.shape[-2]} x {x.shape[-1]}: "
@@ -165,14 +152,9 @@ def positions(rows: int, columns: int, device: torch.device | None = None) -> Te
 def denoise(
     denoiser: Denoiser, x: Tensor, c: Tensor, start: float = 1.0, step: float = 0.1
 ) -> Tensor:
-    """Follow the flow from x at the time ``start`` to the time 0 in Euler steps of one size.
+    """Follow the flow from x at the time ``start`` in (0, 1] to 0, in Euler steps near ``step``.
 
-    Args:
-        denoiser: F.
-        x: [B, C, H, W]: noise, where ``start`` is 1.
-        c: [B, D].
-        start: in (0, 1].
-        step: approximate size of a step.
+    x is [B, C, H, W], pure noise where ``start`` is 1; c is [B, D].
     """
     steps = max(1, round(start / step))
     scheduler: Any = FlowMatchEulerDiscreteScheduler()

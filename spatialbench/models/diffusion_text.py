@@ -22,9 +22,9 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from spatialbench.models.open_clip_student import TextTokenizer, load_clip
 from spatialbench.models.towers import Model, text_states
+from spatialbench.utils import hub
 from spatialbench.utils.cache import cache_root
 from spatialbench.utils.errors import SpatialbenchError, atomic_path
-from spatialbench.utils.hub import first_line
 
 PROMPT = "a photo of a ."
 """DIVA's prompt: its template "a photo of a {}." with an empty name (D5 of docs/diva.md)."""
@@ -32,11 +32,7 @@ STUDENT_FILE = "student.json"
 
 
 def prompt_states(folder: Path, prompt: str, spec: str) -> Tensor:
-    """Compute E, float32 [T, W], by a folder's text encoder.
-
-    Raises:
-        SpatialbenchError: the folder has no text encoder, or it cannot be read.
-    """
+    """Compute E, float32 [T, W], by a folder's text encoder."""
     try:
         if (folder / STUDENT_FILE).is_file():
             return student_states(json.loads((folder / STUDENT_FILE).read_text()), prompt)
@@ -46,7 +42,8 @@ def prompt_states(folder: Path, prompt: str, spec: str) -> Tensor:
         raise
     except Exception as error:  # of transformers or the disk; the user reads one line
         raise SpatialbenchError(
-            f"diffusion {spec!r}: the text encoder in {folder} cannot be read: {first_line(error)}"
+            f"diffusion {spec!r}: the text encoder in {folder} cannot be read: "
+            f"{hub.first_line(error)}"
         ) from error
     raise SpatialbenchError(
         f"diffusion {spec!r}: {folder} has neither text_encoder/ and tokenizer/ nor "
@@ -86,8 +83,7 @@ def _cached(folder: Path, prompt: str) -> Tensor:
     parts = [*(folder / "text_encoder").rglob("*"), *(folder / "tokenizer").rglob("*")]
     for path in sorted(part for part in parts if part.is_file()):
         digest.update(f"\0{path.relative_to(folder)}\0".encode())
-        with path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(hub.digest(path)))
     stored = cache_root() / "prompts" / f"{digest.hexdigest()[:32]}.safetensors"
     if not stored.is_file():
         states = _encoded(folder, prompt)

@@ -1,7 +1,6 @@
-"""What a frozen encoder makes of images, cached on disk by the content of each image.
+"""Results of a frozen encoder, cached on disk by the content of each image.
 
-The cache holds bfloat16, and computed results are rounded to it as well: cached or not, an image
-has one result.
+The cache holds bfloat16, and computed results are rounded to it too: an image has one result.
 
 Letters: B images of S pixels a side.
 """
@@ -79,8 +78,7 @@ class EncodedImages:
     """A disk cache in front of an encoder.
 
     Args:
-        folder: of the cache; its name must contain a hash of everything the results depend on,
-            except for the image.
+        folder: of the cache, named by a hash of everything the results depend on but the image.
         shape: of one result.
         encode: uint8 [B, 3, S, S] -> bfloat16 [B, *shape].
     """

@@ -24,15 +24,7 @@ from torch import Tensor, nn
 
 from spatialbench.models.autoencoder import Autoencoder
 from spatialbench.models.diffusion_text import PROMPT
-from spatialbench.models.files.diffusion_files import (
-    DTYPES,
-    OWN,
-    check,
-    check_dtype,
-    find_folder,
-    random_parts,
-    read_parts,
-)
+from spatialbench.models.files import diffusion_files as files
 from spatialbench.models.running import written_out
 from spatialbench.utils.token_cache import tensors_digest
 
@@ -78,15 +70,11 @@ class Diffusion(Autoencoder):
     @cached_property
     def latents_fingerprint(self) -> str:
         """Hash of everything that :meth:`latents` depends on but the image."""
-        extra = repr([self._scale, self._shift, self.legacy_range, str(self.vae.dtype)])
+        extra = repr([*self.scaling, self.legacy_range, str(self.vae.dtype)])
         return tensors_digest(self.vae.state_dict(), extra)
 
     def latents(self, pixels: Tensor) -> Tensor:
-        """Encode uint8 [B, 3, G', G'] by (1): float32 [B, c, h, w], without gradient.
-
-        Raises:
-            SpatialbenchError: images of another type, or G' not a multiple of ``factor``.
-        """
+        """Encode images uint8 [B, 3, G', G'] by (1), without gradient; see :meth:`encode`."""
         return self.encode(pixels)  # (1)
 
     def noised(self, z: Tensor, t: Tensor, eps: Tensor) -> Tensor:
@@ -94,16 +82,9 @@ class Diffusion(Autoencoder):
         return self.scheduler.add_noise(z, eps, t)
 
     def loss(self, z: Tensor, t: Tensor, eps: Tensor, context: Tensor) -> Tensor:
-        """Compute (3), one number per sample, differentiable in the context.
+        """Compute (3) of latents z, noise e [B, c, h, w], t int64 [B] and context C [B, N, W].
 
-        Args:
-            z: latents [B, c, h, w].
-            t: int64 [B], in [0, steps).
-            eps: noise [B, c, h, w].
-            context: C [B, N, W].
-
-        Returns:
-            float32 [B] (float64 where the weights are).
+        One number per sample, float32 [B], or float64 as the weights; differentiable in C.
         """
         target = eps if self._predicts_noise else self.scheduler.get_velocity(z, eps, t)  # (4)
         prediction = self.predict(self.noised(z, t, eps), t, context)
@@ -136,7 +117,7 @@ class Diffusion(Autoencoder):
 
 
 def load_diffusion(
-    spec: str = OWN,
+    spec: str = files.OWN,
     dtype: str = "bfloat16",
     legacy_range: bool = False,
     prompt: str = PROMPT,
@@ -162,15 +143,15 @@ def load_diffusion(
     Raises:
         SpatialbenchError: there is no such model, or it is damaged or of another kind.
     """
-    check_dtype(dtype, spec)
+    files.check_dtype(dtype, spec)
     name, _, weights = spec.partition(":")
     if weights == "random":
-        parts = random_parts(name, prompt, random_seed)
+        parts = files.random_parts(name, prompt, random_seed)
     else:
-        parts = read_parts(find_folder(spec, hashes or {}), prompt, spec)
-    check(parts, spec)
+        parts = files.read_parts(files.find_folder(spec, hashes or {}), prompt, spec)
+    files.check(parts, spec)
     if checkpointing:
         parts.unet.enable_gradient_checkpointing()
     for part in (parts.unet, parts.vae):
-        nn.Module.to(part, DTYPES[dtype])  # diffusers' ``to`` warns of modules that neither has
+        nn.Module.to(part, files.DTYPES[dtype])  # diffusers' own ``to`` warns without need
     return Diffusion(*parts, legacy_range)

@@ -19,7 +19,7 @@ VERSION = 1
 _SHARD = 2048
 
 
-class Pictures(Protocol):
+class Images(Protocol):
     """A set in which an image is the same every time."""
 
     def __len__(self) -> int: ...
@@ -44,16 +44,16 @@ class Latents:
         """uint8 [B, 3, G, G] -> float32 [B, c, h, w], on the device of the pixels; no gradient."""
         return self._cache(pixels).float() if self.cache else self.diffusion.latents(pixels)
 
-    def prepare(self, pictures: Pictures) -> None:
+    def prepare(self, images: Images) -> None:
         """Cache the latents of a set without random crops. Finished work survives a kill.
 
         Raises:
             SpatialbenchError: the cache cannot be written, or an image cannot be read.
         """
         if self.cache:
-            images, count = map(pictures.whole, range(len(pictures))), len(pictures)
+            whole = map(images.whole, range(len(images)))
             device = self.diffusion.context.device
-            self._cache.prepare(images, count, "latents", device, _SHARD)
+            self._cache.prepare(whole, len(images), "latents", device, _SHARD)
 
     def refresh(self) -> None:
         """Pick up what other processes added to the cache."""

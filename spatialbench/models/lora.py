@@ -93,10 +93,7 @@ class Adapters:
 
     @contextmanager
     def active(self, dropout: bool = False) -> Iterator[None]:
-        """Put the weights of (2) into attention, with gradient, for the duration of the context.
-
-        ``dropout`` draws from the global generator; without it (1) and (2) are the same.
-        """
+        """Put the weights of (2) into attention, with gradient, and draw dropout if so wanted."""
         before = [(owner, name, getattr(owner, name)) for owner, name, _ in self._attention]
         for (owner, name, weight), (_, _, layer) in zip(before, self._attention, strict=True):
             delattr(owner, name)  # a plain tensor, which autograd follows, replaces the parameter

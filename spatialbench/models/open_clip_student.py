@@ -21,14 +21,7 @@ from torch import Tensor, nn
 
 from spatialbench import WEIGHTS
 from spatialbench.data.images import Resize
-from spatialbench.models.files.clip_files import (
-    check_activation,
-    load_state,
-    published_file,
-    read_state,
-    set_preprocessing,
-    weights_file,
-)
+from spatialbench.models.files import clip_files as files
 from spatialbench.models.files.weight_files import WeightFile
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.hub import first_line
@@ -51,37 +44,29 @@ def load_clip(spec: str, pooled: bool = False) -> open_clip.CLIP:
             open_clip state dict, OpenAI's own file, DIVA's, or a checkpoint of a spatialbench
             method, whose student is taken. Left out, they are the shipped ones for
             ``rooms-student`` and random for any other model.
-        pooled: accept SigLIP (``open_clip.CustomTextCLIP``) too: a timm ViT without a class token,
-            with a pooling head.
+        pooled: accept SigLIP, too: a timm ViT without a class token, with a pooling head.
 
     Raises:
-        SpatialbenchError: unknown model or weights, weights of another architecture or activation,
-            or a model without the towers that the methods work on.
+        SpatialbenchError: unknown model, weights that are missing or do not fit, other towers.
     """
     name, weights = split_spec(spec)
-    check_activation(name, weights, spec)
-    path = weights_file(name, weights, spec)
+    files.check_activation(name, weights, spec)
+    path = files.weights_file(name, weights, spec)
     try:
-        state = None if path is None else read_state(path)
+        state = None if path is None else files.read_state(path)
         with _without_warning("No pretrained weights loaded"):
             pretrained = None if state is not None else weights if path is None else str(path)
             model = open_clip.create_model(name, pretrained=pretrained, precision="fp32")
-    except (
-        Exception
-    ) as error:  # of open_clip, the Hub, the network or the disk; the user reads one line
-        damaged = path is not None and isinstance(
-            error, (KeyError, EOFError, pickle.UnpicklingError)
-        )
+    except Exception as error:  # of open_clip, the Hub, the network or the disk
+        damaged = path and isinstance(error, (KeyError, EOFError, pickle.UnpicklingError))
         reason = f"{path} is not a file of weights, or is damaged" if damaged else first_line(error)
         raise SpatialbenchError(f"student {spec!r} cannot be loaded: {reason}") from error
     _check_architecture(model, spec, pooled)
-    if (
-        model.logit_bias is not None
-    ):  # SigLIP's, the same for every pair: no loss here depends on it
+    if model.logit_bias is not None:  # SigLIP's; no loss here depends on it
         model.logit_bias.requires_grad_(False)
-    set_preprocessing(model, path, tag=path is None and weights is not None)
+    files.set_preprocessing(model, path, tag=path is None and weights is not None)
     if state is not None and path is not None:
-        load_state(model, state, path, name, spec)
+        files.load_state(model, state, path, name, spec)
     return model.eval()
 
 
@@ -89,26 +74,19 @@ def published(spec: str) -> WeightFile | str | None:
     """Return the pinned file or the Hub's repository from which weights are downloaded.
 
     None for shipped, random or local weights. Works offline.
-
-    Raises:
-        SpatialbenchError: unknown model.
     """
     name, weights = split_spec(spec)
     if weights is None or Path(weights).is_file():
         return None
-    file, known = published_file(name, weights)
+    file, known = files.published_file(name, weights)
     return file or str(known.get("hf_hub") or weights).rstrip("/")
 
 
 def tokenizer(spec: str) -> Any:
     """Return open_clip's tokenizer of a model, or raise what open_clip raises."""
     name, _ = split_spec(spec)
-    if name != OWN:
-        return open_clip.get_tokenizer(name)
-    vocabulary = CONFIGS / "rooms-bpe.txt.gz"
-    if not vocabulary.is_file():
-        raise FileNotFoundError(f"the vocabulary {vocabulary} is missing; reinstall spatialbench")
-    return open_clip.get_tokenizer(name, bpe_path=str(vocabulary))
+    own = {"bpe_path": str(CONFIGS / "rooms-bpe.txt.gz")} if name == OWN else {}
+    return open_clip.get_tokenizer(name, **own)
 
 
 class TextTokenizer:

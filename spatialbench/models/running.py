@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -15,14 +15,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-from spatialbench.models.towers import (
-    Block,
-    BlockMix,
-    BlockRunner,
-    attend,
-    attention_block,
-    project_qkv,
-)
+from spatialbench.models.towers import BlockRunner, attention_block
 from spatialbench.utils.flops import repeated
 
 
@@ -35,7 +28,7 @@ def runner(compiled: bool = False, checkpointing: bool = False) -> BlockRunner:
         checkpointing: keep only the input of each block and recompute the rest in the backward
             pass.
     """
-    run = compiled_block if compiled else attention_block
+    run = partial(attention_block, wrap=_compiled) if compiled else attention_block
     if not checkpointing:
         return run
 
@@ -68,21 +61,6 @@ def written_out(x: Tensor, model: Any) -> AbstractContextManager[None]:
     """
     plain = x.device.type == "cpu" and not model.is_gradient_checkpointing
     return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
-
-
-def compiled_block(
-    block: Block,
-    x: Tensor,
-    mix: BlockMix | None = None,
-    mask: Tensor | None = None,
-    scale: float | None = None,
-    read: Tensor | None = None,
-) -> Tensor:
-    """``towers.attention_block`` with compiled halves."""
-    q, k, v = _compiled(project_qkv)(block, x)
-    if mix is not None:
-        q, k, v = mix(q, k, v)
-    return _compiled(attend)(block, x, q, k, v, mask, scale, read)
 
 
 @cache

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from spatialbench import WEIGHTS
 from spatialbench.models.encoded_images import CHUNK, EncodedImages, in_equal_chunks
 from spatialbench.models.files.dinov2_files import load_weights, set_size
-from spatialbench.models.files.weight_files import PINNED, WeightFile, hub_weights, obtain
+from spatialbench.models.files.weight_files import PINNED, WeightFile, find_weights, hub_weights
 from spatialbench.models.running import tensor_cores
 from spatialbench.utils.cache import cache_root
 from spatialbench.utils.errors import SpatialbenchError
@@ -51,8 +51,7 @@ class VFM(nn.Module):
         model: a timm VisionTransformer with a class token, as ``build_vit`` returns it.
         mean, std: per RGB channel, in units of the range [0, 1].
         name: for messages.
-        image_size: side S of the images in pixels; they are resized to the model's own side where
-            it differs.
+        image_size: side S of the images in pixels, which are resized to the model's own side.
         cache: keep the tokens of every image on disk, under ``cache_root()/vfm``.
     """
 
@@ -106,14 +105,9 @@ class VFM(nn.Module):
         return layer.attn.q_norm(q), layer.attn.k_norm(k), *v
 
     def tokens(self, x: Tensor) -> Tensor:
-        """Tokens that enter every block, from the cache where it has them.
+        """Tokens bfloat16 [B, L, T, D] that enter every block, class token first, of uint8 images.
 
-        Args:
-            x: uint8 [B, 3, S, S].
-
-        Returns:
-            bfloat16 [B, L, T, D], class token first. Computed tokens are rounded as cached ones
-            are.
+        They come from the cache where it has them; computed ones are rounded as cached ones are.
         """
         return self._cache(x) if self.cache else self._compute(x)
 
@@ -126,14 +120,11 @@ class VFM(nn.Module):
         """Fill the cache for images uint8 [M, S, S, 3]. Finished work survives a kill.
 
         Of ``world`` processes this one takes every ``world``-th image, starting at ``rank``.
-
-        Raises:
-            SpatialbenchError: the cache cannot be written.
         """
         if not self.cache:
             return
         rows = range(rank, len(images), world)
-        own = (torch.from_numpy(images[row]).permute(2, 0, 1) for row in rows)
+        own = (torch.from_numpy(images[row].copy()).permute(2, 0, 1) for row in rows)
         fitting = _SHARD_BYTES // (2 * math.prod(self.token_shape)) // CHUNK * CHUNK
         shard = max(CHUNK, min(_SHARD, fitting))
         name, device = f"tokens of {self.name}", self.mean.device
@@ -192,9 +183,9 @@ def load_vfm(
         spec: ``<model>[:<weights>]``. The model is ``rooms-vfm`` or a ViT of timm
             (``vit_large_patch14_dinov2``). The weights are a short name of ``weight_files.PINNED``
             (``depth-anything-v2``, ``dinov2``), a file of the Hub
-            (``<owner>/<name>@<commit>/<path>[#<sha256>]``), a local file, or ``random``. Left out,
-            they are the shipped ones, DINOv2's own, or timm's pretrained ones. Files are
-            safetensors or torch's, in any layout of ``dinov2_files``.
+            (``<owner>/<name>@<commit>/<path>[#<sha256>]``), a local file in any layout of
+            ``dinov2_files``, or ``random``. Left out, they are the shipped ones, DINOv2's own, or
+            timm's pretrained ones.
         image_size: side of the images in pixels; default the model's own. The model is set to the
             nearest multiple of its patch, its position embedding resized as the publisher of the
             weights does it.
@@ -252,20 +243,12 @@ def _pinned(name: str, weights: str) -> WeightFile | None:
 
 def _weights_file(name: str, weights: str, spec: str) -> Path | None:
     """Find the file of ``weights``; None for random ones and for those that timm itself loads."""
+    if weights == "random":
+        return None
     if name == OWN:
         weights = weights or str(WEIGHTS / f"{OWN}.safetensors")
-    if weights == "random" or Path(weights).is_file():
-        return None if weights == "random" else Path(weights)
-    file = _pinned(name, weights)
-    if file is not None:
-        return obtain(file, f"vfm {spec!r}")
-    if not weights:
-        return None
-    tags = ", ".join(tag for model, tag in PINNED if model == name.partition(".")[0]) or "none"
-    raise SpatialbenchError(
-        f"vfm {spec!r}: there is no weights file {weights}, nor published weights of that name "
-        f"(names: {tags})"
-    )
+    names = [tag for model, tag in PINNED if model == name.partition(".")[0]]
+    return find_weights(weights, _pinned(name, weights), f"vfm {spec!r}", not weights, names)
 
 
 def _check_architecture(model: Any, name: str) -> None:

@@ -1,8 +1,7 @@
 """Choice of an image's tokens: pure functions of tokens and a generator.
 
-Two separate uses: a ``TokenSelector`` makes the sequence that a generative model is conditioned on,
-at random if so set; ``score_vector`` makes the one vector that an image is scored with, never at
-random.
+A ``TokenSelector`` makes the sequence that a generative model is conditioned on, at random if so
+set; ``score_vector`` makes the one vector that an image is scored with, never at random.
 
 Letters: B images, L patches in h rows and w columns, N selected tokens, D width.
 
@@ -68,11 +67,7 @@ class TokenSelector:
             raise SpatialbenchError(f"tokens.ratio is {self.ratio}; it must be in (0, 1]")
 
     def length(self, grid: tuple[int, int]) -> int:
-        """N, for images of h x w patches.
-
-        Raises:
-            SpatialbenchError: more patches are needed than there are.
-        """
+        """N, for images of h x w patches; an error where that is too few."""
         if self.mode == "cls":
             return 1
         patches, window = grid[0] * grid[1], self.window or 1
@@ -89,12 +84,7 @@ class TokenSelector:
     def __call__(self, tokens: Tokens, generator: torch.Generator | None = None) -> Tensor:
         """Select tokens [B, N, D], ``cls`` first, with gradient.
 
-        Args:
-            tokens: of B images.
-            generator: of the CPU, for the same draws on every device; needed by ``random`` only.
-
-        Raises:
-            SpatialbenchError: more patches are needed than there are.
+        ``random`` needs a generator of the CPU, for the same draws on every device.
         """
         self.length(tokens.grid)
         cls = tokens.cls[:, None]

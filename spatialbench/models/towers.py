@@ -88,6 +88,7 @@ def attention_block(
     mask: Tensor | None = None,
     scale: float | None = None,
     read: Tensor | None = None,
+    wrap: Callable[[Any], Any] = lambda half: half,
 ) -> Tensor:
     """Run a residual block of open_clip, with ``mix`` between its projections and its softmax.
 
@@ -99,14 +100,15 @@ def attention_block(
         scale: see ``attention``.
         read: int64 [B], the only token of each row that is needed. Leaving out the others saves
             three quarters of the last block.
+        wrap: applied to the two functions that run before and after ``mix``.
 
     Returns:
         [B, T, H d], or [B, 1, H d] with ``read``.
     """
-    q, k, v = project_qkv(block, x)
+    q, k, v = wrap(project_qkv)(block, x)
     if mix is not None:
         q, k, v = mix(q, k, v)
-    return attend(block, x, q, k, v, mask, scale, read)
+    return wrap(attend)(block, x, q, k, v, mask, scale, read)
 
 
 def attend(
@@ -156,16 +158,10 @@ def run_blocks(
 def encode_image(
     model: Model, pixels: Tensor, mix: Mix | None = None, run: BlockRunner = attention_block
 ) -> Tensor:
-    """Run open_clip's ``encode_image`` with a hook.
+    """Encode normalised images, float [B, 3, S, S], as open_clip does: [B, D], not normalised.
 
-    Args:
-        model: an open_clip model.
-        pixels: normalised images, float [B, 3, S, S].
-        mix: called with the number of every block and its q, k, v.
-        run: replaces ``attention_block``; see ``running.py``.
-
-    Returns:
-        [B, D], not normalised.
+    ``mix`` receives the number of every block and its q, k, v; ``run`` replaces
+    ``attention_block``, see ``running.py``.
     """
     visual = model.visual
     if hasattr(visual, "trunk"):  # SigLIP's, of timm: patches alone, pooled by a head
@@ -231,7 +227,7 @@ def encode_dense(
         model: an open_clip model.
         pixels: normalised images, float [B, 3, H, W]; H and W multiples of the patch size. The
             position embedding is interpolated to sizes other than the native one.
-        mix: called with the number of every block and its q, k, v.
+        mix: receives the number of every block and its q, k, v.
         blocks: replace the tower's own.
 
     Returns:
@@ -273,15 +269,8 @@ def _positions(visual: Any, grid: tuple[int, int]) -> Tensor:
 def encode_text(model: Model, tokens: Tensor, run: BlockRunner = attention_block) -> Tensor:
     """Run open_clip's ``encode_text``, only up to the end of the longest caption.
 
-    The text tower is causal and reads out at the end token, so nothing behind it has an effect.
-
-    Args:
-        model: an open_clip model.
-        tokens: int64 [C, context_length].
-        run: replaces ``attention_block``; see ``running.py``.
-
-    Returns:
-        [C, D], not normalised.
+    Tokens int64 [C, context_length] -> [C, D], not normalised. The tower is causal and reads out
+    at the end token, so nothing behind it has an effect. ``run`` as in ``encode_image``.
     """
     if not hasattr(model, "token_embedding"):  # SigLIP's is not causal; it reads the last position
         return model.encode_text(tokens)

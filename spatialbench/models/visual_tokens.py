@@ -1,8 +1,6 @@
 """An image tower's embedding and patches in one projected space, for CLIP and for SigLIP.
 
-open_clip's ViT returns its patches before the projection, and SigLIP's timm tower does not return
-them at all; DIVA and its scorers need both. A ViT runs through ``towers.py``, a timm trunk through
-its own ``forward_features`` and ``forward_head``.
+open_clip's ViT returns its patches before the projection, and SigLIP's timm tower not at all.
 
 Letters: B images, L patches, D width of the joint space, h w rows and columns of patches.
 
@@ -15,15 +13,8 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from spatialbench.models.towers import (
-    Mix,
-    Model,
-    embed_patches,
-    patch_grid,
-    pool,
-    project_patches,
-    run_blocks,
-)
+from spatialbench.models import towers
+from spatialbench.models.towers import Mix, Model
 from spatialbench.utils.errors import SpatialbenchError
 
 
@@ -45,10 +36,8 @@ def visual_tokens(model: Model, pixels: Tensor, mix: Mix | None = None) -> Token
     """Encode images as embeddings and patches, with gradient.
 
     Args:
-        model: an open_clip model whose image tower is open_clip's own ViT, or a timm trunk with
-            attention pooling (SigLIP).
-        pixels: normalised images, float [B, 3, H, W]; H and W multiples of the patch size. A ViT's
-            position embedding is interpolated to sizes other than the native one.
+        model: an open_clip model; its image tower is open_clip's own ViT, or SigLIP's of timm.
+        pixels: normalised images, float [B, 3, H, W]; H and W multiples of the patch size.
         mix: a method's hook into every block of a ViT, as in ``towers.encode_image``.
 
     Returns:
@@ -62,19 +51,20 @@ def visual_tokens(model: Model, pixels: Tensor, mix: Mix | None = None) -> Token
     """
     visual = model.visual
     if not hasattr(visual, "trunk"):
-        x = run_blocks(visual.transformer.resblocks, embed_patches(visual, pixels), mix)
-        return Tokens(pool(visual, x), project_patches(visual, x), patch_grid(model, pixels))
-    trunk = visual.trunk
-    if getattr(trunk, "attn_pool", None) is None or trunk.num_prefix_tokens != 0:
+        x = towers.embed_patches(visual, pixels)
+        x = towers.run_blocks(visual.transformer.resblocks, x, mix)
+        pooled, local = towers.pool(visual, x), towers.project_patches(visual, x)
+    elif getattr(visual.trunk, "attn_pool", None) is None or visual.trunk.num_prefix_tokens != 0:
         raise SpatialbenchError(
-            f"{type(trunk).__name__} is a timm tower without attention pooling, or with prefix "
-            "tokens: take a SigLIP model or one with open_clip's own ViT"
+            f"{type(visual.trunk).__name__} is a timm tower without attention pooling, or with "
+            "prefix tokens: take a SigLIP model or one with open_clip's own ViT"
         )
-    if mix is not None:
+    elif mix is not None:
         raise SpatialbenchError(
             "the method has no access to the blocks of a timm tower; take a model with open_clip's "
-            "ViT"
+            "own ViT"
         )
-    features = trunk.forward_features(pixels)
-    pooled = visual.head(trunk.forward_head(features))
-    return Tokens(pooled, visual.head(features), patch_grid(model, pixels))
+    else:
+        features = visual.trunk.forward_features(pixels)
+        pooled, local = visual.head(visual.trunk.forward_head(features)), visual.head(features)
+    return Tokens(pooled, local, towers.patch_grid(model, pixels))

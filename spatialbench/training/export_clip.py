@@ -1,9 +1,9 @@
-"""``spatialbench export``: a trained CLIP as an ordinary checkpoint, compared with the method first.
+"""``spatialbench export``: a trained CLIP as an ordinary checkpoint, compared with the method.
 
 A method is a plain CLIP if its image, caption and patch embeddings are those of its student alone.
 Where a side branch changes them, nothing is written.
 
-Letters: B images, C captions.
+Letters: B images, C captions, S pixels a side.
 """
 
 from __future__ import annotations
@@ -45,9 +45,7 @@ def run(options: argparse.Namespace) -> None:
     """
     folder = Path(options.folder)
     if any(place.is_file() for place in (folder, *folder.parents)):
-        raise SpatialbenchError(
-            f"{folder} cannot be a folder: a file is in its place; give a new folder"
-        )
+        raise SpatialbenchError(f"{folder} cannot be made, as a file is there; give a new folder")
     if folder.exists() and any(folder.iterdir()):
         raise SpatialbenchError(f"{folder} has something in it already; give a new folder")
     resolved = resolve(
@@ -79,16 +77,10 @@ def origin(resolved: Resolved, checkpoint: Path | None) -> dict[str, object]:
 def export(
     model: Method, form: str, folder: Path, described: Mapping[str, object] | None = None
 ) -> list[str]:
-    """Write a method's CLIP to a folder, complete or not at all.
+    """Write a method's CLIP, in eval mode on the CPU, to a folder, complete or not at all.
 
-    Args:
-        model: in eval mode, on the CPU.
-        form: one of ``FORMS``.
-        folder: does not exist, or is empty.
-        described: content of ``ORIGIN``.
-
-    Returns:
-        One line for everything that the form has no place for.
+    The folder must not exist or be empty; ``described`` goes into its ``ORIGIN``. A line is
+    returned for everything that the form has no place for.
 
     Raises:
         SpatialbenchError: see ``run``; or the library reads back other embeddings.
@@ -156,8 +148,8 @@ def _write(model: Method, form: str, folder: Path) -> list[str]:
     for what, distance in distances.items():
         if not distance <= TOLERANCE:
             raise SpatialbenchError(
-                f"{form} reads other embeddings of {what} than the method's ({distance:.2g} apart): "
-                "nothing is written"
+                f"{form} reads other embeddings of {what} than the method's ({distance:.2g} "
+                "apart), so nothing is written"
             )
     return omitted
 

@@ -1,4 +1,4 @@
-"""The denoiser: FLUX's layout of tokens, the paper's exact sizes, and one vector as its condition."""
+"""The denoiser: FLUX's layout of tokens, the paper's exact sizes, one vector as condition."""
 
 from __future__ import annotations
 

@@ -116,7 +116,7 @@ def pixels(vfm: VFM, size: int = SIDE) -> Tensor:
 
 
 def check_blocks(vfm: VFM, reference: Any, size: int = SIDE) -> None:
-    """Compare inputs of all blocks, q, k, v of each and the last output with transformers' model."""
+    """Compare inputs and q, k, v of all blocks, and the last output, with transformers' model."""
     x = pixels(vfm, size)
     seen: dict[str, Tensor] = {}
     for number, layer in enumerate(reference.encoder.layer):
@@ -200,7 +200,7 @@ def test_another_size_is_transformers_own(size: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("size", [84, 42])
 def test_another_size_in_timms_layout_is_timms_own(size: int, tmp_path: Path) -> None:
-    """timm's model made at that size, its weights converted by timm's own filter."""
+    """Against timm's model made at that size, its weights converted by timm's own filter."""
     native, other = scrambled(_dinov2()), _dinov2(img_size=size).eval()
     save_file(native.state_dict(), tmp_path / "timm.safetensors")
     other.load_state_dict(checkpoint_filter_fn(native.state_dict(), other))
@@ -211,7 +211,7 @@ def test_another_size_in_timms_layout_is_timms_own(size: int, tmp_path: Path) ->
 
 
 def cubic(distance: float) -> float:
-    """The kernel of torch's bicubic interpolation, a = -0.75."""
+    """Kernel of torch's bicubic interpolation, a = -0.75."""
     x, a = abs(distance), -0.75
     if x <= 1:
         return (a + 2) * x**3 - (a + 3) * x**2 + 1
@@ -220,7 +220,7 @@ def cubic(distance: float) -> float:
 
 @pytest.mark.parametrize("new", [6, 3, 24])
 def test_dinov2s_own_positions_as_a_loop(new: int) -> None:
-    """facebookresearch/dinov2: bicubic, not smoothed, sampled as for ``new + 0.1`` patches a side."""
+    """facebookresearch/dinov2: bicubic, not smoothed, sampled as for ``new + 0.1`` patches."""
     old = 4
     embedding = torch.randn(1, 1 + old * old, 5)
     resized = positions_for(embedding, (old, old), (new, new), 1, "dinov2")

@@ -49,7 +49,7 @@ def test_weights_from_a_file(name: str, tmp_path: Path) -> None:
     [
         ("ViT-Z-99", "open_clip knows no model 'ViT-Z-99'"),
         ("nowhere/config.json", "there is no config file nowhere/config.json"),
-        ("ViT-B-32:nothing.pt", "there is no weights file nothing.pt, nor a pretrained tag"),
+        ("ViT-B-32:nothing.pt", "there is no weights file nothing.pt, nor published weights"),
         ("rooms-student:missing.safetensors", "there is no weights file missing.safetensors"),
     ],
 )

@@ -52,7 +52,7 @@ def counted(vfm: VFM, monkeypatch: pytest.MonkeyPatch, kill_after: int = 99) -> 
 
 
 def block_inputs(vfm: VFM, x: Tensor) -> list[Tensor]:
-    """Inputs of every block of the timm model, registers and all, by timm's own functions."""
+    """Compute the inputs of all blocks, registers included, by timm's own functions."""
     model = vfm.model
     x = model.norm_pre(model._pos_embed(model.patch_embed((x - vfm.mean) / vfm.std)))
     return list(itertools.accumulate(model.blocks[:-1], lambda y, block: block(y), initial=x))

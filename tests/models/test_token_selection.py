@@ -15,7 +15,7 @@ GRID = (4, 5)
 
 
 def tokens(images: int = 3) -> Tokens:
-    """The embedding is -1; patch l of image b is 1000 b + l in both channels."""
+    """Tokens whose embedding is -1; patch l of image b is 1000 b + l in both channels."""
     local = (1000 * torch.arange(images)[:, None] + torch.arange(GRID[0] * GRID[1])).float()
     return Tokens(-torch.ones(images, 2), local[..., None].expand(-1, -1, 2).contiguous(), GRID)
 
@@ -25,7 +25,7 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def drawn(selector: TokenSelector, seed: int = 0, images: int = 3) -> Tensor:
-    """Selected patches [B, n]; the embedding must come first."""
+    """Draw patches [B, n]; the embedding must come first."""
     selected = selector(tokens(images), seeded(seed))
     assert selected.shape == (images, selector.length(GRID), 2)
     assert selected[:, 0].eq(-1).all()

@@ -13,7 +13,7 @@ from spatialbench.utils.errors import SpatialbenchError
 
 
 def close(actual: Any, expected: Any, rtol: float = 1e-12, atol: float | None = None) -> None:
-    """Assert that tensors agree within a relative and an absolute tolerance, by default the same."""
+    """Assert that tensors agree within a relative and an absolute tolerance, by default one."""
     torch.testing.assert_close(actual, expected, rtol=rtol, atol=rtol if atol is None else atol)
 
 

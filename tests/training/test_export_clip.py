@@ -40,7 +40,7 @@ def tiny_clip(folder: Path, **vision: Any) -> Clip:
 
 @pytest.fixture(params=["rooms-student", "quickgelu"])
 def model(request: pytest.FixtureRequest, tmp_path: Path) -> Method:
-    """The shipped student with changed weights, as after training; or one of another activation."""
+    """Shipped student with changed weights, as after training; or one of another activation."""
     if request.param == "quickgelu":
         return tiny_clip(tmp_path)
     clip = Clip()

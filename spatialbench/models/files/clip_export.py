@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from spatialbench.models.files.clip_files import BESIDE
+from spatialbench.models.files.hf_export import clip_tokenizer
 from spatialbench.models.open_clip_student import OWN, split_spec, tokenizer
 
 WEIGHTS_FILE = "open_clip_model.safetensors"
@@ -34,8 +35,6 @@ def write_open_clip(model: Any, spec: str, folder: Path) -> None:
     name, _ = split_spec(spec)
     config = copy.deepcopy(open_clip.get_model_config(name))
     if name == OWN:
-        from spatialbench.models.files.hf_export import clip_tokenizer
-
         clip_tokenizer(tokenizer(spec)).save_pretrained(folder)
         config["text_cfg"]["hf_tokenizer_name"] = OWN  # makes open_clip read the folder's tokenizer
     elif config["text_cfg"].get("hf_tokenizer_name"):

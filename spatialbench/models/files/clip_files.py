@@ -20,7 +20,7 @@ import torch
 from open_clip.constants import INCEPTION_MEAN, INCEPTION_STD
 from torch import Tensor
 
-from spatialbench.models.files.weight_files import WeightFile, hub_weights, obtain
+from spatialbench.models.files.weight_files import WeightFile, find_weights, hub_weights
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.hub import first_line
 
@@ -46,23 +46,14 @@ def published_file(name: str, weights: str) -> tuple[WeightFile | None, dict[str
 
 
 def weights_file(name: str, weights: str | None, spec: str) -> Path | None:
-    """Find the file of ``weights``; None for random ones and for a tag that open_clip loads.
-
-    Raises:
-        SpatialbenchError: there are no such weights, or they cannot be downloaded.
-    """
-    if weights is None or Path(weights).is_file():
-        return None if weights is None else Path(weights)
-    file, known = published_file(name, weights)
-    if file is not None:
-        return obtain(file, f"student {spec!r}")
-    if known:
+    """Find the file of ``weights``; None for random ones and for a tag that open_clip loads."""
+    if weights is None:
         return None
-    tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
-    raise SpatialbenchError(
-        f"student {spec!r}: there is no weights file {weights}, nor a pretrained tag of that name "
-        f"(tags: {tags})"
+    (file, known), tags = (
+        published_file(name, weights),
+        open_clip.list_pretrained_tags_by_model(name),
     )
+    return find_weights(weights, file, f"student {spec!r}", bool(known), tags)
 
 
 def openai_file(url: str) -> WeightFile | None:
@@ -79,9 +70,6 @@ def read_state(path: Path) -> dict[str, Tensor] | None:
     Those are checkpoints of a spatialbench method, OpenAI's files (TorchScript archives in half
     precision, or their state, with three numbers among the weights), and files of DIVA's. No code
     in them is run.
-
-    Raises:
-        Exception: whatever torch raises on a damaged file.
     """
     own, archive = path.suffix == ".ckpt", zipfile.is_zipfile(path)
     if path.suffix == ".safetensors" or not (own or archive):
@@ -106,11 +94,7 @@ def _is_script(path: Path) -> bool:
 
 
 def load_state(model: Any, state: dict[str, Tensor], path: Path, name: str, spec: str) -> None:
-    """Load what ``read_state`` found in ``path``.
-
-    Raises:
-        SpatialbenchError: OpenAI's weights without QuickGELU in the model, or another architecture.
-    """
+    """Load what ``read_state`` found in ``path``."""
     if path.suffix != ".ckpt" and not _quick_gelu(name):
         raise SpatialbenchError(
             f"student {spec!r}: OpenAI's weights were trained with QuickGELU, which the model "
@@ -125,12 +109,7 @@ def load_state(model: Any, state: dict[str, Tensor], path: Path, name: str, spec
 
 
 def check_activation(name: str, weights: str | None, spec: str) -> None:
-    """Compare the activation of model and weights, where open_clip only warns.
-
-    Raises:
-        SpatialbenchError: the tag, or the config next to the file, names another activation than
-            the model has.
-    """
+    """Compare the activation of model and weights, where open_clip only warns."""
     if weights is None:
         return
     if Path(weights).is_file():

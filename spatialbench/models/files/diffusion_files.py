@@ -54,11 +54,7 @@ class Parts(NamedTuple):
 
 
 def preset_config(name: str) -> dict[str, Any]:
-    """Read the configurations of a preset's parts.
-
-    Raises:
-        SpatialbenchError: there is no such preset.
-    """
+    """Read the configurations of a preset's parts."""
     if name not in PRESETS:
         raise SpatialbenchError(f"diffusion {name!r}: no such preset; one of {', '.join(PRESETS)}")
     return json.loads((CONFIGS / f"{name}.json").read_text())
@@ -97,12 +93,7 @@ def random_autoencoder(preset: str, seed: int) -> Any:
 
 
 def read_parts(folder: Path, prompt: str, spec: str) -> Parts:
-    """Read the parts from a folder of diffusers' layout.
-
-    Raises:
-        SpatialbenchError: a part is missing or damaged, or its weights do not fit its
-            configuration.
-    """
+    """Read the parts from a folder of diffusers' layout."""
     unet = read_part(UNet2DConditionModel, folder / "unet", spec)
     vae = read_part(AutoencoderKL, folder / "vae", spec)
     place = folder / "scheduler"
@@ -149,26 +140,21 @@ def find_folder(spec: str, hashes: Mapping[str, str]) -> Path:
 
 
 def check(parts: Parts, spec: str) -> None:
-    """Check that the parts belong together.
-
-    Raises:
-        SpatialbenchError: they do not, or the UNet predicts neither noise nor velocity.
-    """
+    """Check that the parts belong together."""
     unet, vae, scheduler, context = parts
     kind, latents = scheduler.config.prediction_type, vae.config.latent_channels
     width, channels = unet.config.cross_attention_dim, unet.config.in_channels
-    wrong = {
-        f"the scheduler's prediction_type is {kind}; epsilon or v_prediction are supported": kind
-        not in ("epsilon", "v_prediction"),
-        f"the UNet reads {channels} channels and the autoencoder makes {latents}": channels
-        != latents,
-        f"the text encoder is {context.shape[-1]} wide and the UNet reads {width}": width
-        != context.shape[-1],
-        "the UNet's sample_size is not one number": not isinstance(unet.config.sample_size, int),
-    }
-    for reason, holds in wrong.items():
-        if holds:
-            raise SpatialbenchError(f"diffusion {spec!r}: {reason}")
+    if kind not in ("epsilon", "v_prediction"):
+        wrong = f"prediction_type is {kind}; epsilon or v_prediction are supported"
+    elif channels != latents:
+        wrong = f"the UNet reads {channels} channels and the autoencoder makes {latents}"
+    elif context.shape[-1] != width:
+        wrong = f"the text encoder is {context.shape[-1]} wide and the UNet reads {width}"
+    elif not isinstance(unet.config.sample_size, int):
+        wrong = "the UNet's sample_size is not one number"
+    else:
+        return
+    raise SpatialbenchError(f"diffusion {spec!r}: {wrong}")
 
 
 def check_dtype(dtype: str, spec: str) -> None:
@@ -180,11 +166,7 @@ def check_dtype(dtype: str, spec: str) -> None:
 
 
 def read_part(cls: Any, folder: Path, spec: str) -> Any:
-    """Read one of diffusers' models from its folder, in float32, every weight from the file.
-
-    Raises:
-        SpatialbenchError: the folder or its config.json is missing, or its content cannot be read.
-    """
+    """Read one of diffusers' models from its folder, in float32, every weight from the file."""
     _check_there(folder / "config.json", spec)
     try:
         model, keys = cls.from_pretrained(

@@ -91,11 +91,7 @@ def read_encoder(state: Mapping[str, Tensor]) -> Encoder:
 
 
 def load_weights(model: VisionTransformer, path: Path, spec: str) -> Positions:
-    """Load a file of any layout into a timm ViT; return how its publisher resizes positions.
-
-    Raises:
-        SpatialbenchError: the file cannot be read, or does not fit the model.
-    """
+    """Load a file of any layout into a timm ViT; return how its publisher resizes positions."""
     try:
         state: Any
         if path.suffix == ".safetensors":
@@ -144,14 +140,9 @@ def set_size(model: Any, image_size: int, positions: Positions) -> None:
 def positions_for(
     embedding: Tensor, old: tuple[int, int], new: tuple[int, int], prefix: int, how: Positions
 ) -> Tensor:
-    """Resize a position embedding as the publisher of the weights does it.
+    """Resize a position embedding [1, prefix + rows * columns, D] as the publisher's code does.
 
-    Args:
-        embedding: [1, prefix + rows * columns, D].
-        old: rows and columns.
-        new: rows and columns.
-        prefix: number of class token and registers with a position.
-        how: whose code.
+    ``old`` and ``new`` are rows and columns; ``prefix`` counts class token and registers.
     """
     if how == "timm":
         return resample_abs_pos_embed(embedding, [*new], [*old], num_prefix_tokens=prefix)

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 _NAMES = {
@@ -45,19 +46,16 @@ def why_not_hf(model: Any) -> str:
     if not hasattr(visual, "transformer") or not hasattr(model, "text_projection"):
         return "its towers are not CLIP's (SigLIP's, of timm)"
     blocks = [*visual.transformer.resblocks, *model.transformer.resblocks]
+    pools = visual.pool_type != "tok" or visual.final_ln_after_pool
+    plain_text = isinstance(model.text_projection, nn.Parameter)
     scaled = any(not isinstance(block.ls_1, nn.Identity) for block in blocks)
     reasons = {
-        "its image tower has no LayerNorm before the blocks": not isinstance(
-            visual.ln_pre, nn.LayerNorm
-        ),
-        "its image tower pools its patches": visual.pool_type != "tok"
-        or visual.final_ln_after_pool,
+        "its image tower does not normalise its input": not isinstance(visual.ln_pre, nn.LayerNorm),
+        "its image tower pools its patches": pools,
         "its image tower has no projection": visual.proj is None,
         "its patches have a bias": visual.conv1.bias is not None,
         "its text tower pools in another way": model.text_pool_type != "argmax",
-        "its text projection is not a plain matrix": not isinstance(
-            model.text_projection, nn.Parameter
-        ),
+        "its text projection is not a plain matrix": not plain_text,
         "its blocks have a layer scale": scaled,
         "its activation is not GELU or QuickGELU": None in map(_activation, blocks),
     }
@@ -76,8 +74,6 @@ def write_hf(model: Any, tokenizer: Any | None, resize: str, folder: Path) -> li
     Returns:
         One line for everything that could not be written.
     """
-    from transformers import CLIPModel
-
     exported = CLIPModel(_config(model))
     exported.load_state_dict(_state(model.state_dict()))
     exported.save_pretrained(folder)
@@ -103,8 +99,6 @@ def read_hf(
     Returns:
         As ``read_open_clip``; None in place of the second where there is no tokenizer.
     """
-    from transformers import CLIPModel, CLIPTokenizer
-
     model = CLIPModel.from_pretrained(folder).eval()
 
     def images(pixels: Tensor) -> Tensor:
@@ -132,8 +126,6 @@ def clip_tokenizer(simple: Any) -> Any:
 
     It pads with the end token, which no model reads.
     """
-    from transformers import CLIPTokenizer
-
     names = {"<start_of_text>": START, "<end_of_text>": END}
     vocabulary = {names.get(token, token): number for token, number in simple.encoder.items()}
     merges: Any = [tuple(pair) for pair in simple.bpe_ranks if len(pair) == 2]
@@ -143,8 +135,6 @@ def clip_tokenizer(simple: Any) -> Any:
 
 
 def _image_processor(model: Any, resize: str) -> Any:
-    from transformers import CLIPImageProcessor
-
     preprocessing, side = model.visual.preprocess_cfg, model.visual.image_size[0]
     square = {"height": side, "width": side}
     return CLIPImageProcessor(
@@ -158,8 +148,6 @@ def _image_processor(model: Any, resize: str) -> Any:
 
 
 def _config(model: Any) -> Any:
-    from transformers import CLIPConfig
-
     visual = model.visual
     vocabulary, width = model.token_embedding.weight.shape
     joint = visual.proj.shape[1]

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,12 +105,35 @@ def hub_weights(reference: str) -> WeightFile | None:
     return WeightFile(path, sha256 or "", repository=repository, commit=commit)
 
 
-def obtain(file: WeightFile, what: str) -> Path:
-    """Find or download a file and check its hash.
+def find_weights(
+    weights: str, file: WeightFile | None, what: str, known: bool, names: Sequence[str]
+) -> Path | None:
+    """Find the file of ``weights``; None where a library loads them, being ``known`` to it.
 
     Args:
-        file: wanted.
-        what: the model for messages, for instance ``vfm 'vit_large_patch14_dinov2:dinov2'``.
+        weights: as the user names them.
+        file: the published file of that name, if there is one.
+        what: the model, for messages.
+        known: a library loads weights of that name.
+        names: of published weights, for messages.
+
+    Raises:
+        SpatialbenchError: there are none, or they cannot be downloaded.
+    """
+    if Path(weights).is_file():
+        return Path(weights)
+    if file is not None:
+        return obtain(file, what)
+    if known:
+        return None
+    raise SpatialbenchError(
+        f"{what}: there is no weights file {weights}, nor published weights of that name "
+        f"(names: {', '.join(names) or 'none'})"
+    )
+
+
+def obtain(file: WeightFile, what: str) -> Path:
+    """Find or download a file and check its hash; ``what`` names the model in messages.
 
     Raises:
         SpatialbenchError: it is missing and cannot be downloaded, or its hash is another.
