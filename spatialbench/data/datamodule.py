@@ -22,9 +22,9 @@ from spatialbench.data.images import Resize
 from spatialbench.data.missing import check_files
 from spatialbench.data.records import RecordSet
 from spatialbench.data.splits import by_record, one_reference, part, whole_batches, without_pairs
-from spatialbench.utils.say import say
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.provenance import usable_cores
+from spatialbench.utils.say import say
 
 
 class PairDataModule(LightningDataModule):

@@ -30,9 +30,9 @@ from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from spatialbench.utils.say import say
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.hub import first_line
+from spatialbench.utils.say import say
 
 Positions = Literal["timm", "dinov2", "transformers"]
 """The code that resizes the position embedding."""
