@@ -1,4 +1,4 @@
-"""Benchmarks of captions: what is encoded, the rule of ties, the mean of products, and intervals over clusters."""
+"""Caption benchmarks: what is encoded, the rule of ties, the mean of products, intervals."""
 
 from __future__ import annotations
 
@@ -10,9 +10,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from spatialbench.data.captions.caption_set import CaptionSet, Corners, Measure, micro
-from spatialbench.evaluation import captions
-from spatialbench.evaluation.captions import by_relation, credit, evaluate, score
+from spatialbench.data.captions.caption_set import CaptionSet, Corners, Measure, macro, micro
+from spatialbench.evaluation import caption_benchmark
+from spatialbench.evaluation.caption_benchmark import (
+    CaptionBenchmark,
+    by_relation,
+    caption_evidence,
+    caption_scores,
+    credit,
+    measure_facts,
+)
 from spatialbench.methods.clip import Clip
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support.caption_files import answers, photo
@@ -23,21 +30,25 @@ COLOURS = {"red": (250, 0, 0), "green": (0, 250, 0), "blue": (0, 0, 250)}
 
 
 class Colours(CaptionSet):
-    """Pictures of one colour; the first caption of a record names it."""
+    """Images of one colour; the first caption of a record names it."""
 
     name = "colours"
     source = "the colours"
+    crop: Corners | None = None
 
     def read(self) -> None:
-        said = [("red", "green"), ("red", "blue", "green"), ("green", "red"), ("blue", "blue")]
-        for number, names in enumerate(said):
-            picture = self.picture(self.folder / f"{names[0]}.png", self.crop)
-            self.add(f"r{number}", "all", names[0], picture, names)
+        captions = [("red", "green"), ("red", "blue", "green"), ("green", "red"), ("blue", "blue")]
+        for number, names in enumerate(captions):
+            image = self.picture(self.folder / f"{names[0]}.png", self.crop)
+            self.add(f"r{number}", "all", names[0], image, names)
 
     def measures(self) -> list[Measure]:
-        return [micro("pair", "pairs", self.rows())]
-
-    crop: Corners | None = None
+        return [
+            micro("pair", "pairs", self.rows()),
+            micro("best", "best of all", self.rows(), options=None, chance=40),
+            macro("macro", "mean of colours", [0, 1, 2], ["a", "a", "b"]),
+            Measure("sets", "sets", [(0, 1), (0, 3), (2, 3)], ["a", "a", "b"], None),
+        ]
 
 
 class Cropped(Colours):
@@ -51,6 +62,7 @@ class Eyes:
 
     image_size = 8
     device = torch.device("cpu")
+    resize_mode = "crop"
 
     def __init__(self) -> None:
         self.images = self.texts = 0
@@ -64,8 +76,8 @@ class Eyes:
         self.texts += len(tokens)
         return torch.nn.functional.normalize(tokens.float(), dim=-1)
 
-    def tokenize(self, said: Sequence[str]) -> Tensor:
-        return torch.tensor([WORDS[caption] for caption in said])
+    def tokenize(self, captions: Sequence[str]) -> Tensor:
+        return torch.tensor([WORDS[caption] for caption in captions])
 
 
 @pytest.fixture
@@ -75,65 +87,65 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_every_picture_and_caption_is_encoded_once(
+def test_every_image_and_caption_is_encoded_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, found = Eyes(), Colours(str(folder))
-    whole = score(model, found, "crop")
+    model, source = Eyes(), Colours(str(folder))
+    scores, *_ = caption_scores(model, source)
     assert (model.images, model.texts) == (3, 3)
-    assert whole.scores.shape == (4, 3)
-    assert np.array_equal(np.isnan(whole.scores), [[0, 0, 1], [0, 0, 0], [0, 0, 1], [0, 0, 1]])
-    assert whole.scores[:, 0].tolist() == [1, 1, 1, 1]
-    assert (
-        evaluate(found, found.measures()[0], whole.scores).value == 100 * 3.5 / 4
-    )  # "blue", "blue" ties
-    for name in ("_PICTURES", "_CAPTIONS", "_RECORDS"):
-        monkeypatch.setattr(captions, name, 1)
-    parts = score(Eyes(), found, "crop")
-    assert np.array_equal(parts.scores, whole.scores, equal_nan=True)
-    assert parts.data == whole.data
+    assert scores.shape == (4, 3)
+    assert np.array_equal(np.isnan(scores), [[0, 0, 1], [0, 0, 0], [0, 0, 1], [0, 0, 1]])
+    assert scores[:, 0].tolist() == [1, 1, 1, 1]
+    whole = CaptionBenchmark(source).run(Eyes())
+    assert whole.values()["pair"] == 100 * 3.5 / 4  # "blue", "blue" ties
+    for name in ("_IMAGES", "_CAPTIONS", "_RECORDS"):
+        monkeypatch.setattr(caption_benchmark, name, 1)
+    assert CaptionBenchmark(source).run(Eyes()).digest == whole.digest
 
 
-def test_the_hash_is_that_of_what_was_asked(
-    folder: Path, tmp_path_factory: pytest.TempPathFactory
+def test_the_hash_covers_what_was_asked(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = score(Eyes(), Colours(str(folder)), "crop").data
-    other = tmp_path_factory.mktemp("other")
+    def data(kind: type[CaptionSet], path: Path) -> str:
+        return CaptionBenchmark(kind(str(path))).run(Eyes()).data
+
+    first, other = data(Colours, folder), tmp_path_factory.mktemp("other")
     for name, colour in COLOURS.items():
         photo(other / f"{name}.png", colour)
-    assert score(Eyes(), Colours(str(other)), "crop").data == first  # wherever the folder is
-    assert score(Eyes(), Cropped(str(folder)), "crop").data != first
+    assert data(Colours, other) == first  # wherever the folder is
+    assert data(Cropped, folder) != first
     photo(other / "red.png", (249, 0, 0))
-    assert score(Eyes(), Colours(str(other)), "crop").data != first
+    assert data(Colours, other) != first
+    monkeypatch.setattr(CaptionBenchmark, "version", 99)
+    assert data(Colours, folder) != first
 
 
 def test_a_method_scores_as_it_does_in_the_table(folder: Path) -> None:
-    model = Clip(student()).eval()
-    found = Colours(str(folder))
-    made = score(model, found, "squash").scores
-    pixels = [picture.pixels(picture.content(), 32, "squash", "") for picture in found.pictures]
+    model, source = Clip(student()).eval(), Colours(str(folder))
+    scores, *_ = caption_scores(model, source)
+    pixels = [
+        picture.pixels(picture.content(), 32, model.resize_mode, "") for picture in source.pictures
+    ]
     x = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
-    rows = [(record.picture, caption) for record in found.records for caption in record.captions]
+    rows = [(record.picture, caption) for record in source.records for caption in record.captions]
     with torch.no_grad():
-        expected = model.scores(
-            x, torch.tensor([row for row, _ in rows]), [caption for _, caption in rows]
-        )
-    assert made[~np.isnan(made)] == pytest.approx(expected.numpy(), abs=1e-6)
+        image = torch.tensor([row for row, _ in rows])
+        expected = model.scores(x, image, [caption for _, caption in rows])
+    assert scores[~np.isnan(scores)] == pytest.approx(expected.numpy(), abs=1e-6)
 
 
-def test_scores_that_are_no_numbers_and_pictures_that_are_none(folder: Path) -> None:
+def test_scores_that_are_not_finite_and_unreadable_images(folder: Path) -> None:
     model = Eyes()
     model.image = lambda x: torch.full((len(x), 3), torch.nan)  # type: ignore[method-assign]
     with pytest.raises(SpatialbenchError, match="colours: a score is not a finite number"):
-        score(model, Colours(str(folder)), "crop")
+        CaptionBenchmark(Colours(str(folder))).run(model)
     (folder / "blue.png").write_bytes(b"no picture")
-    with pytest.raises(
-        SpatialbenchError, match=r"blue\.png: not an image that Pillow can read; give the colours"
-    ):
-        score(Eyes(), Colours(str(folder)), "crop")
+    message = r"blue\.png: not an image that Pillow can read; give the colours"
+    with pytest.raises(SpatialbenchError, match=message):
+        CaptionBenchmark(Colours(str(folder))).run(Eyes())
 
 
-def test_a_tie_is_a_draw_among_those_that_tie() -> None:
+def test_a_tie_is_a_random_choice_in_expectation() -> None:
     nan = np.nan
     scores = np.array(
         [[3, 2, 1, 0], [1, 1, 0, 0], [1, 0, 1, 1], [0, 0, 0, 0], [0, 1, nan, nan], [2, 2, nan, nan]]
@@ -143,25 +155,37 @@ def test_a_tie_is_a_draw_among_those_that_tie() -> None:
 
 
 def test_a_value_is_the_mean_over_groups_of_products_in_units(folder: Path) -> None:
-    found = Colours(str(folder))
-    scores = answers(found, lambda record: {"r0": 1, "r1": 0, "r2": -1, "r3": 0}[record.record])
-    measure = Measure("m", "m", [(0,), (1,), (0, 3), (2,)], ["a", "a", "b", "b"], None)
-    made = evaluate(found, measure, scores)
-    assert made.value == pytest.approx(100 * ((1 + 1 / 3) / 2 + (1 / 2 + 0) / 2) / 2)
-    assert (made.n, made.ties) == (4, 2)
-    counts = by_relation(found, scores)["all"]
-    assert [(name, count.n, count.accuracy, count.ties) for name, count in counts.items()] == [
-        *(("red", 2, 75, 1), ("blue", 1, 50, 1), ("green", 1, 0, 0))
-    ]
-
-
-def test_the_interval_draws_pictures_not_records(folder: Path) -> None:
-    """Two pictures, one always right and one always wrong: with clusters the interval is all there is."""
-    found = Colours(str(folder))
-    found.records = [found.records[k] for k in (0, 2) for _ in range(200)]
-    made = evaluate(
-        found,
-        found.measures()[0],
-        answers(found, lambda record: 1 if record.relation == "red" else -1),
+    source = Colours(str(folder))
+    source.account.read = 4
+    scores = answers(source, lambda record: {"r0": 1, "r1": 0, "r2": -1, "r3": 0}[record.record])
+    evidence = caption_evidence(source, scores, "d")
+    assert evidence.values() == pytest.approx(
+        {
+            "pair": 100 * (1 + 1 / 2 + 0 + 1 / 2) / 4,
+            "best": 100 * (1 + 1 / 3 + 0 + 1 / 2) / 4,
+            "macro": 100 * ((1 + 1 / 2) / 2 + 0) / 2,
+            "sets": 100 * ((1 / 3 + 1 / 2) / 2 + 0) / 2,
+        }
     )
-    assert (made.value, *made.interval) == (50, 0, 100)
+    assert measure_facts(source, evidence) == {
+        "pair": (4, 2, 50),
+        "best": (4, 2, 40),
+        "macro": (3, 1, 50),
+        "sets": (3, 3, 50),
+    }
+    found = by_relation(source, evidence)["all"]
+    assert list(found.items()) == [
+        *(("red", (2, 75, 1)), ("blue", (1, 50, 1)), ("green", (1, 0, 0)))
+    ]
+    headings = CaptionBenchmark.headings(["pair", "sets"], evidence.notes)
+    assert headings == {"pair": "pairs", "sets": "sets"}
+    assert evidence.notes["records"] == "4 read"
+
+
+def test_the_interval_draws_images_not_records(folder: Path) -> None:
+    """Two images, one always right and one always wrong: the interval is everything."""
+    source = Colours(str(folder))
+    source.records = [source.records[k] for k in (0, 2, 0, 2) for _ in range(100)]
+    scores = answers(source, lambda record: 1 if record.relation == "red" else -1)
+    evidence = caption_evidence(source, scores, "d")
+    assert (evidence.values()["pair"], *evidence.interval("pair")) == (50, 0, 100)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from spatialbench.data.captions.caption_set import CaptionRecord, CaptionSet
-from spatialbench.evaluation.captions import evaluate
+from spatialbench.evaluation.caption_benchmark import caption_evidence, measure_facts
 from spatialbench.utils.errors import SpatialbenchError
 
 
@@ -42,26 +42,25 @@ def answers(found: CaptionSet, margin: Callable[[CaptionRecord], float]) -> np.n
 
 
 def values(found: CaptionSet, scores: np.ndarray) -> dict[str, float]:
-    """measure -> percent."""
-    return {measure.name: evaluate(found, measure, scores).value for measure in found.measures()}
+    """Measure -> percent."""
+    return caption_evidence(found, scores, "d").values()
 
 
 def check_chance(found: CaptionSet) -> None:
-    """A constant scorer gets the chance, on pairs exactly 50; exchanged captions mirror what two captions give."""
+    """Check that a constant scorer gets the chance, on pairs exactly, and that swaps mirror."""
     constant = answers(found, lambda record: 0)
-    for measure in found.measures():
-        made = evaluate(found, measure, constant)
-        assert made.value == pytest.approx(measure.chance), measure.name
-        assert made.ties == made.n == len(measure.units)
-        if measure.options == 2:
-            assert made.value == 50.0
-            assert tuple(made.interval) == (50.0, 50.0)
+    evidence = caption_evidence(found, constant, "d")
+    facts = measure_facts(found, evidence)
     scores = np.random.default_rng(0).normal(size=constant.shape) + 0 * constant
-    exchanged = scores[:, [1, 0, *range(2, scores.shape[1])]]
+    swapped = scores[:, [1, 0, *range(2, scores.shape[1])]]
+    there, back = values(found, scores), values(found, swapped)
     for measure in found.measures():
+        name, value = measure.name, evidence.values()[measure.name]
+        assert value == pytest.approx(measure.chance), name
+        assert facts[name].ties == facts[name].n == len(measure.units)
         if measure.options == 2:
-            value, other = (evaluate(found, measure, which).value for which in (scores, exchanged))
-            assert value + other == pytest.approx(100)
+            assert (value, *evidence.interval(name)) == (50, 50, 50)
+            assert there[name] + back[name] == pytest.approx(100)
 
 
 def check_account(found: CaptionSet, read: int, dropped: int) -> None:

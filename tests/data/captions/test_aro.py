@@ -11,7 +11,7 @@ from PIL import Image
 
 from spatialbench.data.captions.aro import FEWEST, Aro
 from spatialbench.data.captions.aro_relations import UNCOUNTED
-from spatialbench.evaluation.captions import evaluate
+from spatialbench.evaluation.caption_benchmark import caption_evidence, measure_facts
 from tests.support.caption_files import (
     answers,
     check_account,
@@ -78,7 +78,8 @@ def test_macro_and_micro_by_hand(tmp_path: Path) -> None:
     assert made["attribution_macro"] == 100
     assert made["attribution_micro"] == pytest.approx(100 * FEWEST / (FEWEST + 1))
     by_name = {measure.name: measure for measure in found.measures()}
-    assert evaluate(found, by_name["relation_micro"], scores).ties == 1
+    facts = measure_facts(found, caption_evidence(found, scores, "d"))
+    assert facts["relation_micro"].ties == 1
     assert [set(by_name[f"{part}_macro"].groups) for part in ("relation", "attribution")] == [
         {"on", "behind"},
         {"white_long"},

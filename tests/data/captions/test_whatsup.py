@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from spatialbench.data.captions.whatsup import WhatsUp, preposition
-from spatialbench.evaluation.captions import evaluate
+from spatialbench.evaluation.caption_benchmark import caption_evidence, measure_facts
 from tests.support.caption_files import (
     answers,
     check_account,
@@ -96,7 +96,8 @@ def test_the_four_numbers_by_hand(tmp_path: Path) -> None:
     assert made["a_both"] == pytest.approx(100 * 2 / 4)
     assert made["a_set"] == pytest.approx(100 * 1 / 2)
     assert (made["b_pair"], made["b_set"]) == (100, 100)
-    ties = {measure.name: evaluate(found, measure, scores).ties for measure in found.measures()}
+    facts = measure_facts(found, caption_evidence(found, scores, "d"))
+    ties = {name: measure.ties for name, measure in facts.items()}
     assert ties == {m: int(m in ("a_four", "a_both", "a_set")) for m in ties}
 
 
