@@ -22,7 +22,7 @@ def margins(seed: int, shift: float = 0.3, seeds: int = 1) -> np.ndarray:
 
 
 def values(*parts: np.ndarray) -> Ratio:
-    """A mean over units, of one seed."""
+    """Build a mean over units, of one seed."""
     above, below = parts if len(parts) == 2 else (parts[0], np.ones(len(parts[0])))
     return Evidence.of(["x"] * len(above), {"m": (above, below)}, "x").ratios["m"]
 

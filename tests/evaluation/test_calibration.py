@@ -127,7 +127,7 @@ def _drawn(a: Ratio, b: Ratio) -> float:
 
 
 def test_drawn_flips_are_calibrated_for_a_mean_over_classes() -> None:
-    """Classes of unequal frequency, hits correlated within scenes: 5 in 100 where rows are equal."""
+    """Classes of unequal frequency, hits correlated within scenes, equal rows: 5 in 100."""
     found = []
     for number, (a, b) in enumerate(tables(9, 0.4, 0.4)):
         classes = np.random.default_rng(number).choice(4, N, p=[0.5, 0.3, 0.15, 0.05])
