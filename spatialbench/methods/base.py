@@ -18,7 +18,7 @@ from lightning import LightningModule
 from torch import Tensor
 
 from spatialbench.data.batches import Batch
-from spatialbench.evaluation.pairs import Outcomes, PairOutcomes, Scores, score
+from spatialbench.evaluation.pairs import Outcomes, PairOutcomes, score
 from spatialbench.methods.parts.chunks import in_chunks
 from spatialbench.methods.parts.finetuning import FineTuning, adamw, fused
 from spatialbench.methods.parts.objectives import negated_contrastive
@@ -89,7 +89,7 @@ class Method(LightningModule):
         self.register_buffer("std", std, persistent=False)
         self.outcomes = PairOutcomes()
         self.test_outcomes: Outcomes | None = None
-        self.test_scores: Scores | None = None
+        self.test_scores: dict[str, float] | None = None
         self._tokenizer = TextTokenizer(student)
         self._text_rows: dict[
             str, Tensor
@@ -244,13 +244,13 @@ class Method(LightningModule):
     def on_test_epoch_end(self) -> None:
         self.test_outcomes, self.test_scores = self._log_scores("test", partial=False)
 
-    def _log_scores(self, stage: str, partial: bool) -> tuple[Outcomes, Scores]:
+    def _log_scores(self, stage: str, partial: bool) -> tuple[Outcomes, dict[str, float]]:
         data: Any = getattr(self.trainer, "datamodule", None)
         assert data is not None, "a method is scored on a data module's records"
         records = (data.val_set if stage == "val" else data.test_set).records
         outcomes = self.outcomes.compute()
         scores = score(outcomes, [record.relation for record in records], partial=partial)
-        for column, accuracy in scores.accuracy().items():
+        for column, accuracy in scores.items():
             if accuracy == accuracy:  # a relation without records has none
                 self.log(
                     f"{stage}/{column}", accuracy, prog_bar=column == "all", rank_zero_only=True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -234,14 +233,3 @@ def test_broken_controls_are_refused(model: Clip, monkeypatch: pytest.MonkeyPatc
     message = r"clip: broken control: swapped has 100\.00 .* on close and must have 0\.00"
     with pytest.raises(BrokenControl, match=message):
         Controls(truths(), 2, "clip").run(model)
-
-
-def test_the_stored_controls_are_read_and_hold() -> None:
-    from spatialbench.results.files import read_row
-
-    paths = sorted(Path("results").glob("*/controls/*.json"))
-    assert paths
-    for path in paths:
-        row = read_row(path)
-        check(row.evidence["controls"], str(path))
-        assert json.loads(path.read_text())["evaluations"]["controls"]["notes"]["exact"]

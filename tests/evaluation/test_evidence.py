@@ -264,11 +264,3 @@ def test_foreign_content_is_refused(
         Evidence.load(path)
     assert str(error.value).startswith(str(path))
     assert "\n" not in str(error.value)
-
-
-def test_many_scorers_have_columns_of_their_own() -> None:
-    values = {name: np.full((1, 12), sign) for name, sign in (("a", 1.0), ("b, c", -1.0))}
-    evidence = answered([[0.0] * 12], [*RELATIONS] * 2, values=values)
-    names = itertools.product(("a", "b, c"), [*RELATIONS, "all", "macro"])
-    assert list(evidence.values()) == [f"{scorer}: {column}" for scorer, column in names]
-    assert (evidence.values()["a: macro"], evidence.values()["b, c: left"]) == (100, 0)

@@ -1,4 +1,4 @@
-"""Tests by swapping scenes, against enumeration, scipy and statsmodels; the rest by hand."""
+"""Tests by swapping scenes, against enumeration and statsmodels; the rest by hand."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
@@ -52,14 +51,6 @@ def test_scenes_and_seeds_by_enumeration() -> None:
     flips = [abs(np.dot(signs, sums)) for signs in itertools.product((-1, 1), repeat=9)]
     expected = np.mean(np.array(flips) >= abs(sums.sum()) - 1e-9)
     assert sign_flip(a, b, scene) == pytest.approx(expected, rel=1e-12)
-
-
-def test_scipys_permutation_test_counts_the_same() -> None:
-    a, b = pair(3, 48, ties=0.1)
-    scene = np.arange(48) // 4
-    sums = np.bincount(scene, correctness(a[0]) - correctness(b[0]))
-    found = stats.permutation_test((sums,), np.sum, permutation_type="samples", n_resamples=np.inf)
-    assert sign_flip(a, b, scene) == pytest.approx(found.pvalue, rel=1e-12)
 
 
 def test_scenes_are_swapped_and_not_records() -> None:
