@@ -142,9 +142,8 @@ class PairOutcomes(Metric):
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Sync as torchmetrics does; a rank without a batch contributes empty tensors."""
         if not self._is_synced and not self.record:
-            self.record.append(torch.empty(0, dtype=torch.int64, device=self.device))
-            self.positive.append(torch.empty(0, dtype=torch.float32, device=self.device))
-            self.negative.append(torch.empty(0, dtype=torch.float32, device=self.device))
+            empty = torch.empty(0, device=self.device)
+            self.update(empty.long(), empty, empty)
         super().sync(*args, **kwargs)
 
     def compute(self) -> Outcomes:

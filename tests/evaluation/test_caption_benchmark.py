@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from spatialbench.data.captions.caption_set import CaptionSet, Corners, Measure, macro, micro
 from spatialbench.evaluation import caption_benchmark
@@ -23,6 +21,7 @@ from spatialbench.evaluation.caption_benchmark import (
 from spatialbench.methods.clip import Clip
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support.caption_files import answers, photo
+from tests.support.eyes import Eyes
 from tests.support.models import student
 
 WORDS = {"red": (1, 0, 0), "green": (0, 1, 0), "blue": (0, 0, 1), "none": (0, 0, 0)}
@@ -57,27 +56,8 @@ class Cropped(Colours):
     crop = (0, 0, 4, 8)
 
 
-class Eyes:
-    """A model that embeds the mean colour, and counts what it is given."""
-
-    image_size = 8
-    device = torch.device("cpu")
-    resize_mode = "crop"
-
-    def __init__(self) -> None:
-        self.images = self.texts = 0
-
-    def image(self, x: Tensor) -> Tensor:
-        assert x.dtype == torch.uint8
-        self.images += len(x)
-        return torch.nn.functional.normalize(x.float().mean((2, 3)), dim=-1)
-
-    def text(self, tokens: Tensor) -> Tensor:
-        self.texts += len(tokens)
-        return torch.nn.functional.normalize(tokens.float(), dim=-1)
-
-    def tokenize(self, captions: Sequence[str]) -> Tensor:
-        return torch.tensor([WORDS[caption] for caption in captions])
+def eyes() -> Eyes:
+    return Eyes(8, WORDS)
 
 
 @pytest.fixture
@@ -90,24 +70,24 @@ def folder(tmp_path: Path) -> Path:
 def test_every_image_and_caption_is_encoded_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    model, source = Eyes(), Colours(str(folder))
+    model, source = eyes(), Colours(str(folder))
     scores, *_ = caption_scores(model, source)
     assert (model.images, model.texts) == (3, 3)
     assert scores.shape == (4, 3)
     assert np.array_equal(np.isnan(scores), [[0, 0, 1], [0, 0, 0], [0, 0, 1], [0, 0, 1]])
     assert scores[:, 0].tolist() == [1, 1, 1, 1]
-    whole = CaptionBenchmark(source).run(Eyes())
+    whole = CaptionBenchmark(source).run(eyes())
     assert whole.values()["pair"] == 100 * 3.5 / 4  # "blue", "blue" ties
     for name in ("_IMAGES", "_CAPTIONS", "_RECORDS"):
         monkeypatch.setattr(caption_benchmark, name, 1)
-    assert CaptionBenchmark(source).run(Eyes()).digest == whole.digest
+    assert CaptionBenchmark(source).run(eyes()).digest == whole.digest
 
 
 def test_the_hash_covers_what_was_asked(
     folder: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def data(kind: type[CaptionSet], path: Path) -> str:
-        return CaptionBenchmark(kind(str(path))).run(Eyes()).data
+        return CaptionBenchmark(kind(str(path))).run(eyes()).data
 
     first, other = data(Colours, folder), tmp_path_factory.mktemp("other")
     for name, colour in COLOURS.items():
@@ -135,14 +115,14 @@ def test_a_method_scores_as_it_does_in_the_table(folder: Path) -> None:
 
 
 def test_scores_that_are_not_finite_and_unreadable_images(folder: Path) -> None:
-    model = Eyes()
+    model = eyes()
     model.image = lambda x: torch.full((len(x), 3), torch.nan)  # type: ignore[method-assign]
     with pytest.raises(SpatialbenchError, match="colours: a score is not a finite number"):
         CaptionBenchmark(Colours(str(folder))).run(model)
     (folder / "blue.png").write_bytes(b"no picture")
     message = r"blue\.png: not an image that Pillow can read; give the colours"
     with pytest.raises(SpatialbenchError, match=message):
-        CaptionBenchmark(Colours(str(folder))).run(Eyes())
+        CaptionBenchmark(Colours(str(folder))).run(eyes())
 
 
 def test_a_tie_is_a_random_choice_in_expectation() -> None:

@@ -115,12 +115,13 @@ def test_boxes_know_directions_and_guess_depth() -> None:
     assert (boxes[~side] == 0).all()
     assert boxes[2] == pytest.approx((23 - 6) / 32, abs=1e-6)  # left: centres at 6 and 23 of 32
     for scorer, lead in (
-        (heuristics.elevation, (25 - 7) / 32),
-        (heuristics.bottom_edge, (30 - 10) / 32),
-        (heuristics.box_size, (80 - 36) / 1024),
+        ("elevation", (25 - 7) / 32),
+        ("bottom edge", (30 - 10) / 32),
+        ("box size", (80 - 36) / 1024),
     ):
-        assert scorer(records)[~side] == pytest.approx(lead, abs=1e-6)
-        assert (scorer(records)[side] == 0).all()
+        margins = heuristics.nearness(records, scorer)
+        assert margins[~side] == pytest.approx(lead, abs=1e-6)
+        assert (margins[side] == 0).all()
 
 
 def test_a_model_and_its_controls(model: Clip) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from spatialbench.data.images import Resize
 from spatialbench.data.selection_sets import PicturePairs, SelectionSet
@@ -19,6 +18,7 @@ from spatialbench.methods.clip import Clip
 from spatialbench.models.token_selection import score_vector
 from spatialbench.models.visual_tokens import Tokens
 from spatialbench.utils.errors import SpatialbenchError
+from tests.support.eyes import Eyes
 from tests.support.models import images, student
 
 SIZE = 4
@@ -32,28 +32,8 @@ PAIRS = {  # pattern, colours of the images, captions; whether (2) holds
 WORDS = {"red": (1, 0, 0), "green": (0, 1, 0), "both": (1, 1, 0)}
 
 
-class Eyes:
-    """A model that embeds the mean colour; its patches see green as red, and blue as green."""
-
-    image_size = SIZE
-    device = torch.device("cpu")
-    resize_mode = "squash"
-
-    def __init__(self, local: float = 0.0) -> None:
-        self.local, self.texts = local, 0
-
-    def visual_tokens(self, x: Tensor) -> Tokens:
-        assert x.dtype == torch.uint8
-        assert x.shape[1:] == (3, SIZE, SIZE)
-        pixels = x.float().flatten(2).mT / 250  # [B, L, 3]
-        return Tokens(pixels.mean(1), self.local * pixels.roll(1, -1), (SIZE, SIZE))
-
-    def text(self, tokens: Tensor) -> Tensor:
-        self.texts += len(tokens)
-        return torch.nn.functional.normalize(tokens.float(), dim=-1)
-
-    def tokenize(self, captions: Sequence[str]) -> Tensor:
-        return torch.tensor([WORDS[caption] for caption in captions])
+def eyes(local: float = 0.0) -> Eyes:
+    return Eyes(SIZE, WORDS, local)
 
 
 class Painted(SelectionSet):
@@ -82,14 +62,14 @@ def right(evidence: Evidence, measure: str = "select_cls") -> list[float]:
 
 
 def test_pair_by_pair() -> None:
-    model = Eyes()
+    model = eyes()
     evidence = ImageSelection(Painted()).run(model)
     assert (evidence.labels, evidence.units) == (("one", "two"), 4)
     assert right(evidence) == [pair[3] for pair in PAIRS.values()]
     assert evidence.group_values("select_cls") == {"one": 50, "two": 50}
     assert evidence.values()["select_cls"] == 50
     assert model.texts == 3  # each distinct caption once
-    more = ImageSelection(Painted([*PAIRS, "both right", "both right"])).run(Eyes())
+    more = ImageSelection(Painted([*PAIRS, "both right", "both right"])).run(eyes())
     assert more.values()["select_cls"] == pytest.approx(100 * (3 / 4 + 1 / 2) / 2)
 
 
@@ -130,26 +110,26 @@ def test_scorers_are_their_equations() -> None:
 
 
 def test_patches_count_in_the_second_scorer_only() -> None:
-    plain, bright = (ImageSelection(Painted()).run(Eyes(local)) for local in (0.0, 3.0))
+    plain, bright = (ImageSelection(Painted()).run(eyes(local)) for local in (0.0, 3.0))
     assert right(plain) == right(bright)
     assert right(bright) != right(bright, "select_local")
 
 
 def test_more_pairs_than_one_batch_keep_their_own_captions() -> None:
     many = Painted(["both right"] * selection._BATCH + ["one right"] * 3)
-    assert right(ImageSelection(many).run(Eyes())) == [1] * selection._BATCH + [0] * 3
+    assert right(ImageSelection(many).run(eyes())) == [1] * selection._BATCH + [0] * 3
 
 
 def test_other_pairs_or_another_version_are_other_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = ImageSelection(Painted()).run(Eyes()).data
-    assert ImageSelection(Painted(data="e")).run(Eyes()).data != before
+    before = ImageSelection(Painted()).run(eyes()).data
+    assert ImageSelection(Painted(data="e")).run(eyes()).data != before
     monkeypatch.setattr(ImageSelection, "version", 99)
-    assert ImageSelection(Painted()).run(Eyes()).data != before
+    assert ImageSelection(Painted()).run(eyes()).data != before
 
 
 def test_scores_that_are_not_finite_are_refused() -> None:
     with pytest.raises(SpatialbenchError, match="not a finite number; the training diverged"):
-        ImageSelection(Painted()).run(Eyes(local=math.nan))
+        ImageSelection(Painted()).run(eyes(local=math.nan))
 
 
 def test_a_method_is_evaluated_and_its_embedding_is_its_own() -> None:

@@ -1,6 +1,6 @@
 """The controls of a test set: scorers without a model, and changes that a model must follow.
 
-``ABOUT`` describes them, ``checks.EXACT`` has the counts of the exact ones; docs/controls.md has the
+``ABOUT`` describes them, ``checks.EXACT`` has the counts of the exact ones, docs/controls.md the
 reasons.
 """
 
@@ -114,13 +114,10 @@ def without_model(record_set: RecordSet) -> tuple[dict[str, np.ndarray], dict[st
         values |= {
             "boxes": heuristics.directions(records),
             "boxes, mirrored": heuristics.directions(mirrored(record_set).records),
-            "elevation": heuristics.elevation(records),
-            "bottom edge": heuristics.bottom_edge(records),
-            "box size": heuristics.box_size(records),
+            **{name: heuristics.nearness(records, name) for name in heuristics.NEARNESS},
         }
     else:
-        names = ("boxes", "boxes, mirrored", "elevation", "bottom edge", "box size")
-        absent |= dict.fromkeys(names, NO_BOXES)
+        absent |= dict.fromkeys(("boxes", "boxes, mirrored", *heuristics.NEARNESS), NO_BOXES)
     if heuristics.is_rooms(record_set):
         values["depth"] = heuristics.depth(record_set)
     else:
