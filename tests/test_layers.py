@@ -29,6 +29,7 @@ LAYERS = (
 """From top to bottom."""
 SAME_NAME = {
     "data.py": "pretrain's batches, beside the folder data",
+    "doctor.py": "verify looks, cli prints",
 }
 """File names that may stand in two folders, and why."""
 

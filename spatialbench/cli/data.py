@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from spatialbench.cli.parser import Parser
-from spatialbench.utils.arguments import did_you_mean
+from spatialbench.utils.suggest import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
 
 USAGE = """\

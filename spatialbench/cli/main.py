@@ -13,7 +13,7 @@ from collections.abc import Sequence
 
 from spatialbench.cli import pages
 from spatialbench.cli.pages import VERBS
-from spatialbench.utils.arguments import did_you_mean
+from spatialbench.utils.suggest import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
 
 COMMANDS = {

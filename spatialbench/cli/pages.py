@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from spatialbench.cli.parser import Parser
-from spatialbench.utils.arguments import did_you_mean
+from spatialbench.utils.suggest import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
 
 if TYPE_CHECKING:
@@ -193,12 +193,17 @@ def _score(name: str, resolved: Resolved, options: argparse.Namespace) -> None:
 def _test(
     resolved: Resolved, built: Built, checkpoint: Path | None, options: argparse.Namespace
 ) -> None:
+    from spatialbench.evaluation.base import Evaluation
+    from spatialbench.evaluation.evidence import Evidence
     from spatialbench.evaluation.pairs import PairEvaluation
     from spatialbench.report.run_table import evidence_json, print_evidence
-    from spatialbench.training.score import evaluate_all, test
+    from spatialbench.training.score import evaluate_all, open_evaluations, test
 
-    found = {"pairs": (PairEvaluation, test(built, checkpoint))}
-    found |= {spec.name: (spec.cls, seen) for spec, seen in evaluate_all(built, resolved)}
+    opened = open_evaluations(resolved)  # missing data is an error before the test
+    found: dict[str, tuple[type[Evaluation], Evidence]] = {}
+    found["pairs"] = PairEvaluation, test(built, checkpoint)
+    for name, seen in evaluate_all(built, opened).items():
+        found[name] = opened[name][0].cls, seen
     if options.format == "json":
         made = {name: evidence_json(seen, cls.unit) for name, (cls, seen) in found.items()}
         print(json.dumps(made, indent=2))

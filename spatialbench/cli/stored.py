@@ -90,7 +90,7 @@ def compare(argv: list[str]) -> int:
     if o.all:
         print(report.compare_all(*where, o.column or "all"), end="")
     else:
-        print(report.compare(*o.rows, *where, o.evaluation), end="")
+        print(report.compare(o.rows[0], o.rows[1], *where, o.evaluation), end="")
     return 0
 
 

@@ -12,7 +12,7 @@ from spatialbench.config.pages import Config, Track, content_hash
 from spatialbench.config.signatures import import_class, unknown_key
 from spatialbench.data.download.status import ROOT
 from spatialbench.evaluation.base import Evaluation
-from spatialbench.utils.arguments import did_you_mean
+from spatialbench.utils.suggest import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
 
 CAPTIONS = "spatialbench.evaluation.caption_benchmark.CaptionBenchmark"

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from spatialbench.config.yaml_files import check_keys, parse_yaml
-from spatialbench.utils.arguments import did_you_mean
+from spatialbench.utils.suggest import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
 
 PAGE_KEYS = ("seed_everything", "trainer", "model", "data", "budgets", "init_from")

@@ -8,7 +8,7 @@ from typing import Any
 
 import yaml
 
-from spatialbench.utils.arguments import did_you_mean
+from spatialbench.utils.suggest import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
 
 

@@ -22,7 +22,7 @@ from spatialbench.evaluation.pairs import Outcomes, PairOutcomes, score
 from spatialbench.methods.parts.chunks import in_chunks
 from spatialbench.methods.parts.finetuning import FineTuning, adamw, fused
 from spatialbench.methods.parts.objectives import negated_contrastive
-from spatialbench.models.clip import TextTokenizer, load_clip, normalisation, resize_mode
+from spatialbench.models.open_clip_student import TextTokenizer, load_clip, normalisation, resize_mode
 from spatialbench.models.running import BlockRunner, runner
 from spatialbench.models.towers import (
     Mix,

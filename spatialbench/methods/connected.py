@@ -13,9 +13,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spatialbench.methods.base import DEFAULTS, FineTuning, Method
-from spatialbench.models.clip import normalisation
+from spatialbench.models.open_clip_student import normalisation
+from spatialbench.models.timm_vfm import load_vfm
 from spatialbench.models.towers import has_class_token, image_blocks, patch_size
-from spatialbench.models.vfm import load_vfm
 from spatialbench.utils.errors import SpatialbenchError
 
 Normalisation = Literal["own", "student"]

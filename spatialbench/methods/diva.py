@@ -34,12 +34,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spatialbench.data.pictures import PictureBatch, PictureDataset, pictures_of, resized
+from spatialbench.data.image_batches import ImageBatch, ImageDataset, images_of, resized
 from spatialbench.data.region_batches import generator
 from spatialbench.methods.base import DEFAULTS, FineTuning, Method
 from spatialbench.methods.parts.finetuning import adamw, sgd
 from spatialbench.methods.parts.reconstructions import NAME, PICTURES, SEED, denoised_panels, draw
-from spatialbench.models.diffusion import Diffusion, load_diffusion
+from spatialbench.models.latent_diffusion import Diffusion, load_diffusion
 from spatialbench.models.latents import Latents
 from spatialbench.models.token_selection import TokenSelector
 from spatialbench.models.visual_tokens import Tokens, visual_tokens
@@ -182,7 +182,7 @@ class Diva(Method):
         self.latents = Latents(diffusion, cache=False)
 
     def on_fit_start(self) -> None:
-        pictures = pictures_of(self.trainer)
+        pictures = images_of(self.trainer)
         self._start[0].visual.to(self.device)
         self.prepare(
             pictures, first=self.trainer.is_global_zero, wait=self.trainer.strategy.barrier
@@ -190,7 +190,7 @@ class Diva(Method):
 
     def prepare(
         self,
-        pictures: PictureDataset,
+        pictures: ImageDataset,
         first: bool = True,
         wait: Callable[[], object] = lambda: None,
     ) -> None:
@@ -221,12 +221,12 @@ class Diva(Method):
             self.to(
                 self.trainer.strategy.root_device
             )  # Lightning has it back on the CPU by now, but not the start
-            self.draw(pictures_of(self.trainer), Path(self.trainer.default_root_dir) / NAME)
+            self.draw(images_of(self.trainer), Path(self.trainer.default_root_dir) / NAME)
         self.diffusion, self._start = None, []
         del self.latents
 
     # ---------------------------------------------------------------------------------------- training
-    def training_step(self, batch: PictureBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         assert self.diffusion is not None, "setup loads it"
         z, rng = self.latents(batch["pixels"]), generator(batch["key"])
         tokens = self.tokens_of(batch["pixels"])  # (1)
@@ -293,7 +293,7 @@ class Diva(Method):
 
     # ---------------------------------------------------------------------------------------- what is left
     @torch.no_grad()
-    def draw(self, pictures: PictureDataset, path: Path) -> None:
+    def draw(self, pictures: ImageDataset, path: Path) -> None:
         """Draws what one step of denoising makes of noised pictures: with the prompt alone, with tokens of the tower
         that training started from, and of the trained one, through the same P."""
         assert self.diffusion is not None

@@ -33,7 +33,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spatialbench.data.pictures import PictureBatch, PictureDataset, pictures_of, resized
+from spatialbench.data.image_batches import ImageBatch, ImageDataset, images_of, resized
 from spatialbench.data.region_batches import generator
 from spatialbench.methods.base import DEFAULTS, FineTuning, Method
 from spatialbench.methods.parts.flow import between, flow_loss, times
@@ -191,7 +191,7 @@ class GenHancer(Method):
             )
 
     def on_fit_start(self) -> None:
-        pictures_of(self.trainer)
+        images_of(self.trainer)
         for start in self._start:
             start.visual.to(self.device)
 
@@ -202,7 +202,7 @@ class GenHancer(Method):
             self.to(
                 self.trainer.strategy.root_device
             )  # Lightning has it back on the CPU by now, but not the start
-            self.draw(pictures_of(self.trainer), Path(self.trainer.default_root_dir) / NAME)
+            self.draw(images_of(self.trainer), Path(self.trainer.default_root_dir) / NAME)
         self.finish_stage()
 
     def finish_stage(self) -> None:
@@ -233,7 +233,7 @@ class GenHancer(Method):
             return encode_image(self.student, self._normalised(x))
 
     # ---------------------------------------------------------------------------------------- training
-    def training_step(self, batch: PictureBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         assert self.autoencoder is not None, "setup makes both"
         assert self.denoiser is not None
         rng = generator(batch["key"])  # on the CPU, so that the draws are the same on every device
@@ -271,7 +271,7 @@ class GenHancer(Method):
 
     # ---------------------------------------------------------------------------------------- what is left
     @torch.no_grad()
-    def draw(self, pictures: PictureDataset, path: Path) -> None:
+    def draw(self, pictures: ImageDataset, path: Path) -> None:
         """Draws what the denoiser makes of noised pictures, and of noise alone: in stage ``denoiser`` with its random
         weights and with the trained ones, in stage ``clip`` with the embedding before and after."""
         assert self.autoencoder is not None, "setup makes both"

@@ -10,8 +10,8 @@ from diffusers import DDIMScheduler
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from spatialbench.models.diffusion import Diffusion
 from spatialbench.models.files.diffusion_files import build
+from spatialbench.models.latent_diffusion import Diffusion
 from spatialbench.utils.errors import atomic_path
 
 CAPTIONS = (

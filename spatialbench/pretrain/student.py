@@ -29,9 +29,9 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor
 
-from spatialbench.data.rooms.captions import true_of
+from spatialbench.data.rooms.room_captions import true_of
 from spatialbench.evaluation.regions import found_true
-from spatialbench.models.clip import TextTokenizer, load_clip, normalisation
+from spatialbench.models.open_clip_student import TextTokenizer, load_clip, normalisation
 from spatialbench.models.towers import encode_image, encode_text
 from spatialbench.pretrain.data import CaptionBatch
 from spatialbench.utils.errors import atomic_path, write_atomic

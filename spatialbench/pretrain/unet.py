@@ -23,11 +23,11 @@ from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from spatialbench.models.clip import TextTokenizer, load_clip
-from spatialbench.models.diffusion import Diffusion
 from spatialbench.models.diffusion_text import STUDENT_FILE, caption_states
 from spatialbench.models.files.diffusion_files import OWN, build, preset_config, read_part
+from spatialbench.models.latent_diffusion import Diffusion
 from spatialbench.models.latents import Latents
+from spatialbench.models.open_clip_student import TextTokenizer, load_clip
 from spatialbench.pretrain.data import CaptionBatch
 from spatialbench.pretrain.diffusion import save_part, step_generator, write_scores
 from spatialbench.pretrain.samples import CAPTIONS, draw_samples

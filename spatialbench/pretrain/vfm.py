@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from spatialbench.models.vfm import build_vit
+from spatialbench.models.timm_vfm import build_vit
 from spatialbench.pretrain.data import DenseBatch
 from spatialbench.pretrain.student import adamw, export
 from spatialbench.utils.errors import atomic_path

@@ -15,8 +15,8 @@ from itertools import pairwise
 from pathlib import Path
 
 from spatialbench.data.relations import PHRASE
-from spatialbench.data.rooms.captions import FILLERS, TEMPLATES
 from spatialbench.data.rooms.kinds import KINDS
+from spatialbench.data.rooms.room_captions import FILLERS, TEMPLATES
 from spatialbench.data.rooms.shapes import PALETTE, PATTERNS
 from spatialbench.utils.errors import write_atomic
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from itertools import combinations
+from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,8 +38,8 @@ from spatialbench.report.table_model import (
 from spatialbench.results.files import STORED_BUDGET, Row, result_path
 from spatialbench.results.schema import PAIRS
 from spatialbench.results.stale import Today
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 SAME = "not distinguishable"
 
@@ -330,9 +331,9 @@ def _matrix(
         | {other.name: cells.get((row.name, other.name), "–") for other in rows}
         for place, row in enumerate(rows, 1)
     ]
-    columns = [Column("", lambda record: str(record[""]))]
+    columns = [Column("", itemgetter(""))]
     for place, row in enumerate(rows, 1):
-        columns.append(Column(str(place), lambda record, name=row.name: record[name]))
+        columns.append(Column(str(place), itemgetter(row.name)))
     notes = [
         *stale,
         *([""] if stale else []),

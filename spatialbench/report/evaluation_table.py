@@ -26,7 +26,7 @@ from spatialbench.report.table_model import (
 from spatialbench.results.files import STORED_BUDGET, Row
 from spatialbench.results.schema import PAIRS, EvaluationResult
 from spatialbench.results.stale import Today
-from spatialbench.utils.arguments import did_you_mean
+from spatialbench.utils.suggest import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
 
 DISCORDANCES = (0.1, 0.2, 0.3)
@@ -258,8 +258,7 @@ def headings_of(rows: Sequence[Row], evaluation: str, cls: type[Evaluation]) -> 
     """Measure -> heading, of the measures that one row has at least."""
     found = [row.evidence[evaluation] for row in rows if evaluation in row.evidence]
     measures = dict.fromkeys(name for evidence in found for name in evidence.ratios)
-    notes = {name: text for evidence in found for name, text in evidence.notes.items()}
-    return cls.headings(list(measures), notes)
+    return cls.headings(list(measures), found[0].notes if found else None)
 
 
 def notes(rows: Sequence[Row], evaluation: str, cls: type[Evaluation]) -> list[str]:

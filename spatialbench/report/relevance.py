@@ -19,8 +19,8 @@ from PIL import Image
 
 from spatialbench.data.images import fit, read_picture
 from spatialbench.report.maps import CELL, DPI, checkpoints, titles
-from spatialbench.utils.arguments import Parser, did_you_mean
 from spatialbench.utils.errors import SpatialbenchError, atomic_path
+from spatialbench.utils.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from spatialbench.config.experiment import Resolved
@@ -95,15 +95,16 @@ def draw(scene: Scene, columns: Mapping[str, np.ndarray]) -> Figure:
 
 
 # ------------------------------------------------------------------------------------------------------- the command
-def command(argv: list[str]) -> int:
-    """Writes the figure, prints for each page how much of its relevance lies in either box.
+def command(argv: list[str], parser: argparse.ArgumentParser) -> int:
+    """Write the figure; print for each page how much of its relevance lies in either box.
+
+    Args:
+        argv: the words after ``maps``.
+        parser: an empty one, whose errors are one line.
 
     Raises:
         SpatialbenchError: something the user gave is wrong; one line.
     """
-    parser = Parser(
-        "maps", "where pages look when they score a picture against a caption, side by side"
-    )
     add = parser.add_argument
     add("--relevance", action="store_true", help="this figure")
     add(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -13,7 +14,7 @@ from spatialbench.evaluation.facts import Fact
 from spatialbench.report.differences import stream
 from spatialbench.report.table_model import Cell, Column, Record, Table, check_format, number
 from spatialbench.results.files import Row
-from spatialbench.utils.arguments import did_you_mean
+from spatialbench.utils.suggest import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
 
 FEW = 30
@@ -134,10 +135,10 @@ def _table(fact: Fact, subsets: Sequence[Subset], beside: str) -> Table:
             part = next((part for part in subset.parts if part.name == name), None)
             record[subset.name] = "–" if part is None else _cell(part, subset.n)
         records.append(record)
-    columns = [Column("", lambda record: record[""])]
+    columns = [Column("", itemgetter(""))]
     for subset in subsets:
         heading = f"{subset.name} ({subset.n})"
-        columns.append(Column(heading, lambda record, key=subset.name: record[key]))
+        columns.append(Column(heading, itemgetter(subset.name)))
     notes = [
         f"{fact.name}: {fact.about}.",
         f"Accuracy (95 % interval), difference to {beside} where its paired interval excludes 0 "
@@ -155,7 +156,7 @@ def _cell(part: Part, n: int) -> Cell:
 
 
 def _records(subset: Subset, beside: str) -> list[Record]:
-    found = []
+    found: list[Record] = []
     for part in subset.parts:
         low, high = part.gain_interval or (None, None)
         found.append(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from spatialbench.config.experiment import Resolved
@@ -12,9 +11,9 @@ from spatialbench.data.records import RecordSet
 from spatialbench.evaluation.controls.suite import Controls
 from spatialbench.results.files import Row, make_row, result_path, write_row
 from spatialbench.results.schema import Parameters, SeedRun
-from spatialbench.results.stale import ancestors, grammar_hash, page_hash, track_hash
 from spatialbench.training.callbacks import Interruptions
-from spatialbench.training.score import load_method, readable_errors
+from spatialbench.training.collect import identity
+from spatialbench.training.score import load_method, readable_errors, stamped
 from spatialbench.utils import provenance
 
 
@@ -39,10 +38,9 @@ def make_controls(resolved: Resolved, given: str | None, runs: Path) -> Row:
         BrokenControl: an exact control does not hold.
         SpatialbenchError: something the user gave is wrong; one line.
     """
-    page, track, budget = resolved.page, resolved.track, resolved.budget
     with Interruptions(), readable_errors(resolved):
         record_set, batch_images = test_set(resolved)
-        controls = Controls(record_set, batch_images, page.name)
+        controls = Controls(record_set, batch_images, resolved.page.name)
         model, _ = load_method(resolved, given, runs)
         evidence = controls.run(model)
         parameters = list(model.parameters())
@@ -60,22 +58,12 @@ def make_controls(resolved: Resolved, given: str | None, runs: Path) -> Row:
         train_steps=0,
         train_pairs=None,
     )
-    stamped = replace(evidence, commits=(commit + (" (dirty)" if dirty else ""),))
+    trainable = sum(p.numel() for p in parameters if p.requires_grad)
     return make_row(
         [run],
-        {controls.name: [stamped]},
-        name=page.name,
-        page=str(page.path),
-        page_hash=page_hash(page, budget),
-        track=track.name,
-        track_hash=track_hash(track, budget, page),
-        init_from=ancestors(page, budget, track),
-        budget=budget,
-        grammar=grammar_hash(),
-        parameters=Parameters(
-            sum(p.numel() for p in parameters),
-            sum(p.numel() for p in parameters if p.requires_grad),
-        ),
+        {controls.name: [stamped(evidence)]},
+        parameters=Parameters(sum(p.numel() for p in parameters), trainable),
+        **identity(resolved.page, resolved.track, resolved.budget),
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from spatialbench.data.images import Resize
-from spatialbench.data.selection_sets import PicturePairs, SelectionSet
+from spatialbench.data.selection_sets import ImagePairs, SelectionSet
 from spatialbench.evaluation import selection
 from spatialbench.evaluation.evidence import Evidence
 from spatialbench.evaluation.selection import SCORERS, ImageSelection, both_right
@@ -42,10 +42,10 @@ class Painted(SelectionSet):
     def __init__(self, chosen: Sequence[str] = tuple(PAIRS), data: str = "d") -> None:
         self.chosen, self.data = chosen, data
 
-    def pairs(self, size: int, resize: Resize = "crop") -> PicturePairs:
+    def pairs(self, size: int, resize: Resize = "crop") -> ImagePairs:
         assert (size, resize) == (SIZE, "squash")
         chosen = [PAIRS[name] for name in self.chosen]
-        return PicturePairs(
+        return ImagePairs(
             images=np.array(
                 [[np.full((SIZE, SIZE, 3), c, np.uint8) for c in pair[1]] for pair in chosen]
             ),
@@ -140,9 +140,9 @@ def test_a_method_is_evaluated_and_its_embedding_is_its_own() -> None:
         scores = model.text(model.tokenize(["a sofa", "a bed"])) @ model.image(x[:2]).T
 
     class Noise(SelectionSet):
-        def pairs(self, size: int, resize: Resize = "crop") -> PicturePairs:
+        def pairs(self, size: int, resize: Resize = "crop") -> ImagePairs:
             pixels = x.unflatten(0, (2, 2)).permute(0, 1, 3, 4, 2).numpy()
             captions = [("a sofa", "a bed"), ("a lamp", "a bed")]
-            return PicturePairs(pixels, captions, np.array([0, 1]), ("a", "b"), "xy", "d")
+            return ImagePairs(pixels, captions, np.array([0, 1]), ("a", "b"), "xy", "d")
 
     assert right(ImageSelection(Noise()).run(model))[0] == both_right(scores[None].numpy())[0]

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spatialbench.data.pictures import PictureBatch, PictureDataset, resized
+from spatialbench.data.image_batches import ImageBatch, ImageDataset, resized
 from spatialbench.data.region_batches import generator
 from spatialbench.methods import diva
 from spatialbench.methods.base import Method
@@ -21,8 +21,8 @@ from spatialbench.methods.parts.finetuning import FineTuning
 from spatialbench.models.token_selection import TokenSelector
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support.diffusions import LENGTH, SIZE, WIDTH, diffusion
+from tests.support.images import Noise
 from tests.support.models import images, student
-from tests.support.pictures import Noise
 
 RANDOM = TokenSelector("random", count=5)
 ALIGNED = TokenSelector("random", count=LENGTH - 1)
@@ -38,11 +38,11 @@ def method(
     return made.double() if double else made
 
 
-def batch(count: int = 2, number: int = 0) -> PictureBatch:
-    return PictureBatch(pixels=images(count, size=SIZE), key=(0, 0, number))
+def batch(count: int = 2, number: int = 0) -> ImageBatch:
+    return ImageBatch(pixels=images(count, size=SIZE), key=(0, 0, number))
 
 
-def terms(made: Diva, data: PictureBatch) -> list[list[Tensor]]:
+def terms(made: Diva, data: ImageBatch) -> list[list[Tensor]]:
     """(1) to (4) as loops over inner steps and pictures: the error of each, differentiable."""
     rng, model = generator(data["key"]), made.diffusion
     pixels = resized(data["pixels"], made.image_size)
@@ -259,8 +259,8 @@ def test_at_the_end_a_picture_a_clip_and_p_are_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = method()
-    pictures = PictureDataset(Noise(5, SIZE), SIZE)
-    monkeypatch.setattr(diva, "pictures_of", lambda trainer: pictures)
+    pictures = ImageDataset(Noise(5, SIZE), SIZE)
+    monkeypatch.setattr(diva, "images_of", lambda trainer: pictures)
     monkeypatch.setattr(Diva, "trainer", Ended(tmp_path))
     made.on_fit_end()
     assert (tmp_path / "reconstructions.png").stat().st_size > 1000
@@ -278,7 +278,7 @@ def test_the_picture_is_drawn_where_the_start_is(
     monkeypatch.setattr(
         Diva, "draw", lambda self, *_: where.extend(p.device.type for p in self.parameters())
     )
-    monkeypatch.setattr(diva, "pictures_of", lambda trainer: None)
+    monkeypatch.setattr(diva, "images_of", lambda trainer: None)
     monkeypatch.setattr(Diva, "trainer", Ended(tmp_path, "meta"))
     made.on_fit_end()
     assert set(where) == {"meta"}
@@ -287,7 +287,7 @@ def test_the_picture_is_drawn_where_the_start_is(
 def test_the_picture_shows_what_the_weights_do(tmp_path: Path) -> None:
     """Before training "before" and "after" are the same; then only "after" changes."""
     made = method()
-    pictures = PictureDataset(Noise(2, SIZE), SIZE)
+    pictures = ImageDataset(Noise(2, SIZE), SIZE)
     shown = []
     plain = diva.draw
     diva_draw = lambda panels, path: shown.append(panels) or plain(panels, path)  # noqa: E731
@@ -313,17 +313,17 @@ def test_latents_are_kept_where_a_picture_is_always_the_same(
 ) -> None:
     monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path))
     made = method()
-    made.prepare(PictureDataset(Noise(3, SIZE), SIZE))
+    made.prepare(ImageDataset(Noise(3, SIZE), SIZE))
     assert len(made.latents._cache) == 3
-    made.prepare(PictureDataset(Noise(3, SIZE), SIZE, crop=(0.9, 1.0)))
+    made.prepare(ImageDataset(Noise(3, SIZE), SIZE, crop=(0.9, 1.0)))
     assert not made.latents.cache
     off = method(cache=False)
-    off.prepare(PictureDataset(Noise(3, SIZE), SIZE))
+    off.prepare(ImageDataset(Noise(3, SIZE), SIZE))
     assert not off.latents.cache
     with pytest.raises(
         SpatialbenchError, match=r"sees pictures of 32 pixels a side: .*picture_size 32, not 24"
     ):
-        made.prepare(PictureDataset(Noise(3, SIZE), 24))
+        made.prepare(ImageDataset(Noise(3, SIZE), 24))
 
 
 def test_sgd_has_momentum_two_rates_and_no_decay(monkeypatch: pytest.MonkeyPatch) -> None:

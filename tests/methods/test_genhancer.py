@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from spatialbench.data.pictures import PictureBatch, PictureDataset
+from spatialbench.data.image_batches import ImageBatch, ImageDataset
 from spatialbench.data.region_batches import generator
 from spatialbench.methods import genhancer
 from spatialbench.methods.genhancer import GenHancer
@@ -22,8 +22,8 @@ from spatialbench.models.denoiser import PRESETS, Architecture
 from spatialbench.models.lora import LoraSettings
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support.diffusions import SCALE, SIZE, vae
+from tests.support.images import Noise
 from tests.support.models import images, student
-from tests.support.pictures import Noise
 
 LORA = LoraSettings(rank=2)
 A = "student.visual.transformer.resblocks.0.mlp.c_fc.lora_A.default.weight"
@@ -60,12 +60,12 @@ def learned(made: GenHancer) -> dict[str, torch.nn.Parameter]:
     }
 
 
-def batch(count: int = 3, number: int = 0, size: int = SIZE) -> PictureBatch:
-    return PictureBatch(pixels=images(count, size=size), key=(0, 0, number))
+def batch(count: int = 3, number: int = 0, size: int = SIZE) -> ImageBatch:
+    return ImageBatch(pixels=images(count, size=size), key=(0, 0, number))
 
 
 def printed(
-    made: GenHancer, data: PictureBatch, scale: float = 1.0, posterior: bool = True
+    made: GenHancer, data: ImageBatch, scale: float = 1.0, posterior: bool = True
 ) -> Tensor:
     """(1) to (3) as loops over pictures, with the draws in their order; without dropout."""
     rng, losses = generator(data["key"]), []
@@ -302,7 +302,7 @@ def test_the_picture_shows_before_and_after(
     )
     for moved in (False, True):
         made = method(stage, moved=moved)
-        made.draw(PictureDataset(Noise(3, SIZE), SIZE), tmp_path / "shown.png")
+        made.draw(ImageDataset(Noise(3, SIZE), SIZE), tmp_path / "shown.png")
     titles = [panel.title for panel in drawn[0]]
     assert titles[:4] == ["input", "noised\nt = 0.2", "before\nt = 0.2", "after\nt = 0.2"]
     assert len(titles) == 1 + 3 * 4
@@ -310,7 +310,7 @@ def test_the_picture_shows_before_and_after(
         pairs = [(panels[place + 1].pixels, panels[place + 2].pixels) for place in range(1, 13, 3)]
         assert all(torch.equal(*pair) for pair in pairs) == same
     assert all(
-        torch.equal(panels[0].pixels[1], PictureDataset(Noise(3, SIZE), SIZE).whole(1))
+        torch.equal(panels[0].pixels[1], ImageDataset(Noise(3, SIZE), SIZE).whole(1))
         for panels in drawn
     )
     assert Image.open(tmp_path / "shown.png").size == (4 + 13 * 100, 26 + 3 * 100)

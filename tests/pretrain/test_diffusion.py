@@ -17,8 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from spatialbench import WEIGHTS
-from spatialbench.models.diffusion import load_diffusion
 from spatialbench.models.files.diffusion_files import OWN, read_part
+from spatialbench.models.latent_diffusion import load_diffusion
 from spatialbench.pretrain import samples
 from spatialbench.pretrain.data import CaptionBatch, DenseBatch, PretrainData
 from spatialbench.pretrain.diffusion import (

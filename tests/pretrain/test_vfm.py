@@ -10,7 +10,7 @@ import torch
 from lightning import Trainer
 
 from spatialbench import WEIGHTS
-from spatialbench.models.vfm import OWN
+from spatialbench.models.timm_vfm import OWN
 from spatialbench.pretrain.data import PretrainData
 from spatialbench.pretrain.vfm import (
     CELLS,

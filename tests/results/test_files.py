@@ -242,7 +242,7 @@ def test_a_key_given_twice_is_refused(stored: Path) -> None:
     stored.write_text(text.replace('"budget": "full"', '"budget": "full",\n "budget": "quick"'))
     with pytest.raises(
         SpatialbenchError,
-        match=r"clip\.json: cannot be read \('budget' stands there twice\); restore it",
+        match=r"clip\.json: cannot be read \(duplicate key 'budget'\); restore it",
     ):
         read_result(stored)
     stored.write_text("<<<<<<< ours\n" + text)

@@ -14,8 +14,8 @@ from PIL import Image
 from spatialbench.cli.main import main
 from spatialbench.config.experiment import Resolved, resolve
 from spatialbench.methods.genhancer import GenHancer
-from spatialbench.models.clip import load_clip
 from spatialbench.models.denoiser import PRESETS, Architecture
+from spatialbench.models.open_clip_student import load_clip
 from spatialbench.results.run_folder import RunRecord, read_checkpoint
 from spatialbench.training import fit as training
 from spatialbench.training.callbacks import Interrupted
@@ -23,7 +23,7 @@ from spatialbench.training.fit import fit
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support import BENCHMARKS, tiny
 from tests.support.diffusions import vae
-from tests.support.pictures import Noise
+from tests.support.images import Noise
 
 DATA = """\
 data:
@@ -51,7 +51,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "pictures").mkdir()
     noise = Noise(6, 40)
     for row in range(6):
-        noise.picture(row).save(made / "pictures" / f"{row}.png")
+        noise.image(row).save(made / "pictures" / f"{row}.png")
     vae().save_pretrained(made / "diffusion" / "vae")
     track = made / "tracks" / "tiny.yaml"
     model = f"model:\n  diffusion: {made}/diffusion\n  dtype: float32\n  denoiser: tiny\n"

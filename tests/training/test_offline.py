@@ -10,7 +10,7 @@ from pathlib import Path
 import open_clip
 from safetensors.torch import save_file
 
-from spatialbench.models.vfm import load_vfm
+from spatialbench.models.timm_vfm import load_vfm
 from tests.support import ROOT, models, tiny
 
 NAME = models.TWO_HEADS.partition(":")[0]

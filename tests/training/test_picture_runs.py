@@ -22,7 +22,7 @@ from spatialbench.utils.cache import cache_root
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support import BENCHMARKS, tiny
 from tests.support.diffusions import write_folder
-from tests.support.pictures import Noise
+from tests.support.images import Noise
 
 DATA = """\
 data:
@@ -50,7 +50,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (made / "pictures").mkdir()
     noise = Noise(6, 40)
     for row in range(6):
-        noise.picture(row).save(made / "pictures" / f"{row}.png")
+        noise.image(row).save(made / "pictures" / f"{row}.png")
     write_folder(made / "diffusion")
     track = made / "tracks" / "tiny.yaml"
     text = track.read_text().replace(

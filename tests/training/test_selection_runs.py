@@ -17,7 +17,7 @@ from spatialbench.config.experiment import Resolved, resolve
 from spatialbench.config.pages import load_track
 from spatialbench.data.images import Resize
 from spatialbench.data.rooms.counterfactual import Counterfactual
-from spatialbench.data.selection_sets import PicturePairs, SelectionSet
+from spatialbench.data.selection_sets import ImagePairs, SelectionSet
 from spatialbench.evaluation.measures import Measures
 from spatialbench.results.files import read_result, read_selection
 from spatialbench.results.measures import patterns
@@ -39,13 +39,13 @@ class Noise(SelectionSet):
     def __init__(self, count: int) -> None:
         self.count = count
 
-    def pairs(self, size: int, resize: Resize = "crop") -> PicturePairs:
+    def pairs(self, size: int, resize: Resize = "crop") -> ImagePairs:
         assert resize == "crop"
         images = np.random.default_rng(0).integers(
             0, 256, (self.count, 2, size, size, 3), dtype=np.uint8
         )
         pattern, scenes = np.arange(self.count) % 2, [f"s{k}" for k in range(self.count)]
-        return PicturePairs(
+        return ImagePairs(
             images, [("a sofa", "a lamp")] * self.count, pattern, ("one", "two"), scenes, "noise"
         )
 

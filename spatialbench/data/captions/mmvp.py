@@ -21,10 +21,10 @@ import numpy as np
 
 from spatialbench.data.captions.image_files import content, decoded, square
 from spatialbench.data.images import Resize
-from spatialbench.data.selection_sets import PicturePairs, SelectionSet, fingerprint
-from spatialbench.utils.arguments import did_you_mean
+from spatialbench.data.selection_sets import ImagePairs, SelectionSet, fingerprint
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.progress import progress
+from spatialbench.utils.suggest import did_you_mean
 
 TYPES: dict[str, str] = {
     "Orientation": "orientation",
@@ -82,7 +82,7 @@ class Mmvp(SelectionSet):
                 f"no picture {missing[0]} ({len(missing)} missing); give {SOURCE}"
             )
 
-    def pairs(self, size: int, resize: Resize = "crop") -> PicturePairs:
+    def pairs(self, size: int, resize: Resize = "crop") -> ImagePairs:
         """Raises:
         SpatialbenchError: a picture cannot be read.
         """
@@ -100,7 +100,7 @@ class Mmvp(SelectionSet):
             for _, number in self._pairs
         ]
         kinds = list(TYPES)
-        return PicturePairs(
+        return ImagePairs(
             images=images,
             captions=captions,
             pattern=np.array([kinds.index(kind) for kind, _ in self._pairs], dtype=np.int64),

@@ -17,7 +17,7 @@ from torch import Tensor
 from spatialbench.methods.parts.flow import between
 from spatialbench.models.autoencoder import Autoencoder
 from spatialbench.models.denoiser import Denoiser, denoise
-from spatialbench.models.diffusion import Diffusion
+from spatialbench.models.latent_diffusion import Diffusion
 from spatialbench.utils.errors import atomic_path
 
 NAME = "reconstructions.png"

@@ -66,7 +66,7 @@ REGIONS: dict[str, tuple[Callable[[Raw, Path], Any], str]] = {
     "endless integer": (changed(bbox=[2, 2, 4, 10**400]), "box is not four finite numbers"),
     "no area": (changed(bbox=[2, 2, 0, 4]), "box has no area"),
     "negative": (changed(bbox=[6, 6, -4, 4]), "box has no area"),
-    "outside": (changed(bbox=[20, 2, 4, 4]), "box lies outside of the picture"),
+    "outside": (changed(bbox=[20, 2, 4, 4]), "box lies outside of the image"),
     "mask of another size": (
         changed(segmentation={"size": [15, 16], "counts": [0, 240]}),
         "segmentation has another size than its picture",
@@ -145,9 +145,9 @@ def test_a_damaged_region_is_counted_and_with_strict_an_error_of_one_line(
 def test_the_message_names_the_first_one_its_picture_and_what_is_wrong(tmp_path: Path) -> None:
     annotations = [annotation(id_, 2, bbox=[20, 2, 4, 4]) for id_ in (41, 42)]
     regions = opened(tmp_path, instances(tmp_path, annotations))
-    assert regions.skipped == {"box lies outside of the picture": 2}
-    assert regions.first["box lies outside of the picture"] == (
-        f"{tmp_path / 'file.json'}: annotation 41 of picture 2 (2.png): box lies outside of the picture: "
+    assert regions.skipped == {"box lies outside of the image": 2}
+    assert regions.first["box lies outside of the image"] == (
+        f"{tmp_path / 'file.json'}: annotation 41 of picture 2 (2.png): box lies outside of the image: "
         "x0 y0 x1 y1 is 20, 2, 24, 6 in a picture of 16 x 16"
     )
 
@@ -254,7 +254,7 @@ SEGMENTS: dict[str, tuple[Raw, str]] = {
     "twice": ({"id": 70000}, "annotation id is used twice"),
     "unknown category": ({"category_id": 1}, "category is unknown"),
     "no bbox": ({"bbox": None}, "annotation is damaged"),
-    "box outside": ({"bbox": [16, 0, 2, 2]}, "box lies outside of the picture"),
+    "box outside": ({"bbox": [16, 0, 2, 2]}, "box lies outside of the image"),
 }
 
 
