@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from spatialbench.config.experiment import resolve
-from spatialbench.data.embspatial.export import export
+from spatialbench.data.embspatial.embspatial_export import export
 from spatialbench.data.records import Box, Record, RecordSet, fingerprint
 from spatialbench.results.run_folder import RunRecord
 from spatialbench.utils import provenance

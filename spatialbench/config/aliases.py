@@ -6,7 +6,7 @@ of models and datamodules itself: their former modules stay importable instead
 """
 
 ALIASES = {
-    "spatialbench.data.coco.CocoRegions": "spatialbench.data.coco.regions.CocoRegions",
+    "spatialbench.data.coco.CocoRegions": "spatialbench.data.coco.coco_regions.CocoRegions",
     "spatialbench.data.rooms.regions.RoomsRegions": "spatialbench.data.rooms.room_regions.RoomsRegions",
 }
 """Former class path -> class path."""

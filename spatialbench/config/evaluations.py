@@ -24,8 +24,8 @@ PUBLISHED = {
     "sugarcrepe": (CAPTIONS, "spatialbench.data.captions.sugarcrepe.SugarCrepe"),
     "aro": (CAPTIONS, "spatialbench.data.captions.aro.Aro"),
     "cvbench": (CAPTIONS, "spatialbench.data.captions.cvbench.CvBench"),
-    "cocoqa": (CAPTIONS, "spatialbench.data.captions.cocoqa.CocoQa"),
-    "vgqa": (CAPTIONS, "spatialbench.data.captions.vgqa.VgQa"),
+    "cocoqa": (CAPTIONS, "spatialbench.data.captions.whatsup_qa.CocoQa"),
+    "vgqa": (CAPTIONS, "spatialbench.data.captions.whatsup_qa.VgQa"),
     "spatialsense": (CAPTIONS, "spatialbench.data.captions.spatialsense.SpatialSense"),
 }
 """Published benchmarks: name -> evaluation, and the class that reads the downloaded folder."""

@@ -17,11 +17,11 @@ from spatialbench.data.batches import (
     evaluation_loader,
     training_loader,
 )
+from spatialbench.data.embspatial.check_report import CheckReport
 from spatialbench.data.embspatial.reader import Loaded
 from spatialbench.data.embspatial.reader import load as load_file
 from spatialbench.data.images import Resize
 from spatialbench.data.missing import check_files
-from spatialbench.data.problems import CheckReport
 from spatialbench.data.records import RecordSet
 from spatialbench.data.splits import by_record, one_reference, part, whole_batches, without_pairs
 from spatialbench.utils.errors import SpatialbenchError

@@ -257,7 +257,7 @@ class RegionDataModule(PairDataModule):
             from spatialbench.data.rooms.room_regions import RoomsRegions  # needs the renderer
 
             return RoomsRegions("train", images, size)
-        from spatialbench.data.coco.regions import CocoRegions
+        from spatialbench.data.coco.coco_regions import CocoRegions
 
         folder, limit = self.region_folder, images or None
         return CocoRegions(self.region_path, folder, size, limit, strict=self.strict)

@@ -100,11 +100,12 @@ class Method(LightningModule):
         """What the method does to the queries, keys and values of every block, for images x uint8 [B, 3, S, S]."""
         return None
 
-    def image(self, x: Tensor) -> Tensor:
+    def image(self, x: Tensor, mix: Mix | None = None) -> Tensor:
         """Image embeddings.
 
         Args:
             x: uint8 [B, 3, S, S], RGB, S the student's image size.
+            mix: in place of ``connect(x)``.
 
         Returns:
             float32 [B, D], unit norm.
@@ -116,7 +117,7 @@ class Method(LightningModule):
             encode_image(
                 self.student,
                 self._normalised(x),
-                self.connect(x),
+                self.connect(x) if mix is None else mix,
                 self._runner(self.finetuning.compile),
             )
         )

@@ -41,7 +41,7 @@ from spatialbench.methods.parts.reconstructions import NAME, PICTURES, draw, flo
 from spatialbench.models.autoencoder import Autoencoder, load_autoencoder
 from spatialbench.models.denoiser import Denoiser, architecture
 from spatialbench.models.lora import Adapters, LoraSettings
-from spatialbench.models.towers import encode_image
+from spatialbench.models.towers import Mix, encode_image
 from spatialbench.utils.errors import SpatialbenchError
 
 Stage = Literal["denoiser", "clip"]
@@ -217,10 +217,10 @@ class GenHancer(Method):
         """The student is the adapted one for as long as this lasts."""
         return nullcontext() if self._adapters is None else self._adapters.active(dropout)
 
-    def image(self, x: Tensor) -> Tensor:
+    def image(self, x: Tensor, mix: Mix | None = None) -> Tensor:
         """As ``Method.image``, with the adapters."""
         with self.adapted():
-            return super().image(x)
+            return super().image(x, mix)
 
     def dense(self, x: Tensor) -> Tensor:
         """As ``Method.dense``, with the adapters where there are any."""

@@ -12,7 +12,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from spatialbench.data.predict import predict_set
+from spatialbench.data.user_image import predict_set
 from spatialbench.data.relations import Statement, parse
 from spatialbench.methods.base import Method
 from spatialbench.results.run_folder import read_checkpoint

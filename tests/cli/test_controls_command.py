@@ -39,7 +39,7 @@ def test_controls_are_printed_and_stored(
     assert "zero, swapped" in text
     assert "Not of these records: depth, no depth is known of these records." in text
     evidence = read_row(PATH).evidence["controls"]
-    assert list(evidence.ratios)[0] == "constant: close"
+    assert next(iter(evidence.ratios)) == "constant: close"
     assert "### Controls" in section(Path("results"), Path("benchmarks"), "tiny")
     table = controls_table("results", "benchmarks", "tiny", "md")
     assert table in below_table("results", "benchmarks", "tiny", "full", "md")
@@ -56,12 +56,12 @@ def test_stored_controls_are_recounted_and_checked(arguments: list[str]) -> None
     numbers = content["evaluations"]["controls"]
     numbers["value"]["constant: all"] = 51.0
     PATH.write_text(json.dumps(content))
-    with pytest.raises(SpatialbenchError, match="controls.value.constant: all"):
+    with pytest.raises(SpatialbenchError, match=r"controls\.value\.constant: all"):
         read_row(PATH)
     numbers["value"]["constant: all"] = 50.0
     numbers["notes"]["exact"] = "boxes"
     PATH.write_text(json.dumps(content))
-    with pytest.raises(SpatialbenchError, match="controls.notes"):
+    with pytest.raises(SpatialbenchError, match=r"controls\.notes"):
         read_row(PATH)
 
 

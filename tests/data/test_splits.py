@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from spatialbench.data.datamodule import PairDataModule
-from spatialbench.data.embspatial.export import export
+from spatialbench.data.embspatial.embspatial_export import export
 from spatialbench.data.missing import advice
 from spatialbench.data.records import RecordSet
 from spatialbench.data.rooms.kinds import KINDS

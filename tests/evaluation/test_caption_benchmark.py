@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from spatialbench.data.captions.caption_set import CaptionSet, Corners, Measure, macro, micro
+from spatialbench.data.captions.caption_set import CaptionSet, Measure, macro, micro
+from spatialbench.data.captions.image_files import Corners
 from spatialbench.evaluation import caption_benchmark
 from spatialbench.evaluation.caption_benchmark import (
     CaptionBenchmark,
@@ -38,7 +39,7 @@ class Colours(CaptionSet):
     def read(self) -> None:
         captions = [("red", "green"), ("red", "blue", "green"), ("green", "red"), ("blue", "blue")]
         for number, names in enumerate(captions):
-            image = self.picture(self.folder / f"{names[0]}.png", self.crop)
+            image = self.image(self.folder / f"{names[0]}.png", self.crop)
             self.add(f"r{number}", "all", names[0], image, names)
 
     def measures(self) -> list[Measure]:
@@ -103,11 +104,9 @@ def test_the_hash_covers_what_was_asked(
 def test_a_method_scores_as_it_does_in_the_table(folder: Path) -> None:
     model, source = Clip(student()).eval(), Colours(str(folder))
     scores, *_ = caption_scores(model, source)
-    pixels = [
-        picture.pixels(picture.content(), 32, model.resize_mode, "") for picture in source.pictures
-    ]
+    pixels = [image.pixels(image.content(), 32, model.resize_mode, "") for image in source.images]
     x = torch.from_numpy(np.stack(pixels)).permute(0, 3, 1, 2)
-    rows = [(record.picture, caption) for record in source.records for caption in record.captions]
+    rows = [(record.image, caption) for record in source.records for caption in record.captions]
     with torch.no_grad():
         image = torch.tensor([row for row, _ in rows])
         expected = model.scores(x, image, [caption for _, caption in rows])

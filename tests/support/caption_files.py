@@ -1,4 +1,4 @@
-"""What the tests of the benchmarks of captions share: small pictures, JSON files, and answers that are known."""
+"""Shared by the tests of caption benchmarks: small images, JSON files, and known answers."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from spatialbench.utils.errors import SpatialbenchError
 def photo(
     path: Path, colour: tuple[int, int, int] = (200, 10, 10), size: tuple[int, int] = (24, 16)
 ) -> Path:
-    """A picture of one colour, whatever the ending of its name."""
+    """Write an image of one colour, whatever its file name ends with."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).save(path, "PNG")
     return path
@@ -31,10 +31,9 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def answers(found: CaptionSet, margin: Callable[[CaptionRecord], float]) -> np.ndarray:
-    """Scores [M, K]: the true caption has ``margin`` and all others 0; NaN where a record has no more captions."""
-    scores = np.full(
-        (len(found.records), max(len(r.captions) for r in found.records)), np.nan, dtype=np.float32
-    )
+    """Return scores [M, K]: ``margin`` for the true caption, 0 for others, NaN beyond them."""
+    most = max(len(record.captions) for record in found.records)
+    scores = np.full((len(found.records), most), np.nan, dtype=np.float32)
     for row, record in enumerate(found.records):
         scores[row, : len(record.captions)] = 0
         scores[row, 0] = margin(record)
@@ -42,36 +41,41 @@ def answers(found: CaptionSet, margin: Callable[[CaptionRecord], float]) -> np.n
 
 
 def values(found: CaptionSet, scores: np.ndarray) -> dict[str, float]:
-    """Measure -> percent."""
+    """Return measure -> percent."""
     return caption_evidence(found, scores, "d").values()
 
 
+def ties(found: CaptionSet, scores: np.ndarray) -> dict[str, int]:
+    """Return measure -> units with a tie."""
+    facts = measure_facts(found, caption_evidence(found, scores, "d"))
+    return {measure: fact.ties for measure, fact in facts.items()}
+
+
 def check_chance(found: CaptionSet) -> None:
-    """Check that a constant scorer gets the chance, on pairs exactly, and that swaps mirror."""
+    """Check that a constant scorer gets the chance, and swapped captions the complement."""
     constant = answers(found, lambda record: 0)
-    evidence = caption_evidence(found, constant, "d")
-    facts = measure_facts(found, evidence)
     scores = np.random.default_rng(0).normal(size=constant.shape) + 0 * constant
     swapped = scores[:, [1, 0, *range(2, scores.shape[1])]]
     there, back = values(found, scores), values(found, swapped)
+    evidence = caption_evidence(found, constant, "d")
+    chance = {measure.name: measure.chance for measure in found.measures()}
+    assert evidence.values() == pytest.approx(chance, abs=1e-5)
+    assert ties(found, constant) == {m.name: len(m.units) for m in found.measures()}
     for measure in found.measures():
-        name, value = measure.name, evidence.values()[measure.name]
-        assert value == pytest.approx(measure.chance), name
-        assert facts[name].ties == facts[name].n == len(measure.units)
         if measure.options == 2:
-            assert (value, *evidence.interval(name)) == (50, 50, 50)
+            name = measure.name
+            assert (evidence.values()[name], *evidence.interval(name)) == (50.0, 50.0, 50.0)
             assert there[name] + back[name] == pytest.approx(100)
 
 
 def check_account(found: CaptionSet, read: int, dropped: int) -> None:
-    """What was read, and what was dropped; each reason names its first record."""
-    assert found.account.read == read
-    assert sum(noted.count for noted in found.account.dropped.values()) == dropped
-    assert all(noted.first for noted in found.account.dropped.values())
+    """Check what was read and dropped; each reason names its first record."""
+    assert (found.account.read, found.account.dropped.total()) == (read, dropped)
+    assert all(found.account.first[reason] for reason in found.account.dropped)
 
 
 def complaint(make: Callable[[], object], match: str) -> None:
-    """``make`` ends in one line that ``match`` finds."""
+    """Check that ``make`` fails with one line that matches."""
     with pytest.raises(SpatialbenchError, match=match) as error:
         make()
     assert "\n" not in str(error.value)

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spatialbench.data.embspatial.export import export
+from spatialbench.data.embspatial.embspatial_export import export
 from spatialbench.data.records import Box, Record, RecordSet, fingerprint
 from spatialbench.data.relations import RELATIONS
 from spatialbench.methods.base import Batch, Method

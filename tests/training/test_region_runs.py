@@ -83,7 +83,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tiny.benchmark(tmp_path_factory.mktemp("tiny") / "benchmarks")
     coco(made)
     regions = {
-        "class_path": "spatialbench.data.coco.regions.CocoRegions",
+        "class_path": "spatialbench.data.coco.coco_regions.CocoRegions",
         "init_args": {"path": f"{made}/coco.json", "images": f"{made}/pictures", "size": 48},
     }
     with (made / "tracks" / "tiny.yaml").open("a") as stream:
@@ -324,19 +324,19 @@ def test_the_test_verb_prints_the_measures_too(
         ("{size: 3}", r"regions\.size"),
         ("{init_args: {size: 48}}", "regions needs 'class_path'"),
         (
-            "{class_path: spatialbench.data.coco.regions.CocoRegions, init_args: {sise: 48}}",
+            "{class_path: spatialbench.data.coco.coco_regions.CocoRegions, init_args: {sise: 48}}",
             r"unknown key 'sise'.*'size'",
         ),
         (
-            "{class_path: spatialbench.data.coco.regions.CocoRegions, init_args: {size: 48}}",
+            "{class_path: spatialbench.data.coco.coco_regions.CocoRegions, init_args: {size: 48}}",
             "missing",
         ),
         (
-            "{class_path: spatialbench.data.coco.regions.CocoRegion}",
+            "{class_path: spatialbench.data.coco.coco_regions.CocoRegion}",
             "no class 'CocoRegion'.*CocoRegions",
         ),
         (
-            "{class_path: spatialbench.data.coco.regions.CocoRegions, init_args: {path: no.json, images: x, size: 48}}",
+            "{class_path: spatialbench.data.coco.coco_regions.CocoRegions, init_args: {path: no.json, images: x, size: 48}}",
             r"no\.json",
         ),
     ],

@@ -116,7 +116,7 @@ def _check(data_set: DataSet, fresh: Sequence[Item], folder: Path) -> None:
         print()
         print_report(report)
         if not report.kept:
-            reason = report.first_bad or "it is empty"
+            reason = report.first_damage or "it is empty"
             raise SpatialbenchError(f"{folder / item.name} holds no usable record: {reason}")
 
 

@@ -8,10 +8,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from spatialbench.cli.evaluation import FOLDERS
+from spatialbench.config.evaluations import PUBLISHED
 from spatialbench.data.captions import aro, mmvp, sugarcrepe, whatsup
-from spatialbench.data.captions.cocoqa import CocoQa
-from spatialbench.data.captions.vgqa import VgQa
+from spatialbench.data.captions.whatsup_qa import CocoQa, VgQa
 from spatialbench.data.download.manifest import DataSet, data_sets
 
 PARTS = ("train", "dev", "test")
@@ -50,9 +49,9 @@ def test_names_are_those_of_the_readers_and_tracks() -> None:
     placed = {
         name: {item.placed for item in data_set.items} for name, data_set in data_sets().items()
     }
-    assert set(FOLDERS) == set(placed) - {"embspatial"}
+    assert set(PUBLISHED) == set(placed) - {"embspatial"}
     assert placed["embspatial"] == {"EmbSpatial-Bench.json", "EmbSpatial-SFT.json"}
-    assert placed["mmvp"] == {"Questions.csv", mmvp.FOLDERS[0]}
+    assert placed["mmvp"] == {"Questions.csv", mmvp.PUBLISHED[0]}
     assert placed["sugarcrepe"] == {f"{name}.json" for name in sugarcrepe.FILES}
     assert placed["whatsup"] == {
         "controlled_images",
@@ -60,8 +59,8 @@ def test_names_are_those_of_the_readers_and_tracks() -> None:
         *(f for f, _ in whatsup.SUBSETS.values()),
     }
     assert placed["aro"] == {"images", *aro.FILES.values()}
-    assert placed["cocoqa"] == set(CocoQa.files.values())
-    assert placed["vgqa"] == {"vg_images", *VgQa.files.values()}
+    assert placed["cocoqa"] == {"coco_qa_one_obj.json", "coco_qa_two_obj.json"}
+    assert placed["vgqa"] == {"vg_images", "vg_qa_one_obj.json", "vg_qa_two_obj.json"}
     assert placed["cvbench"] == {"test_2d.parquet", "test_3d.parquet"}
     assert placed["spatialsense"] == {"annotations.json", "images"}
     assert placed["vsr"] == {

@@ -1,7 +1,7 @@
-"""Rendered rooms as a COCO instances file: pictures as PNG, exact masks as compressed run lengths.
+"""Rendered rooms as a COCO instances file: images as PNG, exact masks as compressed run lengths.
 
-Read back by :class:`spatialbench.data.coco.regions.CocoRegions` at the same size it gives the same pixels, boxes, labels and
-masks; its ``smallest`` must be no larger than the thinnest box.
+:class:`spatialbench.data.coco.coco_regions.CocoRegions` reads back the same pixels, boxes, labels
+and masks at the same size; its ``smallest`` must be no larger than the thinnest box.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ from spatialbench.data.rooms.store import RoomsSet
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
 from spatialbench.utils.progress import progress
 
-CATEGORY: dict[str, int] = {kind.name: rank + 1 for rank, kind in enumerate(KINDS)}
+CATEGORY: dict[str, int] = {kind.name: rank for rank, kind in enumerate(KINDS, start=1)}
 """Kind -> category id, the same in every file."""
 
 
 def export_coco(rooms: RoomsSet, path: str | os.PathLike[str], size: int) -> int:
-    """Writes the objects of rendered scenes that are regions of ``RoomsRegions``, and returns their number.
+    """Write the objects that are regions of ``RoomsRegions``, and return their number.
 
-    The pictures go into the folder ``<stem>_images`` beside the JSON, which is written last. The id of a picture is
-    the index of its scene.
+    The images go into the folder ``<stem>_images`` beside the JSON, which is written last. The id
+    of an image is the index of its scene.
 
     Args:
         rooms: the scenes.
@@ -41,23 +41,24 @@ def export_coco(rooms: RoomsSet, path: str | os.PathLike[str], size: int) -> int
         SpatialbenchError: the rooms have another size, or something cannot be written.
     """
     if rooms.images.shape[1:3] != (size, size):
-        found = " x ".join(str(side) for side in rooms.images.shape[1:3])
+        sides = " x ".join(str(side) for side in rooms.images.shape[1:3])
         raise SpatialbenchError(
-            f"cannot export rooms of {found} pixels at {size}; load them at {size}"
+            f"cannot export rooms of {sides} pixels at {size}; load them at {size}"
         )
     target = Path(path)
     folder = target.with_name(f"{target.stem}_images")
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    with progress(f"writing {folder.name}", len(rooms.scenes), "pictures") as advance:
+    with progress(f"writing {folder.name}", len(rooms.scenes), "images") as advance:
         for row, scene in enumerate(rooms.scenes):
             name = f"{scene.index:06d}.png"
-            write_atomic(folder / name, _png(rooms.images[row]))
+            stream = io.BytesIO()
+            Image.fromarray(rooms.images[row]).save(stream, "PNG")
+            write_atomic(folder / name, stream.getvalue())
             images.append({"id": scene.index, "file_name": name, "width": size, "height": size})
             for view in scene.large:
-                annotations.append(
-                    _annotation(len(annotations) + 1, scene.index, view, rooms.masks[row])
-                )
+                id_ = len(annotations) + 1
+                annotations.append(_annotation(id_, scene.index, view, rooms.masks[row]))
             advance(1)
     categories = [
         {"id": id_, "name": name, "supercategory": "object"} for name, id_ in CATEGORY.items()
@@ -69,8 +70,7 @@ def export_coco(rooms: RoomsSet, path: str | os.PathLike[str], size: int) -> int
 
 
 def _annotation(id_: int, image: int, view: View, codes: np.ndarray) -> dict[str, Any]:
-    """One object; ``codes``: uint8 [S, S] of its scene."""
-    run_lengths = coco_mask.encode(np.asfortranarray(codes == view.code).astype(np.uint8))
+    packed = coco_mask.encode(np.asfortranarray(codes == view.code).astype(np.uint8))
     return {
         "id": id_,
         "image_id": image,
@@ -78,14 +78,5 @@ def _annotation(id_: int, image: int, view: View, codes: np.ndarray) -> dict[str
         "bbox": [view.box.x, view.box.y, view.box.w, view.box.h],
         "area": view.area,
         "iscrowd": 0,
-        "segmentation": {
-            "size": run_lengths["size"],
-            "counts": run_lengths["counts"].decode("ascii"),
-        },
+        "segmentation": {"size": packed["size"], "counts": packed["counts"].decode("ascii")},
     }
-
-
-def _png(pixels: np.ndarray) -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(pixels).save(stream, "PNG")
-    return stream.getvalue()
