@@ -1,4 +1,4 @@
-"""Subsets by hand: which record is in which, and what a row is worth there."""
+"""Subsets of a track's test by hand: what a row is worth in each, and the command."""
 
 from __future__ import annotations
 
@@ -12,59 +12,30 @@ import pytest
 from spatialbench.cli import subsets as command
 from spatialbench.cli.main import main
 from spatialbench.data.records import Box, Record, RecordSet
-from spatialbench.data.relations import RELATIONS
-from spatialbench.evaluation import subsets as facts
-from spatialbench.evaluation.outcomes import RunOutcomes
-from spatialbench.evaluation.subsets import Fact
-from spatialbench.report.stored_rows import Row
+from spatialbench.evaluation.facts import Fact
 from spatialbench.report.subsets import subsets_table
-from spatialbench.results.files import ResultOutcomes
+from spatialbench.results.files import Row
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support import fakes
 
-
-def record(
-    number: int, relation: str, a: Box, b: Box, names: tuple[str, str] = ("sofa", "lamp")
-) -> Record:
-    first, second = names
-    return Record(
-        f"r{number}",
-        number,
-        first,
-        relation,
-        second,
-        {first: a, second: b},
-        (100, 100),
-        "x",
-        f"s{number}",
-    )
+RECORDS = 120
 
 
-# ------------------------------------------------------------------------------------------------------------ the table
 def made_rows(folder: Path) -> tuple[list[Row], RecordSet]:
-    """Two rows on six records of each relation: ``a`` right on the first half of the records, ``b`` on all."""
-    folder = fakes.benchmarks(folder, "a", "b")
-    base = fakes.run_outcomes(0, per_relation=10)
-    n = len(base.record_ids)
-    first = np.arange(n) < n // 2
-    rows = []
-    for name, right in (("a", first), ("b", np.ones(n, bool))):
-        run = RunOutcomes(
-            base.record_ids,
-            base.relation,
-            base.cluster,
-            right.astype(np.float32),
-            np.full(n, 0.5, np.float32),
-        )
-        rows.append(Row(fakes.result_of(name, folder, [run]), ResultOutcomes.join([run]), []))
-    box = Box(0, 0, 1, 1)
-    records = [
-        replace(record(k, RELATIONS[k % 6], box, box), record_id=str(key))
-        for k, key in enumerate(base.record_ids)
+    """Two rows: ``a`` right on the first half of the records, ``b`` on all; and the records."""
+    folder, base = fakes.benchmarks(folder, "a", "b"), fakes.pairs(0)
+    assert base.margins is not None
+    first = np.where(np.arange(RECORDS) < RECORDS // 2, 0.5, -0.5)
+    answers = {"a": first, "b": np.full(RECORDS, 0.5)}
+    rows = [
+        fakes.row(name, folder, seeds=(0,), pairs=[fakes.answered(base, margins)])
+        for name, margins in answers.items()
     ]
-    return rows, RecordSet(
-        "made up", np.zeros((1, 4, 4, 3), np.uint8), records[::-1], "f"
-    )  # in another order
+    boxes, size = {"sofa": Box(0, 0, 1, 1), "lamp": Box(0, 0, 1, 1)}, (100, 100)
+    units = zip(base.margins.units.tolist(), base.margins.group.tolist(), strict=True)
+    records = [Record(name, 0, "sofa", relation, "lamp", boxes, size) for name, relation in units]
+    images = np.zeros((1, 4, 4, 3), np.uint8)
+    return rows, RecordSet("made up", images, records[::-1], "f")  # in another order
 
 
 def test_rows_in_subsets_by_hand(tmp_path: Path) -> None:
@@ -113,19 +84,10 @@ def test_the_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """From the command line, on records of a folder of rows."""
-    rows, record_set = made_rows(tmp_path / "benchmarks")
+    _, record_set = made_rows(tmp_path / "benchmarks")
     for name in ("a", "b"):
         fakes.store(tmp_path / "results", name, tmp_path / "benchmarks")
-    ids = rows[0].outcomes.record_ids
-    n = 6 * 20
-    records = [
-        replace(record_set.records[0], record_id=f"rooms-test-{k:05d}", relation=RELATIONS[k % 6])
-        for k in range(n)
-    ]
-    assert set(ids) <= {each.record_id for each in records}
-    monkeypatch.setattr(
-        command, "test_set", lambda resolved: (replace(record_set, records=records), 8)
-    )
+    monkeypatch.setattr(command, "test_set", lambda resolved: (record_set, 8))
     monkeypatch.setattr(command, "trained_on", lambda resolved: (None, "not rendered here"))
     folders = ["--results", str(tmp_path / "results"), "--benchmarks", str(tmp_path / "benchmarks")]
     assert main(["subsets", "a", *folders]) == 0
