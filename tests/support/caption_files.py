@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
-from spatialbench.evaluation.captions import evaluate
 
 from spatialbench.data.captions.caption_set import CaptionRecord, CaptionSet
+from spatialbench.evaluation.caption_benchmark import caption_evidence, measure_facts
 from spatialbench.utils.errors import SpatialbenchError
 
 
@@ -42,7 +42,13 @@ def answers(found: CaptionSet, margin: Callable[[CaptionRecord], float]) -> np.n
 
 def values(found: CaptionSet, scores: np.ndarray) -> dict[str, float]:
     """Return measure -> percent."""
-    return {measure.name: evaluate(found, measure, scores).value for measure in found.measures()}
+    return caption_evidence(found, scores, "d").values()
+
+
+def ties(found: CaptionSet, scores: np.ndarray) -> dict[str, int]:
+    """Return measure -> units with a tie."""
+    facts = measure_facts(found, caption_evidence(found, scores, "d"))
+    return {measure: fact.ties for measure, fact in facts.items()}
 
 
 def check_chance(found: CaptionSet) -> None:
@@ -50,14 +56,16 @@ def check_chance(found: CaptionSet) -> None:
     constant = answers(found, lambda record: 0)
     scores = np.random.default_rng(0).normal(size=constant.shape) + 0 * constant
     swapped = scores[:, [1, 0, *range(2, scores.shape[1])]]
+    there, back = values(found, scores), values(found, swapped)
+    evidence = caption_evidence(found, constant, "d")
+    chance = {measure.name: measure.chance for measure in found.measures()}
+    assert evidence.values() == pytest.approx(chance, abs=1e-5)
+    assert ties(found, constant) == {m.name: len(m.units) for m in found.measures()}
     for measure in found.measures():
-        made = evaluate(found, measure, constant)
-        assert made.value == pytest.approx(measure.chance), measure.name
-        assert made.ties == made.n == len(measure.units)
         if measure.options == 2:
-            assert (made.value, *made.interval) == (50.0, 50.0, 50.0)
-            both = [evaluate(found, measure, which).value for which in (scores, swapped)]
-            assert sum(both) == pytest.approx(100)
+            name = measure.name
+            assert (evidence.values()[name], *evidence.interval(name)) == (50.0, 50.0, 50.0)
+            assert there[name] + back[name] == pytest.approx(100)
 
 
 def check_account(found: CaptionSet, read: int, dropped: int) -> None:

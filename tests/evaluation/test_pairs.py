@@ -1,4 +1,4 @@
-"""The pair task: counts by hand, ties, every record exactly once, also over ranks."""
+"""The pair task: counts by hand, and every record exactly once, also over ranks."""
 
 from __future__ import annotations
 
@@ -9,8 +9,17 @@ import numpy as np
 import pytest
 import torch
 
+from spatialbench.data.records import Record
 from spatialbench.data.relations import RELATIONS
-from spatialbench.evaluation.pairs import Count, Outcomes, PairOutcomes, count, score
+from spatialbench.evaluation.pairs import (
+    Count,
+    Outcomes,
+    PairEvaluation,
+    PairOutcomes,
+    count,
+    pair_evidence,
+    score,
+)
 from spatialbench.utils.errors import SpatialbenchError
 
 
@@ -20,53 +29,53 @@ def outcomes(margin: list[float]) -> Outcomes:
 
 
 def test_counts_by_hand() -> None:
-    relations = ["left", "left", "left", "far", "far", "under"]
-    scores = score(outcomes([0.1, 0.0, -0.1, 0.2, 0.3, -0.2]), relations)
-    assert scores.relations["left"] == Count(n=3, correct=1, ties=1)
-    assert scores.relations["far"] == Count(n=2, correct=2, ties=0)
-    assert scores.relations["under"] == Count(n=1, correct=0, ties=0)
-    assert scores.relations["close"] == Count(n=0, correct=0, ties=0)
-    accuracy = scores.accuracy()
-    assert list(accuracy) == [*RELATIONS, "all", "macro"]
-    assert accuracy["left"] == 50.0
-    assert accuracy["all"] == pytest.approx(100 * 3.5 / 6)
-    assert accuracy["macro"] == pytest.approx(
-        (50 + 100 + 0) / 3
-    )  # relations without records do not count
-    assert np.isnan(accuracy["close"])
+    margin = np.array([0.1, 0.0, -0.1, 0.2, 0.3, -0.2])
+    counts = count(margin, np.array(["left", "left", "left", "far", "far", "under"]))
+    assert list(counts) == [*RELATIONS]
+    assert counts["left"] == Count(n=3, correct=1, ties=1)
+    assert (counts["left"].accuracy, counts["far"].accuracy, counts["close"].n) == (50, 100, 0)
+    assert np.isnan(counts["close"].accuracy)
 
 
-def test_micro_and_macro_differ_as_in_the_poster() -> None:
-    """The fine-tuned CLIP row has macro 60.8 and All 65.1: depth relations have more records (poster.md section 1)."""
-    scores = score(outcomes([1.0] * 6 + [1.0, -1.0]), ["far"] * 6 + ["left"] * 2)
-    assert scores.micro == 87.5
-    assert scores.macro == 75.0
+def test_evidence_counts_as_the_scores_do() -> None:
+    margins = np.random.default_rng(0).normal(size=120).round(1).tolist()
+    relations = [*RELATIONS[:5], "left"] * 20  # no "under": NaN, and not in macro
+    scenes = ["room 1", ""] * 60
+    records = [
+        Record(f"r{k}", k, "a", relation, "b", scene_id=scene)
+        for k, (relation, scene) in enumerate(zip(relations, scenes, strict=True))
+    ]
+    evidence = pair_evidence(outcomes(margins), records, "d")
+    assert evidence.values() == pytest.approx(score(outcomes(margins), relations), nan_ok=True)
+    assert evidence.clusters[:3].tolist() == ["room 1", "image 1", "room 1"]
+    with pytest.raises(SpatialbenchError, match="1 of 121 records were not scored"):
+        pair_evidence(outcomes(margins), [*records, records[0]], "d")
 
 
-def test_a_constant_scorer_gets_exactly_50() -> None:
-    relations = list(RELATIONS) * 7
-    metric = PairOutcomes(expected=len(relations))
-    metric.update(torch.arange(42), torch.full((42,), 0.3), torch.full((42,), 0.3))
-    assert set(score(metric.compute(), relations).accuracy().values()) == {50.0}
+def test_a_method_is_scored_on_every_record() -> None:
+    from spatialbench.methods.clip import Clip  # the second rank need not import these
+    from tests.support.models import student
+    from tests.support.records import small_set
 
-
-def test_exchanged_captions_mirror_the_accuracy() -> None:
-    margin = np.random.default_rng(0).normal(size=120)
-    margin[::10] = 0
-    relation = list(RELATIONS) * 20
-    there, back = count(margin, relation).accuracy(), count(-margin, relation).accuracy()
-    assert all(there[column] + back[column] == pytest.approx(100) for column in there)
+    record_set, model = small_set(size=32), Clip(student()).eval()
+    evidence = PairEvaluation(record_set, batch_images=2).run(model)
+    pixels = torch.from_numpy(record_set.images).permute(0, 3, 1, 2)
+    expected = []
+    with torch.no_grad():
+        for pair in record_set.pairs():
+            image = model.image(pixels[[pair.image]])
+            texts = model.text(model.tokenize([pair.caption, pair.negated]))
+            expected.append(float(image @ texts[0] - image @ texts[1]))
+    assert evidence.answers()[0] == pytest.approx(expected, abs=1e-5)
+    assert evidence.data == record_set.fingerprint
 
 
 @pytest.mark.filterwarnings("ignore:The ``compute`` method")
 def test_outcomes_come_sorted_whatever_the_order_of_batches() -> None:
     metric = PairOutcomes(expected=5)
     metric.update(torch.tensor([4, 0]), torch.tensor([0.4, 0.0]), torch.tensor([-0.4, 0.5]))
-    metric.update(
-        torch.tensor([2]),
-        torch.tensor([0.2], dtype=torch.float64),
-        torch.tensor([0.0], dtype=torch.float64),
-    )
+    double = torch.tensor([0.2, 0.0], dtype=torch.float64)
+    metric.update(torch.tensor([2]), double[:1], double[1:])
     metric.update(torch.tensor([3, 1]), torch.tensor([0.3, 0.1]), torch.tensor([0.0, 0.0]))
     found = metric.compute()
     assert found.record.tolist() == [0, 1, 2, 3, 4]
@@ -98,16 +107,15 @@ def test_every_record_exactly_once_and_a_number(
         metric.compute()
 
 
-def test_missing_records_are_found_at_the_latest_by_score() -> None:
-    metric = PairOutcomes()
-    metric.update(torch.tensor([0, 2]), torch.tensor([1.0, 1.0]), torch.zeros(2))
+def test_records_may_be_missing_in_a_sanity_check_only() -> None:
+    some = Outcomes(np.array([0, 2]), np.ones(2), np.zeros(2))
     with pytest.raises(SpatialbenchError, match="not scored"):
-        score(metric.compute(), ["left", "far", "left"])
-    assert score(metric.compute(), ["left", "far", "left"], partial=True).relations["left"].n == 2
+        score(some, ["left", "far", "left"])
+    assert score(some, ["left", "far", "left"], partial=True)["left"] == 100
 
 
 def test_shapes_are_checked() -> None:
-    with pytest.raises(ValueError, match=r"\[N\] alike"):
+    with pytest.raises(ValueError, match=r"must all be \[N\]"):
         PairOutcomes().update(torch.arange(2), torch.zeros(2, 1), torch.zeros(2))
 
 
@@ -122,7 +130,7 @@ def _rank(rank: int, port: int) -> None:
             found = metric.compute()
             assert found.record.tolist() == [0, 1, 2, 3, 4]
             assert found.positive == pytest.approx(np.arange(5) / 10)
-            assert score(found, ["far"] * 5).relations["far"] == Count(n=5, correct=4, ties=1)
+            assert score(found, ["far"] * 5)["far"] == 90  # record 0 is a tie
         repeated = PairOutcomes()
         repeated.update(torch.tensor([0, 1 + rank]), torch.zeros(2), torch.zeros(2))
         with pytest.raises(SpatialbenchError, match="record 0 was scored more than once"):
