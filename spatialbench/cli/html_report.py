@@ -37,7 +37,7 @@ def report(argv: list[str]) -> int:
 def _write(o: argparse.Namespace, path: Path) -> None:
     from spatialbench.report.html.inputs import ReportInputs
     from spatialbench.report.html.page import html
-    from spatialbench.report.html.records import Sample, sample
+    from spatialbench.report.html.record_browser import Sample, sample
 
     folders = Path(o.results), Path(o.benchmarks)
     inputs = ReportInputs.read(*folders, o.track, o.budget, Path(o.runs))
