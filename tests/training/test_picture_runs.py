@@ -183,7 +183,7 @@ def test_settings_that_do_not_fit(folder: Path) -> None:
     name = "spatialbench.data.pictures.PictureDataModule"
     data = {"class_path": name, "init_args": {"picture_size": 40}}
     with pytest.raises(
-        SpatialbenchError, match=r"sees pictures of 32 pixels a side: set .*picture_size 32, not 40"
+        SpatialbenchError, match=r"of 32 pixels a side: set .*picture_size 32, not 40"
     ):
         fit(resolve(folder / "diva.yaml", "tiny", "quick", 0, {"data": data}))
     model = {"model": {"init_args": {"diffusion": "nowhere"}}}
