@@ -14,8 +14,8 @@ from collections import Counter
 from itertools import pairwise
 
 from spatialbench.data.relations import PHRASE
-from spatialbench.data.rooms.captions import FILLERS, TEMPLATES
 from spatialbench.data.rooms.kinds import KINDS
+from spatialbench.data.rooms.room_captions import FILLERS, TEMPLATES
 from spatialbench.data.rooms.shapes import PALETTE, PATTERNS
 from spatialbench.models.open_clip_student import CONFIGS
 from spatialbench.utils.errors import write_atomic

@@ -24,7 +24,12 @@ from spatialbench.methods.parts.chunks import in_chunks
 from spatialbench.methods.parts.finetuning import FineTuning, adamw, fused, schedule_steps
 from spatialbench.methods.parts.objectives import negated_contrastive
 from spatialbench.methods.parts.pair_scoring import PairScoring
-from spatialbench.models.open_clip_student import TextTokenizer, load_clip, normalisation
+from spatialbench.models.open_clip_student import (
+    TextTokenizer,
+    load_clip,
+    normalisation,
+    resize_mode,
+)
 from spatialbench.models.running import BlockRunner, runner
 from spatialbench.models.towers import (
     Mix,
@@ -82,6 +87,7 @@ class Method(PairScoring):
         self.student = load_clip(student, self.pooled)
         self.student.logit_scale.requires_grad_(not finetuning.freeze_logit_scale)
         self.image_size: int = self.student.visual.image_size[0]
+        self.resize_mode = resize_mode(self.student)
         for name, value in zip(("mean", "std"), normalisation(self.student), strict=True):
             pixels = torch.tensor(value).view(3, 1, 1) * 255
             self.register_buffer(name, pixels, persistent=False)
@@ -95,11 +101,12 @@ class Method(PairScoring):
         """
         return None
 
-    def image(self, x: Tensor) -> Tensor:
+    def image(self, x: Tensor, mix: Mix | None = None) -> Tensor:
         """Embed images.
 
         Args:
             x: uint8 [B, 3, S, S], RGB, S the student's image size.
+            mix: in place of ``connect(x)``.
 
         Returns:
             float32 [B, D], unit norm.
@@ -108,7 +115,8 @@ class Method(PairScoring):
             SpatialbenchError: images of another size or type.
         """
         run = self._runner(self.finetuning.compile)
-        return _unit(encode_image(self.student, self._normalised(x), self.connect(x), run))
+        mix = self.connect(x) if mix is None else mix
+        return _unit(encode_image(self.student, self._normalised(x), mix, run))
 
     def text(self, tokens: Tensor) -> Tensor:
         """Embed captions, tokens int64 [C, context], as float32 [C, D] of unit norm."""

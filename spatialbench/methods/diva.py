@@ -32,7 +32,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from spatialbench.data.pictures import PictureBatch, PictureDataset, pictures_of, resized
+from spatialbench.data.image_batches import ImageBatch, ImageDataset, images_of, resized
 from spatialbench.data.region_batches import generator
 from spatialbench.methods.base import DEFAULTS, FineTuning
 from spatialbench.methods.parts.argument_checks import check_choice, settings_of
@@ -162,10 +162,10 @@ class Diva(GenerativeMethod):
         """Compute the latents."""
         super().on_fit_start()
         first, wait = self.trainer.is_global_zero, self.trainer.strategy.barrier
-        self.prepare(pictures_of(self.trainer), first, wait)
+        self.prepare(images_of(self.trainer), first, wait)
 
     def prepare(
-        self, images: PictureDataset, first: bool = True, wait: Callable[[], object] = lambda: None
+        self, images: ImageDataset, first: bool = True, wait: Callable[[], object] = lambda: None
     ) -> None:
         """Compute the latents once, if an image is always the same.
 
@@ -192,7 +192,7 @@ class Diva(GenerativeMethod):
         self.diffusion, self._start = None, None
         del self.latents
 
-    def training_step(self, batch: PictureBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """Return the value of (5) with the gradient of (6)."""
         assert self.diffusion is not None, "setup loads it"
         z, rng = self.latents(batch["pixels"]), generator(batch["key"])

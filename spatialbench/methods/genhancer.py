@@ -29,7 +29,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from spatialbench.data.pictures import PictureBatch, resized
+from spatialbench.data.image_batches import ImageBatch, resized
 from spatialbench.data.region_batches import generator
 from spatialbench.methods.base import DEFAULTS, FineTuning, below
 from spatialbench.methods.parts.argument_checks import check_choice, settings_of
@@ -39,7 +39,7 @@ from spatialbench.methods.parts.reconstructions import NOISE, Column, Panel, rec
 from spatialbench.models.autoencoder import Autoencoder, load_autoencoder
 from spatialbench.models.denoiser import Denoiser, architecture, denoise
 from spatialbench.models.lora import Adapters, LoraSettings
-from spatialbench.models.towers import encode_image
+from spatialbench.models.towers import Mix, encode_image
 from spatialbench.utils.checkpoints import without
 from spatialbench.utils.errors import SpatialbenchError
 
@@ -175,10 +175,10 @@ class GenHancer(GenerativeMethod):
         """Apply the adapters, if any, for the length of a context."""
         return nullcontext() if self._adapters is None else self._adapters.active(dropout)
 
-    def image(self, x: Tensor) -> Tensor:
+    def image(self, x: Tensor, mix: Mix | None = None) -> Tensor:
         """Embed images with the adapters; see ``Method.image``."""
         with self.adapted():
-            return super().image(x)
+            return super().image(x, mix)
 
     def dense(self, x: Tensor) -> Tensor:
         """Embed patches with the adapters; see ``Method.dense``."""
@@ -190,7 +190,7 @@ class GenHancer(GenerativeMethod):
         with self.adapted(dropout):
             return encode_image(self.student, self._normalised(x))
 
-    def training_step(self, batch: PictureBatch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: ImageBatch, batch_idx: int) -> Tensor:
         """Return (3)."""
         assert self.autoencoder is not None, "setup makes both"
         assert self.denoiser is not None

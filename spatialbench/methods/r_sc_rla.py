@@ -36,8 +36,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spatialbench.data.boxes import crops as cut_out
 from spatialbench.data.region_batches import RegionBatch, RegionDataset, generator, regions_of
-from spatialbench.data.regions import crops as cut_out
 from spatialbench.evaluation.prompts import class_embeddings
 from spatialbench.methods.base import DEFAULTS, FineTuning, Method, below
 from spatialbench.methods.parts.argument_checks import check_choice, check_choices, settings_of

@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from spatialbench.data.regions import check_boxes
+from spatialbench.data.boxes import check_boxes
 
 
 def region_tokens(

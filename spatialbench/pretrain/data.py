@@ -13,7 +13,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from spatialbench.data.batches import ResumablePlans, training_loader
 from spatialbench.data.rooms import RoomsSet, load
-from spatialbench.data.rooms.captions import PLAIN, seen_things, write_captions
+from spatialbench.data.rooms.room_captions import PLAIN, seen_things, write_captions
 
 
 class CaptionBatch(TypedDict):

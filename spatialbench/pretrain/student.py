@@ -28,7 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spatialbench.data.rooms.captions import true_of
+from spatialbench.data.rooms.room_captions import true_of
 from spatialbench.evaluation.regions import found_true
 from spatialbench.models.open_clip_student import TextTokenizer, load_clip, normalisation
 from spatialbench.models.towers import encode_image, encode_text

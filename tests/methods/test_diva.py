@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spatialbench.data.pictures import PictureBatch, PictureDataset, resized
+from spatialbench.data.image_batches import ImageBatch, ImageDataset, resized
 from spatialbench.data.region_batches import generator
 from spatialbench.methods import diva
 from spatialbench.methods.base import Method
@@ -21,8 +21,8 @@ from spatialbench.methods.parts.finetuning import FineTuning
 from spatialbench.models.token_selection import TokenSelector
 from tests.support.checks import refused
 from tests.support.diffusions import LENGTH, SIZE, diffusion
+from tests.support.images import Noise
 from tests.support.models import images, step, student
-from tests.support.pictures import Noise
 
 RANDOM = TokenSelector("random", count=5)
 ALIGNED = TokenSelector("random", count=LENGTH - 1)
@@ -38,11 +38,11 @@ def method(
     return made.double() if double else made
 
 
-def batch(number: int = 0) -> PictureBatch:
-    return PictureBatch(pixels=images(2, size=SIZE), key=(0, 0, number))
+def batch(number: int = 0) -> ImageBatch:
+    return ImageBatch(pixels=images(2, size=SIZE), key=(0, 0, number))
 
 
-def terms(made: Diva, data: PictureBatch) -> list[list[Tensor]]:
+def terms(made: Diva, data: ImageBatch) -> list[list[Tensor]]:
     """(1) to (4) as loops over inner steps and images: the error of each, differentiable."""
     rng, model, visual = generator(data["key"]), made.diffusion, made.student.visual
     pixels = resized(data["pixels"], made.image_size).double()
@@ -209,7 +209,7 @@ def ended(monkeypatch: pytest.MonkeyPatch, folder: Path, device: str = "cpu") ->
     strategy = SimpleNamespace(root_device=torch.device(device))
     trainer = {"is_global_zero": True, "default_root_dir": str(folder), "strategy": strategy}
     monkeypatch.setattr(Diva, "trainer", SimpleNamespace(**trainer))
-    noise = PictureDataset(Noise(5, SIZE), SIZE)
+    noise = ImageDataset(Noise(5, SIZE), SIZE)
     monkeypatch.setattr(generative, "pictures_of", lambda trainer: noise)
 
 
@@ -255,15 +255,15 @@ def test_the_picture_shows_the_effect_of_the_weights() -> None:
 
 def test_latents_are_kept_where_an_image_is_always_the_same() -> None:
     made, off = method(), method(cache=False)
-    made.prepare(PictureDataset(Noise(3, SIZE), SIZE))
+    made.prepare(ImageDataset(Noise(3, SIZE), SIZE))
     assert len(made.latents._cache.cache) == 3
-    made.prepare(PictureDataset(Noise(3, SIZE), SIZE, crop=(0.9, 1.0)))
-    off.prepare(PictureDataset(Noise(3, SIZE), SIZE))
+    made.prepare(ImageDataset(Noise(3, SIZE), SIZE, crop=(0.9, 1.0)))
+    off.prepare(ImageDataset(Noise(3, SIZE), SIZE))
     assert not made.latents.cache
     assert not off.latents.cache
     what = r"reads images of 32 pixels a side: .*picture_size 32, not 24"
     with refused(what):
-        made.prepare(PictureDataset(Noise(3, SIZE), 24))
+        made.prepare(ImageDataset(Noise(3, SIZE), 24))
 
 
 @pytest.mark.parametrize("name", ["sgd", "adamw"])

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
-from spatialbench.data.pictures import PictureBatch, PictureDataset
+from spatialbench.data.image_batches import ImageBatch, ImageDataset
 from spatialbench.data.region_batches import generator
 from spatialbench.methods.genhancer import GenHancer
 from spatialbench.methods.parts import generative
@@ -22,8 +22,8 @@ from spatialbench.models.denoiser import PRESETS, Architecture
 from spatialbench.models.lora import LoraSettings
 from tests.support.checks import refused
 from tests.support.diffusions import SCALE, SIZE, vae
+from tests.support.images import Noise
 from tests.support.models import images, step, student
-from tests.support.pictures import Noise
 
 LORA = LoraSettings(rank=2)
 A = "student.visual.transformer.resblocks.0.mlp.c_fc.lora_A.default.weight"
@@ -62,11 +62,11 @@ def learned(made: GenHancer) -> dict[str, torch.nn.Parameter]:
     return {name: p for name, p in made.named_parameters() if p.requires_grad}
 
 
-def batch(number: int = 0, size: int = SIZE) -> PictureBatch:
-    return PictureBatch(pixels=images(3, size=size), key=(0, 0, number))
+def batch(number: int = 0, size: int = SIZE) -> ImageBatch:
+    return ImageBatch(pixels=images(3, size=size), key=(0, 0, number))
 
 
-def printed(made: GenHancer, data: PictureBatch, scale: float, posterior: bool) -> Tensor:
+def printed(made: GenHancer, data: ImageBatch, scale: float, posterior: bool) -> Tensor:
     """(1) to (3) as loops over images, with the draws in their order; without dropout."""
     rng, total, count = generator(data["key"]), 0.0, len(data["pixels"])
     encoded = [made.autoencoder.vae.encode(x[None] / 127.5 - 1) for x in data["pixels"].double()]
@@ -272,7 +272,7 @@ def test_drift_is_zero_at_the_start() -> None:
 def test_the_picture_shows_before_and_after(
     stage: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    drawn, plain, noise = [], generative.draw, PictureDataset(Noise(3, SIZE), SIZE)
+    drawn, plain, noise = [], generative.draw, ImageDataset(Noise(3, SIZE), SIZE)
     monkeypatch.setattr(
         generative, "draw", lambda panels, path: drawn.append(panels) or plain(panels, path)
     )

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from spatialbench.data.pictures import PictureDataset
+from spatialbench.data.image_batches import ImageDataset
 from spatialbench.models import encoded_images, latents
 from spatialbench.models.latent_diffusion import Diffusion
 from spatialbench.models.latents import Latents
 from tests.support.diffusions import SIZE, diffusion
-from tests.support.pictures import Noise
+from tests.support.images import Noise
 
 SINGLE = torch.float32
 
@@ -23,8 +23,8 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path))
 
 
-def pictures(count: int = 5) -> PictureDataset:
-    return PictureDataset(Noise(count, SIZE), SIZE)
+def pictures(count: int = 5) -> ImageDataset:
+    return ImageDataset(Noise(count, SIZE), SIZE)
 
 
 def pixels(*rows: int) -> Tensor:

@@ -14,7 +14,9 @@ from lightning import Callback, Trainer
 from spatialbench import WEIGHTS
 from spatialbench.data.records import Box
 from spatialbench.data.relations import PHRASE
-from spatialbench.data.rooms.captions import (
+from spatialbench.data.rooms.facts import SceneView, View
+from spatialbench.data.rooms.kinds import KIND, KINDS
+from spatialbench.data.rooms.room_captions import (
     FILLERS,
     TEMPLATES,
     THINGS,
@@ -22,8 +24,6 @@ from spatialbench.data.rooms.captions import (
     true_of,
     write_captions,
 )
-from spatialbench.data.rooms.facts import SceneView, View
-from spatialbench.data.rooms.kinds import KIND, KINDS
 from spatialbench.data.rooms.shapes import PALETTE
 from spatialbench.models.open_clip_student import OWN, TextTokenizer, load_clip
 from spatialbench.pretrain.data import PretrainData

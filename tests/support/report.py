@@ -1,4 +1,4 @@
-"""Rows made up for the tests of the report: of pictures of noise, with weights, curves and hostile names."""
+"""Made-up rows for the tests of the report: images of noise, curves and hostile names."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from spatialbench.evaluation.outcomes import RunOutcomes
 
 from spatialbench.data.datamodule import PairDataModule
-from spatialbench.data.embspatial.export import export
-from spatialbench.evaluation.outcomes import RunOutcomes
-from spatialbench.report.html.inputs import Material
+from spatialbench.data.embspatial.embspatial_export import export
+from spatialbench.report.html.inputs import ReportInputs
 from spatialbench.results.files import ResultOutcomes, make_result, write_result
 from spatialbench.results.stale import Today, ancestors, grammar_hash, page_hash, track_hash
 from tests.support import fakes, tiny
@@ -23,21 +23,25 @@ TRACK = """\
 name: rooms
 seeds: [0, 1]
 trainer: {{max_steps: 6, accelerator: cpu, devices: 1}}
-data: {{source: embspatial, path: {folder}/test.json, train_path: {folder}/test.json, image_size: 32}}
+data:
+  {{source: embspatial, path: {folder}/test.json, train_path: {folder}/test.json, image_size: 32}}
 model: {{student: {folder}/tiny-student.json}}
 budgets: {{full: {{}}, smoke: {{trainer: {{max_steps: 2}}}}}}
 """
 PAPERS = """\
 - {name: b, paper: "Someone <i>2024</i>", table: Table 1, row: B, accuracy: {left: 71.5, all: 66.0}}
 """
-CLAIMS = f"""\
-- {{claim: {json.dumps(f"b is better {EVIL}")}, paper: P, track: rooms, row: b, than: a, column: all, expect: higher}}
-- {{claim: c is better., paper: P, track: rooms, row: c, than: b, column: all, expect: higher}}
-"""
+CLAIM = "- {{claim: {}, paper: P, track: rooms, row: {}, than: {}, column: all, expect: higher}}\n"
+CLAIMS = CLAIM.format(json.dumps(f"b is better {EVIL}"), "b", "a")
+CLAIMS += CLAIM.format("c is better.", "c", "b")
 
 
 def folders(base: Path) -> tuple[Path, Path]:
-    """(results, benchmarks) of the rows a (near chance), b (better), c and zeroshot, on 24 records of noise."""
+    """Make the rows a (near chance), b (better), c and zeroshot on 24 records of noise.
+
+    Returns:
+        The folders of results and of benchmarks.
+    """
     benchmarks, results = base / "benchmarks", base / "results"
     (benchmarks / "tracks").mkdir(parents=True)
     (benchmarks / "tiny-student.json").write_text(json.dumps(tiny.STUDENT))
@@ -54,7 +58,7 @@ def folders(base: Path) -> tuple[Path, Path]:
 
 
 def store(results: Path, benchmarks: Path, name: str, shift: float) -> None:
-    """A row of two seeds on the records of test.json, with measures but for ``a``, and hostile texts in it."""
+    """Store a row of two seeds on test.json, with measures but for ``a``, and hostile texts."""
     today = Today.read(benchmarks)
     page, track = today.pages[name], today.tracks["rooms"]
     data = PairDataModule(path=str(benchmarks / "test.json"), image_size=32)
@@ -100,10 +104,10 @@ def store(results: Path, benchmarks: Path, name: str, shift: float) -> None:
     write_result(results / "rooms" / f"{name}.json", result, outcomes, measures, selection)
 
 
-def run_folder(material: Material, name: str, place: int = 0) -> Path:
-    """A run folder of a row with curves; no weights."""
-    (row,) = [row for row in material.rows if row.result.name == name]
-    folder = material.run_folder(row, place)
+def run_folder(inputs: ReportInputs, name: str, place: int = 0) -> Path:
+    """Make a run folder of a row with curves and no weights."""
+    (row,) = [row for row in inputs.rows if row.result.name == name]
+    folder = inputs.run_folder(row, place)
     folder.mkdir(parents=True)
     lines = [
         json.dumps({"step": step, "train/loss": 2 / (step + 1), "epoch": 0.0})
@@ -115,5 +119,6 @@ def run_folder(material: Material, name: str, place: int = 0) -> Path:
     return folder
 
 
-def material(base: tuple[Path, Path], runs: Path) -> Material:
-    return Material.read(base[0], base[1], "rooms", runs=runs)
+def read(base: tuple[Path, Path], runs: Path) -> ReportInputs:
+    """Read the inputs of the report of (results, benchmarks)."""
+    return ReportInputs.read(*base, "rooms", runs=runs)

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spatialbench.data.pictures import PictureDataset, pictures_of
+from spatialbench.data.image_batches import ImageDataset, images_of
 from spatialbench.methods.base import Method
 from spatialbench.methods.parts.reconstructions import IMAGES, NAME, Panel, draw
 
@@ -86,7 +86,7 @@ class GenerativeMethod(Method):
 
     def on_fit_start(self) -> None:
         """Check that there are images, and move the start to the device."""
-        pictures_of(self.trainer)
+        images_of(self.trainer)
         if self._start is not None:
             self._start.visual.to(self.device)
 
@@ -95,11 +95,11 @@ class GenerativeMethod(Method):
         if self.trainer.is_global_zero:
             # Lightning has moved the module back to the CPU by now, but not the start
             self.to(self.trainer.strategy.root_device)
-            self.draw(pictures_of(self.trainer), Path(self.trainer.default_root_dir) / NAME)
+            self.draw(images_of(self.trainer), Path(self.trainer.default_root_dir) / NAME)
         self.finish_stage()
 
     @torch.no_grad()
-    def draw(self, pictures: PictureDataset, path: Path) -> None:
+    def draw(self, pictures: ImageDataset, path: Path) -> None:
         """Draw the panels of the first images of a set; see ``panels``."""
         rows = range(min(IMAGES, len(pictures)))
         x = torch.stack([pictures.whole(row) for row in rows]).to(self.device)

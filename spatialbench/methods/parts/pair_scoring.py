@@ -13,7 +13,7 @@ from lightning import LightningModule
 from torch import Tensor
 
 from spatialbench.data.batches import Batch
-from spatialbench.evaluation.relations import Outcomes, PairOutcomes, Scores, score
+from spatialbench.evaluation.pairs import Outcomes, PairOutcomes, score
 
 _CAPTIONS_AT_ONCE = 1024
 
@@ -33,7 +33,7 @@ class PairScoring(LightningModule):
         super().__init__()
         self.outcomes = PairOutcomes()
         self.test_outcomes: Outcomes | None = None
-        self.test_scores: Scores | None = None
+        self.test_scores: dict[str, float] | None = None
         self._text_rows: dict[str, Tensor] = {}  # caption -> float32 [D], of this evaluation
 
     def scores(self, x: Tensor, image: Tensor, captions: Sequence[str]) -> Tensor:
@@ -85,13 +85,13 @@ class PairScoring(LightningModule):
         """Log the accuracies and keep the outcomes."""
         self.test_outcomes, self.test_scores = self._log_scores("test", partial=False)
 
-    def _log_scores(self, stage: str, partial: bool) -> tuple[Outcomes, Scores]:
+    def _log_scores(self, stage: str, partial: bool) -> tuple[Outcomes, dict[str, float]]:
         data: Any = getattr(self.trainer, "datamodule", None)
         assert data is not None, "a method is scored on a data module's records"
         records = (data.val_set if stage == "val" else data.test_set).records
         outcomes = self.outcomes.compute()
         scores = score(outcomes, [record.relation for record in records], partial=partial)
-        for column, accuracy in scores.accuracy().items():
+        for column, accuracy in scores.items():
             if accuracy == accuracy:  # NaN: a relation without records
                 shown = column == "all"
                 self.log(f"{stage}/{column}", accuracy, prog_bar=shown, rank_zero_only=True)
