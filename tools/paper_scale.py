@@ -145,7 +145,8 @@ def variants(size: str) -> list[Variant]:
 
 def write_records(folder: Path, pixels: int, images: int) -> None:
     """Pictures of random patches with a record each, to train on and to test, in EmbSpatial's schema; few captions
-    are alike."""
+    are alike.
+    """
     names = [f"{colour} {thing}" for colour in COLOURS for thing in THINGS]
     for name, count, seed in (
         (f"{pixels}.json", images + VALIDATION, 0),

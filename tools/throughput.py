@@ -128,7 +128,8 @@ def training(page: Path, seconds: float) -> dict[str, float]:
 
 def distillation(page: Path, seconds: float) -> dict[str, float]:
     """Pictures a second of the training step of a page of regions and of what makes its batches, and milliseconds of
-    the parts of a step; the crops of fixed regions are in the cache, as they are in training."""
+    the parts of a step; the crops of fixed regions are in the cache, as they are in training.
+    """
     resolved = resolve(page, budget="smoke")  # few pictures, of the size of every budget
     built = build(resolved)
     model, data = built.model, built.data
@@ -185,7 +186,8 @@ def distillation(page: Path, seconds: float) -> dict[str, float]:
 
 def feedback(page: Path, seconds: float) -> dict[str, float]:
     """Pictures a second of the training step of a page of pictures alone, of what makes its batches and of the frozen
-    autoencoder; the latents are kept, as they are in training."""
+    autoencoder; the latents are kept, as they are in training.
+    """
     resolved = resolve(page, budget="smoke")  # few pictures, of the size of every budget
     built = build(resolved)
     model, data = built.model, built.data

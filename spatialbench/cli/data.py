@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from spatialbench.cli.parser import Parser
-from spatialbench.utils.suggest import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 USAGE = """\
 usage: spatialbench data check FILE [--strict] [--images FOLDER]

@@ -12,8 +12,8 @@ from spatialbench.config.pages import Config, Track, content_hash
 from spatialbench.config.signatures import import_class, unknown_key
 from spatialbench.data.download.status import ROOT
 from spatialbench.evaluation.base import Evaluation
-from spatialbench.utils.suggest import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 CAPTIONS = "spatialbench.evaluation.caption_benchmark.CaptionBenchmark"
 SELECTION = "spatialbench.evaluation.selection.ImageSelection"

@@ -11,8 +11,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from spatialbench.config.aliases import ALIASES
-from spatialbench.utils.suggest import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 
 def import_class(class_path: str, where: str) -> type:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from torch.utils.data import DataLoader, Dataset
 
 from spatialbench.data.batches import (
@@ -26,6 +24,7 @@ from spatialbench.data.records import RecordSet
 from spatialbench.data.splits import by_record, one_reference, part, whole_batches, without_pairs
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.provenance import usable_cores
+from spatialbench.utils.say import say
 
 
 class PairDataModule(LightningDataModule):
@@ -201,12 +200,12 @@ class PairDataModule(LightningDataModule):
         if path not in self._files:
             loaded = load_file(path, self.image_size, self.resize, self.strict)
             if loaded.report.dropped:
-                _say(f"{loaded.report.summary()}; see: spatialbench data check {path}")
+                say(f"{loaded.report.summary()}; see: spatialbench data check {path}")
             for other, earlier in self._files.items():
                 shared = len(set(loaded.image_keys) & set(earlier.image_keys))
                 if shared:
                     count = len(loaded.image_keys)
-                    _say(f"{path} shares {shared} of its {count} images with {other}")
+                    say(f"{path} shares {shared} of its {count} images with {other}")
             self._files[path] = loaded
             self.reports[path] = loaded.report
         record_set = self._files[path].record_set
@@ -287,8 +286,3 @@ _MORE = {
     "region_batch": "region_images",
     "picture_batch": "picture_images",
 }
-
-
-@rank_zero_only
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -7,8 +7,9 @@ Letters: B images of S pixels a side.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
+from itertools import islice
 from pathlib import Path
 
 import torch
@@ -22,13 +23,55 @@ CHUNK = 32
 """Images in every forward pass, since rounding may depend on their number."""
 
 
-def in_chunks(encode: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Encode images [B, 3, S, S] in bfloat16, exactly ``CHUNK`` of them at a time."""
+def in_equal_chunks(
+    encode: Callable[[Tensor], Tensor], images: Tensor, size: int = CHUNK
+) -> Tensor:
+    """Encode images [B, 3, S, S] in bfloat16, exactly ``size`` of them at a time."""
     chunks = []
-    for chunk in images.split(CHUNK):
-        padded = F.pad(chunk, (0, 0, 0, 0, 0, 0, 0, CHUNK - len(chunk)))
+    for chunk in images.split(size):
+        padded = F.pad(chunk, (0, 0, 0, 0, 0, 0, 0, size - len(chunk)))
         chunks.append(encode(padded)[: len(chunk)].bfloat16())
     return torch.cat(chunks)
+
+
+def fill(
+    cache: TokenCache,
+    items: Iterable[tuple[bytes, Tensor]],
+    encode: Callable[[Tensor], Tensor],
+    shard: int,
+    chunk: int = CHUNK,
+) -> None:
+    """Encode the items that a cache lacks. Shards that were written survive a kill.
+
+    Args:
+        cache: of the results.
+        items: keys and images uint8 [3, S, S]; equal keys are encoded once.
+        encode: [B, 3, S, S] -> bfloat16 [B, ...].
+        shard: images per file of the cache, about.
+        chunk: images per call of ``encode``.
+
+    Raises:
+        SpatialbenchError: the cache cannot be written.
+    """
+    done: dict[bytes, Tensor] = {}
+    missing = _missing(cache, items)
+    while part := dict(islice(missing, chunk)):
+        done.update(zip(part, encode(torch.stack(list(part.values()))).cpu(), strict=True))
+        if len(done) >= shard:
+            cache.put(list(done), torch.stack(list(done.values())))
+            done = {}
+    if done:
+        cache.put(list(done), torch.stack(list(done.values())))
+
+
+def _missing(
+    cache: TokenCache, items: Iterable[tuple[bytes, Tensor]]
+) -> Iterator[tuple[bytes, Tensor]]:
+    seen: set[bytes] = set()
+    for key, image in items:
+        if key not in cache and key not in seen:
+            seen.add(key)
+            yield key, image
 
 
 class EncodedImages:
@@ -76,19 +119,12 @@ class EncodedImages:
             SpatialbenchError: the cache cannot be written.
         """
         self.cache.refresh()
-        todo: dict[bytes, Tensor] = {}
-        done: dict[bytes, Tensor] = {}
         bar = progress(description, count, "images") if show else nullcontext(lambda _: None)
         with bar as advance:
-            for number, image in enumerate(images, start=1):
-                key = content_key(image.numpy())
-                if key not in self.cache and key not in done:
-                    todo[key] = image
-                if todo and (len(todo) == CHUNK or number == count):
-                    results = self.encode(torch.stack(list(todo.values())).to(device)).cpu()
-                    done |= dict(zip(todo, results, strict=True))
-                    todo = {}
-                if len(done) >= shard or (done and number == count):
-                    self.cache.put(list(done), torch.stack(list(done.values())))
-                    done = {}
-                advance(1)
+
+            def items() -> Iterator[tuple[bytes, Tensor]]:
+                for image in images:
+                    yield content_key(image.numpy()), image
+                    advance(1)
+
+            fill(self.cache, items(), lambda part: self.encode(part.to(device)), shard)

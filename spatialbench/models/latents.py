@@ -10,7 +10,7 @@ from typing import Protocol
 
 from torch import Tensor
 
-from spatialbench.models.encoded_images import EncodedImages, in_chunks
+from spatialbench.models.encoded_images import EncodedImages, in_equal_chunks
 from spatialbench.models.latent_diffusion import Diffusion
 from spatialbench.utils.cache import cache_root
 
@@ -66,5 +66,5 @@ class Latents:
         return EncodedImages(
             cache_root() / "latents" / name,
             self.diffusion.latent_shape,
-            lambda pixels: in_chunks(self.diffusion.latents, pixels),
+            lambda pixels: in_equal_chunks(self.diffusion.latents, pixels),
         )

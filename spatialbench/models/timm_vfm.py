@@ -23,7 +23,7 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from spatialbench import WEIGHTS
-from spatialbench.models.encoded_images import CHUNK, EncodedImages, in_chunks
+from spatialbench.models.encoded_images import CHUNK, EncodedImages, in_equal_chunks
 from spatialbench.models.files.dinov2_files import load_weights, set_size
 from spatialbench.models.files.weight_files import PINNED, WeightFile, find_weights, hub_weights
 from spatialbench.models.running import tensor_cores
@@ -148,7 +148,7 @@ class VFM(nn.Module):
     def _compute(self, x: Tensor) -> Tensor:
         """Tokens bfloat16 [B, L, T, D], computed in float32 (on a GPU in TF32)."""
         with torch.autocast(x.device.type, enabled=False), tensor_cores(x.device):
-            return in_chunks(lambda chunk: self._forward((chunk - self.mean) / self.std), x)
+            return in_equal_chunks(lambda chunk: self._forward((chunk - self.mean) / self.std), x)
 
     def _forward(self, pixels: Tensor) -> Tensor:
         """Collect the inputs of all blocks [B, L, T, D] in timm's own forward pass."""

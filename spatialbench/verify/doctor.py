@@ -219,10 +219,11 @@ def needs(track: Track) -> Iterator[Need]:
     for key, value in track.config["data"].items():
         if isinstance(value, str) and (key == "path" or key.endswith(("_path", "_folder"))):
             yield data(value, f"data.{key}")
-    for name, block in (("regions", track.regions), ("selection", track.selection)):
-        for key, value in ((block or {}).get("init_args") or {}).items():
+    for name, block in track.evaluations.items():
+        source = (block.get("init_args") or {}).get("source") or {}
+        for key, value in (source.get("init_args") or {}).items():
             if isinstance(value, str) and key in FILE_ARGUMENTS:
-                yield data(value, f"{name}.{key}")
+                yield data(value, f"evaluations.{name}.{key}")
 
 
 def data(path: str, where: str) -> Need:
@@ -253,10 +254,10 @@ def weights(kind: str, spec: str, hashes: Mapping[str, str]) -> Need:
 
 def _encoder(kind: str, spec: str, _: Mapping[str, str]) -> Need:
     """Look for weights that are shipped, random, a file, a pinned file, or a repository."""
-    from spatialbench.models import clip, vfm
+    from spatialbench.models import open_clip_student, timm_vfm
     from spatialbench.models.files.weight_files import WeightFile, local
 
-    file = (clip if kind == "student" else vfm).published(spec)
+    file = (open_clip_student if kind == "student" else timm_vfm).published(spec)
     if file is None:
         own = spec.partition(":")[2]
         random = own if Path(own).is_file() else "random"

@@ -18,8 +18,8 @@ from torch.utils.data import DataLoader
 
 from spatialbench.data.batches import Batch, TrainingPlans, evaluation_loader, training_loader
 from spatialbench.data.datamodule import PairDataModule, part
-from spatialbench.data.user_image import predict_set
 from spatialbench.data.records import Record, RecordSet
+from spatialbench.data.user_image import predict_set
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support.records import depth, direction, jpeg, small_set, text, write
 

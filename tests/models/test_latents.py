@@ -8,9 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from spatialbench.data.image_batches import ImageDataset
 from spatialbench.models import encoded_images, latents
 from spatialbench.models.latent_diffusion import Diffusion
-from spatialbench.data.image_batches import ImageDataset
 from spatialbench.models.latents import Latents
 from tests.support.diffusions import SIZE, diffusion
 from tests.support.images import Noise

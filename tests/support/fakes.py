@@ -1,4 +1,4 @@
-"""Made-up rows, pages and tracks for the tests of results, plan and report: no model, no training."""
+"""Made-up rows, pages and tracks for the tests of results, plan and report."""
 
 from __future__ import annotations
 
@@ -42,13 +42,13 @@ class FakeMethod:
 
 
 def page_text(extra: str = "") -> str:
-    """A page of ``FakeMethod``."""
+    """Text of a page of ``FakeMethod``."""
     head = "# A paper.\n#   spatialbench fit --config x\nmodel:\n"
     return f"{head}  class_path: tests.support.fakes.FakeMethod\n{extra}"
 
 
 def benchmarks(folder: Path, *names: str) -> Path:
-    """A folder with pages of these names and the track ``rooms``."""
+    """Make a folder with pages of these names and the track ``rooms``."""
     (folder / "tracks").mkdir(parents=True, exist_ok=True)
     (folder / "tracks" / "rooms.yaml").write_text(TRACK)
     for name in names:
@@ -69,7 +69,7 @@ def pairs(seed: int, shift: float = 0.3, per_relation: int = 20, data: str = "f"
 
 
 def answered(evidence: Evidence, margins: np.ndarray) -> Evidence:
-    """The same records with other margins, float [S, N] or [N]."""
+    """Give the same records other margins, float [S, N] or [N]."""
     assert evidence.margins is not None
     values = {"": np.atleast_2d(margins).astype(np.float32)}
     changed = evidence.margins._replace(values=values)
@@ -124,14 +124,14 @@ def seeds_of(
 
 
 def stamped(evidence: Evidence, evaluation: str, track: Track, budget: str) -> Evidence:
-    """The evidence with the settings of the track and a commit."""
+    """Note the settings of the track and a commit in evidence."""
     specs = evaluations_of(track, budget)
     settings = specs[evaluation].settings if evaluation in specs else ""
     return replace(evidence, settings=settings, commits=("a" * 40,))
 
 
 def seed_run(seed: int) -> SeedRun:
-    """A run of 100 steps."""
+    """Make up a run of 100 steps."""
     return SeedRun(
         seed=seed,
         config_hash="0123456789abcdef",
@@ -155,7 +155,7 @@ def row(
     budget: str = "full",
     **evidence: Sequence[Evidence],
 ) -> Row:
-    """The row that would be made today of the page ``name`` in the benchmarks ``folder``.
+    """Make the row of the page ``name`` in the benchmarks ``folder``, as it would be made today.
 
     Args:
         shift: moves the accuracy of the pair test.
@@ -184,7 +184,7 @@ def store(results: Path, name: str, folder: Path, **kwargs: object) -> Path:
 
 
 def write_run(resolved: Resolved, evidence: Mapping[str, Evidence], **info: object) -> RunRecord:
-    """A finished run folder, as ``spatialbench.training.fit.fit`` leaves it."""
+    """Write a finished run folder, as ``spatialbench.training.fit.fit`` leaves it."""
     names = {"page": resolved.page.name, "track": resolved.track.name, "budget": resolved.budget}
     numbers = {"total_parameters": 20, "trainable_parameters": 10}
     kept = vars(seed_run(resolved.seed))

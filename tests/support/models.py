@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from lightning import Trainer
 from timm.models import register_model
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor
@@ -141,3 +142,33 @@ def batch(count: int = 4, per_image: int = 3, seed: int = 0) -> Batch:
         negated=[statement.negated.caption for statement in statements],
         record=torch.arange(count * per_image),
     )
+
+
+def silent(module: Any) -> Any:
+    """Silence the log of a module without a trainer."""
+    module.log = module.log_dict = lambda *_, **__: None
+    return module
+
+
+def step(module: Any, data: Any) -> tuple[Tensor, dict[str, Tensor]]:
+    """Return loss and gradients of a training step."""
+    module.zero_grad()
+    loss = silent(module).training_step(data, 0)
+    loss.backward()
+    named = module.named_parameters()
+    return loss.detach(), {name: p.grad.clone() for name, p in named if p.grad is not None}
+
+
+@torch.no_grad()
+def shaken(module: Any) -> Any:
+    """Move the parameters of a module by noise."""
+    for parameter in module.parameters():
+        generator = torch.Generator().manual_seed(0)
+        parameter.add_(0.02 * torch.randn(parameter.shape, generator=generator))
+    return module
+
+
+def quiet(**arguments: Any) -> Trainer:
+    """Return a trainer on the CPU without logs, bars and checkpoints."""
+    off = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
+    return Trainer(**{"accelerator": "cpu", **dict.fromkeys(off, False), **arguments})

@@ -54,7 +54,7 @@ def fit() -> FakeFit:
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A working folder with the pages a, b and c; c starts from a."""
+    """Make a working folder with the pages a, b and c; c starts from a."""
     monkeypatch.chdir(tmp_path)
     folder = fakes.benchmarks(Path("benchmarks"), "a", "b")
     (folder / "c.yaml").write_text(fakes.page_text("init_from: a\n"))

@@ -18,7 +18,7 @@ from typing import Any
 from PIL import Image
 
 from spatialbench.data.records import Record, RecordSet
-from spatialbench.data.relations import DEPTH_RELATIONS
+from spatialbench.data.relations import CONVERSE, DEPTH_RELATIONS, Statement
 from spatialbench.utils.errors import SpatialbenchError, atomic_path
 from spatialbench.utils.progress import progress
 
@@ -77,7 +77,8 @@ def _question(record: Record, image: str, side: int) -> dict[str, Any]:
         options = [record.subject, record.object]
     else:
         question = QUESTION["direction"].format(record.subject, record.object)
-        options = [record.statement.caption, record.statement.antonym.caption]
+        other = Statement(record.subject, CONVERSE[record.relation], record.object)
+        options = [record.statement.caption, other.caption]
         options += [f"The {record.subject} is {word} the {record.object}." for word in DISTRACTORS]
     digest = int.from_bytes(hashlib.sha256(record.record_id.encode()).digest()[:8], "big")
     answer = digest % len(options)

@@ -19,14 +19,12 @@ transformers 5.24, modeling_dinov2.py; timm 1.0, layers/pos_embed.py.
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from lightning.pytorch.utilities.rank_zero import rank_zero_only
 from safetensors.torch import load_file
 from timm.layers import resample_abs_pos_embed
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn
@@ -34,6 +32,7 @@ from torch import Tensor, nn
 
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.hub import first_line
+from spatialbench.utils.say import say
 
 Positions = Literal["timm", "dinov2", "transformers"]
 """The code that resizes the position embedding."""
@@ -106,7 +105,7 @@ def load_weights(model: VisionTransformer, path: Path, spec: str) -> Positions:
             f"vfm {spec!r}: {path} does not fit the model: {first_line(error)}"
         ) from error
     if encoder.omitted:
-        _say(
+        say(
             f"vfm {spec}: the encoder of {path.name}; {encoder.omitted} tensors of its depth head "
             "are left out"
         )
@@ -192,8 +191,3 @@ def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         renamed[name] = value
     whole = {name: three for name, three in parts.items() if len(three) == 3}
     return renamed | {n: torch.cat([three[part] for part in "qkv"]) for n, three in whole.items()}
-
-
-@rank_zero_only
-def _say(line: str) -> None:
-    print(line, file=sys.stderr, flush=True)

@@ -16,8 +16,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from spatialbench.data.relations import RELATIONS
+from spatialbench.evaluation.pairs import TITLES
 from spatialbench.report.html import figures, tables
-from spatialbench.report.html.inputs import EXPLANATIONS, TITLES, ReportInputs
+from spatialbench.report.html.inputs import ReportInputs
 from spatialbench.report.html.records import KINDS, RowMaps, Sample, browser_data, framed
 from spatialbench.report.html.records import record_image as image_of
 from spatialbench.report.map_figures import overlay
@@ -51,7 +52,7 @@ def html(
                 "maps": maps,
             },
             **{"style": style, "script": script, "policy": f"{policy}; img-src data:"},
-            explanations={kind: _emphasised(text) for kind, text in EXPLANATIONS.items()},
+            explanations={n: _emphasised(c.explanation) for n, c in inputs.classes.items()},
             titles=TITLES,
             relations=[(name, TITLES[name]) for name in RELATIONS],
             kinds=[(kind, kind) for kind in KINDS],

@@ -10,7 +10,6 @@ import pytest
 
 from spatialbench.config.evaluations import PUBLISHED
 from spatialbench.data.captions import aro, mmvp, sugarcrepe, whatsup
-from spatialbench.data.captions.whatsup_qa import CocoQa, VgQa
 from spatialbench.data.download.manifest import DataSet, data_sets
 
 PARTS = ("train", "dev", "test")
