@@ -12,7 +12,7 @@ import pytest
 from spatialbench.cli import subsets as command
 from spatialbench.cli.main import main
 from spatialbench.data.records import Box, Record, RecordSet
-from spatialbench.evaluation.facts import Fact
+from spatialbench.evaluation.record_facts import Fact
 from spatialbench.report.subsets import subsets_table
 from spatialbench.results.files import Row
 from spatialbench.utils.errors import SpatialbenchError
