@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from spatialbench.evaluation.captions import by_relation
 
 from spatialbench.data.captions.whatsup_qa import CocoQa, VgQa
+from spatialbench.evaluation.caption_benchmark import by_relation, caption_evidence
 from tests.support import caption_files as files
 
 
