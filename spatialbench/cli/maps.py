@@ -18,14 +18,14 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from spatialbench.cli.controls import test_set
+from spatialbench.cli.parser import Parser
 from spatialbench.config.experiment import Resolved, resolve
-from spatialbench.data.images import fit, read_picture
+from spatialbench.data.images import fit, read_image
 from spatialbench.evaluation.relevance import attention, relevance
 from spatialbench.methods.base import Method
 from spatialbench.models.towers import patch_size
 from spatialbench.report.html.inputs import ReportInputs, Row
-from spatialbench.report.html.record_browser import RowMaps, Sample, frames, record_image
+from spatialbench.report.html.record_browser import RowMaps, Sample, frames, record_image, sample
 from spatialbench.report.map_figures import (
     Frame,
     Point,
@@ -36,10 +36,12 @@ from spatialbench.report.map_figures import (
 )
 from spatialbench.results.run_folder import BEST
 from spatialbench.results.stale import Today
-from spatialbench.training.score import load_method, readable_errors, say
-from spatialbench.utils.arguments import Parser, did_you_mean
-from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.training.controls import test_set
+from spatialbench.training.score import load_method, readable_errors
+from spatialbench.utils.errors import SpatialbenchError, write_atomic
 from spatialbench.utils.progress import progress
+from spatialbench.utils.say import say
+from spatialbench.utils.suggest import did_you_mean
 
 T = TypeVar("T")
 Output = tuple[Figure, dict[str, Any], list[str]]
@@ -155,7 +157,7 @@ def titles(names: Sequence[str]) -> list[str]:
 
 
 def _similarity(o: argparse.Namespace) -> Output:
-    image = read_picture(Path(o.image))
+    image = read_image(Path(o.image))
     width, height = image.size
     points = [Point(*point) for point in o.point]
     for x, y in points:
@@ -223,10 +225,10 @@ def above_midpoint(values: np.ndarray, ends: tuple[float, float]) -> float:
 
 
 def _encoded_size(asked: int | None, page: Resolved, model: Method) -> int:
-    """Round what was asked for, else the track's regions, else 2 S, to whole patches."""
+    """Round what was asked for, else twice the model's image size, to whole patches."""
     patch = math.lcm(*patch_size(model.student))
-    regions = (page.track.regions or {}).get("init_args") or {}
-    size = max(1, round((asked or regions.get("size") or 2 * model.image_size) / patch)) * patch
+    default = page.config["data"].get("region_size") or 2 * model.image_size
+    size = max(1, round((asked or default) / patch)) * patch
     if asked not in (None, size):
         text = f"--size {asked} is not a multiple of the patch of {patch} pixels; {size} is used"
         say(f"note: {page.page.name}: {text}")
@@ -295,7 +297,7 @@ def share_inside(values: np.ndarray, box: Frame) -> float:
 
 
 def _own_scene(o: argparse.Namespace) -> _Scene:
-    image = read_picture(Path(o.image))
+    image = read_image(Path(o.image))
     width, height = image.size
     for x, y, w, h in o.box:
         if x < 0 or y < 0 or w <= 0 or h <= 0 or x + w > width or y + h > height:
@@ -320,15 +322,39 @@ def _record_scene(o: argparse.Namespace) -> _Scene:
     return _Scene(image, o.caption or record.statement.caption, boxes, pixels)
 
 
+def write_report(o: argparse.Namespace) -> Path:
+    """Write the HTML report, with maps where the models are there.
+
+    Args:
+        o: track, out, runs, budget, records, no_maps, results and benchmarks.
+    """
+    from spatialbench.report.html.page import html
+
+    folders = Path(o.results), Path(o.benchmarks)
+    inputs = ReportInputs.read(*folders, o.track, o.budget, Path(o.runs))
+    chosen: Sample | str | None = None
+    maps = None
+    if o.records:
+        try:
+            chosen = sample(inputs, o.records)
+        except SpatialbenchError as error:
+            chosen = " ".join(str(error).split())
+        if not o.no_maps:
+            maps = row_maps(inputs, chosen) if isinstance(chosen, Sample) else {}
+    path = Path(o.out)
+    write_atomic(path, html(inputs, chosen, maps))
+    return path
+
+
 def row_maps(inputs: ReportInputs, sample: Sample) -> dict[str, RowMaps | str]:
     """Compute both maps of every row for the records of the report, or say why there are none."""
     maps: dict[str, RowMaps | str] = {}
     with progress("computing maps", len(inputs.rows), "rows") as advance:
         for row in inputs.rows:
             try:
-                maps[row.result.name] = _maps_of_row(inputs, row, sample)
+                maps[row.name] = _maps_of_row(inputs, row, sample)
             except SpatialbenchError as error:
-                maps[row.result.name] = " ".join(str(error).split())
+                maps[row.name] = " ".join(str(error).split())
             advance(1)
     return maps
 

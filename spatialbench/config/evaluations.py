@@ -1,74 +1,132 @@
-"""What a track has measured beside the pairs: regions, dense quality, retrieval on a region set, and image selection.
-
-A track names the class of either, ``{class_path, init_args, budgets: {budget: init_args}}``. None of it is part of the
-hash of a row, as no pair depends on it; the measures have a hash of their own.
-"""
+"""The evaluations of a track, by name: which class, with which arguments, under which hash."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
 
 from spatialbench.config.experiment import deep_merge
 from spatialbench.config.pages import Config, Track, content_hash
-from spatialbench.evaluation.measures import SELECTION_VERSION, VERSION
-from spatialbench.utils.arguments import did_you_mean
+from spatialbench.config.signatures import import_class, unknown_key
+from spatialbench.data.download.status import ROOT
+from spatialbench.evaluation.base import Evaluation
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
-if TYPE_CHECKING:
-    from spatialbench.data.region_sets import RegionSet
-    from spatialbench.data.selection_sets import SelectionSet
+CAPTIONS = "spatialbench.evaluation.caption_benchmark.CaptionBenchmark"
+SELECTION = "spatialbench.evaluation.selection.ImageSelection"
+PUBLISHED = {
+    "mmvp": (SELECTION, "spatialbench.data.captions.mmvp.Mmvp"),
+    "whatsup": (CAPTIONS, "spatialbench.data.captions.whatsup.WhatsUp"),
+    "vsr": (CAPTIONS, "spatialbench.data.captions.vsr.Vsr"),
+    "sugarcrepe": (CAPTIONS, "spatialbench.data.captions.sugarcrepe.SugarCrepe"),
+    "aro": (CAPTIONS, "spatialbench.data.captions.aro.Aro"),
+    "cvbench": (CAPTIONS, "spatialbench.data.captions.cvbench.CvBench"),
+    "cocoqa": (CAPTIONS, "spatialbench.data.captions.whatsup_qa.CocoQa"),
+    "vgqa": (CAPTIONS, "spatialbench.data.captions.whatsup_qa.VgQa"),
+    "spatialsense": (CAPTIONS, "spatialbench.data.captions.spatialsense.SpatialSense"),
+}
+"""Published benchmarks: name -> evaluation, and the class that reads the downloaded folder."""
 
 
-def region_settings(track: Track, budget: str) -> str:
-    """Hash of the region set's settings at a budget, and of how it is measured; "" for nothing."""
-    return _settings(track.regions, budget, VERSION)
+@dataclass(frozen=True)
+class EvaluationSpec:
+    """An evaluation that is not loaded yet.
+
+    Attributes:
+        name: in results and on the command line.
+        class_path: a subclass of ``Evaluation``.
+        arguments: of its ``__init__``; a nested ``{class_path, init_args}`` is an object.
+        where: for messages.
+    """
+
+    name: str
+    class_path: str
+    arguments: Config
+    where: str
+
+    @cached_property
+    def cls(self) -> type[Evaluation]:
+        """The class.
+
+        Raises:
+            SpatialbenchError: there is no such class, or it is not an evaluation.
+        """
+        cls = import_class(self.class_path, self.where)
+        if not issubclass(cls, Evaluation):
+            raise SpatialbenchError(f"{self.where}: {self.class_path} is not an Evaluation")
+        return cls
+
+    @property
+    def settings(self) -> str:
+        """Hash of class, version and arguments."""
+        return content_hash([self.cls.version, self.class_path, self.arguments])
+
+    def load(self) -> Evaluation:
+        """Make the evaluation.
+
+        Raises:
+            SpatialbenchError: an unknown argument, or data that cannot be read.
+        """
+        return _instance(self.cls, self.arguments, self.where)
 
 
-def selection_settings(track: Track, budget: str) -> str:
-    """Likewise of image selection."""
-    return _settings(track.selection, budget, SELECTION_VERSION)
+def evaluations_of(track: Track, budget: str) -> dict[str, EvaluationSpec]:
+    """Return what a track evaluates beside the pairs, by name."""
+    found = {}
+    for name, block in track.evaluations.items():
+        sizes = (block.get("budgets") or {}).get(budget) or {}
+        arguments = deep_merge(block.get("init_args") or {}, sizes)
+        where = f"track {track.path}: {name}"
+        found[name] = EvaluationSpec(name, block["class_path"], arguments, where)
+    return found
 
 
-def region_set(track: Track, budget: str) -> RegionSet | None:
-    """The region set that rows of a track are measured on at a budget; None where the track names none.
+def named_evaluation(name: str, track: Track, budget: str, path: str | None) -> EvaluationSpec:
+    """Find an evaluation by name: of the track, or a published benchmark.
+
+    Args:
+        path: the folder of a downloaded benchmark; None: where ``data download`` puts it.
 
     Raises:
-        SpatialbenchError: unknown class or argument, or the set cannot be read.
+        SpatialbenchError: an unknown name, or a path that is missing or not wanted.
     """
-    return _opened(track.regions, budget, f"track {track.path}: regions")
+    own = evaluations_of(track, budget)
+    name = "selection" if name == "counterfactual" and "selection" in own else name
+    if name in own:
+        if path is not None:
+            raise SpatialbenchError(f"--evaluation {name} takes no --evaluation_path")
+        return own[name]
+    if name not in PUBLISHED:
+        known = did_you_mean(name, [*own, *PUBLISHED])
+        raise SpatialbenchError(f"--evaluation: unknown evaluation {name!r}{known}")
+    class_path, source = PUBLISHED[name]
+    where = f"--evaluation {name}"
+    if path is None and not (ROOT / name).is_dir():
+        folder = import_class(source, where).source  # type: ignore[attr-defined]
+        raise SpatialbenchError(
+            f"{where}: there is no folder {ROOT / name}; get it by spatialbench data download "
+            f"{name}, or give --evaluation_path FOLDER, {folder}"
+        )
+    arguments = {"source": {"class_path": source, "init_args": {"path": path or str(ROOT / name)}}}
+    return EvaluationSpec(name, class_path, arguments, where)
 
 
-def selection_set(track: Track, budget: str) -> SelectionSet | None:
-    """The pairs of pictures of image selection, likewise."""
-    return _opened(track.selection, budget, f"track {track.path}: selection")
-
-
-def _arguments(block: Config, budget: str) -> Config:
-    return deep_merge(block.get("init_args") or {}, (block.get("budgets") or {}).get(budget) or {})
-
-
-def _settings(block: Config | None, budget: str, version: int) -> str:
-    return (
-        ""
-        if block is None
-        else content_hash([version, block["class_path"], _arguments(block, budget)])
-    )
-
-
-def _opened(block: Config | None, budget: str, where: str) -> Any:
-    from spatialbench.config.signatures import import_class, unknown_key
-
-    if block is None:
-        return None
-    cls = import_class(block["class_path"], where)
-    arguments = _arguments(block, budget)
+def _instance(cls: type, arguments: Mapping[str, Any], where: str) -> Any:
     bad = unknown_key(arguments, cls)
     if bad is not None:
         key, known = bad
-        raise SpatialbenchError(
-            f"unknown key {key!r} for {cls.__qualname__} ({where}){did_you_mean(key, known)}"
-        )
+        near = did_you_mean(key, known)
+        raise SpatialbenchError(f"unknown key {key!r} for {cls.__qualname__} ({where}){near}")
+    made = {}
+    for key, value in arguments.items():
+        if isinstance(value, Mapping) and "class_path" in value:
+            inner = import_class(value["class_path"], where)
+            value = _instance(inner, value.get("init_args") or {}, where)
+        made[key] = value
     try:
-        return cls(**arguments)
+        return cls(**made)
     except TypeError as error:
         raise SpatialbenchError(f"{where}: {error}") from error

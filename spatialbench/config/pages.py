@@ -1,8 +1,8 @@
 """Pages and tracks: one YAML per experiment, one per set of controlled variables.
 
-A page (``benchmarks/spatial_attn.yaml``) holds what is the method's own; a track (``benchmarks/tracks/rooms.yaml``)
-holds what every row of a table shares: data, backbones, budgets, precision, seeds. What the two say together is in
-``experiment.py``.
+A page (``benchmarks/spatial_attn.yaml``) holds what is the method's own. A track
+(``benchmarks/tracks/rooms.yaml``) holds what all rows of a table share: data, backbones, budgets,
+precision, seeds. ``experiment.py`` merges the two.
 """
 
 from __future__ import annotations
@@ -11,18 +11,22 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from spatialbench.utils.arguments import did_you_mean
+from spatialbench.config.yaml_files import check_keys, parse_yaml
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 PAGE_KEYS = ("seed_everything", "trainer", "model", "data", "budgets", "init_from")
-TRACK_KEYS = ("name", "seeds", "trainer", "model", "data", "budgets", "regions", "selection")
+TRACK_KEYS = ("name", "seeds", "trainer", "model", "data", "budgets", "evaluations")
+OLD_EVALUATIONS = {
+    "regions": "spatialbench.evaluation.regions.RegionEvaluation",
+    "selection": "spatialbench.evaluation.selection.ImageSelection",
+}
+"""Keys of older tracks, each the data set of an evaluation; read for one release."""
 LAYER_KEYS = ("trainer", "model", "data")
 Config = dict[str, Any]
 
@@ -59,10 +63,16 @@ class Page:
 
 @dataclass(frozen=True)
 class Track:
-    """The controlled variables of one table: ``config`` holds its trainer, data and model blocks, ``budgets`` the named
-    sizes laid over them, ``seeds`` the seeds of a stored row. ``regions`` and ``selection`` name what is measured
-    beside the pairs, a region set and pairs of pictures, ``{class_path, init_args, budgets: {budget: init_args}}`` or
-    None (``beside.py``). ``hash`` is a hash of the whole file."""
+    """The controlled variables of one table.
+
+    Attributes:
+        config: the trainer, data and model blocks.
+        budgets: named sizes, each laid over ``config``.
+        seeds: of a stored row.
+        hash: of the whole file.
+        evaluations: name -> ``{class_path, init_args, budgets: {budget: init_args}}``, what is
+            evaluated beside the pairs; see ``evaluations.py``.
+    """
 
     name: str
     path: Path
@@ -70,52 +80,11 @@ class Track:
     budgets: dict[str, Config]
     seeds: tuple[int, ...]
     hash: str
-    regions: Config | None = None
-    selection: Config | None = None
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.1 with two repairs: ``1e-3`` is a number (PyYAML reads a string), and a repeated key is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-_Loader.yaml_implicit_resolvers = {
-    k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-for _first in "-+.0123456789":
-    _Loader.yaml_implicit_resolvers.setdefault(_first, []).insert(
-        0, ("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)?\.?\d+[eE][-+]?\d+$"))
-    )
-
-
-def parse_yaml(text: str, where: str) -> Any:
-    """Parses YAML.
-
-    Raises:
-        SpatialbenchError: the text is not YAML; ``where`` and the line are in the message.
-    """
-    try:
-        return yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = "" if mark is None else f" line {mark.line + 1}"
-        raise SpatialbenchError(
-            f"{where}{line}: not valid YAML: {getattr(error, 'problem', None) or error}"
-        ) from error
+    evaluations: Mapping[str, Config] = field(default_factory=dict)
 
 
 def load_page(path: str | Path) -> Page:
-    """Reads a page and its header comment.
+    """Read a page and its header comment.
 
     Raises:
         SpatialbenchError: missing file, bad YAML, unknown top-level key.
@@ -125,24 +94,23 @@ def load_page(path: str | Path) -> Page:
     model = config.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("class_path"), str):
         raise SpatialbenchError(f"page {path}: needs 'model: {{class_path: ..., init_args: ...}}'")
-    for key in model:
-        if key not in ("class_path", "init_args", "dict_kwargs"):
-            raise SpatialbenchError(
-                f"page {path}: unknown key 'model.{key}'{did_you_mean(key, ('class_path', 'init_args'))}"
-            )
+    check_keys(model, ("class_path", "init_args", "dict_kwargs"), f"page {path}", "model.")
     _check_layers(config.get("budgets") or {}, f"page {path}: budgets")
     check_seed(config.get("seed_everything", 0), f"page {path}: seed_everything")
     return Page(path.stem, path, **_header(text), config=config, hash=content_hash(config))
 
 
 def load_track(name: str | Path, near: Path | None = None) -> Track:
-    """Reads a track, by its path, or by its name in ``tracks`` beside ``near`` (a page) or in ``benchmarks/tracks``.
+    """Read a track, by path, or by name in ``tracks`` beside ``near`` or in ``benchmarks/tracks``.
+
+    Args:
+        near: the path of a page.
 
     Raises:
         SpatialbenchError: unknown track, bad YAML, unknown key.
     """
     path = _track_path(str(name), near)
-    _, config = _read_mapping(path, "track", TRACK_KEYS)
+    _, config = _read_mapping(path, "track", (*TRACK_KEYS, *OLD_EVALUATIONS))
     budgets = config.get("budgets")
     if not isinstance(budgets, dict) or not budgets:
         raise SpatialbenchError(
@@ -156,36 +124,45 @@ def load_track(name: str | Path, near: Path | None = None) -> Track:
         check_seed(seed, f"track {path}: seeds")
     layers = {key: config.get(key) or {} for key in LAYER_KEYS}
     name = str(config.get("name", path.stem))
-    beside = [
-        _beside(key, kind, config.get(key), path, list(budgets)) for key, kind in _BESIDE.items()
-    ]
-    return Track(name, path, layers, budgets, tuple(seeds), content_hash(config), *beside)
+    evaluations = _evaluations(config, path, list(budgets))
+    return Track(name, path, layers, budgets, tuple(seeds), content_hash(config), evaluations)
 
 
-_BESIDE = {"regions": "RegionSet", "selection": "SelectionSet"}
+def _evaluations(config: Config, path: Path, budgets: Sequence[str]) -> dict[str, Config]:
+    """Check the evaluations of a track; those in the old form are brought into the new one."""
+    blocks = config.get("evaluations") or {}
+    if not isinstance(blocks, dict):
+        raise SpatialbenchError(f"track {path}: evaluations must be a mapping from name to class")
+    for name, block in blocks.items():
+        _check_evaluation(f"evaluations.{name}", block, path, budgets)
+    old = {}
+    for name, class_path in OLD_EVALUATIONS.items():
+        if (block := config.get(name)) is not None:
+            _check_evaluation(name, block, path, budgets)
+            sizes = block.get("budgets") or {}
+            source = {key: block[key] for key in ("class_path", "init_args") if key in block}
+            old[name] = {
+                "class_path": class_path,
+                "init_args": {"source": source},
+                "budgets": {size: {"source": {"init_args": v}} for size, v in sizes.items()},
+            }
+    return {**old, **blocks}
 
 
-def _beside(name: str, kind: str, block: Any, path: Path, budgets: Sequence[str]) -> Config | None:
-    if block is None:
-        return None
-    known = ("class_path", "init_args", "budgets")
-    for key in block if isinstance(block, dict) else [None]:
-        if key not in known:
-            raise SpatialbenchError(
-                f"unknown key {f'{name}.{key}'!r} (track {path}){did_you_mean(str(key), known)}"
-            )
+def _check_evaluation(name: str, block: Any, path: Path, budgets: Sequence[str]) -> None:
+    check_keys(block, ("class_path", "init_args", "budgets"), f"track {path}", f"{name}.")
     if not isinstance(block.get("class_path"), str):
-        raise SpatialbenchError(f"track {path}: {name} needs 'class_path', a {kind}")
+        raise SpatialbenchError(f"track {path}: {name} needs 'class_path'")
     for budget in block.get("budgets") or {}:
         if budget not in budgets:
+            near = did_you_mean(str(budget), budgets)
             raise SpatialbenchError(
-                f"unknown budget {budget!r} (track {path}: {name}.budgets){did_you_mean(str(budget), budgets)}"
+                f"unknown budget {budget!r} (track {path}: {name}.budgets){near}"
             )
-    return block
 
 
 def discover(folder: str | Path = "benchmarks", pattern: str = "*.yaml") -> list[Page]:
-    """The pages of a folder, by name. No registry: a page exists when its file does."""
+    """Read the pages of a folder. There is no registry: a page exists when its file does."""
     return [load_page(path) for path in sorted(Path(folder).glob(pattern))]
 
 
@@ -204,13 +181,7 @@ def _read_mapping(path: Path, kind: str, keys: Sequence[str]) -> tuple[str, Conf
         reason = getattr(error, "strerror", None) or "not a text file"
         raise SpatialbenchError(f"cannot read the {kind} {path}: {reason}") from error
     config = parse_yaml(text, f"{kind} {path}")
-    if not isinstance(config, dict):
-        raise SpatialbenchError(f"{kind} {path}: must be a mapping with the keys {', '.join(keys)}")
-    for key in config:
-        if key not in keys:
-            raise SpatialbenchError(
-                f"unknown key {key!r} ({kind} {path}){did_you_mean(str(key), keys)}"
-            )
+    check_keys(config, keys, f"{kind} {path}")
     for key in LAYER_KEYS:
         if not isinstance(config.get(key) or {}, dict):
             raise SpatialbenchError(
@@ -220,7 +191,7 @@ def _read_mapping(path: Path, kind: str, keys: Sequence[str]) -> tuple[str, Conf
 
 
 def _near(path: Path, kind: str) -> str:
-    """The file of that folder, or of ``benchmarks``, whose name is alike; what the folder is called tells nothing."""
+    """Suggest the file of that folder, or of ``benchmarks``, with the nearest name."""
     usual = Path("benchmarks/tracks" if kind == "track" else "benchmarks")
     folders = [folder for folder in (usual, path.parent) if folder.is_dir()]
     names = {found.stem: found for folder in folders for found in sorted(folder.glob("*.y*ml"))}
@@ -253,24 +224,21 @@ def _check_layers(budgets: Any, where: str) -> None:
             f"{where}: must be a mapping from budget to settings, got {budgets!r}"
         )
     for name, layer in budgets.items():
-        if not isinstance(layer, dict):
-            raise SpatialbenchError(
-                f"{where}.{name}: must be a mapping with the keys {', '.join(LAYER_KEYS)}"
-            )
-        for key in layer:
-            if key not in LAYER_KEYS:
-                raise SpatialbenchError(
-                    f"unknown key {key!r} ({where}.{name}){did_you_mean(key, LAYER_KEYS)}"
-                )
+        check_keys(layer, LAYER_KEYS, where, f"{name}.")
 
 
 def check_seed(seed: Any, where: str) -> None:
+    """Refuse a seed that is not an integer of 0 or more.
+
+    Raises:
+        SpatialbenchError: the seed, and where it stands.
+    """
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise SpatialbenchError(f"{where} must be an explicit integer of 0 or more, got {seed!r}")
 
 
 def _header(text: str) -> dict[str, str]:
-    """The comment lines on top of a page: paper (prose), command (``spatialbench ...``), Cost and Result."""
+    """Parse the header comment of a page: paper, command, cost and result."""
     lines = []
     for line in text.splitlines():
         if not line.startswith("#"):

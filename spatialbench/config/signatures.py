@@ -1,4 +1,4 @@
-"""What a class takes: its ``__init__`` parameters along the inheritance chain, for defaults and for did-you-mean."""
+"""Parameters of classes along the inheritance chain, for defaults and for suggestions."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from spatialbench.utils.arguments import did_you_mean
+from spatialbench.config.aliases import ALIASES
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 
 def import_class(class_path: str, where: str) -> type:
-    """The class at a dotted path.
+    """Import the class at a dotted path.
 
     Raises:
-        SpatialbenchError: no such module or class; the message names ``where`` and the nearest name.
+        SpatialbenchError: no such module or class; the message has ``where`` and the nearest name.
     """
-    module_name, _, name = class_path.rpartition(".")
+    module_name, _, name = ALIASES.get(class_path, class_path).rpartition(".")
     if not module_name:
         raise SpatialbenchError(
             f"{where}: the class path {class_path!r} names no module; write package.module.Class"
@@ -52,7 +53,7 @@ def import_class(class_path: str, where: str) -> type:
 
 
 def parameters(cls: type) -> dict[str, Any]:
-    """Names and resolved types of what ``cls`` takes. Walks the MRO for as long as ``__init__`` has ``**kwargs``."""
+    """Return parameter -> resolved type; walks the MRO while ``__init__`` has ``**kwargs``."""
     found: dict[str, Any] = {}
     for klass in cls.__mro__:
         init = vars(klass).get("__init__")
@@ -71,7 +72,7 @@ def parameters(cls: type) -> dict[str, Any]:
 
 
 def prune(values: Mapping[str, Any], cls: type) -> dict[str, Any]:
-    """The part of ``values`` that ``cls`` takes; a dataclass parameter keeps the fields it has."""
+    """Return the part of ``values`` that ``cls`` takes; dataclasses are cut to their fields."""
     known = parameters(cls)
     kept: dict[str, Any] = {}
     for key, value in values.items():
@@ -85,7 +86,7 @@ def prune(values: Mapping[str, Any], cls: type) -> dict[str, Any]:
 
 
 def unknown_key(values: Mapping[str, Any], cls: type) -> tuple[str, list[str]] | None:
-    """The first key that ``cls`` does not take, dotted when it lies in a dataclass, and what is known at that place."""
+    """Return the first key that ``cls`` does not take, dotted in a dataclass, and the known ones."""
     known = parameters(cls)
     for key, value in values.items():
         if key not in known:
@@ -100,7 +101,7 @@ def unknown_key(values: Mapping[str, Any], cls: type) -> tuple[str, list[str]] |
 
 
 def _fields(annotation: Any) -> list[str] | None:
-    """The fields of a dataclass annotation, alone or in a union; None for every other type."""
+    """Return the fields of a dataclass annotation, alone or in a union; None for other types."""
     for option in (annotation, *typing.get_args(annotation)):
         if isinstance(option, type) and dataclasses.is_dataclass(option):
             return [field.name for field in dataclasses.fields(option) if field.init]

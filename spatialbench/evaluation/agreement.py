@@ -1,4 +1,4 @@
-"""How alike two rows answer: the share of records that both have right or both wrong, and what of it chance explains.
+"""Agreement of two rows: the share of records that both have right or wrong, and chance.
 
 Letters: S seeds, N records.
 """
@@ -9,33 +9,38 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spatialbench.evaluation.statistics import correctness
+from spatialbench.evaluation.ratio import correctness
 
 
 class Agreement(NamedTuple):
-    """``alike``: percent of the records answered alike. ``kappa``: Cohen's, in [-1, 1]; None where both rows answer
-    every record the same way, of which chance explains all."""
+    """Agreement of two rows.
+
+    Attributes:
+        alike: percent of the records that both have right or both wrong.
+        kappa: Cohen's kappa in [-1, 1]; None if chance explains all agreement.
+    """
 
     alike: float
     kappa: float | None
 
 
 def agreement(a: np.ndarray, b: np.ndarray | None = None) -> Agreement | None:
-    r"""Of row a beside row b, a mean over every seed of one beside every seed of the other.
+    r"""Compare two rows, mean over all pairs of a seed of one and a seed of the other.
 
-    With :math:`x, y \in [0, 1]` the correctness of a record (a tie one half) under the two and the bar for means:
+    With :math:`x, y \in [0, 1]` the correctness of a record (a tie one half) in the two rows,
 
-    .. math:: p_o = \overline{x y + (1 - x)(1 - y)}, \quad p_e = \bar x \bar y + (1 - \bar x)(1 - \bar y), \quad
+    .. math:: p_o = \overline{x y + (1 - x)(1 - y)}, \quad
+              p_e = \bar x \bar y + (1 - \bar x)(1 - \bar y), \quad
               \kappa = \frac{p_o - p_e}{1 - p_e}
 
     p_o and p_e are averaged over the pairs of seeds, then divided.
 
     Args:
-        a: float [S, N], margins.
-        b: float [S', N], of the same records in the same order; None: a beside itself, seeds beside other seeds.
+        a: margins, float [S, N].
+        b: margins of the same records, float [S', N]; None: different seeds of ``a``.
 
     Returns:
-        None for one seed beside itself.
+        None if ``a`` has one seed and there is no ``b``.
 
     Source: Cohen, "A coefficient of agreement for nominal scales", 1960.
     """

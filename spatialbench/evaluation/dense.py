@@ -1,9 +1,10 @@
-"""How good a dense map is, beside the pair table: which object a token belongs to, and which class a region has.
+"""Quality of a dense map: the object of each token, and the class of each region.
 
 Letters: T tokens, h w of a map, D width, N regions, K classes, S pixels a side. Areas in percent.
 
-Source: regions as wusize/CLIPSelf @ 1c7fe9c, src/training/zero_shot.py. The area under the curve of same or other
-segment, and k-means with Hungarian matching, stand in for CAUSE (ByungKwanLee/Causal-Unsupervised-Segmentation).
+Source: regions as wusize/CLIPSelf @ 1c7fe9c, src/training/zero_shot.py. The area under the curve of
+same or other segment, and k-means with Hungarian matching, stand in for CAUSE
+(ByungKwanLee/Causal-Unsupervised-Segmentation).
 """
 
 from __future__ import annotations
@@ -19,21 +20,22 @@ from torch import Tensor
 from torchmetrics.functional.classification import binary_auroc
 
 FITTED = 20_000
-"""k-means places its centres by so many tokens at most."""
+"""Largest number of tokens that place the centres of k-means."""
 STARTS = 4
-"""Of k-means."""
+"""Starts of k-means."""
 MAJORITY = 0.5
-"""A token lies in a segment that fills at least this share of its cell."""
+"""Share of a token's cell that a segment must fill to contain the token."""
 
 
 def mask_tokens(dense: Tensor, masks: Tensor) -> Tensor:
-    """The mean token of each mask, every token weighted by the share of its cell that the mask fills.
+    """Mean token of each mask, weighted by the share of each cell that the mask fills.
 
-    CLIPSelf scales the mask to the grid and takes every cell that it touches; weights keep small objects apart from
-    what surrounds them, and no mask is ever empty.
+    CLIPSelf scales the mask to the grid and takes every cell that it touches; the weights keep
+    small objects apart from their surroundings.
 
     Args:
-        dense: [h, w, D]. masks: bool [N, S, S], none empty.
+        dense: [h, w, D].
+        masks: bool [N, S, S], none empty.
 
     Returns:
         [N, D], unit norm.
@@ -48,7 +50,7 @@ def cell_shares(masks: Tensor, grid: Sequence[int]) -> Tensor:
 
 
 def token_segments(masks: Tensor, grid: Sequence[int]) -> Tensor:
-    """The segment of each token: int64 [h, w], row of ``masks`` bool [N, S, S] plus 1; 0 where none has a majority."""
+    """Segment of each token, int64 [h, w]: row of ``masks`` [N, S, S] plus 1; 0 for none."""
     if not len(masks):
         return torch.zeros(tuple(grid), dtype=torch.int64, device=masks.device)
     share, segment = cell_shares(masks, grid).max(0)
@@ -56,30 +58,30 @@ def token_segments(masks: Tensor, grid: Sequence[int]) -> Tensor:
 
 
 def inside(extent: tuple[float, float], grid: Sequence[int]) -> Tensor:
-    """Tokens whose centre lies in the picture and not in its padding: bool [h, w].
+    """Tokens whose centre lies in the image and not in its padding, bool [h, w].
 
     Args:
-        extent: width and height of the picture in [0, 1] of the square.
+        extent: width and height of the image in [0, 1] of the square.
     """
     y, x = ((torch.arange(count) + 0.5) / count for count in grid)
     return (y < extent[1])[:, None] & (x < extent[0])[None]
 
 
 def hits(scores: Tensor, label: Tensor, top: int) -> Tensor:
-    """Whether the class of a region is among the first ``top``: bool [N], of scores [N, K] and label int64 [N]."""
+    """Whether the label [N] is among the ``top`` best classes of scores [N, K]; bool [N]."""
     first = scores.topk(min(top, scores.shape[1]), dim=1).indices
     return (first == label[:, None]).any(1)
 
 
 def same_segment_area(tokens: Tensor, segment: Tensor) -> float:
-    """Area under the ROC curve of the cosine of two tokens as a sign that they lie in one segment; 50 is chance.
+    """Area under the ROC curve of the cosine of two tokens as a sign of one segment; chance is 50.
 
     Args:
         tokens: [T, D] of one image, unit norm.
         segment: int64 [T].
 
     Returns:
-        percent; NaN where all pairs are alike (one segment, or every token a segment of its own).
+        percent; NaN if all pairs are alike (one segment, or each token a segment of its own).
     """
     first, second = torch.triu_indices(len(tokens), len(tokens), 1, device=tokens.device)
     same = segment[first] == segment[second]
@@ -89,17 +91,18 @@ def same_segment_area(tokens: Tensor, segment: Tensor) -> float:
 
 
 def cluster_classes(tokens: Tensor, label: Tensor, clusters: int, seed: int = 0) -> np.ndarray:
-    """The class that k-means gives each token: clusters are matched to classes one to one, for the largest sum of
-    intersections over unions.
+    """Class that k-means gives each token.
+
+    Clusters are matched to classes one to one, for the largest sum of intersections over unions.
 
     Args:
-        tokens: [T, D] of all images, unit norm. At most ``FITTED`` of them, drawn at random, place the centres.
-        label: int64 [T], the class of each token.
-        clusters: k; at least the number of classes, so that each can have one.
-        seed: of the draw and of k-means++, which 50 rounds follow.
+        tokens: [T, D] of all images, unit norm. At most ``FITTED`` random ones place the centres.
+        label: class of each token, int64 [T].
+        clusters: k, at least the number of classes.
+        seed: of the random tokens and of k-means++, which is followed by 50 rounds.
 
     Returns:
-        int64 [T], a class or -1 (a cluster without one).
+        class or -1 (a cluster without a class), int64 [T].
 
     Raises:
         ValueError: fewer clusters than classes, or fewer tokens than clusters.
@@ -108,45 +111,25 @@ def cluster_classes(tokens: Tensor, label: Tensor, clusters: int, seed: int = 0)
     if not len(classes) <= clusters <= len(tokens):
         raise ValueError(f"{clusters} clusters for {len(classes)} classes and {len(tokens)} tokens")
     rng = np.random.default_rng(seed)
-    tokens = tokens.detach().float()
-    drawn = (
-        tokens
-        if len(tokens) <= FITTED
-        else tokens[torch.from_numpy(rng.permutation(len(tokens))[:FITTED])]
-    )
+    tokens = drawn = tokens.detach().float()
+    if len(tokens) > FITTED:
+        drawn = tokens[torch.from_numpy(rng.permutation(len(tokens))[:FITTED])]
     centres, _ = kmeans2(drawn.cpu().numpy(), clusters, iter=50, minit="++", rng=rng)
     middle = torch.from_numpy(centres).to(tokens)
-    found = (
-        torch.cat([torch.cdist(part, middle).argmin(1) for part in tokens.split(FITTED)])
-        .cpu()
-        .numpy()
-    )
+    nearest = [torch.cdist(part, middle).argmin(1) for part in tokens.split(FITTED)]
+    cluster = torch.cat(nearest).cpu().numpy()
     both = np.zeros((clusters, len(classes)))
-    np.add.at(both, (found, own), 1)
+    np.add.at(both, (cluster, own), 1)
     union = both.sum(1, keepdims=True) + both.sum(0, keepdims=True) - both
     rows, columns = linear_sum_assignment(both / np.maximum(union, 1), maximize=True)
     class_of = np.full(clusters, -1, dtype=np.int64)
     class_of[rows] = classes[columns]
-    return class_of[found]
+    return class_of[cluster]
 
 
-def overlap(found: np.ndarray, label: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """Intersections and unions by class, float64 [K] each, of the classes ``found`` (-1: none) and the true ones."""
-    both = np.bincount(label[found == label], minlength=classes)
-    either = (
-        np.bincount(found[found >= 0], minlength=classes)
-        + np.bincount(label, minlength=classes)
-        - both
-    )
+def overlap(guess: np.ndarray, label: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray]:
+    """Intersections and unions of guessed (-1: none) and true classes [T], float64 [K] each."""
+    both = np.bincount(label[guess == label], minlength=classes)
+    guessed = np.bincount(guess[guess >= 0], minlength=classes)
+    either = guessed + np.bincount(label, minlength=classes) - both
     return both.astype(np.float64), either.astype(np.float64)
-
-
-def cluster_overlap(tokens: Tensor, label: Tensor, clusters: int, seed: int = 0) -> float:
-    """Mean intersection over union of ``cluster_classes`` over the classes that occur, in percent; counts are added up
-    over ``STARTS`` starts of k-means, whose choice moves a single one by a point or more."""
-    own, present = label.cpu().numpy(), label.unique().cpu().numpy()
-    both, either = np.zeros(int(own.max()) + 1), np.zeros(int(own.max()) + 1)
-    for start in range(STARTS):
-        counts = overlap(cluster_classes(tokens, label, clusters, seed + start), own, len(both))
-        both, either = both + counts[0], either + counts[1]
-    return 100 * float((both[present] / either[present]).mean())

@@ -1,16 +1,16 @@
-"""Two rows record by record: where they disagree, and whether that is chance.
+"""Paired tests of two rows: do they differ by more than chance?
 
-Three things make records that are no independent trials, and each has its remedy here:
+Records are not independent trials, for three reasons:
 
-- **Records of one scene** share its picture. The test exchanges the two rows in whole scenes (``sign_flip``); McNemar's
-  test, which takes records as independent, finds too much where they are not.
-- **Several seeds** answer the same records. They are no new records: the test averages a record over its seeds first,
-  and McNemar's test is made for each seed alone, never for the seeds poured together.
-- **The seeds are few**, and another draw of them would give other models. No exact test speaks about that: with S seeds
-  a sign flip of whole seeds has 2^S outcomes, so that p is never below 2^(1-S). The bootstrap interval draws them, and
-  a verdict needs both: p says that these models differ on other scenes, the interval that other seeds do, too.
+- **Records of one scene** share its image. The tests swap the two rows in whole scenes
+  (``sign_flip``); McNemar's test takes records as independent and finds too much.
+- **Several seeds** answer the same records, which adds no records. The tests average a record over
+  its seeds first; McNemar's test is made for each seed alone, never on pooled seeds.
+- **Seeds are few**, and others would give other models. No exact test covers that: with S seeds a
+  sign flip of whole seeds has 2^S outcomes, so p is at least 2^(1-S). The bootstrap interval draws
+  seeds. A verdict needs both: p generalises to other scenes, the interval to other seeds.
 
-Letters: S seeds, N records, C clusters (scenes or images).
+Letters: S seeds, N records or U units, G groups, C clusters (scenes or images), B flips.
 """
 
 from __future__ import annotations
@@ -22,27 +22,29 @@ from typing import NamedTuple
 import numpy as np
 
 from spatialbench.data.relations import RELATIONS
-from spatialbench.evaluation.statistics import (
-    McNemar,
-    correctness,
-    mcnemar,
-    smallest_detectable_gain,
-)
+from spatialbench.evaluation.bootstrap import cluster_sums
+from spatialbench.evaluation.ratio import Ratio, correctness, mean_of_ratios
+from spatialbench.evaluation.statistics import McNemar, mcnemar, smallest_detectable_gain
 
 TESTED = (*RELATIONS, "all")
-"""The columns that are tested: the macro average has an interval only."""
+"""The columns that are tested; the macro average has an interval only."""
+FLIPS, FLIP_SEED = 10_000, 20240
+_AT_ONCE = 1000  # flips
 
 
 class PairedTest(NamedTuple):
-    """What the records of one column say about row a beside row b.
+    """Tests of row a against row b in one column.
 
     Attributes:
         n: records.
-        won: percent of the records that a has right and b wrong, a mean over seeds; a tie counts half, so that won
-            minus lost is the difference of the accuracies. lost: the reverse.
-        p: of ``sign_flip``. holm: the same, corrected for the six relations; p itself for All.
-        seeds: exact McNemar test of each seed; empty where the rows differ in their number of seeds.
-        smallest: smallest gain in points that one seed can show at this n and disagreement; None where none can.
+        won: percent of the records that only a has right, mean over seeds. A tie counts half, so
+            won minus lost is the difference of the accuracies.
+        lost: percent of the records that only b has right.
+        p: of ``sign_flip``.
+        holm: p corrected for the six relations; for All, p itself.
+        seeds: exact McNemar test of each seed; empty if the rows have different numbers of seeds.
+        smallest: smallest gain in points that one seed can show at this n and disagreement; None if
+            there is none.
     """
 
     n: int
@@ -57,26 +59,26 @@ class PairedTest(NamedTuple):
 def paired_tests(
     a: np.ndarray, b: np.ndarray, relation: np.ndarray, cluster: np.ndarray
 ) -> dict[str, PairedTest]:
-    """Tests of the six relations and of All; a relation without records has none.
+    """Test the six relations and All; a relation without records is left out.
 
-    The six are one family (Holm 1979); All is the one question that was asked beforehand, and stands alone.
+    The six relations are one family (Holm 1979). All is one question asked beforehand, so it is not
+    corrected.
 
     Args:
-        a: float [S_a, N], margins. b: float [S_b, N], of the same records in the same order; seed k of one is beside
-            seed k of the other.
-        relation: str [N]. cluster: [N], the scene of each record.
+        a: margins, float [S_a, N].
+        b: margins of the same records, float [S_b, N]; seed k of a is paired with seed k of b.
+        relation: str [N].
+        cluster: scene of each record, [N].
     """
     chosen = {
         name: np.ones(len(relation), bool) if name == "all" else relation == name for name in TESTED
     }
     chosen = {name: mask for name, mask in chosen.items() if mask.any()}
-    found = {
-        name: sign_flip(a[:, mask], b[:, mask], cluster[mask]) for name, mask in chosen.items()
-    }
-    family = [name for name in found if name != "all"]
-    adjusted = {**found, **dict(zip(family, holm([found[name] for name in family]), strict=True))}
+    p = {name: sign_flip(a[:, mask], b[:, mask], cluster[mask]) for name, mask in chosen.items()}
+    family = [name for name in p if name != "all"]
+    adjusted = {**p, **dict(zip(family, holm([p[name] for name in family]), strict=True))}
     return {
-        name: _test(a[:, mask], b[:, mask], found[name], adjusted[name])
+        name: _test(a[:, mask], b[:, mask], p[name], adjusted[name])
         for name, mask in chosen.items()
     }
 
@@ -90,11 +92,12 @@ def _test(a: np.ndarray, b: np.ndarray, p: float, adjusted: float) -> PairedTest
 
 
 def disagreement(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """Percent of the records that only ``a`` has right, and that only ``b`` has; a mean over every seed of a beside
-    every seed of b where the numbers of seeds differ, else over seed k beside seed k.
+    """Percent of the records that only ``a`` has right, and that only ``b`` has.
+
+    Mean over seed k of a against seed k of b; over all pairs of seeds if their numbers differ.
 
     Args:
-        a, b: float [S_a, N] and [S_b, N], margins.
+        a, b: margins, float [S_a, N] and [S_b, N].
     """
     first, second = correctness(a), correctness(b)
     lead = first - second if len(a) == len(b) else first[:, None] - second[None]
@@ -102,22 +105,25 @@ def disagreement(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
 
 
 def sign_flip(a: np.ndarray, b: np.ndarray, cluster: np.ndarray) -> float:
-    r"""Exact two-sided p-value of the exchange of two rows, scene by scene.
+    r"""Exact two-sided p-value of swapping two rows scene by scene.
 
-    With :math:`d_i` the correctness of record i under a minus that under b, each a mean over seeds, and
-    :math:`D_c = \sum_{i \in c} d_i`: were the rows equal, every :math:`D_c` could as well have had the other sign.
+    With :math:`d_i` the correctness of record i in a minus that in b, each a mean over seeds, and
+    :math:`D_c = \sum_{i \in c} d_i`: if the rows were equal, every :math:`D_c` could as well have
+    the other sign.
 
-    .. math:: p = P( |\textstyle\sum_c \epsilon_c D_c| \ge |\sum_c D_c| ), \quad \epsilon_c = \pm 1 \text{ alike}
+    .. math:: p = P( |\textstyle\sum_c \epsilon_c D_c| \ge |\sum_c D_c| ),
+              \quad \epsilon_c = \pm 1 \text{ with equal probability}
 
-    All :math:`2^C` signs are counted, not drawn: the :math:`D_c` are whole multiples of 1 / (2 S), so that the
-    distribution of the sum is a sum of C coins, added one by one. One record a scene, one seed and no tie is McNemar's
-    exact test.
+    All :math:`2^C` signs are counted, not drawn: the :math:`D_c` are multiples of 1 / (2 S), so the
+    distribution of the sum is built up coin by coin. With one record a scene, one seed and no tie
+    this is McNemar's exact test.
 
     Args:
-        a, b: float [S_a, N] and [S_b, N], margins of the same records.
-        cluster: [N], scene of each record.
+        a, b: margins of the same records, float [S_a, N] and [S_b, N].
+        cluster: scene of each record, [N].
 
-    Source: Fisher's randomisation test of paired differences (The Design of Experiments, 1935, section 21).
+    Source: Fisher's randomisation test of paired differences (The Design of Experiments, 1935,
+    section 21).
     """
     unit = 2 * math.lcm(len(a), len(b))
     lead = np.rint(unit * (correctness(a).mean(0) - correctness(b).mean(0)))
@@ -128,7 +134,7 @@ def sign_flip(a: np.ndarray, b: np.ndarray, cluster: np.ndarray) -> float:
         return 1.0
     sums //= np.gcd.reduce(sums)
     sizes = np.sort(np.abs(sums))
-    share = np.ones(1)  # share[w]: chance that the sums which count as a's come to w
+    share = np.ones(1)  # share[w]: probability that the sums that count for a add up to w
     for size in sizes.tolist():
         longer = np.zeros(len(share) + size)
         longer[: len(share)] = share
@@ -139,16 +145,64 @@ def sign_flip(a: np.ndarray, b: np.ndarray, cluster: np.ndarray) -> float:
     return min(1.0, float(share[extreme].sum()))
 
 
-def holm(p: Sequence[float]) -> list[float]:
-    """p-values corrected for being several: the chance of one false finding among all of them stays the level.
+def sign_flip_ratio(
+    a: Ratio, b: Ratio, clusters: np.ndarray, flips: int = FLIPS, seed: int = FLIP_SEED
+) -> float:
+    r"""Monte-Carlo two-sided p-value of swapping two rows cluster by cluster, for any measure.
 
-    The smallest of m counts m times, the next m - 1 times, and none below one before it (Holm, Scandinavian Journal of
-    Statistics 1979). statsmodels' multipletests gives the same numbers, and collects the garbage of the whole process
-    at every call.
+    The statistic t is the difference of (1) of ``ratio.py`` between the rows, numerators and
+    denominators averaged over seeds. Each flip swaps the two rows in clusters chosen at random.
+
+    .. math:: p = \frac{1 + |\{b : |t_b| \ge |t|\}|}{1 + B}
+
+    The draws are raw PCG64 words, so every version of numpy draws alike.
+
+    Args:
+        a, b: the measure of two rows on the same units, [S_a, U, G] and [S_b, U, G].
+        clusters: str [U].
+        flips: B.
+
+    Source: Phipson and Smyth, "Permutation p-values should never be zero", 2010.
+    """
+    names, codes = np.unique(clusters, return_inverse=True)
+    seeds = math.lcm(len(a.numerator), len(b.numerator))  # sums of integers stay integers
+    rows = [
+        np.stack([cluster_sums(part, codes, len(names)).sum(1) for part in row], 1)  # [C, 2, G]
+        * (seeds // len(row.numerator))
+        for row in (a, b)
+    ]
+    (mine, theirs), lead = (row.sum(0) for row in rows), rows[0] - rows[1]
+    lead = lead[lead.any((1, 2))]  # the other clusters change nothing
+
+    def statistic(swapped: np.ndarray) -> np.ndarray:
+        """Differences [B] when what ``swapped`` [B, 2, G] holds moves from a to b."""
+        first, second = mine - swapped, theirs + swapped
+        return mean_of_ratios(*first.swapaxes(0, 1)) - mean_of_ratios(*second.swapaxes(0, 1))
+
+    observed = abs(statistic(np.zeros((1, *mine.shape)))[0])
+    words = np.random.PCG64(np.random.SeedSequence((seed, 2)))
+    extreme = 0
+    for start in range(0, flips, _AT_ONCE):
+        count = min(_AT_ONCE, flips - start)
+        bits = np.unpackbits(words.random_raw(-(-count * len(lead) // 64)).view(np.uint8))
+        signs = bits[: count * len(lead)].reshape(count, len(lead))
+        swapped = signs.astype(np.float64) @ lead.reshape(len(lead), mine.size)
+        values = np.abs(statistic(swapped.reshape(count, *mine.shape)))
+        extreme += int((values >= observed - 1e-9).sum())
+    return (1 + extreme) / (1 + flips)
+
+
+def holm(p: Sequence[float]) -> list[float]:
+    """Correct p-values for multiple tests: the family-wise error stays at the level.
+
+    The smallest of m p-values is multiplied by m, the next by m - 1, and none is below the one
+    before it. statsmodels' multipletests gives the same numbers but runs the garbage collector on
+    every call.
+
+    Source: Holm, Scandinavian Journal of Statistics 1979.
     """
     order = np.argsort(p, kind="stable")
     corrected = np.empty(len(order))
-    corrected[order] = np.minimum(
-        1, np.maximum.accumulate(np.asarray(p)[order] * np.arange(len(order), 0, -1))
-    )
+    steps = np.asarray(p)[order] * np.arange(len(order), 0, -1)
+    corrected[order] = np.minimum(1, np.maximum.accumulate(steps))
     return corrected.tolist()

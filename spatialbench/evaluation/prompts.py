@@ -1,4 +1,4 @@
-"""Sentences and classes in the joint space, each distinct sentence encoded once.
+"""Captions and classes in the joint space; each distinct caption is encoded once.
 
 Letters: C captions, K classes, D joint width.
 """
@@ -6,43 +6,32 @@ Letters: C captions, K classes, D joint width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from spatialbench.data.relations import with_articles
+from spatialbench.evaluation.base import Model
 
 _AT_ONCE = 512
 
 
-class TextEncoder(Protocol):
-    """A ``spatialbench.methods.base.Method`` is one."""
-
-    def text(self, tokens: Tensor) -> Tensor:
-        """int64 [C, context] -> unit norm [C, D]."""
-
-    def tokenize(self, captions: Sequence[str]) -> Tensor: ...
-
-
-def caption_embeddings(model: TextEncoder, captions: Sequence[str]) -> Tensor:
-    """Unit norm [C, D]; equal captions are encoded once."""
+def caption_embeddings(model: Model, captions: Sequence[str]) -> Tensor:
+    """Encode captions, each distinct one once: unit norm [C, D]."""
     rows = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
     distinct = list(rows)
     starts = range(0, len(distinct), _AT_ONCE)
-    found = torch.cat([model.text(model.tokenize(distinct[k : k + _AT_ONCE])) for k in starts])
-    return found[torch.tensor([rows[caption] for caption in captions], device=found.device)]
+    texts = torch.cat([model.text(model.tokenize(distinct[k : k + _AT_ONCE])) for k in starts])
+    return texts[torch.tensor([rows[caption] for caption in captions], device=texts.device)]
 
 
-def class_embeddings(
-    model: TextEncoder, classes: Sequence[str], templates: Sequence[str]
-) -> Tensor:
-    """The mean of the embeddings of a class's prompts, unit norm [K, D].
+def class_embeddings(model: Model, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
+    """Mean embedding of each class's prompts, unit norm [K, D].
 
     Args:
         classes: K names.
-        templates: each with one ``{}``; "a {}" becomes "an {}" where that is wanted.
+        templates: each with one ``{}``; "a {}" becomes "an {}" where English wants it.
 
     Source: the prompt ensemble of CLIP (Radford et al. 2021, section 3.1.4).
     """

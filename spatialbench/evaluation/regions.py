@@ -1,34 +1,35 @@
-"""What a model knows beside relations: region classification, dense quality, retrieval, on the pictures of one set.
+"""Region classification, dense quality and retrieval on the images of one set.
 
-One pass over the pictures gives a dense map each, and of every map
+One pass over the images gives one dense map each. From every map
 
     boxes        (1)  argmax_k <f_i, T_k>, f_i the RoIAlign of box i to one vector, things only
     masks        (2)  argmax_k <m_i, T_k>, m_i the mean token of mask i, things and stuff apart
-    same mask    (3)  area under the ROC curve of <t_a, t_b> for "a and b lie in one mask", a mean over pictures
-    k-means      (4)  intersection over union of clusters and classes, over the tokens that lie on a region
-    retrieval    (5)  rank of a caption's picture among all pictures, and of a true caption among all captions
-    objects      (6)  argmax_k <e_i, T_k>, e_i the embedding of thing i alone, cut out with its surroundings
+    same mask    (3)  area under the ROC curve of <t_a, t_b> for "a and b lie in one mask"; mean
+    k-means      (4)  intersection over union of clusters and classes, over the tokens on a region
+    retrieval    (5)  rank of a caption's image among all, and of a true caption among all captions
+    objects      (6)  argmax_k <e_i, T_k>, e_i the embedding of thing i cut out with surroundings
 
-T_k is the mean over prompts of the text tower's embedding of class k; (6) is zero-shot classification as CLIP does it,
-of the embedding rather than of the dense map. A model is three functions here.
+T_k is the mean text embedding of class k over prompts. (6) is CLIP's zero-shot classification, of
+the embedding rather than of the dense map.
 
-Letters: B images, h w tokens of a map, D joint width, K classes, C captions, M pictures, N regions of one.
+Letters: h w tokens of a map, D joint width, K classes, C captions, M images, N regions of an image.
 
-Source: (1), (2) wusize/CLIPSelf @ 1c7fe9c, src/training/zero_shot.py; the others: docs/r_sc_rla.md, "What is measured".
+Source: (1), (2) wusize/CLIPSelf @ 1c7fe9c, src/training/zero_shot.py; the others:
+docs/r_sc_rla.md, "What is measured".
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from typing import Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from spatialbench.data.boxes import crops, with_surroundings
 from spatialbench.data.region_sets import CaptionSet, Regions, RegionSet, check_regions
-from spatialbench.data.regions import crops, with_surroundings
+from spatialbench.evaluation.base import Evaluation, Model
 from spatialbench.evaluation.dense import (
     STARTS,
     cluster_classes,
@@ -39,68 +40,79 @@ from spatialbench.evaluation.dense import (
     same_segment_area,
     token_segments,
 )
-from spatialbench.evaluation.measures import VERSION, Measures
-from spatialbench.evaluation.prompts import TextEncoder, caption_embeddings, class_embeddings
+from spatialbench.evaluation.evidence import Evidence
+from spatialbench.evaluation.prompts import caption_embeddings, class_embeddings
 from spatialbench.models.region_tokens import region_tokens
 from spatialbench.utils.progress import progress
 
 TOPS = (1, 5)
 TOKENS = 128
-"""So many tokens of a picture at most, drawn at random among those on a region, go into k-means."""
+"""Largest number of tokens of an image that go into k-means, drawn among those on a region."""
 _BATCH, _CROPS = 16, 128
 Parts = dict[str, tuple[np.ndarray, np.ndarray]]
 """Measure -> numerator and denominator, [M, G]."""
 
 
-class Encoder(TextEncoder, Protocol):
-    """What is measured; a ``spatialbench.methods.base.Method`` is one."""
-
-    image_size: int
-
-    @property
-    def device(self) -> torch.device: ...
-
-    def image(self, x: Tensor) -> Tensor:
-        """uint8 [B, 3, s, s], s the ``image_size`` -> unit norm [B, D]."""
-
-    def dense(self, x: Tensor) -> Tensor:
-        """uint8 [B, 3, S, S] -> unit norm [B, h, w, D]."""
-
-
-@torch.no_grad()
-def measure(model: Encoder, regions: RegionSet) -> Measures:
-    """Everything above, picture by picture. Always in float32.
+class RegionEvaluation(Evaluation):
+    """Region classification, dense quality and retrieval on the images of one set.
 
     Args:
-        model: in eval mode.
-        regions: at the size at which dense maps are to be judged.
-
-    Raises:
-        SpatialbenchError: a picture, box or mask that cannot be used.
+        source: the regions, at the size at which dense maps are judged.
     """
-    with torch.autocast(model.device.type, enabled=False):
-        parts = _dense_parts(model, regions)
-        captions = regions.captions(model.image_size)
-        if captions is not None:
-            parts |= retrieval(model, captions)
-    return Measures.of(
-        [regions.scene(row) for row in range(len(regions))],
-        parts,
-        data_fingerprint(regions, captions),
-    )
+
+    name = "regions"
+    title = "Regions, dense quality, retrieval"
+    explanation = """\
+In percent, more is better. *Boxes*: accuracy of the RoIAlign of the dense map at the true box
+against the class names, mean over classes; *Thing masks*, *Stuff masks*: the same by pooling the
+dense map over the true mask. *Same-mask AUC*: area under the ROC curve of the cosine of two tokens
+for lying in one mask; *k-means mIoU*: clusters of tokens matched to classes by the Hungarian
+method. *Objects*: zero-shot classification, the embedding of an object cut out with its
+surroundings against the class names; rows made before it was measured have a dash. *R@k*: retrieval
+of images by captions (*Image*) and of captions by images (*Text*), a hit among the first k."""
+    columns = {  # noqa: RUF012 - declared as a ClassVar by the base class
+        "box_top1": "Boxes top-1",
+        "box_top5": "Boxes top-5",
+        "mask_top1": "Thing masks top-1",
+        "mask_top5": "Thing masks top-5",
+        "stuff_top1": "Stuff masks top-1",
+        "stuff_top5": "Stuff masks top-5",
+        "same_mask": "Same-mask AUC",
+        "cluster": "k-means mIoU",
+        "object_top1": "Objects top-1",
+        "object_top5": "Objects top-5",
+        "image_r1": "Image R@1",
+        "image_r5": "Image R@5",
+        "text_r1": "Text R@1",
+        "text_r5": "Text R@5",
+    }
+
+    def __init__(self, source: RegionSet) -> None:
+        self.source = source
+
+    @torch.no_grad()
+    def run(self, model: Model) -> Evidence:
+        """Evaluate image by image; see :meth:`Evaluation.run`."""
+        regions = self.source
+        with torch.autocast(model.device.type, enabled=False):
+            parts = _dense_parts(model, regions)
+            captions = regions.captions(model.image_size)
+            if captions is not None:
+                parts |= retrieval(model, captions)
+        scenes = [regions.scene(row) for row in range(len(regions))]
+        ordered = {name: parts[name] for name in self.columns if name in parts}
+        return Evidence.of(scenes, ordered, data_fingerprint(regions, captions))
 
 
 def data_fingerprint(regions: RegionSet, captions: CaptionSet | None) -> str:
-    """Hash of pictures, regions, prompts and captions: rows that share it can be compared."""
+    """Hash of images, regions, prompts and captions."""
     texts = [] if captions is None else list(captions.captions)
-    whole = repr(
-        (VERSION, regions.fingerprint, regions.size, regions.classes, regions.templates, texts)
-    )
+    prompts = regions.classes, regions.templates
+    whole = repr((RegionEvaluation.version, regions.fingerprint, regions.size, *prompts, texts))
     return hashlib.sha256(whole.encode()).hexdigest()[:16]
 
 
-# ------------------------------------------------------------------------------------------------------- dense maps
-def _dense_parts(model: Encoder, regions: RegionSet) -> Parts:
+def _dense_parts(model: Model, regions: RegionSet) -> Parts:
     """(1) to (4), and (6)."""
     count, classes = len(regions), len(regions.classes)
     texts = class_embeddings(model, regions.classes, regions.templates)
@@ -115,15 +127,15 @@ def _dense_parts(model: Encoder, regions: RegionSet) -> Parts:
                 segment = token_segments(item.masks.to(dense.device), dense.shape[:2])
                 visible = inside(item.extent, dense.shape[:2]).to(dense.device)
                 area[row] = same_segment_area(dense[visible], segment[visible])
-                _count(counts, row, _scores(item, dense, alone, texts, things), item.label, classes)
+                _count(counts, row, _scores(item, dense, alone, texts, things), item.label)
                 on_region = segment > 0
                 labels = item.label[segment[on_region].cpu() - 1]
-                some = np.random.default_rng(row).permutation(len(labels))[:TOKENS]
-                kept.append((dense[on_region][some].cpu(), labels[some]))
+                drawn = np.random.default_rng(row).permutation(len(labels))[:TOKENS]
+                kept.append((dense[on_region][drawn].cpu(), labels[drawn]))
             advance(len(rows))
-    parts: Parts = {name: (found[0], found[1]) for name, found in counts.items()}
-    there = np.isfinite(area)
-    parts["same_mask"] = np.where(there, area / 100, 0), there.astype(np.float64)
+    parts: Parts = {name: (above, below) for name, (above, below) in counts.items()}
+    known = np.isfinite(area)
+    parts["same_mask"] = np.where(known, area / 100, 0), known.astype(np.float64)
     parts["cluster"] = _clusters(kept, classes)
     return parts
 
@@ -139,115 +151,95 @@ def _batches(regions: RegionSet) -> Iterable[tuple[range, list[Regions]]]:
         rows = range(start, min(start + _BATCH, len(regions)))
         batch = [regions[row] for row in rows]
         for row, item in zip(rows, batch, strict=True):
-            check_regions(
-                item, regions.size, len(regions.classes), f"picture {row} of {regions.name}"
-            )
+            where = f"image {row} of {regions.name}"
+            check_regions(item, regions.size, len(regions.classes), where)
         yield rows, batch
 
 
-def _objects(model: Encoder, batch: Sequence[Regions], things: Tensor) -> list[Tensor]:
-    """e_i of (6), of the things of every picture: [n, D] each."""
-    chosen = [things.cpu()[item.label] for item in batch]
-    boxes = [
-        with_surroundings(item.boxes[thing], item.extent)
-        for item, thing in zip(batch, chosen, strict=True)
-    ]
+def _objects(model: Model, batch: Sequence[Regions], things: Tensor) -> list[Tensor]:
+    """e_i of (6) for the things of every image: [n, D] each."""
+    boxes = [with_surroundings(item.boxes[things.cpu()[item.label]], item.extent) for item in batch]
     counts = [len(part) for part in boxes]
     image = torch.arange(len(batch)).repeat_interleave(torch.tensor(counts))
-    alone = crops(
-        torch.stack([item.pixels for item in batch]), torch.cat(boxes), image, model.image_size
-    )
+    pixels = torch.stack([item.pixels for item in batch])
+    alone = crops(pixels, torch.cat(boxes), image, model.image_size)
     if not len(alone):
         return [things.new_zeros(0)] * len(batch)
-    return list(
-        torch.cat([model.image(part.to(model.device)) for part in alone.split(_CROPS)]).split(
-            counts
-        )
-    )
+    embedded = [model.image(part.to(model.device)) for part in alone.split(_CROPS)]
+    return list(torch.cat(embedded).split(counts))
 
 
 def _scores(
     item: Regions, dense: Tensor, alone: Tensor, texts: Tensor, things: Tensor
 ) -> dict[str, tuple[Tensor, Tensor]]:
-    """Kind -> which regions of the picture it is about (bool [N]) and their scores [n, K]: (1), (2) and (6)."""
+    """Kind -> the regions that it is about, bool [N], and their scores [n, K]: (1), (2), (6)."""
     if not len(item.label):
         return {}
     thing = things[item.label.to(things.device)]
     by_mask = mask_tokens(dense, item.masks.to(dense.device)) @ texts.T
-    found = {"mask": (thing, by_mask[thing]), "stuff": (~thing, by_mask[~thing])}
+    scores = {"mask": (thing, by_mask[thing]), "stuff": (~thing, by_mask[~thing])}
     if thing.any():
         boxes = item.boxes.to(dense.device)[thing]
         image = torch.zeros(len(boxes), dtype=torch.int64, device=dense.device)
-        found["box"] = thing, region_tokens(dense[None], boxes, image, 1)[:, 0] @ texts.T
-        found["object"] = thing, alone @ texts.T
-    return found
+        scores["box"] = thing, region_tokens(dense[None], boxes, image, 1)[:, 0] @ texts.T
+        scores["object"] = thing, alone @ texts.T
+    return scores
 
 
 def _count(
-    counts: dict[str, np.ndarray],
-    row: int,
-    scores: dict[str, tuple[Tensor, Tensor]],
-    label: Tensor,
-    classes: int,
+    counts: dict[str, np.ndarray], row: int, scores: dict[str, tuple[Tensor, Tensor]], label: Tensor
 ) -> None:
-    """Adds the hits and the regions of one picture by class."""
-    for kind, (chosen, found) in scores.items():
-        own = label.to(found.device)[chosen]
+    """Add the hits and the regions of one image by class."""
+    for kind, (chosen, own_scores) in scores.items():
+        own = label.to(own_scores.device)[chosen]
         for top in TOPS:
-            if f"{kind}_top{top}" in counts:
-                right = own[hits(found, own, top)]
-                counts[f"{kind}_top{top}"][:, row] = [
-                    np.bincount(part.cpu().numpy(), minlength=classes) for part in (right, own)
-                ]
+            if (total := counts.get(f"{kind}_top{top}")) is not None:
+                right = own[hits(own_scores, own, top)]
+                for part, classes in enumerate((right, own)):
+                    total[part, row] = np.bincount(classes.cpu().numpy(), minlength=total.shape[2])
 
 
 def _clusters(kept: Sequence[tuple[Tensor, Tensor]], classes: int) -> tuple[np.ndarray, np.ndarray]:
-    """(4): k-means with as many clusters as classes, counted picture by picture and added up over its starts."""
+    """(4): one cluster for each class, counted by image and summed over the starts of k-means."""
     tokens, labels = (torch.cat(part) for part in zip(*kept, strict=True))
-    above, below = np.zeros((len(kept), classes)), np.zeros((len(kept), classes))
+    above, below = np.zeros((2, len(kept), classes))
     if len(tokens) < classes:
         return above, below
     ends = np.cumsum([len(own) for _, own in kept])[:-1]
     for start in range(STARTS):
-        found = np.split(cluster_classes(tokens, labels, classes, start), ends)
-        for row, (one, (_, own)) in enumerate(zip(found, kept, strict=True)):
-            above[row], below[row] = np.add(
-                (above[row], below[row]), overlap(one, own.numpy(), classes)
-            )
+        guesses = np.split(cluster_classes(tokens, labels, classes, start), ends)
+        for row, (guess, (_, own)) in enumerate(zip(guesses, kept, strict=True)):
+            both, either = overlap(guess, own.numpy(), classes)
+            above[row] += both
+            below[row] += either
     return above, below
 
 
-# -------------------------------------------------------------------------------------------------------- retrieval
-def retrieval(model: Encoder, captions: CaptionSet) -> Parts:
-    """(5), picture by picture: captions of a picture that find a true picture, and whether it finds a true caption."""
+def retrieval(model: Model, captions: CaptionSet) -> Parts:
+    """(5) by image: its captions that find a true image, and whether it finds a true caption."""
     pixels = torch.from_numpy(np.array(captions.images)).permute(0, 3, 1, 2)
     images = torch.cat([model.image(part.to(model.device)) for part in pixels.split(256)])
     scores = (images @ caption_embeddings(model, captions.captions).T).cpu()  # [M, C]
-    truth = torch.from_numpy(captions.truth)
-    count, written = (
-        len(images),
-        np.bincount(captions.image, minlength=len(images)).astype(np.float64),
-    )
+    truth, count = torch.from_numpy(captions.truth), len(images)
+    written = np.bincount(captions.image, minlength=count).astype(np.float64)
     parts: Parts = {}
     for top in TOPS:
-        pictures, sentences = found_true(scores, truth, top)
-        parts[f"image_r{top}"] = (
-            np.bincount(captions.image, pictures.double().numpy(), minlength=count),
-            written,
-        )
-        parts[f"text_r{top}"] = sentences.double().numpy(), np.ones(count)
+        by_caption, by_image = found_true(scores, truth, top)
+        hit = np.bincount(captions.image, by_caption.double().numpy(), minlength=count)
+        parts[f"image_r{top}"] = hit, written
+        parts[f"text_r{top}"] = by_image.double().numpy(), np.ones(count)
     return parts
 
 
 def found_true(scores: Tensor, truth: Tensor, top: int) -> tuple[Tensor, Tensor]:
-    """Whether what is true is among the first ``top``.
+    """Whether a true match is among the ``top`` best.
 
     Args:
-        scores: [M, C]. truth: bool [M, C].
+        scores: [M, C].
+        truth: bool [M, C].
 
     Returns:
-        bool [C]: a picture that the caption is true of, among all pictures; bool [M]: a caption that is true of the
-        picture, among all captions.
+        bool [C]: a true image among all images; bool [M]: a true caption among all captions.
     """
     first = [scores.topk(min(top, scores.shape[dim]), dim=dim).indices for dim in (0, 1)]
     return truth.gather(0, first[0]).any(0), truth.gather(1, first[1]).any(1)

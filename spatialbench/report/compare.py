@@ -1,25 +1,45 @@
-"""``spatialbench compare``: two stored rows beside one another, record by record; or every pair of rows as a matrix.
+"""Two stored rows compared unit by unit, or every pair of rows as a matrix.
 
-What is tested, and why so, is said in ``evaluation/paired.py``; how it is read, in docs/reading_the_table.md.
+The tests and their reasons are in ``evaluation/paired.py``, their reading in
+docs/reading_the_table.md.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from itertools import combinations
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
+from spatialbench.evaluation.base import Evaluation
 from spatialbench.evaluation.paired import TESTED, PairedTest, holm, sign_flip
+from spatialbench.evaluation.pairs import TITLES
 from spatialbench.evaluation.statistics import verdict
 from spatialbench.report.differences import Differences, Gain
-from spatialbench.report.stored_rows import Row, check_mergeable, no_rows, read_row
-from spatialbench.report.table import TITLES, fingerprint_line, shown_name, stale_notes, stored_rows
-from spatialbench.report.table_model import Cell, Line, Sheet, check_format, number, write
-from spatialbench.results.files import STORED_BUDGET, result_path
+from spatialbench.report.evaluation_table import (
+    evaluation_class,
+    fingerprint_line,
+    headings_of,
+    shown_name,
+    stale_notes,
+)
+from spatialbench.report.rows import check_comparable, no_rows, read_stored, stored_rows
+from spatialbench.report.table_model import (
+    Cell,
+    Column,
+    Record,
+    Table,
+    check_format,
+    number_column,
+    text_column,
+)
+from spatialbench.results.files import STORED_BUDGET, Row, result_path
+from spatialbench.results.schema import PAIRS
 from spatialbench.results.stale import Today
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 SAME = "not distinguishable"
 
@@ -32,114 +52,163 @@ def compare(
     track: str = "rooms",
     format: str = "text",
     budget: str = STORED_BUDGET,
+    evaluation: str = PAIRS,
 ) -> str:
-    """Row ``a`` beside row ``b``: per relation and All.
+    """Compare row ``a`` with row ``b`` in every measure of an evaluation.
 
     Args:
         a, b: names of stored rows.
-        results, benchmarks: folders.
-        format: one of ``sheet.FORMATS``.
+        format: one of ``table_model.FORMATS``.
         budget: ``full`` for the stored rows.
 
     Raises:
-        SpatialbenchError: no such row, a damaged one, two that cannot be compared, an unknown format.
+        SpatialbenchError: no such row, a damaged one, rows that cannot be compared, an unknown
+            evaluation or format.
     """
     check_format(format)
     if a == b:
         raise SpatialbenchError(f"{a} twice: give two rows, or --all")
     today = Today.read(Path(benchmarks))
     rows = [_row(Path(results), today, track, budget, name) for name in (a, b)]
-    check_mergeable(Path(results) / track, [row.result for row in rows])
+    check_comparable(Path(results) / track, rows)
     if rows[0].result.seeds != rows[1].result.seeds:
         raise SpatialbenchError(
             f"{_other_seeds(*rows)}: rows are compared seed by seed; {_make_them_alike(rows)}"
         )
-    return write(_pair_sheet(rows[0], rows[1]), format)
+    if evaluation == PAIRS:
+        return _pair_table(rows[0], rows[1]).write(format)
+    cls = evaluation_class(rows, today, track, budget, evaluation)
+    return _measure_table(rows[0], rows[1], evaluation, cls).write(format)
 
 
 def _row(results: Path, today: Today, track: str, budget: str, name: str) -> Row:
     path = result_path(results, track, budget, name)
     if not path.is_file():
         raise no_rows(results, today, track, budget, name)
-    return read_row(path, today)
+    return read_stored(path, today)
 
 
 def _other_seeds(a: Row, b: Row) -> str:
-    return f"{a.result.name} has the seeds {a.result.seeds}, {b.result.name} {b.result.seeds}"
+    return f"{a.name} has the seeds {a.result.seeds}, {b.name} {b.result.seeds}"
 
 
 def _make_them_alike(rows: Sequence[Row]) -> str:
-    seeds = sorted({seed for row in rows for seed in row.result.seeds})
+    seeds = ",".join(map(str, sorted({seed for row in rows for seed in row.result.seeds})))
     pages = " ".join(row.result.page for row in rows)
     first = rows[0].result
-    chosen = ",".join(map(str, seeds))
-    return (
-        f"spatialbench run {pages} --track {first.track} --budget {first.budget} --seeds {chosen}"
-    )
+    return f"spatialbench run {pages} --track {first.track} --budget {first.budget} --seeds {seeds}"
 
 
-# ------------------------------------------------------------------------------------------------------------ a pair
+def _difference(record: Record) -> Cell:
+    points, low, high = (record[key] for key in ("difference", "low", "high"))
+    return Cell(f"{points:+.1f} ({low:+.1f} to {high:+.1f})", record["verdict"] != SAME)
 
 
-def _pair_sheet(a: Row, b: Row) -> Sheet:
-    differences, names = Differences([a, b]), (a.result.name, b.result.name)
-    found = differences.tests(*names)
-    gains = {column: differences.between(*names, column) for column in found}
-    verdicts = {column: differences.verdict(*names, column) for column in found}
-    lines, columns = [], {}
-    for column in (name for name in TESTED if name in found):
-        gain, test = gains[column], found[column]
+def _p(record: Record, key: str) -> str:
+    return p_cell(float(record[key]))
+
+
+def _verdict(record: Record) -> Cell:
+    return Cell(str(record["verdict"]), record["verdict"] != SAME)
+
+
+def _sides(a: Row, b: Row) -> list[Column]:
+    names = (shown_name(row.name, row.stale) for row in (a, b))
+    return [number_column(name, key) for name, key in zip(names, "ab", strict=True)]
+
+
+def _gain_fields(gain: Gain) -> dict[str, float]:
+    low, high = (round(bound, 4) for bound in gain.interval)
+    return {"difference": round(gain.points, 4), "low": low, "high": high}
+
+
+def _pair_table(a: Row, b: Row) -> Table:
+    differences, names = Differences([a, b]), (a.name, b.name)
+    tests = differences.tests(*names)
+    records = []
+    for column in (name for name in TESTED if name in tests):
+        gain, test = differences.between(*names, column, PAIRS), tests[column]
         assert gain is not None, "a column that is tested has records"
-        both = [row.result.accuracy[column] for row in (a, b)]
-        lines.append(Line(_cells(column, both, gain, test, verdicts[column])))
-        columns[column] = _json(both, gain, test, verdicts[column])
-    first, said = a.result, notes(a, b)
-    return Sheet(
-        title=f"{names[0]} beside {names[1]} ({first.track}, budget {first.budget})",
-        header=[
-            *(
-                "",
-                "n",
-                *(shown_name(row) for row in (a, b)),
-                "difference (95 % interval)",
-                "won",
-                "lost",
-                "p",
-                "p, Holm",
-            ),
-            *("McNemar p by seed", "detectable", "verdict"),
-        ],
-        lines=lines,
-        notes=said,
-        data={
-            **{
-                "a": names[0],
-                "b": names[1],
-                "track": first.track,
-                "budget": first.budget,
-                "seeds": first.seeds,
-            },
-            **{
-                "data": first.data_fingerprint,
-                "captions": first.grammar,
-                "stale": stale_notes([a, b]),
-            },
-            "columns": columns,
-        },
-        rows=_csv(columns, first.seeds),
-    )
-
-
-def _cells(
-    column: str, both: Sequence[float | None], gain: Gain, test: PairedTest, judged: str
-) -> list[Cell | str]:
-    return [
-        *(TITLES[column], str(test.n), *map(number, both)),
-        Cell(gain.text, judged != SAME),
-        *(number(test.won), number(test.lost), p_cell(test.p), p_cell(test.holm)),
-        ", ".join(p_cell(seed.p) for seed in test.seeds),
-        *(number(test.smallest), Cell(judged, judged != SAME)),
+        values = [row.result.pairs.value[column] for row in (a, b)]
+        judged = differences.verdict(*names, column)
+        records.append(_pair_record(column, values, gain, test, judged))
+    first, seeds = a.result, a.result.seeds
+    columns = [
+        Column("", lambda record: TITLES[str(record["column"])]),
+        text_column("n", "n"),
+        *_sides(a, b),
+        Column("difference (95 % interval)", _difference),
+        number_column("won", "won"),
+        number_column("lost", "lost"),
+        Column("p", partial(_p, key="p")),
+        Column("p, Holm", partial(_p, key="p_holm")),
+        Column("McNemar p by seed", lambda r: ", ".join(p_cell(float(p)) for p in r["mcnemar_p"])),
+        number_column("detectable", "smallest_detectable_gain"),
+        Column("verdict", _verdict),
     ]
+    title = f"{names[0]} beside {names[1]} ({first.track}, budget {first.budget})"
+    return Table(title, columns, records, pair_notes(a, b, len(seeds)))
+
+
+def _pair_record(
+    column: str, values: Sequence[float | None], gain: Gain, test: PairedTest, judged: str
+) -> Record:
+    smallest = test.smallest
+    return {
+        "column": column,
+        "n": test.n,
+        "a": values[0],
+        "b": values[1],
+        **_gain_fields(gain),
+        "won": round(test.won, 4),
+        "lost": round(test.lost, 4),
+        "p": significant(test.p),
+        "p_holm": significant(test.holm),
+        "mcnemar_p": [significant(seed.p) for seed in test.seeds],
+        "smallest_detectable_gain": None if smallest is None else round(smallest, 4),
+        "verdict": judged,
+    }
+
+
+def _measure_table(a: Row, b: Row, evaluation: str, cls: type[Evaluation]) -> Table:
+    """Compare two rows in an evaluation beside the pairs."""
+    differences, records = Differences([a, b]), []
+    headings = headings_of([a, b], evaluation, cls)
+    for measure in headings:
+        gain = differences.between(a.name, b.name, measure, evaluation)
+        if gain is None:
+            continue
+        p = differences.p(a.name, b.name, measure, evaluation)
+        values = [row.result.evaluations[evaluation].value[measure] for row in (a, b)]
+        records.append(
+            {
+                "column": measure,
+                "a": values[0],
+                "b": values[1],
+                **_gain_fields(gain),
+                "p": significant(p),
+                "verdict": verdict(gain.interval, p),
+            }
+        )
+    columns = [
+        Column("", lambda record: headings[str(record["column"])]),
+        *_sides(a, b),
+        Column("difference (95 % interval)", _difference),
+        Column("p", partial(_p, key="p")),
+        Column("verdict", _verdict),
+    ]
+    stale = stale_notes([a, b])
+    notes = [
+        *stale,
+        *([""] if stale else []),
+        "Interval: bootstrap over scenes and seeds. p: random swaps of the two rows, scene by "
+        "scene (Monte Carlo), not corrected for the number of measures.",
+        "",
+        "better, worse: the interval excludes 0 and p is 0.05 at most.",
+    ]
+    first = a.result
+    title = f"{a.name} beside {b.name} ({first.track}, budget {first.budget}): {cls.title.lower()}"
+    return Table(title, columns, records, notes)
 
 
 def p_cell(p: float) -> str:
@@ -147,61 +216,32 @@ def p_cell(p: float) -> str:
     return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def _json(
-    both: Sequence[float | None], gain: Gain, test: PairedTest, judged: str
-) -> dict[str, Any]:
-    """Percent and points with four digits, p-values with six that count."""
-    seeds = [{"won": one.wins, "lost": one.losses, "p": significant(one.p)} for one in test.seeds]
-    return {
-        **{"n": test.n, "a": both[0], "b": both[1], "difference": round(gain.points, 4)},
-        "interval": [round(bound, 4) for bound in gain.interval],
-        **{"won": round(test.won, 4), "lost": round(test.lost, 4)},
-        **{"p": significant(test.p), "p_holm": significant(test.holm), "mcnemar": seeds},
-        "smallest_detectable_gain": None if test.smallest is None else round(test.smallest, 4),
-        "verdict": judged,
-    }
-
-
 def significant(p: float) -> float:
-    """Six digits that count."""
+    """Round to six significant digits."""
     return float(f"{p:.6g}")
 
 
-def _csv(columns: dict[str, dict[str, Any]], seeds: Sequence[int]) -> list[list[object]]:
-    plain = ("n", "a", "b", "difference", "won", "lost", "smallest_detectable_gain")
-    tests = ("p", "p_holm")
-    by_seed = [f"mcnemar_p_seed{seed}" for seed in seeds]
-    lines: list[list[object]] = [["column", *plain, "low", "high", *tests, *by_seed, "verdict"]]
-    for column, found in columns.items():
-        numbers = [*(found[name] for name in plain), *found["interval"]]
-        chances = [*(found[name] for name in tests), *(one["p"] for one in found["mcnemar"])]
-        lines.append([column, *numbers, *(f"{p:.6g}" for p in chances), found["verdict"]])
-    return lines
-
-
-def notes(a: Row, b: Row) -> list[str]:
-    """What stands below a pair."""
-    stale, seeds = stale_notes([a, b]), len(a.result.seeds)
+def pair_notes(a: Row, b: Row, seeds: int) -> list[str]:
+    """Return the notes below two rows compared in the pair test."""
+    stale = stale_notes([a, b])
     return [
         *stale,
         *([""] if stale else []),
         fingerprint_line([a, b]),
         "",
-        f"won, lost: percent of the records that only {a.result.name}, only {b.result.name} has right, a mean over "
-        f"{seeds} seed{'s' if seeds > 1 else ''}, a tie one half. Interval: bootstrap over scenes and seeds. p: exact "
-        "test of exchanging the two rows scene by scene, of records averaged over seeds; Holm: corrected for the six "
-        "relations (All stands alone). McNemar: exact, of each seed, records taken as independent. detectable: the "
-        "smallest gain in points that one seed can show at this n and disagreement (5 %, power 80 %).",
+        f"won, lost: percent of the records that only {a.name}, only {b.name} has right, a mean "
+        f"over {seeds} seed{'s' if seeds > 1 else ''}, a tie one half. Interval: bootstrap over "
+        "scenes and seeds. p: exact test that swaps the two rows scene by scene, on records "
+        "averaged over seeds; Holm: corrected for the six relations (All stands alone). McNemar: "
+        "exact, of each seed, records taken as independent. detectable: the smallest gain in "
+        "points that one seed can show at this n and disagreement (5 %, power 80 %).",
         "",
         "better, worse: the interval excludes 0 and the corrected p is 0.05 at most.",
     ]
 
 
-# --------------------------------------------------------------------------------------------------------- all pairs
-
-
 class Pair(NamedTuple):
-    """Row a minus row b in one column; ``holm`` corrected for all pairs of the matrix."""
+    """Row a minus row b in one column; ``holm`` is corrected for all pairs of the matrix."""
 
     a: str
     b: str
@@ -219,13 +259,11 @@ def compare_all(
     budget: str = STORED_BUDGET,
     column: str = "all",
 ) -> str:
-    """Every pair of rows in one column, as a matrix: row minus column.
-
-    Args:
-        column: a relation, or ``all``. The others as in ``compare``.
+    """Compare every pair of rows in one column of the pair test: a matrix, row minus column.
 
     Raises:
-        SpatialbenchError: fewer than two rows, a damaged row, rows of different data, an unknown column or format.
+        SpatialbenchError: fewer than two rows, a damaged row, rows of different data, an unknown
+            column or format.
     """
     check_format(format)
     if column not in TESTED:
@@ -236,84 +274,72 @@ def compare_all(
             f"one row of track {track} at budget {budget} in {results}: nothing to compare"
         )
     pairs, left_out = judged_pairs(rows, column, Differences(rows))
-    return write(_matrix(rows, pairs, left_out, column), format)
+    if format in ("csv", "json"):
+        return Table("", [], [_pair_fields(pair) for pair in pairs]).write(format)
+    return _matrix(rows, pairs, left_out, column).write(format)
 
 
 def judged_pairs(
     rows: Sequence[Row], column: str, differences: Differences
 ) -> tuple[list[Pair], list[str]]:
-    """Every pair of rows in a column, corrected for all of them, and a line for each that cannot be compared."""
-    first = rows[0].outcomes
-    chosen = slice(None) if column == "all" else first.relation == column
+    """Judge every pair of rows in a column, corrected for all of them.
+
+    Returns:
+        The pairs, and a line for each pair that cannot be compared.
+    """
+    evidence = differences.evidence[PAIRS]
+    first = evidence[rows[0].name]
+    assert first.margins is not None, "the pair test has margins"
+    chosen = slice(None) if column == "all" else first.margins.group == column
     found: list[tuple[str, str, Gain, float]] = []
     left_out = []
     for a, b in combinations(rows, 2):
-        gain = differences.between(a.result.name, b.result.name, column)
+        gain = differences.between(a.name, b.name, column, PAIRS)
         if a.result.seeds != b.result.seeds or gain is None:
             left_out.append(f"left out: {_other_seeds(a, b)}" if gain else f"no record of {column}")
             continue
-        mine, theirs = (differences.margins[row.result.name][:, chosen] for row in (a, b))
-        p = sign_flip(mine, theirs, first.cluster[chosen])
-        found.append((a.result.name, b.result.name, gain, p))
+        mine, theirs = (evidence[row.name].answers()[:, chosen] for row in (a, b))
+        p = sign_flip(mine, theirs, first.clusters[chosen])
+        found.append((a.name, b.name, gain, p))
     corrected = holm([p for *_, p in found])
     pairs = [
-        Pair(*one, q, verdict(one[2].interval, q)) for one, q in zip(found, corrected, strict=True)
+        Pair(*pair, q, verdict(pair[2].interval, q))
+        for pair, q in zip(found, corrected, strict=True)
     ]
     return pairs, list(dict.fromkeys(left_out))
 
 
+def _pair_fields(pair: Pair) -> Record:
+    return {
+        "a": pair.a,
+        "b": pair.b,
+        **_gain_fields(pair.gain),
+        "p": significant(pair.p),
+        "p_holm": significant(pair.holm),
+        "verdict": pair.verdict,
+    }
+
+
 def _matrix(
     rows: Sequence[Row], pairs: Sequence[Pair], left_out: Sequence[str], column: str
-) -> Sheet:
-    cells = {(one.a, one.b): Cell(f"{one.gain.points:+.1f}", one.verdict != SAME) for one in pairs}
-    cells |= {
-        (one.b, one.a): Cell(f"{0 - one.gain.points:+.1f}", one.verdict != SAME) for one in pairs
-    }
-    names, stale = [row.result.name for row in rows], stale_notes(rows)
-    first = rows[0].result
-    return Sheet(
-        title=f"{first.track}, budget {first.budget}: {TITLES[column]}, row minus column in points",
-        header=["", *map(str, range(1, len(names) + 1))],
-        lines=[
-            Line(
-                [
-                    f"{k} {shown_name(row)}",
-                    *(cells.get((row.result.name, name), "–") for name in names),
-                ]
-            )
-            for k, row in enumerate(rows, 1)
-        ],
-        notes=[
-            *stale,
-            *([""] if stale else []),
-            *left_out,
-            fingerprint_line(rows),
-            "",
-            f"Emphasis (a star in a terminal): the paired interval excludes 0 and p, corrected for {len(pairs)} pairs "
-            "(Holm), is 0.05 at most.",
-        ],
-        data=[_pair_json(one) for one in pairs],
-        rows=[
-            ["a", "b", "difference", "low", "high", "p", "p_holm", "verdict"],
-            *(
-                [
-                    one.a,
-                    one.b,
-                    one.gain.points,
-                    *one.gain.interval,
-                    f"{one.p:.6g}",
-                    f"{one.holm:.6g}",
-                    one.verdict,
-                ]
-                for one in pairs
-            ),
-        ],
-    )
-
-
-def _pair_json(one: Pair) -> dict[str, Any]:
-    return {
-        **{"a": one.a, "b": one.b, "difference": round(one.gain.points, 4)},
-        "interval": [round(bound, 4) for bound in one.gain.interval],
-        **{"p": significant(one.p), "p_holm": significant(one.holm), "verdict": one.verdict},
-    }
+) -> Table:
+    cells = {(p.a, p.b): Cell(f"{p.gain.points:+.1f}", p.verdict != SAME) for p in pairs}
+    cells |= {(p.b, p.a): Cell(f"{0 - p.gain.points:+.1f}", p.verdict != SAME) for p in pairs}
+    stale, first = stale_notes(rows), rows[0].result
+    records: list[Record] = []
+    columns = [Column("", itemgetter(""))]
+    for place, row in enumerate(rows, 1):
+        line = {other.name: cells.get((row.name, other.name), "–") for other in rows}
+        records.append({"": f"{place} {shown_name(row.name, row.stale)}", **line})
+        columns.append(Column(str(place), itemgetter(row.name)))
+    notes = [
+        *stale,
+        *([""] if stale else []),
+        *left_out,
+        fingerprint_line(rows),
+        "",
+        f"Emphasis (a star in a terminal): the paired interval excludes 0 and p, corrected for "
+        f"{len(pairs)} pairs (Holm), is 0.05 at most.",
+    ]
+    title = f"{first.track}, budget {first.budget}: {TITLES[column]}, row minus column in points"
+    return Table(title, columns, records, notes)

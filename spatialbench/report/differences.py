@@ -1,29 +1,25 @@
-"""Paired differences of the rows of one table, in a column of the pair table or in a measure.
+"""Paired differences between the rows of one table.
 
-Every number of the report that compares two rows comes from here: scenes are drawn once for all rows, and each row
-draws its seeds by its name, so that the same pair has the same interval wherever it is printed and whatever other rows
-there are.
+Every number of the report that compares two rows comes from here: clusters are drawn once for all
+rows, and each row draws its seeds by its name. So the same pair of rows has the same interval
+wherever it is printed, and whatever other rows there are.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
 
-from spatialbench.evaluation.measures import MeasureResampler, Measures
-from spatialbench.evaluation.paired import TESTED, PairedTest, paired_tests
-from spatialbench.evaluation.statistics import (
-    COLUMNS,
-    Interval,
-    Resampler,
-    accuracy,
-    intervals,
-    verdict,
-)
-from spatialbench.report.stored_rows import Row
+from spatialbench.evaluation.bootstrap import Interval, Resampler, percentiles
+from spatialbench.evaluation.evidence import Evidence
+from spatialbench.evaluation.paired import TESTED, PairedTest, paired_tests, sign_flip_ratio
+from spatialbench.evaluation.statistics import verdict
+from spatialbench.results.files import Row
+from spatialbench.results.schema import PAIRS
 
 
 class Gain(NamedTuple):
@@ -39,85 +35,99 @@ class Gain(NamedTuple):
 
     @property
     def cell(self) -> str:
-        """The same in Markdown; bold when the interval excludes 0."""
+        """The same in Markdown, bold where the interval excludes 0."""
         return self.text if self.interval.low <= 0 <= self.interval.high else f"**{self.text}**"
 
 
 class Differences:
-    """Differences between the rows of a table.
+    """Differences between the rows of a table, in any measure of any evaluation.
 
     Args:
-        rows: at least one, of the same records.
-        beside: what was measured beside the pairs and what was selected, each name of a row -> its measures, of the
-            same pictures; rows without are left out.
+        rows: one at least, evaluated on the same data.
 
     Raises:
-        SpatialbenchError: rows of different records, relations or scenes.
+        SpatialbenchError: rows of different records, groups or clusters.
     """
 
-    def __init__(self, rows: Sequence[Row], *beside: Mapping[str, Measures]) -> None:
-        self._first = first = rows[0].outcomes
-        self._records = Resampler(first.relation, first.cluster)
-        self.margins = {row.result.name: row.outcomes.aligned(first) for row in rows}
-        self._beside = [
-            (MeasureResampler(next(iter(measures.values())).scenes), measures)
-            for measures in beside
-            if measures
-        ]
-        self._means = {
-            name: accuracy(margins, first.relation) for name, margins in self.margins.items()
+    def __init__(self, rows: Sequence[Row]) -> None:
+        self.evidence: dict[str, dict[str, Evidence]] = {}
+        """Evaluation -> row -> evidence, its units in the order of the first row."""
+        for row in rows:
+            for name, found in row.evidence.items():
+                known = self.evidence.setdefault(name, {})
+                first = next(iter(known.values()), found)
+                known[row.name] = found.aligned(first)
+        self._resamplers = {
+            name: Resampler(next(iter(known.values())).clusters)
+            for name, known in self.evidence.items()
         }
-        self._resampled: dict[str, np.ndarray] = {}
-        self._tests: dict[tuple[str, str], dict[str, PairedTest]] = {}
+        self._samples = cache(self._draw)
+        self._pair_tests = cache(self._test)
 
-    def between(self, row: str, than: str, column: str) -> Gain | None:
-        """``row`` minus ``than``; None where one of them has no number in ``column``.
-
-        Args:
-            row, than: names of rows of the table.
-            column: one of ``statistics.COLUMNS``, or a measure.
-        """
-        if column in COLUMNS:
-            interval = intervals(self._draws(row) - self._draws(than))[column]
-            points = self._means[row][column] - self._means[than][column]
-            return None if interval is None else Gain(points, interval)
-        for pictures, measures in self._beside:
-            a, b = measures.get(row), measures.get(than)
-            if a is not None and b is not None and column in a.ratios and column in b.ratios:
-                places = stream(row), stream(than)
-                return Gain(*pictures.difference(a.ratios[column], b.ratios[column], places))
+    def evaluation_of(self, measure: str) -> str | None:
+        """Return the first evaluation that has a measure, the pair test before the others."""
+        for name, known in sorted(self.evidence.items(), key=lambda item: item[0] != PAIRS):
+            if any(measure in found.ratios for found in known.values()):
+                return name
         return None
 
+    def between(
+        self, row: str, than: str, measure: str, evaluation: str | None = None
+    ) -> Gain | None:
+        """Return ``row`` minus ``than``; None where one of them has no number.
+
+        Args:
+            evaluation: name; None: the first that has the measure.
+        """
+        evaluation = evaluation or self.evaluation_of(measure)
+        known = self.evidence.get(evaluation or "", {})
+        a, b = known.get(row), known.get(than)
+        if a is None or b is None or measure not in a.ratios or measure not in b.ratios:
+            return None
+        samples = [self._samples(name, measure, evaluation) for name in (row, than)]
+        interval = percentiles(samples[0] - samples[1])
+        points = float(np.mean(a.seed_values(measure)) - np.mean(b.seed_values(measure)))
+        return None if interval is None else Gain(points, interval)
+
     def tests(self, row: str, than: str) -> dict[str, PairedTest]:
-        """Column -> the paired test of ``row`` beside ``than``; see ``paired.paired_tests``."""
-        if (row, than) not in self._tests:
-            pair = self.margins[row], self.margins[than]
-            self._tests[row, than] = paired_tests(*pair, self._first.relation, self._first.cluster)
-        return self._tests[row, than]
+        """Return column -> paired test of the pair test; see ``paired.paired_tests``."""
+        return self._pair_tests(row, than)
+
+    def p(self, row: str, than: str, measure: str, evaluation: str) -> float:
+        """Return the p-value of a difference, corrected where it is one of the six relations."""
+        if evaluation == PAIRS and measure in TESTED:
+            return self.tests(row, than)[measure].holm
+        known = self.evidence[evaluation]
+        a, b = known[row], known[than]
+        return sign_flip_ratio(a.ratios[measure], b.ratios[measure], a.clusters)
 
     def verdict(self, row: str, than: str, column: str) -> str:
-        """``better``, ``worse`` or ``not distinguishable``: by the interval, and by the corrected test of a column that
-        is tested."""
-        gain = self.between(row, than, column)
+        """Judge a difference of the pair test by its interval and its corrected test."""
+        gain = self.between(row, than, column, PAIRS)
         p = self.tests(row, than)[column].holm if gain is not None and column in TESTED else None
         return verdict(None if gain is None else gain.interval, p)
 
     def best(self, column: str) -> str | None:
-        """The row with the highest accuracy in a column of the pair table; None where it cannot be told from the
-        second."""
-        known = [name for name, means in self._means.items() if np.isfinite(means[column])]
-        order = sorted(known, key=lambda name: -self._means[name][column])
+        """Return the best row of a pair column; None where it cannot be told from the second."""
+        pairs = self.evidence.get(PAIRS, {})
+        means = {name: found.values().get(column, np.nan) for name, found in pairs.items()}
+        known = [name for name in means if np.isfinite(means[name])]
+        order = sorted(known, key=lambda name: -means[name])
         if len(order) < 2 or self.verdict(order[0], order[1], column) != "better":
             return None
         return order[0]
 
-    def _draws(self, row: str) -> np.ndarray:
-        """Percent [B, len(COLUMNS)] of every resample of a row."""
-        if row not in self._resampled:
-            self._resampled[row] = self._records.columns(self.margins[row], stream(row))
-        return self._resampled[row]
+    def _draw(self, row: str, measure: str, evaluation: str) -> np.ndarray:
+        """(1) of every resample of a row, float [B]."""
+        ratio = self.evidence[evaluation][row].ratios[measure]
+        return self._resamplers[evaluation].samples(ratio, stream(row))
+
+    def _test(self, row: str, than: str) -> dict[str, PairedTest]:
+        a, b = (self.evidence[PAIRS][name] for name in (row, than))
+        assert a.margins is not None, "the pair test has margins"
+        return paired_tests(a.answers(), b.answers(), a.margins.group, a.clusters)
 
 
 def stream(name: str) -> int:
-    """The number by which a row draws its seeds: two rows draw theirs apart, and the same row always alike."""
+    """Return the number of the stream in which a row draws its seeds."""
     return zlib.crc32(name.encode())

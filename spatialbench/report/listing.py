@@ -12,17 +12,17 @@ from rich.table import Table
 from spatialbench.config.pages import Page
 from spatialbench.results.files import STORED_BUDGET, read_result, result_path
 from spatialbench.results.stale import Today
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 COLUMNS = ("name", "paper", "command", "cost", "status", "why")
 
 
 def listing(benchmarks: Path, results: Path, track: str) -> list[dict[str, str]]:
-    """One row of ``COLUMNS`` for each page.
+    """List the pages, one row of ``COLUMNS`` each.
 
-    ``status`` is ``current``, ``stale`` or ``damaged``, with the reason in ``why``, or ``missing``; ``smoke only``
-    where there are rows of other budgets alone.
+    ``status`` is ``current``, ``stale`` or ``damaged``, with the reason in ``why``; ``missing``; or
+    ``smoke only`` where there are rows of other budgets alone.
 
     Raises:
         SpatialbenchError: no pages in the folder, a page that cannot be read, or an unknown track.
@@ -43,10 +43,10 @@ def listing(benchmarks: Path, results: Path, track: str) -> list[dict[str, str]]
 
 
 def show(rows: Sequence[dict[str, str]], benchmarks: Path, track: str) -> None:
-    """Prints the rows as a table; below it the commands, once for all pages, and those of pages that need another."""
+    """Print the rows as a table, and below it the commands."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("page", no_wrap=True)
-    table.add_column("what it is, and whose", ratio=3)
+    table.add_column("method and source", ratio=3)
     table.add_column("cost", ratio=2)
     table.add_column("row", max_width=24)
     for row in rows:
@@ -75,11 +75,8 @@ def show(rows: Sequence[dict[str, str]], benchmarks: Path, track: str) -> None:
 def _status(page: Page, results: Path, track: str, today: Today) -> tuple[str, str]:
     path = result_path(results, track, STORED_BUDGET, page.name)
     if not path.is_file():
-        others = [
-            one
-            for one in today.tracks[track].budgets
-            if result_path(results, track, one, page.name).is_file()
-        ]
+        budgets = today.tracks[track].budgets
+        others = [b for b in budgets if result_path(results, track, b, page.name).is_file()]
         return (f"{', '.join(others)} only" if others else "missing"), ""
     try:
         reasons = today.stale(read_result(path))

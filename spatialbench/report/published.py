@@ -1,4 +1,4 @@
-"""What OpenAI's CLIP scores in published runs of the benchmarks of ``--evaluation``: what a run must reproduce."""
+"""Published scores of OpenAI's CLIP on benchmarks, which a run of its weights must reproduce."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from spatialbench.report.stored_rows import ADVICE, published_items
+from spatialbench.report.rows import ADVICE, published_items
 from spatialbench.utils.typed_files import parse
 
 BACKBONES = ("B/32", "B/16", "L/14", "L/14@336")
@@ -43,15 +43,6 @@ class Published:
             if not 0 <= value <= 100:
                 raise ValueError(f"{backbone} of {name} is {value}, not a percentage")
 
-    def line(self) -> str:
-        """All of it, for people."""
-        values = ", ".join(f"{name} {value}" for name, value in self.clip.items())
-        text = f"Published, OpenAI CLIP, {self.measure}: {values} ({self.paper}, {self.row})"
-        return f"{text}; {self.note}" if self.note else text
-
-
-NOTHING_PUBLISHED: Mapping[str, Published] = {}
-
 
 @dataclass(frozen=True)
 class _File:
@@ -66,7 +57,7 @@ class _File:
 
 
 def read_published(results: Path, benchmark: str) -> Mapping[str, Published]:
-    """The published numbers of a benchmark: measure -> number. None where there is no results/reported.yaml.
+    """Read the published numbers of a benchmark: measure -> number; none without the file.
 
     Args:
         results: the folder of reported.yaml.
@@ -81,17 +72,23 @@ def read_published(results: Path, benchmark: str) -> Mapping[str, Published]:
     return {row.measure: row for row in rows if row.benchmark == benchmark}
 
 
-def sources(published: Mapping[str, Published], measures: list[str]) -> list[str]:
-    """Lines that say where the shown numbers are from, and what differs in them."""
-    shown = [published[name] for name in measures if name in published]
+def published_columns(
+    published: Mapping[str, Published],
+) -> tuple[dict[str, dict[str, str]], str]:
+    """Return columns (backbone -> measure -> text) for a run's table, and the lines below it."""
+    columns: dict[str, dict[str, str]] = {}
     notes: dict[str, list[str]] = {}
-    for row in shown:
-        notes.setdefault(row.note, []).append(row.measure)
-    places = dict.fromkeys(f"{row.paper}, {row.table}" for row in shown)
-    text = "Published: OpenAI CLIP, which a run of its weights must reproduce, but for what differs (*)."
-    text = text if any(notes) else text.replace(", but for what differs (*)", "")
-    return [
-        text,
-        *places,
-        *(f"* {', '.join(names)}: {note}" for note, names in notes.items() if note),
-    ]
+    for backbone in BACKBONES:
+        for name, row in published.items():
+            if backbone in row.clip:
+                mark = "*" if row.note else ""
+                columns.setdefault(backbone, {})[name] = f"{row.clip[backbone]:.1f}{mark}"
+    for name, row in published.items():
+        notes.setdefault(row.note, []).append(name)
+    if not columns:
+        return {}, ""
+    places = dict.fromkeys(f"{row.paper}, {row.table}" for row in published.values())
+    but = ", except for what differs (*)" if any(notes) else ""
+    lines = [f"Published: OpenAI CLIP, which a run of its weights must reproduce{but}.", *places]
+    lines += [f"* {', '.join(names)}: {note}" for note, names in notes.items() if note]
+    return columns, "\n".join(lines)

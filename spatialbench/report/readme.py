@@ -1,4 +1,4 @@
-"""results/README.md: every track's table, what the numbers can bear, what they cost, and where they come from."""
+"""results/README.md: the tables of every track, their resolution, cost and provenance."""
 
 from __future__ import annotations
 
@@ -6,43 +6,49 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from spatialbench.evaluation.measures import Measures
-from spatialbench.evaluation.statistics import COLUMNS
+from spatialbench.evaluation.base import Evaluation
+from spatialbench.evaluation.pairs import PairEvaluation
 from spatialbench.report import claims as claims_report
 from spatialbench.report import controls as controls_report
-from spatialbench.report import measures as measures_report
-from spatialbench.report import selection as selection_report
 from spatialbench.report.claims import Claim, read_claims
 from spatialbench.report.differences import Differences
-from spatialbench.report.stored_rows import Reported, Row, read_rows
-from spatialbench.report.table import TITLES, read_papers, sheet_of
-from spatialbench.report.table_model import interval_cell, markdown, markdown_table, number, write
-from spatialbench.results.files import STORED_BUDGET
-from spatialbench.results.row_schema import SeedRun
+from spatialbench.report.evaluation_table import headings_of, table_of
+from spatialbench.report.rows import Reported, evaluation_classes, read_papers, read_rows
+from spatialbench.report.table_model import interval_cell, markdown_table, number
+from spatialbench.results.files import STORED_BUDGET, Row
+from spatialbench.results.schema import PAIRS, SeedRun
 from spatialbench.results.stale import Today
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
 
 BASELINES = 2
-"""Every row is compared with so many first rows: zero-shot and fine-tuned CLIP."""
+"""Number of first rows that every row is compared with: zero-shot and fine-tuned CLIP."""
 
 INTRODUCTION = """\
 # Results
 
-Written by `make table` from the result files of this folder; the same files give the same bytes. Do not edit.
+Written by `make table` from the result files of this folder; the same files give the same bytes.
+Do not edit.
 
-Accuracy in percent on pairs (image, caption, caption with the objects exchanged): right when the caption scores
-higher, a tie one half, chance 50. **All** is the mean over records, *macro* the mean of the relations. *± s*: standard
-deviation over seeds. Intervals: bootstrap over scenes and seeds. A row marked *stale* was made from a page, a track or
-captions that have changed since.
+Accuracy in percent on pairs (image, caption, caption with the objects swapped): right when the
+caption scores higher, a tie one half, chance 50. **All** is the mean over records, *macro* the mean
+of the relations. *± s*: standard deviation over seeds. Intervals: bootstrap over scenes and seeds. A
+row marked *stale* was made from a page, a track or captions that have changed since.
 """
 
 
-_MARKED = re.compile(r"(<!-- table: (\S+) -->\n).*?(<!-- end of table -->)", re.DOTALL)
-"""Where another page takes a track's table."""
+_MARKED = re.compile(r"(<!-- table: (\S+)((?: \S+)*) -->\n).*?(<!-- end of table -->)", re.DOTALL)
+"""The place of a track's table, or of some of its rows, in another page."""
 
 
 def write_readme(results: str | Path = "results", benchmarks: str | Path = "benchmarks") -> Path:
-    """Writes results/README.md, and the tables marked in the README.md beside the folder; returns the former's path."""
+    """Write results/README.md, and the tables marked in the README.md above the folder.
+
+    Returns:
+        The path of results/README.md.
+
+    Raises:
+        SpatialbenchError: there is no such folder; see also :func:`readme`.
+    """
     path = Path(results) / "README.md"
     if not Path(results).is_dir():
         raise SpatialbenchError(
@@ -59,127 +65,150 @@ def write_readme(results: str | Path = "results", benchmarks: str | Path = "benc
 
 
 def with_tables(text: str, results: Path, benchmarks: Path) -> str:
-    """``text`` with today's table of TRACK between every ``<!-- table: TRACK -->`` and ``<!-- end of table -->``."""
+    """Fill in the table between ``<!-- table: TRACK [ROW ...] -->`` and ``<!-- end of table -->``.
+
+    Raises:
+        SpatialbenchError: a row that is not stored.
+    """
 
     def block(match: re.Match[str]) -> str:
-        papers = read_papers(results)
-        rows = read_rows(
-            results, benchmarks, match[2], STORED_BUDGET, [paper.name for paper in papers]
-        )
-        text = write(sheet_of(rows), "md") if rows else "No rows yet.\n"
-        return f"{match[1]}{text}{match[3]}"
+        order = [paper.name for paper in read_papers(results)]
+        rows = read_rows(results, benchmarks, match[2], STORED_BUDGET, order)
+        chosen = match[3].split()
+        for name in chosen:
+            if all(row.name != name for row in rows):
+                raise SpatialbenchError(f"README.md: no stored row {name!r} of track {match[2]}")
+        rows = [row for row in rows if not chosen or row.name in chosen]
+        table = table_of(rows, PAIRS, PairEvaluation) if rows else None
+        lines = ["No rows yet."] if table is None else table.markdown()
+        notes = [] if chosen or table is None else ["", *table.notes]
+        return match[1] + "\n".join([*lines, *notes]) + "\n" + match[4]
 
     return _MARKED.sub(block, text)
 
 
 def readme(results: Path, benchmarks: Path) -> str:
-    """The text of results/README.md.
+    """Return the text of results/README.md.
 
     Raises:
-        SpatialbenchError: a damaged row, rows of different data, or a wrong file of papers or claims.
+        SpatialbenchError: a damaged row, rows of different data, or wrong papers or claims.
     """
     papers = read_papers(results)
     today = Today.read(benchmarks)
-    claims = read_claims(results / "claims.yaml", today.tracks)
-    sections = [INTRODUCTION]
-    for folder in sorted(path for path in results.glob("*") if any(path.glob("*.outcomes.npz"))):
-        rows = read_rows(
-            results, benchmarks, folder.name, STORED_BUDGET, [paper.name for paper in papers]
-        )
-        if not rows:  # outcomes without their result files, which check-results tells
+    classes = {name: evaluation_classes(t, STORED_BUDGET) for name, t in today.tracks.items()}
+    headings = {name: claims_report.headings_of(found) for name, found in classes.items()}
+    claims = read_claims(results / "claims.yaml", headings)
+    findings = results / "findings.md"
+    sections = [INTRODUCTION, *([findings.read_text("utf-8")] if findings.exists() else [])]
+    written = len(sections)
+    for folder in sorted(path for path in results.glob("*") if any(path.glob("*.npz"))):
+        order = [paper.name for paper in papers]
+        rows = read_rows(results, benchmarks, folder.name, STORED_BUDGET, order)
+        if not rows:  # evidence without result files, which check-results reports
             continue
-        measures = measures_report.measures_of(results, rows)
-        selection = measures_report.measures_of(results, rows, "selection")
         own = [claim for claim in claims if claim.track == folder.name]
-        controls = controls_report.section(results, folder.name, today)
-        sections.append(
-            "\n".join(_section(folder.name, rows, papers, measures, selection, own, controls))
-            + "\n"
-        )
-    if len(sections) == 1:
+        controls = controls_report.section(results, benchmarks, folder.name)
+        track = today.tracks.get(folder.name)  # None: gone, which check-results reports
+        known = evaluation_classes(track, STORED_BUDGET)
+        lines = _section(rows, papers, known, own, controls)
+        sections.append("\n".join(lines) + "\n")
+    if len(sections) == written:
         sections.append("No rows yet: `spatialbench run benchmarks/*.yaml --budget full`.\n")
     return "\n".join(sections)
 
 
 def _section(
-    track: str,
     rows: Sequence[Row],
     papers: Sequence[Reported],
-    measures: Mapping[str, Measures],
-    selection: Mapping[str, Measures],
+    classes: Mapping[str, type[Evaluation]],
     claims: Sequence[Claim],
     controls: Sequence[str],
 ) -> list[str]:
-    differences = Differences(rows, measures, selection)
-    sheet = sheet_of(rows, (), differences)
-    lines = [f"## {track}", "", *markdown(sheet), "", *sheet.notes, ""]
+    differences = Differences(rows)
+    table = table_of(rows, PAIRS, PairEvaluation, differences)
+    lines = [f"## {rows[0].result.track}", "", *table.markdown(), "", *table.notes, ""]
     lines += [*controls, ""] if controls else []
-    lines += ["### 95 % intervals", "", *_interval_table(rows), ""]
+    lines += ["### 95 % intervals", "", *_interval_table(rows, PAIRS, PairEvaluation), ""]
     if len(rows) > 1:
-        lines += ["### Paired differences on All", "", *_difference_table(rows, differences), ""]
-    if measures:
-        lines += [*measures_report.section(rows, measures, differences), ""]
-    if selection:
-        lines += [*selection_report.section(rows, selection, differences), ""]
+        lines += ["### Paired differences on All", "", *_baseline_table(rows, differences), ""]
+    for name, cls in classes.items():
+        if name != PAIRS and any(name in row.evidence for row in rows):
+            lines += [*_evaluation_section(rows, name, cls, differences), ""]
     if claims:
-        lines += [*claims_report.section(claims, rows, differences), ""]
+        headings = claims_report.headings_of(classes)
+        lines += [*claims_report.section(claims, rows, differences, headings), ""]
     lines += ["### Cost", "", *_cost_table(rows), "", "### Origin", "", *_origin_table(rows)]
     if papers:
-        text = "As printed there (other data, other models); their macro is the mean of the printed relations."
-        lines += [
-            "",
-            "### Beside the papers' numbers",
-            "",
-            text,
-            "",
-            *markdown(sheet_of(rows, papers, differences)),
-        ]
+        text = (
+            "As printed there (other data, other models); their macro is the mean of the printed "
+            "relations."
+        )
+        with_papers = table_of(rows, PAIRS, PairEvaluation, differences, papers)
+        lines += ["", "### Beside the papers' numbers", "", text, "", *with_papers.markdown()]
     return lines
 
 
-def _interval_table(rows: Sequence[Row]) -> list[str]:
-    header = ["", *TITLES.values()]
-    return markdown_table(
-        header,
-        [
-            [row.result.name, *(interval_cell(row.result.interval[c]) for c in COLUMNS)]
-            for row in rows
-        ],
-    )
+def _evaluation_section(
+    rows: Sequence[Row], name: str, cls: type[Evaluation], differences: Differences
+) -> list[str]:
+    """Lines about an evaluation beside the pairs."""
+    table = table_of(rows, name, cls, differences)
+    lines = [f"### {cls.title}", "", *cls.explanation.splitlines(), "", *table.markdown()]
+    if not cls.by_group:
+        lines += ["", "95 % intervals:", "", *_interval_table(rows, name, cls)]
+    if sum(name in row.evidence for row in rows) > 1:
+        lines += ["", "Paired differences:", "", *_difference_table(rows, name, cls, differences)]
+    return lines
 
 
-def _difference_table(rows: Sequence[Row], differences: Differences) -> list[str]:
-    """Row minus each of the first rows on All, in points, with its paired 95 % interval; bold when that excludes 0."""
-    names = [row.result.name for row in rows]
+def _interval_table(rows: Sequence[Row], name: str, cls: type[Evaluation]) -> list[str]:
+    headings = headings_of(rows, name, cls)
+    lines = []
+    for row in rows:
+        if stored := row.result.evaluations.get(name):
+            cells = [interval_cell(stored.interval.get(measure)) for measure in headings]
+            lines.append([row.name, *cells])
+    return markdown_table(["", *headings.values()], lines)
+
+
+def _difference_table(
+    rows: Sequence[Row], name: str, cls: type[Evaluation], differences: Differences
+) -> list[str]:
+    """Row minus the first row with this evaluation; bold where the interval excludes 0."""
+    headings = headings_of(rows, name, cls)
+    first, *others = [row.name for row in rows if name in row.evidence]
+    lines = []
+    for other in others:
+        gains = [differences.between(other, first, measure, name) for measure in headings]
+        lines.append([other, *("–" if gain is None else gain.cell for gain in gains)])
+    return markdown_table([f"minus {first}", *headings.values()], lines)
+
+
+def _baseline_table(rows: Sequence[Row], differences: Differences) -> list[str]:
+    """Row minus each of the first rows on All, in points; bold where the interval excludes 0."""
+    names = [row.name for row in rows]
     lines = []
     for place, name in enumerate(names[1:], start=1):
-        gains = [differences.between(name, base, "all") for base in names[: min(BASELINES, place)]]
+        bases = names[: min(BASELINES, place)]
+        gains = [differences.between(name, base, "all", PAIRS) for base in bases]
         cells = ["–" if gain is None else gain.cell for gain in gains]
         lines.append([name, *cells, *[""] * (min(BASELINES, len(names)) - len(cells))])
     return markdown_table(["", *(f"minus {name}" for name in names[:BASELINES])], lines)
 
 
 def _cost_table(rows: Sequence[Row]) -> list[str]:
-    """Of one seed: the mean time, the largest memory."""
-    header = [
-        "",
-        "trainable M",
-        "total M",
-        "steps",
-        "pairs",
-        "minutes",
-        "memory GB",
-        "GPU memory GB",
-        "hardware",
-    ]
+    """Cost of one seed: the mean time, the largest memory."""
+    header = ["", "trainable M", "total M", "steps", "pairs", "minutes", "memory GB"]
+    header += ["GPU memory GB", "hardware"]
     lines = []
     for row in rows:
         runs, parameters = row.result.runs, row.result.parameters
         seconds = [run.wall_seconds.get("total", sum(run.wall_seconds.values())) for run in runs]
+        trainable = parameters.trainable / 1e6 if runs[0].train_steps else 0.0
         lines.append(
             [
-                row.result.name,
-                number(parameters.trainable / 1e6 if runs[0].train_steps else 0.0, 2),
+                row.name,
+                number(trainable, 2),
                 number(parameters.total / 1e6, 2),
                 str(runs[0].train_steps),
                 "–" if runs[0].train_pairs is None else str(runs[0].train_pairs),
@@ -193,23 +222,22 @@ def _cost_table(rows: Sequence[Row]) -> list[str]:
 
 
 def _machine(run: SeedRun) -> str:
-    hardware = run.hardware
-    return str(
-        hardware.get("gpu")
-        or f"{hardware.get('cores', '?')} cores of {hardware.get('cpu', 'an unknown CPU')}"
-    )
+    cpu = f"{run.hardware.get('cores', '?')} cores of {run.hardware.get('cpu', 'an unknown CPU')}"
+    return str(run.hardware.get("gpu") or cpu)
 
 
 def _origin_table(rows: Sequence[Row]) -> list[str]:
     lines = []
     for row in rows:
-        runs = row.result.runs
         commits = dict.fromkeys(
-            (run.commit[:10] or "no commit") + (" (dirty)" if run.dirty else "") for run in runs
+            (commit[:10] or "no commit") + (" (dirty)" if dirty else "")
+            for commit, dirty in row.result.made
         )
-        versions = dict.fromkeys(f"torch {run.versions.get('torch', '?')}" for run in runs)
+        versions = dict.fromkeys(
+            f"torch {run.versions.get('torch', '?')}" for run in row.result.runs
+        )
         seeds = ", ".join(map(str, row.result.seeds))
         lines.append(
-            [row.result.name, seeds, row.result.page_hash, ", ".join(commits), ", ".join(versions)]
+            [row.name, seeds, row.result.page_hash, ", ".join(commits), ", ".join(versions)]
         )
     return markdown_table(["", "seeds", "page", "commit", "versions"], lines)

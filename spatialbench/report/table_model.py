@@ -1,10 +1,8 @@
-"""One way of writing a table: what stands in it, and the writer of every format.
+"""A table: records, columns that print them, and a writer for each format.
 
-A table is made once, as a :class:`Sheet`; ``write`` turns it into text for a terminal, Markdown, LaTeX, HTML, CSV or
-JSON. The first four print the same cells; CSV and JSON have the numbers behind them, in a form of their own that a
-program can rely on.
-
-Nothing here depends on the clock, the locale or the machine: the same sheet gives the same bytes.
+A table is made once. Text, Markdown and LaTeX print its cells; CSV and JSON hold its records, the
+numbers behind the cells. Nothing depends on the clock, the locale or the machine: the same table
+gives the same bytes.
 """
 
 from __future__ import annotations
@@ -12,165 +10,208 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import jinja2
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as RichTable
 from rich.text import Text
 
-from spatialbench.utils.arguments import FORMATS
 from spatialbench.utils.errors import SpatialbenchError
+
+FORMATS = ("text", "md", "csv", "latex", "json")
+Record = Mapping[str, Any]
+"""Name -> number, text or list; what a program reads."""
 
 
 class Cell(NamedTuple):
-    """What is printed at one place; ``bold`` where it stands out."""
+    """A printed cell; ``bold`` where it stands out."""
 
     text: str
     bold: bool = False
 
 
 @dataclass(frozen=True)
-class Line:
-    """One line of a table.
+class Column:
+    """A heading, and how a record is printed below it."""
 
-    Attributes:
-        cells: as many as the header has.
-        paper: a paper's numbers, not ours: set in italics.
-    """
-
-    cells: Sequence[Cell | str]
-    paper: bool = False
-
-    def __iter__(self) -> Iterator[Cell]:
-        """The cells, each as a :class:`Cell`."""
-        return (cell if isinstance(cell, Cell) else Cell(cell) for cell in self.cells)
+    heading: str
+    cell: Callable[[Record], Cell | str]
 
 
 @dataclass(frozen=True)
-class Sheet:
-    """A table and what stands below it.
+class Table:
+    """A table and the notes below it.
 
     Attributes:
-        title: what it is; printed above it in a terminal, and as a caption.
-        header, lines: the printed cells.
-        notes: paragraphs below, one line each; an empty one separates them.
-        data: the JSON form.
-        rows: the CSV form, its header first.
-        left: so many first columns stand to the left, the others to the right.
-        stacked: a terminal breaks the headings at their spaces.
+        title: above the table in a terminal.
+        records: one for each line. A record with ``paper`` holds a paper's numbers: set in italics.
+        notes: paragraphs; an empty one separates them.
+        left: number of left-aligned columns.
+        stacked: break headings at spaces in a terminal.
     """
 
     title: str
-    header: Sequence[str]
-    lines: Sequence[Line]
-    notes: Sequence[str]
-    data: Any
-    rows: Sequence[Sequence[object]]
+    columns: Sequence[Column]
+    records: Sequence[Record]
+    notes: Sequence[str] = ()
     left: int = 1
     stacked: bool = False
 
+    @property
+    def header(self) -> list[str]:
+        """Headings of the columns."""
+        return [column.heading for column in self.columns]
+
+    def lines(self) -> list[list[Cell]]:
+        """Return the printed cells, line by line."""
+        made = [[column.cell(record) for column in self.columns] for record in self.records]
+        return [[c if isinstance(c, Cell) else Cell(c) for c in line] for line in made]
+
+    def markdown(self) -> list[str]:
+        """Lines of a Markdown table."""
+        lines = []
+        for record, cells in zip(self.records, self.lines(), strict=True):
+            texts = [f"**{cell.text}**" if cell.bold else cell.text for cell in cells]
+            lines.append([f"*{t}*" if t and record.get("paper") else t for t in texts])
+        return markdown_table(self.header, lines, self.left)
+
+    def write(self, format: str) -> str:
+        """Write the table in one of ``FORMATS``; CSV and JSON send the notes to standard error.
+
+        Raises:
+            SpatialbenchError: an unknown format.
+        """
+        check_format(format)
+        if format == "text":
+            return self._text()
+        if format == "md":
+            return "\n".join([*self.markdown(), "", *self.notes]) + "\n"
+        if format == "latex":
+            return self._latex()
+        print("\n".join(note for note in self.notes if note), file=sys.stderr)
+        if format == "json":
+            return json.dumps([dict(record) for record in self.records], indent=2) + "\n"
+        return as_csv(self.records)
+
+    def _text(self) -> str:
+        """Return text as wide as it needs; bold has a star, since not every terminal has bold."""
+        drawn = RichTable(title=self.title, title_justify="left")
+        for place, title in enumerate(self.header):
+            shown = title.replace(" ", "\n") if self.stacked else title
+            side: Any = "left" if place < self.left else "right"
+            drawn.add_column(shown, justify=side, no_wrap=True)
+        for record, cells in zip(self.records, self.lines(), strict=True):
+            texts = [Text(f"{c.text} *", style="bold") if c.bold else Text(c.text) for c in cells]
+            drawn.add_row(*texts, style="dim" if record.get("paper") else None)
+        needed = Console(width=1000).measure(drawn).maximum
+        console = Console(width=max(needed, Console().width))
+        with console.capture() as capture:
+            console.print(drawn)
+        return capture.get() + "\n".join(self.notes) + "\n"
+
+    def _latex(self) -> str:
+        lines = []
+        for record, cells in zip(self.records, self.lines(), strict=True):
+            texts = [
+                f"\\textbf{{{tex(c.text)}}}" if c.bold and c.text else tex(c.text) for c in cells
+            ]
+            lines.append([f"\\textit{{{t}}}" if t and record.get("paper") else t for t in texts])
+        sides = "l" * self.left + "r" * (len(self.columns) - self.left)
+        values = {"title": self.title, "header": self.header, "lines": lines, "notes": self.notes}
+        return _template("table.tex.j2").render(**values, sides=sides)
+
 
 def check_format(format: str) -> None:
-    """Raises SpatialbenchError unless it is one of ``FORMATS``."""
+    """Refuse an unknown format.
+
+    Raises:
+        SpatialbenchError: it is not one of ``FORMATS``.
+    """
     if format not in FORMATS:
         raise SpatialbenchError(f"unknown format {format!r}: one of {', '.join(FORMATS)}")
 
 
-def write(sheet: Sheet, format: str) -> str:
-    """A table in one of ``FORMATS``. JSON and CSV have no place for notes: those go to the standard error.
-
-    Raises:
-        SpatialbenchError: an unknown format.
-    """
-    check_format(format)
-    if format in ("json", "csv"):
-        print("\n".join(note for note in sheet.notes if note), file=sys.stderr)
-        return json.dumps(sheet.data, indent=2) + "\n" if format == "json" else as_csv(sheet.rows)
-    if format == "md":
-        return "\n".join([*markdown(sheet), "", *sheet.notes]) + "\n"
-    if format == "text":
-        return as_text(sheet)
-    from spatialbench.report import markup
-
-    return markup.latex(sheet)
-
-
-# ----------------------------------------------------------------------------------------------------------- cells
-
-
 def number(value: float | None, digits: int = 1) -> str:
-    """Fixed digits with a point whatever the locale; a dash where there is nothing."""
+    """Format with fixed digits and a point, whatever the locale; a dash for None."""
     return "–" if value is None else f"{value:.{digits}f}"
 
 
 def accuracy_cell(mean: float | None, spread: float | None) -> str:
-    """``66.7 ± 0.4``: mean and standard deviation over seeds."""
+    """Mean and standard deviation over seeds: ``66.7 ± 0.4``."""
     return number(mean) if spread is None else f"{number(mean)} ± {number(spread)}"
 
 
 def interval_cell(bounds: Sequence[float] | None) -> str:
+    """Bounds of an interval: ``65.9 to 67.5``."""
     return "–" if bounds is None else f"{number(bounds[0])} to {number(bounds[1])}"
 
 
-# ---------------------------------------------------------------------------------------------------------- formats
+def text_column(heading: str, key: str) -> Column:
+    """Column of a text, or of an integer, which is a dash where it is None."""
+    return Column(heading, lambda record: "–" if record[key] is None else str(record[key]))
 
 
-def markdown(sheet: Sheet) -> list[str]:
-    """The lines of a Markdown table."""
-    lines = []
-    for line in sheet.lines:
-        texts = [f"**{cell.text}**" if cell.bold else cell.text for cell in line]
-        lines.append([f"*{text}*" if text and line.paper else text for text in texts])
-    return markdown_table(sheet.header, lines, sheet.left)
+def number_column(heading: str, key: str, digits: int = 1) -> Column:
+    """Column of a number."""
+    return Column(heading, lambda record: number(record[key], digits))
 
 
 def markdown_table(
     header: Sequence[str], lines: Sequence[Sequence[str]], left: int = 1
 ) -> list[str]:
-    """The lines of a Markdown table; the first ``left`` columns stand to the left, the others to the right."""
+    """Lines of a Markdown table; the first ``left`` columns are left-aligned."""
     rule = [*["---"] * left, *["---:"] * (len(header) - left)]
-    return [f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in (header, rule, *lines)]
+    text = _template("table.md.j2").render(header=header, rule=rule, lines=lines)
+    return text.replace("|  |", "| |").splitlines()
 
 
-def as_csv(rows: Sequence[Sequence[object]]) -> str:
-    """Comma-separated; a number with four digits, nothing for None."""
+def as_csv(records: Sequence[Record]) -> str:
+    """Comma-separated records; a number has four digits, a list its items separated by spaces."""
     stream = io.StringIO()
-    writer = csv.writer(stream, lineterminator="\n")
-    writer.writerows([[_plain(value) for value in row] for row in rows])
+    keys = list(dict.fromkeys(key for record in records for key in record))
+    writer = csv.DictWriter(stream, keys, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows({key: _plain(value) for key, value in record.items()} for record in records)
     return stream.getvalue()
 
 
 def _plain(value: object) -> object:
     if isinstance(value, float):
         return f"{value:.4f}"
+    if isinstance(value, list):
+        return " ".join(map(str, value))
     return "" if value is None else value
 
 
-def as_text(sheet: Sheet) -> str:
-    """For a terminal, as wide as it needs; colours only where the terminal has them, so that bold has a star, too."""
-    drawn = Table(title=sheet.title, title_justify="left")
-    for place, title in enumerate(sheet.header):
-        shown = title.replace(" ", "\n") if sheet.stacked else title
-        drawn.add_column(shown, justify="left" if place < sheet.left else "right", no_wrap=True)
-    for line in sheet.lines:
-        texts = [
-            Text(f"{cell.text} *", style="bold") if cell.bold else Text(cell.text) for cell in line
-        ]
-        drawn.add_row(*texts, style="dim" if line.paper else None)
-    needed = Console(width=1000).measure(drawn).maximum
-    console = Console(width=max(needed, Console().width))
-    with console.capture() as capture:
-        console.print(drawn)
-    return capture.get() + "\n".join(sheet.notes) + "\n"
+_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": "$<$",
+    ">": "$>$",
+    "|": "$|$",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "–": "--",
+}
+_MINUS = re.compile(r"(?<![\w.])-(?=\d)")
+"""A hyphen that is a sign: before a digit, and not within a word."""
 
 
-def show(drawn: Table, footer: str = "") -> None:
-    """Prints a table of one run, a hundred columns wide at least, and a line below it."""
-    console = Console()
-    console = console if console.width >= 100 else Console(width=100)
-    console.print(drawn)
-    if footer:
-        console.print(footer, highlight=False)
+def tex(text: str) -> str:
+    """Plain text for LaTeX, in which nothing is a command."""
+    signed = _MINUS.sub("\0", text)
+    return "".join(_SPECIAL.get(sign, sign) for sign in signed).replace("\0", "$-$")
+
+
+def _template(name: str) -> jinja2.Template:
+    loader = jinja2.PackageLoader("spatialbench.report")
+    environment = jinja2.Environment(loader=loader, trim_blocks=True, keep_trailing_newline=True)
+    environment.filters["tex"] = tex
+    return environment.get_template(name)

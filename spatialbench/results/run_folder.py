@@ -1,9 +1,9 @@
-"""The run folder: what a run writes, how it is found again, and the checks of a checkpoint before it is used.
+"""The run folder: what a run writes, how it is found again, and how its checkpoints are checked.
 
-``runs/<track>/<budget>/<page>/<config hash>/seed<k>/`` holds config.yaml (the complete configuration), last.ckpt
-(weights, optimizer, position), metrics.jsonl (training and validation), run.json (provenance, times, scores),
-outcomes.npz (the scores of every test record) and, where they were asked for, measures.npz (regions, dense quality,
-retrieval) and selection.npz (image selection) and, of a generative method, reconstructions.png. run.json says
+``runs/<track>/<budget>/<page>/<config hash>/seed<k>/`` holds config.yaml (the complete
+configuration), last.ckpt (weights, optimizer, position), metrics.jsonl (training and validation),
+``<evaluation>.npz`` (the evidence of the pair test and of every other evaluation of the track) and
+run.json (provenance, times, scores). Some methods add reconstructions.png. run.json says
 ``finished: true`` only when all else is in place.
 """
 
@@ -16,16 +16,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from spatialbench.config.evaluations import region_settings, selection_settings
+from spatialbench.config.evaluations import EvaluationSpec, evaluations_of
 from spatialbench.config.experiment import Resolved
 from spatialbench.config.pages import Config
-from spatialbench.evaluation.measures import Measures
-from spatialbench.utils.arguments import did_you_mean
+from spatialbench.evaluation.evidence import Evidence
+from spatialbench.results.schema import PAIRS
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
+from spatialbench.utils.suggest import did_you_mean
 
-SCHEMA = 1
+SCHEMA = 2
 STAMP = "spatialbench"
-"""Key of a checkpoint under which a run notes whose weights they are."""
+"""Key under which a checkpoint notes which run its weights come from."""
+BEST = "best.ckpt"
+"""The best checkpoint on validation, where the track says ``finetuning.scored: best``."""
+FILES = (
+    *("run.json", "last.ckpt", BEST, "*.npz", "metrics.jsonl", "config.yaml"),
+    "reconstructions.png",
+)
+"""Patterns of the files of a run folder."""
 
 
 @dataclass(frozen=True)
@@ -37,34 +45,31 @@ class RunRecord:
 
     @property
     def finished(self) -> bool:
+        """Whether everything is in place."""
         return bool(self.info.get("finished"))
 
     @property
-    def made(self) -> tuple[str, bool]:
-        """Commit of the code, and whether tracked files differed from it."""
-        return str(self.info.get("commit", "")), bool(self.info.get("dirty"))
+    def commit(self) -> str:
+        """Commit of the code that trained."""
+        return str(self.info.get("commit", ""))
 
     @property
     def checkpoint(self) -> Path:
+        """The last checkpoint."""
         return self.run_dir / "last.ckpt"
 
     @property
-    def outcomes(self) -> Path:
-        return self.run_dir / "outcomes.npz"
+    def has_pairs(self) -> bool:
+        """Whether the run took the pair test; a module with a task of its own does not."""
+        return self.evidence(PAIRS).exists()
 
-    @property
-    def measures(self) -> Path:
-        """Regions, dense quality and retrieval; there only where the run measured them."""
-        return self.run_dir / "measures.npz"
-
-    @property
-    def selection(self) -> Path:
-        """Image selection; there only where the run measured it."""
-        return self.run_dir / "selection.npz"
+    def evidence(self, name: str) -> Path:
+        """File with the evidence of an evaluation."""
+        return self.run_dir / f"{name}.npz"
 
     @classmethod
     def read(cls, run_dir: Path) -> RunRecord:
-        """The record of a folder; an empty one when nothing was written yet.
+        """Read run.json; ``info`` is empty where nothing was written yet.
 
         Raises:
             SpatialbenchError: run.json is damaged or of another version.
@@ -89,81 +94,70 @@ class RunRecord:
         return cls(run_dir, info)
 
     def write(self) -> None:
-        """Writes run.json in one step."""
-        write_atomic(
-            self.run_dir / "run.json", json.dumps({"schema": SCHEMA, **self.info}, indent=2) + "\n"
-        )
+        """Write run.json atomically."""
+        text = json.dumps({"schema": SCHEMA, **self.info}, indent=2) + "\n"
+        write_atomic(self.run_dir / "run.json", text)
 
 
-def measured(resolved: Resolved, record: RunRecord) -> bool:
-    """Whether a finished run is measured as the track asks today."""
-    return _is(record.measures, region_settings(resolved.track, resolved.budget), record)
+def run_evaluations(resolved: Resolved) -> dict[str, EvaluationSpec]:
+    """Return the evaluations of a run by name: the track's; none for pairs of the user's own."""
+    own_pairs = resolved.data_arguments.get("path") != resolved.track.config["data"].get("path")
+    return {} if own_pairs else evaluations_of(resolved.track, resolved.budget)
 
 
-def selected(resolved: Resolved, record: RunRecord) -> bool:
-    """Whether a finished run has the image selection that the track asks for today."""
-    return _is(record.selection, selection_settings(resolved.track, resolved.budget), record)
+def outdated(resolved: Resolved, record: RunRecord) -> list[str]:
+    """List the evaluations that a finished run lacks, or has with other settings than today's."""
+    if not record.has_pairs:
+        return []
+    specs = run_evaluations(resolved)
+    return [name for name in specs if _settings(record.evidence(name)) != specs[name].settings]
 
 
-def _is(path: Path, wanted: str, record: RunRecord) -> bool:
-    if not wanted or not record.outcomes.exists():
-        return True
+def _settings(path: Path) -> str | None:
     try:
-        return Measures.load(path).settings == wanted
+        return Evidence.load(path).settings
     except SpatialbenchError:
-        return False
+        return None
 
 
-BEST = "best.ckpt"
-"""The checkpoint that was best on the validation set, of a track with ``finetuning.scored: best``."""
-FILES = (
-    "run.json",
-    "last.ckpt",
-    BEST,
-    "outcomes.npz",
-    "measures.npz",
-    "selection.npz",
-    "metrics.jsonl",
-    "config.yaml",
-    "reconstructions.png",
-)
-"""What a run folder can hold."""
+def is_current(resolved: Resolved, record: RunRecord) -> bool:
+    """Return whether a run is finished and evaluated as the track asks today."""
+    return record.finished and not outdated(resolved, record)
 
 
-def to_score(resolved: Resolved, last: Path) -> Path:
-    """The last checkpoint, or the best one, where ``finetuning.scored`` says so and there was a validation."""
+def scored_checkpoint(resolved: Resolved, last: Path) -> Path:
+    """Return the checkpoint to test: the last, or the best where the track says so."""
     best = resolved.run_dir / BEST
     return best if scores_best(resolved) and best.is_file() else last
 
 
 def scores_best(resolved: Resolved) -> bool:
-    """Whether the track says ``finetuning.scored: best``."""
+    """Return whether the track says ``finetuning.scored: best``."""
     model = resolved.config["model"].get("init_args") or {}
     return (model.get("finetuning") or {}).get("scored") == "best"
 
 
 def clear(run_dir: Path) -> None:
-    """Removes what a run wrote, so that it starts from nothing.
+    """Remove everything a run wrote.
 
     Raises:
         SpatialbenchError: a file cannot be removed.
     """
-    for name in FILES:
+    for path in [path for pattern in FILES for path in run_dir.glob(pattern)]:
         try:
-            (run_dir / name).unlink(missing_ok=True)
+            path.unlink(missing_ok=True)
         except OSError as error:
-            raise SpatialbenchError(f"cannot remove {run_dir / name}: {error.strerror}") from error
+            raise SpatialbenchError(f"cannot remove {path}: {error.strerror}") from error
 
 
 def sweep(run_dir: Path) -> None:
-    """Removes what a kill left of files that were being written."""
-    for name in FILES:
-        for path in run_dir.glob(f".{name}.*"):
-            path.unlink(missing_ok=True)
+    """Remove the half-written files that a kill left."""
+    for path in [path for pattern in FILES for path in run_dir.glob(f".{pattern}.*")]:
+        path.unlink(missing_ok=True)
 
 
 def newest(resolved: Resolved, runs: Path, any_seed: bool = False) -> Path:
-    """last.ckpt of the newest run, finished or not, of a page on its track and budget.
+    """Return last.ckpt of the newest run of a page on its track and budget, finished or not.
 
     Args:
         any_seed: not only of the seed of ``resolved``.
@@ -174,24 +168,23 @@ def newest(resolved: Resolved, runs: Path, any_seed: bool = False) -> Path:
     folder = runs / resolved.track.name
     own = folder / resolved.budget / resolved.page.name
     pattern = "*/last.ckpt" if any_seed else f"seed{resolved.seed}/last.ckpt"
-    found = list(own.glob(f"*/{pattern}"))
-    if found:
-        return max(found, key=lambda path: path.stat().st_mtime)
+    checkpoints = list(own.glob(f"*/{pattern}"))
+    if checkpoints:
+        return max(checkpoints, key=lambda path: path.stat().st_mtime)
     others = sorted({path.parts[-5] for path in folder.glob(f"*/{resolved.page.name}/*/{pattern}")})
     seeds = sorted({path.parts[-2] for path in own.glob("*/*/last.ckpt")})
     what = f"page {resolved.page.path} on {resolved.track.name} at budget {resolved.budget}"
     what += "" if any_seed else f" with seed {resolved.seed}"
-    advice = (
-        f"--budget {others[0]} has one"
-        if others
-        else f"spatialbench fit --config {resolved.page.path} makes one"
-    )
-    advice = f"--seed {seeds[0].removeprefix('seed')} has one" if seeds else advice
+    advice = f"spatialbench fit --config {resolved.page.path} makes one"
+    if seeds:
+        advice = f"--seed {seeds[0].removeprefix('seed')} has one"
+    elif others:
+        advice = f"--budget {others[0]} has one"
     raise SpatialbenchError(f"no run of {what} under {runs}: {advice}, or give --ckpt_path FILE")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
-    """Opens a checkpoint, memory-mapped, without running any code in it.
+    """Open a checkpoint, memory-mapped, without running any code in it.
 
     Raises:
         SpatialbenchError: missing, damaged, or not a checkpoint of this project.
@@ -201,21 +194,17 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if path.is_dir():
         raise SpatialbenchError(f"checkpoint {path} is a folder; give the last.ckpt of a run")
     if not path.is_file():
-        near = [str(p) for p in sorted(path.parent.glob("*.ckpt"))] if path.parent.is_dir() else []
-        raise SpatialbenchError(
-            f"no such checkpoint: {path}{did_you_mean(str(path), near) if near else ''}"
-        )
+        near = [str(p) for p in sorted(path.parent.glob("*.ckpt"))]
+        hint = did_you_mean(str(path), near) if near else ""
+        raise SpatialbenchError(f"no such checkpoint: {path}{hint}")
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         raise SpatialbenchError(
-            f"checkpoint {path}: damaged, truncated or not a plain checkpoint; delete it, or run fit with --force"
+            f"checkpoint {path}: damaged, truncated or not a plain checkpoint; delete it, "
+            "or run fit with --force"
         ) from error
-    if (
-        not isinstance(checkpoint, dict)
-        or "state_dict" not in checkpoint
-        or STAMP not in checkpoint
-    ):
+    if not isinstance(checkpoint, dict) or not {"state_dict", STAMP} <= checkpoint.keys():
         raise SpatialbenchError(
             f"checkpoint {path}: not written by 'spatialbench fit'; give its last.ckpt"
         )
@@ -225,20 +214,20 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def checkpoint_of(
     resolved: Resolved, given: str | None, runs: Path, any_seed: bool = False
 ) -> tuple[Path | None, list[str]]:
-    """The checkpoint to score a page with, checked, and what the user should know about it, a line each.
+    """Find and check the checkpoint to score a page with.
 
     Args:
-        given: a file; LAST: the newest run of the page; None: LAST for a page that needs training or goes on from
-            another, else no checkpoint.
+        given: a file; LAST: the newest run of the page; None: LAST for a page that needs training
+            or starts from another page, else no checkpoint.
         runs: the folder of all runs.
-        any_seed: whatever seed the newest run or the file has. Else it must have that of ``resolved``, since what is
-            printed and stored names it.
+        any_seed: accept a run of any seed, not only that of ``resolved``, which is printed and
+            stored with the scores.
 
     Returns:
-        The path, None for a page that is scored as it starts; and the notes.
+        The path, None for a page that is scored as it starts; and notes for the user.
 
     Raises:
-        SpatialbenchError: there is no run, or the checkpoint is damaged, of another class or of another seed.
+        SpatialbenchError: no run, or a checkpoint that is damaged, of another class or seed.
     """
     if given is None and not resolved.needs_training and resolved.init_from is None:
         return None, []
@@ -248,16 +237,16 @@ def checkpoint_of(
     else:
         path, notes = Path(given), []
     checkpoint = read_checkpoint(path)
-    other = checkpoint[STAMP].get("seed", resolved.seed)
-    if not any_seed and other != resolved.seed:
+    seed = checkpoint[STAMP].get("seed", resolved.seed)
+    if not any_seed and seed != resolved.seed:
         raise SpatialbenchError(
-            f"checkpoint {path} is of a run with seed {other}, not {resolved.seed}: --seed {other}"
+            f"checkpoint {path} is of a run with seed {seed}, not {resolved.seed}: --seed {seed}"
         )
     return path, notes + check_checkpoint(path, checkpoint, resolved)
 
 
 def stamp(resolved: Resolved) -> dict[str, Any]:
-    """What a checkpoint notes about its origin; plain values only."""
+    """Return what a checkpoint notes about its run, in plain values."""
     return {
         "page": resolved.page.name,
         "track": resolved.track.name,
@@ -269,9 +258,10 @@ def stamp(resolved: Resolved) -> dict[str, Any]:
 
 
 def check_checkpoint(path: Path, checkpoint: Mapping[str, Any], resolved: Resolved) -> list[str]:
-    """Refuses a checkpoint of another class; returns one line for every argument in which page and checkpoint differ.
+    """Refuse a checkpoint of another class; return a note on every argument that differs.
 
-    The page wins: Lightning would silently let the checkpoint's arguments win over page and command line (#20801).
+    The page wins: Lightning would silently prefer the checkpoint's arguments over page and command
+    line (Lightning #20801).
 
     Raises:
         SpatialbenchError: the checkpoint was trained with another class than the page asks for.
@@ -279,8 +269,9 @@ def check_checkpoint(path: Path, checkpoint: Mapping[str, Any], resolved: Resolv
     trained, asked = checkpoint[STAMP]["model"], resolved.config["model"]
     if trained["class_path"] != asked["class_path"]:
         raise SpatialbenchError(
-            f"checkpoint {path} holds {trained['class_path']} (page {checkpoint[STAMP]['page']}), but page "
-            f"{resolved.page.path} asks for {asked['class_path']}: give the page that trained it, or another checkpoint"
+            f"checkpoint {path} holds {trained['class_path']} (page {checkpoint[STAMP]['page']}), "
+            f"but page {resolved.page.path} asks for {asked['class_path']}: give the page that "
+            "trained it, or another checkpoint"
         )
     before = dict(_leaves(trained.get("init_args") or {}))
     after = dict(_leaves(asked.get("init_args") or {}))

@@ -1,63 +1,63 @@
-"""Whether a stored row is what would be made today: hashes of the page, the track and the captions."""
+"""Whether a stored row is what would be made today, by hashes of page, track and captions."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from spatialbench.config.evaluations import region_settings, selection_settings
+from spatialbench.config.evaluations import evaluations_of
 from spatialbench.config.experiment import data_of, model_of, weights_digests
 from spatialbench.config.pages import Page, Track, content_hash, discover, load_page, load_track
 from spatialbench.data.relations import RELATIONS, Statement
-from spatialbench.results.files import Result
-from spatialbench.utils.arguments import did_you_mean
+from spatialbench.results.files import Row, read_row
+from spatialbench.results.schema import PAIRS, Result
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 
 def page_hash(page: Page, budget: str) -> str:
-    """Hash of what a page says for a budget, weights files that it names among it.
+    """Hash of a page at a budget, with the weights files that it names.
 
-    The blocks of other budgets do not make a row stale.
+    The blocks of other budgets do not count.
     """
-    own = {key: value for key, value in page.config.items() if key != "budgets"}
+    config = {key: value for key, value in page.config.items() if key != "budgets"}
+    layer = (page.config.get("budgets") or {}).get(budget, {})
     weights = weights_digests(model_of(page.config))
-    return content_hash(
-        {**own, "budget": (page.config.get("budgets") or {}).get(budget, {}), "weights": weights}
-    )
+    return content_hash({**config, "budget": layer, "weights": weights})
 
 
 def ancestors(page: Page, budget: str, track: Track) -> dict[str, str]:
-    """Name -> hash of the pages whose weights are the start of ``page``, all the way back, each with its track.
+    """Hash, by name, of every page that :func:`starts` lists, each with its track.
 
     Raises:
         SpatialbenchError: see :func:`starts`.
     """
     return {
-        one.name: content_hash([page_hash(one, budget), track_hash(track, budget, one)])
-        for one in starts(page)
+        start.name: content_hash([page_hash(start, budget), track_hash(track, budget, start)])
+        for start in starts(page)
     }
 
 
 def starts(page: Page) -> list[Page]:
-    """The pages whose weights are the start of ``page``, all the way back; itself not among them.
+    """Follow ``init_from`` all the way back; the page itself is not included.
 
     Raises:
         SpatialbenchError: ``init_from`` names no page, or goes in a circle.
     """
-    found: dict[str, Page] = {}
+    pages: dict[str, Page] = {}
     while page.init_from is not None:
         page = load_page(page.init_from)
-        if page.name in found:
+        if page.name in pages:
             raise SpatialbenchError(f"page {page.path}: init_from goes in a circle")
-        found[page.name] = page
-    return list(found.values())
+        pages[page.name] = page
+    return list(pages.values())
 
 
 def track_hash(track: Track, budget: str, page: Page) -> str:
-    """Hash of the controlled variables of a track at a budget, the shipped weights among them.
+    """Hash of the controlled variables of a track at a budget, with the shipped weights.
 
-    Of the data block those keys count that concern the page. The list of seeds is the row's own matter.
+    Only those keys of the data block count that concern the page. The list of seeds does not count.
     """
     layer = track.budgets.get(budget)
     config = {**track.config, "data": data_of(track.config["data"], page)}
@@ -69,7 +69,7 @@ def track_hash(track: Track, budget: str, page: Page) -> str:
 
 
 def grammar_hash() -> str:
-    """Hash of the captions and negated captions of the six relations: another wording is another test."""
+    """Hash of the captions and negated captions of the six relations."""
     statements = [Statement("sofa", relation, "floor lamp") for relation in RELATIONS]
     return content_hash(
         [[statement.caption, statement.negated.caption] for statement in statements]
@@ -77,7 +77,13 @@ def grammar_hash() -> str:
 
 
 def stale_reasons(result: Result, page: Page | None, track: Track | None) -> list[str]:
-    """Why a row is not what would be made today of its page and track (None: gone); empty when it is."""
+    """List why a row is not what would be made today.
+
+    An evaluation of the track that the row lacks is no reason.
+
+    Args:
+        page, track: None: gone.
+    """
     reasons = []
     if page is None:
         reasons.append(f"page {result.name} is gone")
@@ -92,33 +98,32 @@ def stale_reasons(result: Result, page: Page | None, track: Track | None) -> lis
         reasons.append(f"track {result.track} is gone")
     elif page is not None and track_hash(track, result.budget, page) != result.track_hash:
         reasons.append(f"track {result.track} changed")
-    if (
-        track is not None
-        and result.measures
-        and result.measures.settings != region_settings(track, result.budget)
-    ):
-        reasons.append("what is measured beside the pairs changed")
-    if (
-        track is not None
-        and result.selection
-        and result.selection.settings != selection_settings(track, result.budget)
-    ):
-        reasons.append("the pairs of image selection changed")
+    if track is not None:
+        reasons += _changed_evaluations(result, track)
     if result.grammar != grammar_hash():
         reasons.append("the captions changed")
     return reasons
 
 
+def _changed_evaluations(result: Result, track: Track) -> Iterator[str]:
+    specs = evaluations_of(track, result.budget)
+    for name, stored in result.evaluations.items():
+        if name in specs and stored.settings != specs[name].settings:
+            yield f"the settings of evaluation {name} changed"
+        elif name not in specs and name != PAIRS and PAIRS in result.evaluations:
+            yield f"track {track.name} no longer has evaluation {name}"
+
+
 @dataclass(frozen=True)
 class Today:
-    """The pages and tracks as they stand now: name -> page or track."""
+    """The pages and tracks as they stand now, by name."""
 
     pages: Mapping[str, Page]
     tracks: Mapping[str, Track]
 
     @classmethod
     def read(cls, benchmarks: Path) -> Today:
-        """Reads ``benchmarks/*.yaml`` and ``benchmarks/tracks/*.yaml``.
+        """Read ``benchmarks/*.yaml`` and ``benchmarks/tracks/*.yaml``.
 
         Raises:
             SpatialbenchError: no such folder, or a page or track that cannot be read.
@@ -132,7 +137,7 @@ class Today:
         return cls(pages, {track.name: track for track in tracks})
 
     def only(self, names: Sequence[str]) -> Today:
-        """These pages alone, named or given by their paths.
+        """Keep the given pages alone, named or given by their paths.
 
         Raises:
             SpatialbenchError: an unknown page.
@@ -141,11 +146,19 @@ class Today:
         chosen = [by_path.get(Path(name).resolve(), name) for name in names]
         for name in chosen:
             if name not in self.pages:
-                raise SpatialbenchError(
-                    f"unknown page {name!r}{did_you_mean(Path(name).stem, self.pages)}"
-                )
+                hint = did_you_mean(Path(name).stem, self.pages)
+                raise SpatialbenchError(f"unknown page {name!r}{hint}")
         return Today({name: self.pages[name] for name in chosen}, self.tracks)
 
     def stale(self, result: Result) -> list[str]:
         """See :func:`stale_reasons`."""
         return stale_reasons(result, self.pages.get(result.name), self.tracks.get(result.track))
+
+    def read_row(self, path: Path) -> Row:
+        """Read a row, recounted, and note why it is stale.
+
+        Raises:
+            SpatialbenchError: the file, or the evidence beside it, is missing or damaged.
+        """
+        row = read_row(path)
+        return replace(row, stale=self.stale(row.result))

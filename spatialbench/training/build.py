@@ -1,9 +1,10 @@
-"""From a configuration to live objects, through LightningCLI, with its traps closed (Lightning's issues 20801, 15796).
+"""From a configuration to live objects, through LightningCLI, with its traps closed.
 
-- A checkpoint's hyper-parameters never reach the parser: the page and the command line are what counts.
-- ``--optimizer`` and ``--lr_scheduler`` are not added to the parser: a method configures its own.
-- Lightning's own config.yaml callback (which refuses a second run in one folder) is replaced by :func:`dump_config`.
-- A misspelt flag is one line with the nearest known name, not a nested dump.
+- A checkpoint's hyper-parameters never reach the parser: page and flags win (Lightning #20801).
+- ``--optimizer`` and ``--lr_scheduler`` are not added: a method configures its own.
+- :func:`dump_config` replaces Lightning's callback that writes config.yaml, which refuses a second
+  run in one folder.
+- A misspelt flag is one line with the nearest known name.
 """
 
 from __future__ import annotations
@@ -26,11 +27,23 @@ from spatialbench.config.experiment import DATAMODULE, Resolved
 from spatialbench.config.pages import Config
 from spatialbench.config.signatures import import_class, unknown_key
 from spatialbench.data.missing import check_files
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.checkpoints import AtomicCheckpoints
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 TRAINER_DEFAULTS = {"logger": False, "num_sanity_val_steps": 0, "enable_model_summary": False}
+QUIET = (
+    ".*does not have many workers.*",
+    ".*Checkpoint directory .* exists and is not empty.*",
+    ".*smaller than the logging interval.*",
+    ".*isinstance.*LeafSpec.*",
+    ".*callbacks used to create the checkpoint need to be provided.*",
+    ".*in eval mode at the start of training.*",
+    ".*Cannot dispatch to fused implementation.*",  # float32 norms beside bfloat16: speed only
+    ".*resuming from a checkpoint that ended before the epoch ended.*",
+    ".*when logging on epoch level in distributed setting.*",  # scores cover all ranks already
+)
+"""Warnings of no use to the user."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +61,7 @@ class PageCLI(LightningCLI):
     Args:
         config: {seed_everything, trainer, model, data}.
         flags: ``--trainer.max_steps 3`` and the like; they win over ``config``.
-        callbacks: always present, whatever list of callbacks the configuration gives.
+        callbacks: always present, whatever callbacks the configuration lists.
         instantiate: False: parse only.
     """
 
@@ -75,18 +88,28 @@ class PageCLI(LightningCLI):
         )
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        """Parse the given configuration, then the flags."""
         self.config = parser.parse_object(self._given)
         if self._flags:
-            self.config = parser.parse_args(["--config", dump(parser, self.config), *self._flags])
+            self.config = parser.parse_args(["--config", self.dump(), *self._flags])
             del self.config["config"]
 
     def instantiate_classes(self) -> None:
+        """Make the objects, where they are wanted."""
         if self._build:
             super().instantiate_classes()
 
+    def dump(self) -> str:
+        """Return the configuration as YAML.
+
+        Every null is kept: without it the default would come back when the text is read again.
+        """
+        options = {"skip_unset": False, "skip_link_targets": False, "format": "yaml"}
+        return self.parser.dump(self.config, **options).rstrip() + "\n"
+
 
 def build(resolved: Resolved, callbacks: Sequence[Callback] = ()) -> Built:
-    """Seeds everything and makes trainer, model and datamodule.
+    """Seed everything and make trainer, model and datamodule.
 
     Raises:
         SpatialbenchError: a value of the page has the wrong type, or a class refuses its arguments.
@@ -95,10 +118,9 @@ def build(resolved: Resolved, callbacks: Sequence[Callback] = ()) -> Built:
     trainer = {**resolved.config["trainer"], "enable_progress_bar": False}
     trainer["default_root_dir"] = trainer.get("default_root_dir") or str(resolved.run_dir)
     config = {**resolved.config, "trainer": trainer}
-    cli = _parse(config, f"page {resolved.page.path}", callbacks=callbacks, instantiate=True)
-    cli.datamodule.allow_zero_length_dataloader_with_multiple_devices = (
-        True  # few evaluation batches, many ranks
-    )
+    cli = _parse(config, _where(resolved), callbacks=callbacks, instantiate=True)
+    # there may be fewer evaluation batches than ranks
+    cli.datamodule.allow_zero_length_dataloader_with_multiple_devices = True
     strategy = cli.trainer.strategy
     if type(strategy.checkpoint_io) is TorchCheckpointIO:  # a page may ask for another
         strategy.checkpoint_io = AtomicCheckpoints()
@@ -106,17 +128,16 @@ def build(resolved: Resolved, callbacks: Sequence[Callback] = ()) -> Built:
 
 
 def dump_config(resolved: Resolved) -> str:
-    """The complete configuration as YAML; given as a page it comes out the same.
+    """Return the complete configuration as YAML; given as a page, it comes out the same.
 
     Raises:
         SpatialbenchError: a value has the wrong type or cannot be written as YAML.
     """
-    cli = _parse(resolved.config, f"page {resolved.page.path}", instantiate=False)
-    return _dumped(cli, f"page {resolved.page.path}")
+    return _dumped(resolved.config, _where(resolved))
 
 
 def flag_overrides(resolved: Resolved, flags: Sequence[str], options: Sequence[str] = ()) -> Config:
-    """What LightningCLI flags change, as a partial configuration for :func:`spatialbench.config.experiment.resolve`.
+    """Return what LightningCLI flags change, as a partial configuration.
 
     Args:
         flags: for instance ``["--trainer.max_steps", "3", "--data.path=x.json"]``.
@@ -126,43 +147,27 @@ def flag_overrides(resolved: Resolved, flags: Sequence[str], options: Sequence[s
         SpatialbenchError: unknown flag, or a value of the wrong type.
     """
     _check_flags(resolved.config, flags, options)
-    page = f"page {resolved.page.path}"
-    before = yaml.safe_load(_dumped(_parse(resolved.config, page, instantiate=False), page))
-    cli = _parse(resolved.config, "command line", flags=flags, instantiate=False)
-    after = yaml.safe_load(_dumped(cli, "command line"))
-    return _difference(before, after)
+    before = yaml.safe_load(_dumped(resolved.config, _where(resolved)))
+    after = yaml.safe_load(_dumped(resolved.config, "command line", flags))
+    return _changes(before, after)
 
 
 def describe(config: Config) -> str:
-    """The help text of every LightningCLI flag that this configuration has."""
+    """Return the help text of every LightningCLI flag of a configuration."""
     quiet()
     return PageCLI(config, instantiate=False).parser.format_help()
 
 
 def quiet() -> None:
-    """Lightning's tips and its advice on worker counts are not for our users; errors and warnings of substance are."""
+    """Silence Lightning's tips and advice; errors and substantial warnings stay."""
     for name in ("lightning.pytorch", "lightning.fabric", "lightning"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    for message in (
-        ".*does not have many workers.*",
-        ".*Checkpoint directory .* exists and is not empty.*",
-        ".*smaller than the logging interval.*",
-        ".*isinstance.*LeafSpec.*",
-        ".*callbacks used to create the checkpoint need to be provided.*",
-        ".*in eval mode at the start of training.*",
-        ".*Cannot dispatch to fused implementation.*",  # a norm's float32 weight beside bfloat16: of speed only
-        ".*resuming from a checkpoint that ended before the epoch ended.*",
-        ".*when logging on epoch level in distributed setting.*",  # the scores are of all ranks' records already
-    ):
+    for message in QUIET:
         warnings.filterwarnings("ignore", message)
 
 
-def dump(parser: LightningArgumentParser, config: Any) -> str:
-    """YAML with every null in its place: dropping one would bring the default back when it is read again."""
-    return (
-        parser.dump(config, skip_unset=False, skip_link_targets=False, format="yaml").rstrip()
-        + "\n"
-    )
+def _where(resolved: Resolved) -> str:
+    return f"page {resolved.page.path}"
 
 
 def _parse(config: Config, where: str, **kwargs: Any) -> PageCLI:
@@ -176,125 +181,100 @@ def _parse(config: Config, where: str, **kwargs: Any) -> PageCLI:
             raise
         raise SpatialbenchError(f"{where}: the configuration was refused") from error
     except Exception as error:
-        if (mistake := _mistake(error)) is not None:
-            raise SpatialbenchError(str(mistake)) from error
+        cause: BaseException | None = error  # jsonargparse wraps what a class raised
+        while cause is not None and not isinstance(cause, SpatialbenchError):
+            cause = cause.__cause__
+        if cause is not None:
+            raise SpatialbenchError(str(cause)) from error
         if kwargs.get("instantiate") and _is_of_trainer(error):
             raise SpatialbenchError(f"{where}: trainer: {' '.join(str(error).split())}") from error
-        if kwargs.get("instantiate") and not _is_parser_error(error):
+        of_parser = type(error).__module__.startswith(("argparse", "jsonargparse"))
+        if kwargs.get("instantiate") and not of_parser:
             raise
         raise SpatialbenchError(f"{where}: {condense(str(error))}") from error
 
 
-def _mistake(error: BaseException) -> SpatialbenchError | None:
-    """What a class said of its arguments, in the errors that jsonargparse wraps around it; None: nothing of ours."""
-    cause: BaseException | None = error
-    while cause is not None and not isinstance(cause, SpatialbenchError):
-        cause = cause.__cause__
-    return cause
-
-
 def _is_of_trainer(error: Exception) -> bool:
-    """Whether Lightning refused a setting: a device that is not there, an unknown accelerator."""
+    """Whether Lightning refused a setting: an absent device, an unknown accelerator."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    refused = isinstance(error, ValueError) and frame.f_globals["__name__"].startswith(
-        "lightning.pytorch.trainer"
+    of_trainer = frame.f_globals["__name__"].startswith("lightning.pytorch.trainer")
+    return isinstance(error, MisconfigurationException) or (
+        isinstance(error, ValueError) and of_trainer
     )
-    return refused or isinstance(error, MisconfigurationException)
 
 
-def _is_parser_error(error: Exception) -> bool:
-    return type(error).__module__.startswith(("argparse", "jsonargparse"))
-
-
-def _dumped(cli: PageCLI, where: str) -> str:
+def _dumped(config: Config, where: str, flags: Sequence[str] = ()) -> str:
+    cli = _parse(config, where, flags=flags, instantiate=False)
     try:
-        return dump(cli.parser, cli.config)
+        return cli.dump()
     except Exception as error:
         raise SpatialbenchError(
-            f"{where}: cannot be written as YAML ({condense(str(error))}); give every argument as a plain value"
+            f"{where}: cannot be written as YAML ({condense(str(error))}); give every argument as "
+            "a plain value"
         ) from error
 
 
 def condense(message: str) -> str:
-    """The useful line of jsonargparse's nested report: where the value stands, what was expected, what was given."""
+    """Return the key, the expected type and the value from jsonargparse's nested report."""
     keys = [key for key in re.findall(r'[Kk]ey "([^"]+)"', message) if key != "config"]
     lines = [line.strip(" -\t") for line in message.splitlines() if line.strip()]
-    useful = [line for line in lines if re.search(r"Expected an? .*Got value", line)]
-    for given in [line for line in lines if line.startswith("Given value: ")][:1]:  # the innermost
-        expected = [
-            line for line in lines if re.match(r"Expected an? (?!<class 'NoneType'>)", line)
-        ]
-        useful += [f"{line}. Got value: {given.removeprefix('Given value: ')}" for line in expected]
-    useful += [
-        line
-        for line in lines
-        if re.search(r"not accepted|unrecognized|no attribute|cannot |expected |required", line)
-    ]
-    useful += [
-        line
-        for line in lines
-        if not re.match(r"(Parser key|Subtypes|Errors|Does not validate)", line)
-    ] + lines
-    detail = re.sub(r"<class '([^']+)'>", r"\1", useful[0]) if useful else "refused"
-    detail = (
-        detail.replace("Expected a ", "expected ").replace(". Got value: ", ", got ").rstrip(".")
-    )
-    return f"{'.'.join(dict.fromkeys(keys))}: {detail}" if keys else detail
+
+    def matching(pattern: str) -> list[str]:
+        return [line for line in lines if re.search(pattern, line)]
+
+    useful = matching(r"Expected an? .*Got value")
+    for given in matching("^Given value: ")[:1]:  # the innermost
+        value = given.removeprefix("Given value: ")
+        expected = matching(r"^Expected an? (?!<class 'NoneType'>)")
+        useful += [f"{line}. Got value: {value}" for line in expected]
+    useful += matching(
+        r"not accepted|unrecognized|no attribute|cannot |expected |required"
+    ) + matching(r"^(?!Parser key|Subtypes|Errors|Does not validate)")
+    detail = re.sub(r"<class '([^']+)'>", r"\1", [*useful, *lines, "refused"][0])
+    detail = detail.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")
+    return ": ".join([".".join(dict.fromkeys(keys)), detail.rstrip(".")]).removeprefix(": ")
 
 
-def _difference(before: Mapping[str, Any], after: Mapping[str, Any]) -> Config:
+def _changes(before: Mapping[str, Any], after: Mapping[str, Any]) -> Config:
     changed: Config = {}
     for key, value in after.items():
-        old = before.get(key)
-        if (
-            isinstance(old, Mapping)
-            and isinstance(value, Mapping)
-            and old.get("class_path") == value.get("class_path")
-        ):
-            inner = _difference(old, value)
-            if inner:
-                changed[key] = (
-                    inner
-                    if "class_path" not in value
-                    else {"class_path": value["class_path"], **inner}
-                )
+        old: Any = before.get(key)
+        blocks = isinstance(old, Mapping) and isinstance(value, Mapping)
+        if blocks and old.get("class_path") == value.get("class_path"):
+            if inner := _changes(old, value):
+                name = {"class_path": value["class_path"]} if "class_path" in value else {}
+                changed[key] = {**name, **inner}
         elif key not in before or old != value:
             changed[key] = value
     return changed
 
 
 def _check_flags(config: Config, flags: Sequence[str], options: Sequence[str]) -> None:
-    """Names the nearest flag of a misspelt one; values are left to the parser."""
-    classes = {
-        "trainer": Trainer,
-        "model": _flag_class(config, flags, "model"),
-        "data": _flag_class(config, flags, "data"),
-    }
+    """Name the nearest flag of a misspelt one; values are left to the parser."""
+    classes: dict[str, type] = {"trainer": Trainer}
+    classes |= {block: _flag_class(config, flags, block) for block in ("model", "data")}
     for flag in flags:
         match = re.match(r"^--(\w[\w-]*)(?:\.([\w.]+?))?\+?(?:=.*)?$", flag, re.DOTALL)
         if match is None:
             continue
         block, path = match[1], match[2]
         if block not in classes:
-            raise SpatialbenchError(
-                f"unknown option '--{block}'{did_you_mean('--' + block, [*options, '--trainer', '--model', '--data'])}"
-            )
-        parts = (path or "").removeprefix("init_args.").split(".")
-        if parts[0] in ("", "help", "class_path", "init_args", "dict_kwargs"):
+            hint = did_you_mean(f"--{block}", [*options, *(f"--{name}" for name in classes)])
+            raise SpatialbenchError(f"unknown option '--{block}'{hint}")
+        first, *rest = (path or "").removeprefix("init_args.").split(".")
+        if first in ("", "help", "class_path", "init_args", "dict_kwargs"):
             continue
         cls = classes[block]
-        bad = unknown_key({parts[0]: {parts[1]: None} if len(parts) > 1 else None}, cls)
+        bad = unknown_key({first: {rest[0]: None} if rest else None}, cls)
         if bad is not None:
             key, known = bad
-            hint = did_you_mean(key, known)
             name = "trainer" if cls is Trainer else f"{cls.__module__}.{cls.__qualname__}"
-            raise SpatialbenchError(
-                f"unknown key {key!r} for {name} (command line, {flag.split('=')[0]}){hint}"
-            )
+            where, hint = flag.split("=")[0], did_you_mean(key, known)
+            raise SpatialbenchError(f"unknown key {key!r} for {name} (command line, {where}){hint}")
 
 
 def _flag_class(config: Config, flags: Sequence[str], block: str) -> type:
-    """The class that the flags speak of: the configuration's, unless ``--model CLASS`` names another."""
+    """Class that a block's flags configure: the page's, unless ``--model CLASS`` names another."""
     path = config[block].get("class_path") or DATAMODULE
     for position, flag in enumerate(flags):
         name, _, value = flag.partition("=")

@@ -1,7 +1,7 @@
 """One run: fit a resolved page, test its last checkpoint, and write the run folder.
 
-The checkpoint that is tested is the last one: one chosen by its test score would have a better-looking number. A track
-that repeats a paper's protocol may say ``finetuning.scored: best``.
+The last checkpoint is tested: one chosen by its test score would have a better-looking number. A
+track that repeats a paper's protocol may say ``finetuning.scored: best``.
 """
 
 from __future__ import annotations
@@ -17,25 +17,20 @@ from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from spatialbench.config.experiment import Resolved
-from spatialbench.data.region_sets import RegionSet
-from spatialbench.data.selection_sets import SelectionSet
-from spatialbench.evaluation.measures import Measures
-from spatialbench.evaluation.outcomes import RunOutcomes
+from spatialbench.evaluation.evidence import Evidence
 from spatialbench.methods.base import Method
-from spatialbench.report.measures import HEADING, print_measures
-from spatialbench.report.selection import print_selection
-from spatialbench.report.table import print_run
 from spatialbench.results.run_folder import (
     RunRecord,
     check_checkpoint,
     clear,
-    measured,
+    outdated,
     read_checkpoint,
-    selected,
+    run_evaluations,
+    scored_checkpoint,
     stamp,
     sweep,
-    to_score,
 )
+from spatialbench.results.schema import PAIRS
 from spatialbench.training.build import Built, build, dump_config
 from spatialbench.training.callbacks import (
     Interruptions,
@@ -48,15 +43,13 @@ from spatialbench.training.callbacks import (
 )
 from spatialbench.training.saving import StepCheckpoint, StopAfterStep
 from spatialbench.training.score import (
-    measure_again,
-    measure_into,
-    open_regions,
-    open_selection,
+    Opened,
+    evaluate_again,
+    evaluate_all,
+    open_evaluations,
+    print_evaluations,
     readable_errors,
-    say,
     scores_json,
-    select_into,
-    tell,
     test,
     validate,
 )
@@ -64,6 +57,7 @@ from spatialbench.training.speed import Speed
 from spatialbench.utils import provenance
 from spatialbench.utils.distributed import is_first_rank
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
+from spatialbench.utils.say import say
 
 CHECKPOINTS = 20
 """How many times a training writes last.ckpt."""
@@ -72,11 +66,11 @@ CHECKPOINTS = 20
 def fit(
     resolved: Resolved, force: bool = False, started: float | None = None, show: bool = True
 ) -> RunRecord:
-    """Trains, tests the last checkpoint and writes the run folder; goes on where an earlier start was stopped.
+    """Train, test the last checkpoint and write the run folder; a stopped run is resumed.
 
     Args:
         resolved: see :func:`spatialbench.config.experiment.resolve`.
-        force: begin from nothing even when the folder holds a finished or a stopped run.
+        force: start from nothing even when the folder holds a finished or a stopped run.
         started: ``time.perf_counter()`` when the process began, so that the imports count too.
         show: print the table of a finished run.
 
@@ -85,31 +79,30 @@ def fit(
         Interrupted: Ctrl-C or SIGTERM; the folder can be resumed.
     """
     start = resolved.init_from
-    if start is not None and not RunRecord.read(start.run_dir).finished:
-        say(f"{resolved.label} starts from {start.label}, which is made first")
-        fit(start, started=started, show=False)
-        started = None
-    elif start is not None:
-        _tell_of_other_commit(RunRecord.read(start.run_dir), start)
+    if start is not None:
+        earlier = RunRecord.read(start.run_dir)
+        if earlier.finished:
+            _note_other_commit(earlier, start)
+        else:
+            say(f"{resolved.label} starts from {start.label}, which is made first")
+            fit(start, started=started, show=False)
+            started = None
     provenance.reset_peak_memory()
     clock = StageClock()
     if started is not None:
         clock.seconds["start"] = time.perf_counter() - started
-    folder = resolved.run_dir
     if force:
-        clear(folder)
-    record = RunRecord.read(folder)
+        clear(resolved.run_dir)
+    record = RunRecord.read(resolved.run_dir)
     if record.finished:
-        say(f"{resolved.label} is finished: {folder}; --force runs it again")
-        _tell_of_other_commit(record, resolved)
-        if not (measured(resolved, record) and selected(resolved, record)):
-            measure_again(resolved, record)
-        if show:
-            show_record(resolved, record)
-        return record
-    write_atomic(folder / "config.yaml", dump_config(resolved))
-    with Interruptions() as interruptions, readable_errors(resolved):
-        record = _run(resolved, record, clock, interruptions)
+        say(f"{resolved.label} is finished: {record.run_dir}; --force runs it again")
+        _note_other_commit(record, resolved)
+        if names := outdated(resolved, record):
+            evaluate_again(resolved, record, names)
+    else:
+        write_atomic(resolved.run_dir / "config.yaml", dump_config(resolved))
+        with Interruptions() as interruptions, readable_errors(resolved):
+            record = _run(resolved, record, clock, interruptions)
     if show:
         show_record(resolved, record)
     return record
@@ -118,7 +111,7 @@ def fit(
 def _run(
     resolved: Resolved, before: RunRecord, clock: StageClock, interruptions: Interruptions
 ) -> RunRecord:
-    """Training and test; writes run.json, whether it ends well or not."""
+    """Train and test; write run.json however it ends."""
     if is_first_rank():
         sweep(resolved.run_dir)
     last = before.checkpoint
@@ -126,81 +119,57 @@ def _run(
     built = build(resolved, _callbacks(resolved, clock, interruptions, last))
     clock.lap("start")
     step = resume["global_step"] if resume else 0
-    built.trainer.loggers = [
-        *built.trainer.loggers,
-        MetricsFile(resolved.run_dir / "metrics.jsonl", step),
-    ]
-    task = isinstance(built.model, Method)
-    beside = (
-        (open_regions(resolved), open_selection(resolved)) if task else (None, None)
-    )  # what misses is told of now
+    metrics = MetricsFile(resolved.run_dir / "metrics.jsonl", step)
+    built.trainer.loggers = [*built.trainer.loggers, metrics]
+    opened = open_evaluations(resolved) if isinstance(built.model, Method) else {}
     info = {**_origin(resolved), "started_at": before.info.get("started_at", _now())}
     earlier = before.info.get("wall_seconds") if resume else None
+
+    def write(**rest: Any) -> RunRecord:
+        clock.lap("other")
+        record = RunRecord(resolved.run_dir, {**info, **_costs(built, clock, earlier), **rest})
+        if built.trainer.is_global_zero:
+            record.write()
+        built.trainer.strategy.barrier()  # no rank starts from it before it is there
+        return record
+
     try:
-        if (
-            resolved.init_from is not None
-        ):  # after an interruption too: what is frozen is in no checkpoint
+        if resolved.init_from is not None:  # also when resuming: no checkpoint holds what is frozen
             _start_from(built.model, resolved.init_from)
         if resolved.needs_training:
             _train(built, resolved, last, resume)
-        result = _finish(built, resolved, last, beside, clock)
+        result = _finish(built, resolved, last, opened, clock)
     except BaseException:
-        clock.lap("other")
-        with suppress(SpatialbenchError):  # the error under way is the one to be seen
-            _write(
-                built,
-                RunRecord(
-                    resolved.run_dir, {**info, **_costs(built, clock, earlier), "finished": False}
-                ),
-            )
+        with suppress(SpatialbenchError):  # the error under way is the one to show
+            write(finished=False)
         raise
-    clock.lap("other")
-    record = RunRecord(
-        resolved.run_dir,
-        {
-            **info,
-            **_costs(built, clock, earlier),
-            **result,
-            "finished_at": _now(),
-            "finished": True,
-        },
-    )
-    _write(built, record)
-    return record
-
-
-def _write(built: Built, record: RunRecord) -> None:
-    if built.trainer.is_global_zero:
-        record.write()
-    built.trainer.strategy.barrier()  # nobody starts from it before it is there
+    return write(**result, finished_at=_now(), finished=True)
 
 
 def _train(built: Built, resolved: Resolved, last: Path, resume: Mapping[str, Any] | None) -> None:
     total = resolved.config["trainer"].get("max_steps", -1)
     if resume is not None:
         done = resume["global_step"]
-        say(
-            f"{resolved.label}: going on from step {done}{f' of {total}' if total > 0 else ''} ({last})"
-        )
-        left = [resolved.run_dir / name for name in getattr(built.model, "leaves", ())]
-        if 0 < total <= done and all(path.is_file() for path in left):
-            return  # else it was stopped before the end of training wrote them: no step is left, but that
+        of_total = f" of {total}" if total > 0 else ""
+        say(f"{resolved.label}: going on from step {done}{of_total} ({last})")
+        files = [resolved.run_dir / name for name in getattr(built.model, "leaves", ())]
+        if 0 < total <= done and all(path.is_file() for path in files):
+            return  # without them, the end of training that writes them is still to come
     checkpoint = None if resume is None else str(last)
     built.trainer.fit(built.model, datamodule=built.data, ckpt_path=checkpoint, weights_only=True)
     built.trainer.save_checkpoint(last)
 
 
 def _finish(
-    built: Built,
-    resolved: Resolved,
-    last: Path,
-    beside: tuple[RegionSet | None, SelectionSet | None],
-    clock: StageClock,
+    built: Built, resolved: Resolved, last: Path, opened: Opened, clock: StageClock
 ) -> dict[str, Any]:
-    """The pair test and the measures of a method; of a module with a task of its own validation and its ``finish``.
+    """Take the pair test and the track's evaluations.
+
+    A module with a task of its own is validated, and its ``finish`` is called.
 
     Args:
-        last: the checkpoint that training left; a page that trains nothing, but starts from another, leaves one here.
+        last: the checkpoint that training left. A page that trains nothing but starts from another
+            leaves one here.
     """
     result: dict[str, Any] = {"train_steps": 0, "train_pairs": 0}
     trained = last if resolved.needs_training else None
@@ -209,19 +178,17 @@ def _finish(
         pairs = checkpoint["callbacks"].get("PairCounter", {}).get("pairs", 0)
         result = {"train_steps": checkpoint["global_step"], "train_pairs": pairs or None}
     if isinstance(built.model, Method):
-        outcomes, fingerprint = test(built, trained and to_score(resolved, trained))
+        evidence = {PAIRS: test(built, trained and scored_checkpoint(resolved, trained))}
         if built.trainer.is_global_zero:
-            outcomes.save(resolved.run_dir / "outcomes.npz")
             clock.lap("other")
-            record = RunRecord(resolved.run_dir, {})
-            measure_into(record.measures, built, resolved, beside[0])
-            select_into(record.selection, built, resolved, beside[1])
+            evidence |= evaluate_all(built, opened)
             clock.lap("measure")
+            for name, found in evidence.items():
+                found.save(RunRecord(resolved.run_dir, {}).evidence(name))
         if trained is None and resolved.init_from is not None:
             built.trainer.save_checkpoint(last)
-        return {**result, "data_fingerprint": fingerprint, "scores": scores_json(outcomes.scores())}
-    finish = getattr(built.model, "finish", None)
-    if callable(finish):
+        result["scores"] = scores_json(evidence[PAIRS])
+    elif callable(finish := getattr(built.model, "finish", None)):
         validate(built, trained)
         result["scores"] = finish(resolved.run_dir)
     return result
@@ -229,21 +196,18 @@ def _finish(
 
 @rank_zero_only
 def show_record(resolved: Resolved, record: RunRecord) -> None:
-    """The table of a finished run, and where its time went."""
-    if record.outcomes.is_file():
-        print_run(resolved.label, RunOutcomes.load(record.outcomes))
-        if record.measures.is_file():
-            print_measures(HEADING, Measures.load(record.measures))
-        if record.selection.is_file():
-            print_selection(Measures.load(record.selection))
+    """Print the numbers of a finished run, and where its time went."""
+    if record.has_pairs:
+        files = {name: record.evidence(name) for name in (PAIRS, *run_evaluations(resolved))}
+        evidence = {name: Evidence.load(path) for name, path in files.items() if path.is_file()}
+        print_evaluations(resolved.label, resolved, evidence)
     else:
         for name, value in (record.info.get("scores") or {}).items():
             print(f"{name:<16} {value:.3f}" if isinstance(value, float) else f"{name:<16} {value}")
     seconds = record.info.get("wall_seconds", {})
     parts = ", ".join(f"{stage} {value:.0f} s" for stage, value in seconds.items() if value >= 0.5)
-    say(
-        f"{record.run_dir}: {parts}; neither model nor rendering: {100 * record.info.get('overhead_share', 0):.0f} %"
-    )
+    share = 100 * record.info.get("overhead_share", 0)
+    say(f"{record.run_dir}: {parts}; neither model nor rendering: {share:.0f} %")
 
 
 def _callbacks(
@@ -258,12 +222,11 @@ def _callbacks(
     if trainer.get("enable_progress_bar") is not False:
         callbacks.append(StepProgress(resolved.page.name))
     if trainer.get("enable_checkpointing") is not False:
-        callbacks += keep_best(resolved)  # before last.ckpt, which knows then what was best
-        callbacks.append(
-            StepCheckpoint(
-                last.parent, last.stem, every_n_train_steps=every, enable_version_counter=False
-            )
+        callbacks += keep_best(resolved)  # before last.ckpt, which then notes what was best
+        kept = StepCheckpoint(
+            last.parent, last.stem, every_n_train_steps=every, enable_version_counter=False
         )
+        callbacks.append(kept)
     return callbacks
 
 
@@ -276,7 +239,7 @@ def _resume_point(last: Path, resolved: Resolved) -> dict[str, Any] | None:
 
 
 def _start_from(model: LightningModule, start: Resolved) -> None:
-    """Gives ``model`` what an earlier stage finished."""
+    """Give ``model`` the student of a finished earlier stage."""
     record = RunRecord.read(start.run_dir)
     if not record.finished:
         raise SpatialbenchError(
@@ -310,10 +273,10 @@ def _origin(resolved: Resolved) -> dict[str, Any]:
 def _costs(built: Built, clock: StageClock, earlier: dict[str, float] | None) -> dict[str, Any]:
     seconds = clock.summary(earlier)
     parameters = list(built.model.parameters())
-    speeds = [each for each in built.trainer.callbacks if isinstance(each, Speed)]  # type: ignore[attr-defined]
+    (speed,) = (each for each in built.trainer.callbacks if isinstance(each, Speed))  # type: ignore[attr-defined]
     return {
         "wall_seconds": seconds,
-        "speed": speeds[0].summary(built.trainer.world_size),
+        "speed": speed.summary(built.trainer.world_size),
         "overhead_share": clock.overhead(seconds),
         "peak_memory_mb": provenance.peak_memory_mb(),
         "peak_gpu_memory_mb": provenance.peak_gpu_memory_mb(),
@@ -322,13 +285,13 @@ def _costs(built: Built, clock: StageClock, earlier: dict[str, float] | None) ->
     }
 
 
-def _tell_of_other_commit(record: RunRecord, resolved: Resolved) -> None:
-    """Say that a finished run was made at another commit: code is in no hash."""
-    (trained, _), (commit, _) = record.made, provenance.commit()
+def _note_other_commit(record: RunRecord, resolved: Resolved) -> None:
+    """Say that a finished run was made at another commit: no hash covers the code."""
+    trained, commit = record.commit, provenance.commit()[0]
     if trained and commit and trained != commit:
-        tell(
-            f"{resolved.label} was made at commit {trained[:8]}, the code is now at {commit[:8]}; "
-            f"{resolved.command} --force makes it again"
+        say(
+            f"note: {resolved.label} was made at commit {trained[:8]}, the code is now at "
+            f"{commit[:8]}; {resolved.command} --force makes it again"
         )
 
 

@@ -1,12 +1,11 @@
-"""Pages x seeds: fit, test and result file, in order, one after the other.
+"""Rows of pages: fit, test and result file of every seed, one run after the other.
 
-What is finished is used as it is, what was stopped goes on from its last checkpoint, what fails does not stop the rest.
+A finished run is used as it is, a stopped one is resumed, and a failed one does not stop the rest.
 Pages named by ``init_from`` come before the pages that start from them.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 import traceback
 from collections import defaultdict
@@ -15,52 +14,60 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-from spatialbench.config.evaluations import selection_settings
+from spatialbench.config.evaluations import evaluations_of
 from spatialbench.config.experiment import Resolved, resolve
 from spatialbench.config.pages import Page, Track, load_page, load_track
-from spatialbench.evaluation.measures import Measures
-from spatialbench.evaluation.outcomes import RunOutcomes
 from spatialbench.results.curves import curves_path, keep_curves
-from spatialbench.results.files import (
-    STORED_BUDGET,
-    ResultOutcomes,
-    read_measures,
-    read_outcomes,
-    read_result,
-    read_selection,
-    result_path,
-    write_result,
-)
-from spatialbench.results.row_schema import Result
-from spatialbench.results.run_folder import RunRecord, measured, selected
+from spatialbench.results.files import STORED_BUDGET, read_row, result_path, write_row
+from spatialbench.results.run_folder import RunRecord, is_current
+from spatialbench.results.schema import Result
 from spatialbench.results.stale import stale_reasons, starts
-from spatialbench.training.collect import collect, load_measures, load_selection
+from spatialbench.training.collect import collect
+from spatialbench.utils.distributed import is_first_rank
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.say import say
 
 Fit = Callable[[Resolved, bool], RunRecord]
-"""``spatialbench.training.fit.fit``: trains, tests and writes the run folder; resumes; ``force`` starts from nothing."""
+"""Makes one run, as ``spatialbench.training.fit.fit`` does; True: from nothing."""
 
 
 @dataclass
-class Row:
-    """A page of the plan and its runs, one for each seed."""
+class PlannedRow:
+    """A page of the plan and its runs, one for each seed.
+
+    Attributes:
+        wanted: False for a page that is only the start of another; it gets no result file.
+        failure: why it failed.
+    """
 
     page: Page
     runs: list[Resolved]
-    wanted: bool = True  # False: only the start of another page; no result file
+    wanted: bool = True
     failure: str = ""
+
+    def path(self, out: Path) -> Path:
+        """Path of the result file."""
+        first = self.runs[0]
+        return result_path(out, first.track.name, first.budget, self.page.name)
+
+    def records(self) -> list[RunRecord] | None:
+        """Read the run folders; None where one is damaged."""
+        try:
+            return [RunRecord.read(run.run_dir) for run in self.runs]
+        except SpatialbenchError:
+            return None
 
 
 @dataclass
 class Clock:
-    """Time passed and time left, from the runs so far: of the same page where there are some, else of all."""
+    """Estimates the remaining time from the runs so far: of the same page if any, else of all."""
 
     total: int
     started: float = field(default_factory=time.monotonic)
     seconds: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
-    def left(self, runs: Sequence[Resolved]) -> float | None:
-        """Seconds that ``runs`` will take; None before the first run has ended."""
+    def remaining(self, runs: Sequence[Resolved]) -> float | None:
+        """Estimate the seconds that ``runs`` will take; None before the first run has ended."""
         known = [value for values in self.seconds.values() for value in values]
         if not known:
             return None
@@ -68,13 +75,13 @@ class Clock:
         return sum(means.get(run.page.name, sum(known) / len(known)) for run in runs)
 
     def line(self, number: int, runs: Sequence[Resolved]) -> str:
-        """What stands above a run: its number, its name, time passed and left."""
-        left = self.left(runs)
-        parts = [
-            f"[{number}/{self.total}] {runs[0].label}",
-            f"{_duration(time.monotonic() - self.started)} passed",
-        ]
-        return ", ".join([*parts, *([] if left is None else [f"about {_duration(left)} left"])])
+        """Head of a run: its number and name, the time passed and the time remaining."""
+        line = f"[{number}/{self.total}] {runs[0].label}, {self._passed()} passed"
+        remaining = self.remaining(runs)
+        return line if remaining is None else f"{line}, about {_duration(remaining)} left"
+
+    def _passed(self) -> str:
+        return _duration(time.monotonic() - self.started)
 
 
 def run(
@@ -87,15 +94,15 @@ def run(
     runs: str | Path = "runs",
     fit: Fit | None = None,
 ) -> int:
-    """Makes the rows of pages.
+    """Make the rows of pages.
 
     Args:
         pages: files; those named by their ``init_from`` are added in front.
         track: name or path.
-        budget: as the track names them; rows of ``full`` are those of the table.
+        budget: a budget of the track; rows of ``full`` are those of the table.
         seeds: None: the track's own.
         out: folder of the result files.
-        force: run again what is finished, and write again rows that are current.
+        force: repeat finished runs, and write rows again that are current.
         runs: folder of the run folders.
         fit: makes one run; None: ``spatialbench.training.fit.fit``.
 
@@ -103,8 +110,10 @@ def run(
         The exit status: 0, or 1 when a page failed.
 
     Raises:
-        SpatialbenchError: no page, one that cannot be read, or an unknown track, budget or seed; nothing was run.
-        KeyboardInterrupt or spatialbench.training.callbacks.Interrupted: stopped; the same call goes on from there.
+        SpatialbenchError: no page, one that cannot be read, or an unknown track, budget or seed;
+            nothing was run.
+        KeyboardInterrupt or spatialbench.training.callbacks.Interrupted: stopped; the same call
+            resumes.
     """
     if not pages:
         raise SpatialbenchError("no page given: spatialbench run benchmarks/*.yaml")
@@ -112,45 +121,43 @@ def run(
         from spatialbench.training import fit as training
 
         fit = training.fit
+    out, runs = Path(out), Path(runs)
     for folder in (out, runs):
-        if Path(folder).exists() and not Path(folder).is_dir():
+        if folder.exists() and not folder.is_dir():
             raise SpatialbenchError(
                 f"{folder} is a file; rows and runs need folders (--results, --runs)"
             )
-    near = Path(pages[0])
-    loaded = load_track(track, near=near)
-    plan = _plan(pages, loaded, budget, list(loaded.seeds if seeds is None else seeds), Path(runs))
+    loaded = load_track(track, near=Path(pages[0]))
+    plan = _plan(pages, loaded, budget, list(loaded.seeds if seeds is None else seeds), runs)
     if not force:
-        plan = _without_current(plan, Path(out))
-    todo = [one for row in plan for one in row.runs if force or not _finished(one)]
+        plan = _without_current(plan, out)
+    todo = [run for row in plan for run in row.runs if force or not _is_done(run)]
     clock = Clock(len(todo))
     try:
         for row in plan:
-            _row(row, todo, clock, fit, force, Path(out))
+            _make(row, todo, clock, fit, force, out)
     except BaseException:
-        say(
-            f"stopped: {clock.total - len(todo)} of {clock.total} runs done, everything so far is kept"
-        )
+        done = clock.total - len(todo)
+        say(f"stopped: {done} of {clock.total} runs done, everything so far is kept")
         raise
-    failures = [f"{row.page.name}: {row.failure}" for row in plan if row.failure]
-    for failure in failures:
-        say(f"failed: {failure}")
-    return 1 if failures else 0
+    failed = [row for row in plan if row.failure]
+    for row in failed:
+        say(f"failed: {row.page.name}: {row.failure}")
+    return 1 if failed else 0
 
 
 def _plan(
     pages: Sequence[str | Path], track: Track, budget: str, seeds: list[int], runs: Path
-) -> list[Row]:
-    """The rows in the order in which they can be made.
+) -> list[PlannedRow]:
+    """Return the rows in the order in which they can be made.
 
     Raises:
-        SpatialbenchError: something that was typed is wrong, or written in a page: told before hours of other runs.
+        SpatialbenchError: a mistake in what was typed or in a page, before any run.
     """
     if len(set(seeds)) != len(seeds) or not seeds:
-        raise SpatialbenchError(
-            f"seeds must be given, each once: found {','.join(map(str, seeds)) or 'none'}"
-        )
-    rows: dict[Path, Row] = {}
+        given = ",".join(map(str, seeds)) or "none"
+        raise SpatialbenchError(f"seeds must be given, each once: got {given}")
+    rows: dict[Path, PlannedRow] = {}
 
     def add(path: Path, wanted: bool) -> None:
         key = path.resolve()
@@ -161,9 +168,8 @@ def _plan(
         starts(page)  # refuses a circle
         if page.init_from is not None:
             add(page.init_from, wanted=False)
-        rows[key] = Row(
-            page, [resolve(page, track, budget, seed, runs=runs) for seed in seeds], wanted
-        )
+        resolved = [resolve(page, track, budget, seed, runs=runs) for seed in seeds]
+        rows[key] = PlannedRow(page, resolved, wanted)
 
     for path in pages:
         add(Path(path), wanted=True)
@@ -176,106 +182,79 @@ def _plan(
     return list(rows.values())
 
 
-def _without_current(plan: list[Row], out: Path) -> list[Row]:
-    """Drops rows whose stored result is what would be made today, and starts that nothing else needs."""
-    kept: list[Row] = []
+def _without_current(plan: list[PlannedRow], out: Path) -> list[PlannedRow]:
+    """Drop rows that are current, and starts that nothing else needs."""
+    kept: list[PlannedRow] = []
     for row in reversed(plan):  # a start comes before those that need it
-        needed = any(
-            later.page.init_from is not None and _same(later.page.init_from, row.page)
-            for later in kept
-        )
+        needed = {later.page.init_from.resolve() for later in kept if later.page.init_from}
         if row.wanted and (result := _current(row, out)):
-            say(f"{row.page.name} is current: {_path(row, out)}; --force makes it again")
+            say(f"{row.page.name} is current: {row.path(out)}; --force makes it again")
             _keep_missing_curves(row, result, out)
             row.wanted = False
-        if row.wanted or needed:
+        if row.wanted or row.page.path.resolve() in needed:
             kept.append(row)
     return kept[::-1]
 
 
-def _same(path: Path, page: Page) -> bool:
-    return path.resolve() == page.path.resolve()
-
-
-def _path(row: Row, out: Path) -> Path:
-    first = row.runs[0]
-    return result_path(out, first.track.name, first.budget, row.page.name)
-
-
-def _current(row: Row, out: Path) -> Result | None:
-    """The stored row, where it has these seeds (or more), today's hashes, and outcomes that bear it out."""
-    path = _path(row, out)
+def _current(row: PlannedRow, out: Path) -> Result | None:
+    """Return the stored row if it has these seeds (or more), recounts, and is not stale."""
+    path, first = row.path(out), row.runs[0]
     if not path.exists():
         return None
     try:
-        result = read_result(path)
-        read_outcomes(path, result)
-        read_measures(path, result)
-        read_selection(path, result)
+        result = read_row(path).result
     except SpatialbenchError as error:
         say(f"{error} -- it is made again now")
         return None
-    seeds = {one.seed for one in row.runs}
-    if seeds == set(result.seeds) and result.selection is None and _can_be_selected(row):
-        return None
-    stale = not seeds <= set(result.seeds) or stale_reasons(result, row.page, row.runs[0].track)
+    seeds = {run.seed for run in row.runs}
+    lacks = evaluations_of(first.track, first.budget).keys() - result.evaluations.keys()
+    if seeds == set(result.seeds) and lacks and _are_finished(row):
+        return None  # evaluated from the checkpoints, without training
+    stale = not seeds <= set(result.seeds) or stale_reasons(result, row.page, first.track)
     return None if stale else result
 
 
-def _keep_missing_curves(row: Row, result: Result, out: Path) -> None:
-    """Keeps the curves of a stored row that has none, where the folders of just its runs are still there."""
-    path = _path(row, out)
-    if curves_path(path).exists():
+def _are_finished(row: PlannedRow) -> bool:
+    records = row.records() or []
+    return bool(records) and all(record.finished and record.has_pairs for record in records)
+
+
+def _keep_missing_curves(row: PlannedRow, result: Result, out: Path) -> None:
+    """Keep the curves of a stored row that has none, where just its own run folders are there."""
+    path, records = row.path(out), row.records()
+    if curves_path(path).exists() or records is None:
         return
-    try:
-        records = [RunRecord.read(one.run_dir) for one in row.runs]
-    except SpatialbenchError:
-        return
-    there = [
-        tuple(record.info.get(name) for name in ("seed", "config_hash", "commit"))
-        for record in records
-    ]
-    own = there == [(run.seed, run.config_hash, run.commit) for run in result.runs]
+    fields = ("seed", "config_hash", "commit")
+    here = [tuple(record.info.get(name) for name in fields) for record in records]
+    own = here == [tuple(getattr(run, name) for name in fields) for run in result.runs]
     if own and keep_curves(path, result, [record.run_dir for record in records]):
         say(f"{row.page.name}: wrote {curves_path(path)}")
 
 
-def _can_be_selected(row: Row) -> bool:
-    """Whether a stored row that lacks the image selection of its track gets it from its run folders, untrained."""
-    first = row.runs[0]
-    if not selection_settings(first.track, first.budget):
-        return False
+def _is_done(resolved: Resolved) -> bool:
     try:
-        records = [RunRecord.read(one.run_dir) for one in row.runs]
+        return is_current(resolved, RunRecord.read(resolved.run_dir))
     except SpatialbenchError:
         return False
-    return all(record.finished and record.outcomes.exists() for record in records)
 
 
-def _finished(resolved: Resolved) -> bool:
-    """Whether nothing is left to do: trained, tested, and measured as the track asks today."""
-    try:
-        record = RunRecord.read(resolved.run_dir)
-    except SpatialbenchError:
-        return False
-    return record.finished and measured(resolved, record) and selected(resolved, record)
-
-
-def _row(row: Row, todo: list[Resolved], clock: Clock, fit: Fit, force: bool, out: Path) -> None:
-    """Makes the runs of a row and its result file; notes a failure in the row. ``todo`` shrinks."""
+def _make(
+    row: PlannedRow, todo: list[Resolved], clock: Clock, fit: Fit, force: bool, out: Path
+) -> None:
+    """Make the runs of a row and its result file; note a failure in the row. ``todo`` shrinks."""
     try:
         records = []
-        for one in row.runs:
-            if one in todo:
+        for run in row.runs:
+            if run in todo:
                 say(clock.line(clock.total - len(todo) + 1, todo))
                 begun = time.monotonic()
-                records.append(fit(one, force))
+                records.append(fit(run, force))
                 clock.seconds[row.page.name].append(time.monotonic() - begun)
-                todo.remove(one)
+                todo.remove(run)
             else:
-                say(f"{one.label} is finished: {one.run_dir}")
-                records.append(RunRecord.read(one.run_dir))
-        if row.wanted and _is_first_rank():
+                say(f"{run.label} is finished: {run.run_dir}")
+                records.append(RunRecord.read(run.run_dir))
+        if row.wanted and is_first_rank():  # under DDP every rank goes through the plan
             _write(row, records, out)
     except SpatialbenchError as error:
         row.failure = str(error)
@@ -284,48 +263,27 @@ def _row(row: Row, todo: list[Resolved], clock: Clock, fit: Fit, force: bool, ou
         row.failure = f"{type(error).__name__}: {error}"
     if row.failure:
         say(f"{row.page.name} failed, going on with the others: {row.failure}")
-        todo[:] = [one for one in todo if one.page.name != row.page.name]
+        todo[:] = [run for run in todo if run.page.name != row.page.name]
 
 
-def _write(row: Row, records: Sequence[RunRecord], out: Path) -> None:
-    path = _path(row, out)
-    if not all(record.outcomes.exists() for record in records):
-        say(f"{row.page.name} has no pair test: no row is written")
+def _write(row: PlannedRow, records: Sequence[RunRecord], out: Path) -> None:
+    name, first = row.page.name, row.runs[0]
+    if not all(record.has_pairs for record in records):
+        say(f"{name} has no pair test: no row is written")
         return
-    outcomes = [RunOutcomes.load(record.outcomes) for record in records]
-    found = load_measures(row.page, records), load_selection(row.page, records)
-    result = collect(row.page, row.runs[0].track, row.runs[0].budget, records, outcomes, *found)
-    joined = [None if measures is None else Measures.join(measures) for measures in found]
-    write_result(path, result, ResultOutcomes.join(outcomes), *joined)
-    keep_curves(path, result, [record.run_dir for record in records])
+    path = row.path(out)
+    made = collect(row.page, first.track, first.budget, records)
+    write_row(path, made)
+    keep_curves(path, made.result, [record.run_dir for record in records])
     commits = {
-        (one.commit[:8] or "no commit") + (" (dirty)" if one.dirty else "") for one in result.runs
+        (commit[:8] or "no commit") + (" (dirty)" if dirty else "")
+        for commit, dirty in made.result.made
     }
     if len(commits) > 1:
-        say(
-            f"note: the seeds of {row.page.name} come from {', '.join(sorted(commits))}; --force makes them alike"
-        )
-    say(f"{row.page.name}: All {result.accuracy['all']:.1f} %, written to {path}")
-
-
-def _is_first_rank() -> bool:
-    """Under DDP every rank goes through the plan together; one of them writes."""
-    from spatialbench.utils.distributed import (
-        is_first_rank,  # here, so that what trains nothing does not wait for torch
-    )
-
-    return is_first_rank()
+        origin = ", ".join(sorted(commits))
+        say(f"note: the seeds of {name} come from {origin}; --force makes them alike")
+    say(f"{name}: All {made.pairs.values()['all']:.1f} %, written to {path}")
 
 
 def _duration(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
-
-
-def _tell(note: str) -> None:
-    if note:
-        say(f"note: {note}")
-
-
-def say(line: str) -> None:
-    """A line for the person at the terminal; the standard output is for results."""
-    print(line, file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""A user's own pictures and captions: which of a caption and its negation lies closer to the picture?"""
+"""A user's own images and captions: is an image closer to a caption or to its negation?"""
 
 from __future__ import annotations
 
@@ -12,23 +12,24 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from spatialbench.data.predict import predict_set
-from spatialbench.data.relations import parse
-from spatialbench.evaluation.outcomes import RunOutcomes
+from spatialbench.data.relations import Statement, parse
+from spatialbench.data.user_image import predict_set
 from spatialbench.methods.base import Method
 from spatialbench.results.run_folder import read_checkpoint
 from spatialbench.training.build import Built
 from spatialbench.training.score import load_weights, test
 
+MARKS = {"caption": "true\nfalse", "negated caption": "false\ntrue", "tie": "tie\ntie"}
+
 
 @dataclass(frozen=True)
 class Verdict:
-    """A caption and its negation before a picture.
+    """A caption and its negation for an image.
 
     Attributes:
         image: the file, or the record's id.
         caption, negated: the two sentences.
-        positive, negative: their cosines with the picture, in [-1, 1].
+        positive, negative: their cosines with the image, in [-1, 1].
     """
 
     image: str
@@ -39,28 +40,34 @@ class Verdict:
 
     @property
     def verdict(self) -> str:
-        """``caption``, ``negated caption`` or ``tie``: which one the model holds for true."""
+        """The sentence that the model prefers: ``caption``, ``negated caption`` or ``tie``."""
         if self.positive == self.negative:
             return "tie"
         return "caption" if self.positive > self.negative else "negated caption"
 
     def as_json(self) -> dict[str, Any]:
+        """Return all fields and the verdict."""
         return {**asdict(self), "verdict": self.verdict}
+
+
+def _verdict(image: str, sentence: Statement, positive: float, negative: float) -> Verdict:
+    return Verdict(image, sentence.caption, sentence.negated.caption, positive, negative)
 
 
 def predict(
     built: Built, checkpoint: Path | None, images: Sequence[str], captions: Sequence[str]
 ) -> list[Verdict]:
-    """Every caption before every picture.
+    """Judge every caption for every image.
 
     Args:
-        built: a :class:`Method` and its datamodule, which says how pictures are resized.
-        checkpoint: the weights; None: those the model starts from.
-        images: picture files.
+        built: a :class:`Method` and its datamodule, which says how images are resized.
+        checkpoint: the weights; None: those that the model starts from.
+        images: image files.
         captions: sentences of the grammar.
 
     Raises:
-        SpatialbenchError: a picture cannot be read, a caption is not of the grammar, the weights do not fit.
+        SpatialbenchError: an image cannot be read, a caption is not of the grammar, or the weights
+            do not fit.
     """
     model = built.model
     assert isinstance(model, Method)
@@ -75,46 +82,32 @@ def predict(
     with torch.inference_mode():
         embedded = model.text(model.tokenize(texts))  # [2 C, D]
         for path, record_set in zip(images, sets, strict=True):
-            pixels = torch.tensor(np.array(record_set.images[:1])).permute(
-                0, 3, 1, 2
-            )  # [1, 3, S, S]
+            pixels = torch.tensor(np.array(record_set.images[:1])).permute(0, 3, 1, 2)
             scores = (model.image(pixels) @ embedded.T)[0].tolist()
-            for number, sentence in enumerate(sentences):
-                positive, negative = scores[number], scores[number + len(sentences)]
-                verdicts.append(
-                    Verdict(path, sentence.caption, sentence.negated.caption, positive, negative)
-                )
+            halves = scores[: len(sentences)], scores[len(sentences) :]
+            for sentence, *both in zip(sentences, *halves, strict=True):
+                verdicts.append(_verdict(path, sentence, *both))
     return verdicts
 
 
 def predict_records(built: Built, checkpoint: Path | None) -> Iterator[dict[str, Any]]:
-    """Every record of the test set: its id, relation, captions, scores and verdict."""
-    outcomes: RunOutcomes = test(built, checkpoint)[0]
+    """Yield the id, relation, captions, scores and verdict of every record of the test set."""
+    test(built, checkpoint)
     data: Any = built.data
-    for record, positive, negative in zip(
-        data.test_set.records, outcomes.positive, outcomes.negative, strict=True
-    ):
-        sentence = record.statement
-        verdict = Verdict(
-            record.record_id,
-            sentence.caption,
-            sentence.negated.caption,
-            float(positive),
-            float(negative),
-        )
-        values = verdict.as_json()
+    outcomes: Any = built.model.test_outcomes
+    scores = outcomes.positive.tolist(), outcomes.negative.tolist()
+    for record, *both in zip(data.test_set.records, *scores, strict=True):
+        values = _verdict(record.record_id, record.statement, *both).as_json()
         yield {"record_id": values.pop("image"), "relation": record.relation, **values}
 
 
 def show(verdicts: Sequence[Verdict]) -> None:
-    """Prints the verdicts as a table."""
+    """Print the verdicts as a table."""
     table = Table(show_lines=True)
     for column in ("image", "caption", "score", "verdict"):
         table.add_column(column, justify="right" if column == "score" else "left")
     for verdict in verdicts:
-        both = f"{verdict.caption}\n{verdict.negated}"
-        mark = {"caption": "true\nfalse", "negated caption": "false\ntrue", "tie": "tie\ntie"}[
-            verdict.verdict
-        ]
-        table.add_row(verdict.image, both, f"{verdict.positive:.4f}\n{verdict.negative:.4f}", mark)
+        captions = f"{verdict.caption}\n{verdict.negated}"
+        scores = f"{verdict.positive:.4f}\n{verdict.negative:.4f}"
+        table.add_row(verdict.image, captions, scores, MARKS[verdict.verdict])
     Console(width=max(100, Console().width)).print(table)

@@ -1,4 +1,4 @@
-"""When a training writes last.ckpt: behind whole optimiser steps, so that what goes on from it loses no gradient."""
+"""When a training writes last.ckpt: after whole optimizer steps, so no gradient is lost."""
 
 from __future__ import annotations
 
@@ -13,21 +13,23 @@ from spatialbench.training.callbacks import Interrupted, Interruptions
 
 
 class StepCheckpoint(ModelCheckpoint):
-    """Lightning's, behind whole steps and behind the validation that is due.
+    """Lightning's, written after whole steps and after the validation that is due.
 
-    Lightning's own would, after a resume, also write in the middle of accumulated gradients, and lose them; and one
-    that is written before a validation says that it was made, so that a start from there leaves it out.
+    After a resume, Lightning's own would also write between accumulated gradients, and lose them.
+    A checkpoint written before a validation says that it was made, so a resume would skip it.
     """
 
     _step, _due = 0, False
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Note the step at which training starts."""
         super().on_train_start(trainer, pl_module)
         self._step = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Save after a whole step, unless a validation comes first."""
         if trainer.global_step == self._step:
             return
         self._step, self._due = trainer.global_step, _validates_now(trainer)
@@ -35,6 +37,7 @@ class StepCheckpoint(ModelCheckpoint):
             super().on_train_batch_end(trainer, pl_module, outputs, batch, batch_idx)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Save what waited for the validation."""
         super().on_validation_end(trainer, pl_module)
         if self._due:
             self._due = False
@@ -42,19 +45,15 @@ class StepCheckpoint(ModelCheckpoint):
 
 
 def _validates_now(trainer: Trainer) -> bool:
-    """Whether a validation follows this batch, where they come every so many batches, whatever the epoch."""
+    """Whether a validation follows this batch, where they come after a fixed number of batches."""
     every = trainer.val_check_batch
-    if (
-        not trainer.enable_validation
-        or trainer.check_val_every_n_epoch is not None
-        or not isinstance(every, int)
-    ):
+    if not trainer.enable_validation or trainer.check_val_every_n_epoch is not None:
         return False
-    return (trainer.fit_loop.total_batch_idx + 1) % every == 0
+    return isinstance(every, int) and (trainer.fit_loop.total_batch_idx + 1) % every == 0
 
 
 class StopAfterStep(Callback):
-    """Saves last.ckpt and leaves when a signal came: behind the optimiser step under way."""
+    """Saves last.ckpt and stops after the optimizer step during which a signal came."""
 
     def __init__(self, interruptions: Interruptions, checkpoint: Path) -> None:
         self.interruptions = interruptions
@@ -62,26 +61,29 @@ class StopAfterStep(Callback):
         self._step, self._whole = 0, True
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Defer signals."""
         self.interruptions.deferred = True
         self._step, self._whole = trainer.global_step, True
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, *args: Any) -> None:
+        """Stop after a whole step."""
         self._whole = trainer.global_step != self._step  # else gradients are being accumulated
         self._step = trainer.global_step
         if self._whole:
             self._leave(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop after a validation within the training."""
         if self.interruptions.deferred and self._whole:
             self._leave(trainer)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop, or raise later signals at once."""
         self.interruptions.deferred = False
         self._leave(trainer)
 
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
+    def on_exception(self, *args: Any) -> None:
+        """Raise later signals at once."""
         self.interruptions.deferred = False
 
     def _leave(self, trainer: Trainer) -> None:

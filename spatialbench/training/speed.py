@@ -1,8 +1,7 @@
-"""How fast a training was: images a second, peak memory and, on a GPU whose peak is known, MFU."""
+"""Speed of a training: images a second, peak memory and, on a GPU with a known peak, MFU."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from time import perf_counter
 from typing import Any
@@ -12,20 +11,20 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from spatialbench.utils import provenance
 from spatialbench.utils.flops import Peak, StepFlops, peak
+from spatialbench.utils.say import say
 
 WARM_UP = 3
-"""Steps of a start that are not timed: compilation, the choice of kernels, the first batches of the workers."""
+"""Steps that are not timed: compilation, choice of kernels, first batches of the workers."""
 
 
 class Speed(Callback):
-    """Measures the training steps, with the wait for their data and without validation; prints one line at the end.
+    """Times the training steps with the wait for their data, without validation.
 
-    A batch counts where it has ``pixels``. Of a training that went on after an interruption the last start is measured.
-    FLOPs are those of the first step, counted (``flops.py``) where MFU can be told from them: on a CPU the count would
-    cost more than it says.
+    A batch counts where it has ``pixels``. After a resume only the last start is timed. FLOPs are
+    counted in the first step (``flops.py``), and only where MFU follows from them.
 
     Args:
-        flops: count them whatever the device, for a test.
+        flops: count them on any device, for a test.
     """
 
     def __init__(self, flops: bool = False) -> None:
@@ -35,23 +34,23 @@ class Speed(Callback):
         self._since: float | None = None
         self._flops = StepFlops()
 
-    # ---------------------------------------------------------------------------------------- what is measured
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        device, sixteen = trainer.strategy.root_device, "16" in str(trainer.precision)
-        known = (
-            peak(torch.cuda.get_device_name(device)) if device.type == "cuda" and sixteen else None
-        )
-        self._peak = known or Peak(0.0, "")
+        """Look up the GPU's peak at 16 bits."""
+        device = trainer.strategy.root_device
+        if device.type == "cuda" and "16" in str(trainer.precision):
+            self._peak = peak(torch.cuda.get_device_name(device)) or self._peak
 
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
+        """Count the FLOPs of the first step."""
         if self._seen == 0 and (self._peak.tflops or self._always):
             self._flops.start()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        """Count the images of the steps after the warm-up."""
         if not isinstance(batch, Mapping) or "pixels" not in batch:
             return
         if self._seen == 0:
@@ -64,13 +63,16 @@ class Speed(Callback):
             self._images += len(batch["pixels"]) * trainer.world_size
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Stop the clock."""
         self._pause(trainer)
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Start the clock again."""
         if self._seen >= WARM_UP:
             self._go_on(trainer)
 
     def on_exception(self, *args: Any) -> None:
+        """Stop counting FLOPs."""
         self._flops.stop()
 
     def _go_on(self, trainer: Trainer) -> None:
@@ -83,46 +85,46 @@ class Speed(Callback):
             self._seconds += perf_counter() - self._since
             self._since = None
 
-    # ---------------------------------------------------------------------------------------- what is said of it
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Log the summary, and print it in one line."""
         self._pause(trainer)
-        found = self.summary(trainer.world_size)
-        if not found:
-            return
-        for logger in trainer.loggers:
-            logger.log_metrics(
-                {f"speed/{name}": value for name, value in found.items()}, trainer.global_step - 1
-            )
-        if trainer.is_global_zero:
-            print(self.line(found), file=sys.stderr, flush=True)
+        summary = self.summary(trainer.world_size)
+        if summary:
+            metrics = {f"speed/{name}": value for name, value in summary.items()}
+            for logger in trainer.loggers:
+                logger.log_metrics(metrics, trainer.global_step - 1)
+            say(self.line(summary))
 
     def summary(self, world: int = 1) -> dict[str, float]:
-        """images_per_second of all ranks; peak memory in MB of this process and of its GPU; where FLOPs were counted
-        tflop_per_image, and where the peak is known mfu in [0, 1]. Empty where no step was timed."""
+        """Return the measured numbers; empty where no step was timed.
+
+        images_per_second of all ranks; peak_memory_mb of this process and peak_gpu_memory_mb of its
+        GPU; tflop_per_image where FLOPs were counted; mfu in [0, 1] where the peak is known.
+        """
         if not self._images or not self._seconds:
             return {}
         rate = self._images / self._seconds
-        found = {"images_per_second": rate, "peak_memory_mb": provenance.peak_memory_mb()}
+        summary = {"images_per_second": rate, "peak_memory_mb": provenance.peak_memory_mb()}
         if torch.cuda.is_available():
-            found["peak_gpu_memory_mb"] = provenance.peak_gpu_memory_mb()
+            summary["peak_gpu_memory_mb"] = provenance.peak_gpu_memory_mb()
         if self._per_image:
-            found["tflop_per_image"] = self._per_image / 1e12
+            summary["tflop_per_image"] = self._per_image / 1e12
         if self._per_image and self._peak.tflops:
-            found["mfu"] = self._per_image * rate / world / (self._peak.tflops * 1e12)
-        return {name: float(f"{value:.4g}") for name, value in found.items()}
+            summary["mfu"] = self._per_image * rate / world / (self._peak.tflops * 1e12)
+        return {name: float(f"{value:.4g}") for name, value in summary.items()}
 
-    def line(self, found: Mapping[str, float]) -> str:
-        """What ``summary`` found, for a person."""
+    def line(self, summary: Mapping[str, float]) -> str:
+        """Write a summary as text."""
         parts = [
-            f"training: {found['images_per_second']:.4g} images/s",
-            f"peak memory {found['peak_memory_mb'] / 1000:.2f} GB",
+            f"training: {summary['images_per_second']:.4g} images/s",
+            f"peak memory {summary['peak_memory_mb'] / 1000:.2f} GB",
         ]
-        if found.get("peak_gpu_memory_mb"):
-            parts.append(f"of the GPU {found['peak_gpu_memory_mb'] / 1000:.2f} GB")
-        if "mfu" in found:
+        if summary.get("peak_gpu_memory_mb"):
+            parts.append(f"of the GPU {summary['peak_gpu_memory_mb'] / 1000:.2f} GB")
+        if "mfu" in summary:
             parts.append(
-                f"MFU {100 * found['mfu']:.1f} % of {self._peak.tflops:.0f} TFLOP/s ({self._peak.source}; "
-                f"{found['tflop_per_image']:.4g} TFLOP an image, nothing counted twice)"
+                f"MFU {100 * summary['mfu']:.1f} % of {self._peak.tflops:.0f} TFLOP/s "
+                f"({self._peak.source}; {summary['tflop_per_image']:.4g} TFLOP an image)"
             )
         return ", ".join(parts)
 

@@ -1,4 +1,4 @@
-"""Do the stored results still hold? Hashes, recounts, the table file; and whether a smoke run repeats."""
+"""Whether the stored results still hold: hashes, recounts, the table, and repeated smoke runs."""
 
 from __future__ import annotations
 
@@ -8,22 +8,14 @@ from functools import partial
 from pathlib import Path
 
 from spatialbench.config.pages import Page, Track
-from spatialbench.report.controls import problems as check_controls
-from spatialbench.report.measures import check_measured_alike
 from spatialbench.report.readme import readme
-from spatialbench.report.stored_rows import check_mergeable
+from spatialbench.report.rows import check_comparable
 from spatialbench.results.curves import curves_path, read_curves
-from spatialbench.results.files import (
-    list_results,
-    read_outcomes,
-    read_result,
-    result_path,
-)
-from spatialbench.results.measures import KINDS, file_name, load
-from spatialbench.results.row_schema import Result
+from spatialbench.results.files import Row, list_results, read_result, read_row, result_path
 from spatialbench.results.stale import Today
 from spatialbench.utils.errors import SpatialbenchError
-from spatialbench.verify.repeat import Fit, compare, make_again, say
+from spatialbench.utils.say import say
+from spatialbench.verify.repeat import Fit, compare, make_again
 
 SMOKE = "smoke"
 
@@ -35,13 +27,13 @@ def check_results(
     fit: Fit | None = None,
     pages: Sequence[str] = (),
 ) -> list[str]:
-    """Everything that is wrong with the stored results, one line each; empty when they hold.
+    """List everything that is wrong with the stored results, one line each.
 
     Args:
         results, benchmarks: folders.
         smoke: also repeat the smoke runs, which takes minutes.
         fit: makes one run; None: ``spatialbench.training.fit.fit``.
-        pages: names or paths: only their rows, none: all, the controls and the table.
+        pages: names or paths; only their results are checked. Empty: all results and the table.
 
     Raises:
         SpatialbenchError: no folder of results, or an unknown page.
@@ -57,105 +49,73 @@ def check_results(
         return [str(error)]
     if pages:
         today = today.only(pages)
-        problems = [
-            problem for path in _rows_of(results, today) for problem in check_row(path, today)[0]
-        ]
-        problems += _without_row(results, today)
+        problems = _check_pages(results, today)
     else:
-        problems = (
-            check_stored(results, today)
-            + check_controls(results, today)
-            + check_readme(results, benchmarks)
-        )
+        problems = check_stored(results, today) + check_readme(results, benchmarks)
     return problems + (check_smoke(results, today, fit) if smoke else [])
 
 
-def _rows_of(results: Path, today: Today) -> list[Path]:
-    """The result files of the pages of ``today``, of every track and budget."""
-    budgets = [(track.name, budget) for track in today.tracks.values() for budget in track.budgets]
-    found = [path for track, budget in budgets for path in list_results(results, track, budget)]
-    return [path for path in found if path.stem in today.pages]
-
-
-def _without_row(results: Path, today: Today) -> list[str]:
-    there = {path.stem for path in _rows_of(results, today)}
-    missing = [page for page in today.pages.values() if page.name not in there]
-    return [
-        f"{results}: no row of page {page.name}; spatialbench run {page.path}" for page in missing
-    ]
-
-
-# ----------------------------------------------------------------------------------------------------- what is stored
-
-
-def check_stored(results: Path, today: Today) -> list[str]:
-    """Every row of every budget: valid, recounted, current; rows of a table on the same data; no file without row."""
+def _check_pages(results: Path, today: Today) -> list[str]:
     problems = []
-    for folder in sorted(path for path in results.glob("*") if _beside(path)):
-        if folder.name not in today.tracks:
-            problems.append(
-                f"{folder}: results of a track that is gone; delete them, or restore the track"
-            )
-            continue
-        for budget in today.tracks[folder.name].budgets:
-            rows = []
-            for path in list_results(results, folder.name, budget):
-                found, result = check_row(path, today)
-                problems += found
-                rows += [] if result is None else [result]
-            try:
-                check_mergeable(folder, rows)
-                for kind in KINDS:
-                    check_measured_alike(folder, rows, kind)
-            except SpatialbenchError as error:
-                problems.append(str(error))
-        problems += _strays(folder)
+    files = [path for track in today.tracks for path in sorted((results / track).rglob("*.json"))]
+    for page in today.pages.values():
+        own = [path for path in files if path.stem == page.name]
+        if not own:
+            problems.append(f"{results}: no row of page {page.name}; spatialbench run {page.path}")
+        for path in own:
+            problems += check_row(path, today)[0]
     return problems
 
 
-def _strays(folder: Path) -> list[str]:
-    """Outcomes without a result file, measures (or selection) without a result file that has some."""
+def check_stored(results: Path, today: Today) -> list[str]:
+    """Check the results of every track: valid, recounted, current, comparable, no stray files."""
+    problems = []
+    for track in sorted(path for path in results.glob("*") if _evidence_files(path)):
+        if track.name not in today.tracks:
+            problems.append(
+                f"{track}: results of a track that is gone; delete them, or restore the track"
+            )
+            continue
+        for folder in (track, *sorted(path for path in track.iterdir() if path.is_dir())):
+            checked = [check_row(path, today) for path in sorted(folder.glob("*.json"))]
+            problems += [problem for found, _ in checked for problem in found]
+            try:
+                check_comparable(folder, [row for _, row in checked if row is not None])
+            except SpatialbenchError as error:
+                problems.append(str(error))
+        problems += _strays(track)
+    return problems
+
+
+def _strays(track: Path) -> list[str]:
+    """Files of evidence and curves that no result names."""
     named: set[Path] = set()
-    for path in folder.rglob("*.json"):
-        named.add(path.with_name(f"{path.stem}.outcomes.npz"))
+    for path in track.rglob("*.json"):
         try:
-            result = read_result(path)
-        except SpatialbenchError:
-            result = None  # told by check_row; nothing beside a damaged file is to be deleted
-        there = [kind for kind in KINDS if result is None or getattr(result, kind) is not None]
-        named.add(curves_path(path))
-        named |= {path.with_name(file_name(path.stem, kind)) for kind in there}
-    return [
-        f"{path}: no result file names it; delete it"
-        for path in _beside(folder)
-        if path not in named
-    ]
+            evaluations = read_result(path).evaluations.values()
+            named |= {curves_path(path), *(path.with_name(found.file) for found in evaluations)}
+        except SpatialbenchError:  # told by check_row; nothing beside a damaged file is a stray
+            named |= set(path.parent.glob(f"{path.stem}.*"))
+    strays = [path for path in _evidence_files(track) if path not in named]
+    return [f"{path}: no result file names it; delete it" for path in strays]
 
 
-def _beside(folder: Path) -> list[Path]:
-    """The files that lie beside results."""
-    endings = *(f"{kind}.npz" for kind in ("outcomes", *KINDS)), "curves.jsonl"
-    return sorted(path for ending in endings for path in folder.rglob(f"*.{ending}"))
+def _evidence_files(track: Path) -> list[Path]:
+    return sorted([*track.rglob("*.npz"), *track.rglob("*.curves.jsonl")])
 
 
-def check_row(path: Path, today: Today) -> tuple[list[str], Result | None]:
-    """The problems of one result file, and the result where it can be read."""
+def check_row(path: Path, today: Today) -> tuple[list[str], Row | None]:
+    """Return the problems of one result file, and the row where it can be read."""
     try:
-        result = read_result(path)
+        row = today.read_row(path)
+        read_curves(path, row.result)
     except SpatialbenchError as error:
         return [str(error)], None
-    try:
-        read_outcomes(path, result)
-        for kind in KINDS:
-            load(path, result, kind)
-        read_curves(path, result)
-    except SpatialbenchError as error:
-        return [str(error)], result
-    return [f"{path}: stale, {reason}; {result.command}" for reason in today.stale(result)], result
+    return [f"{path}: stale, {reason}; {row.result.command}" for reason in row.stale], row
 
 
 def check_readme(results: Path, benchmarks: Path) -> list[str]:
-    """Whether results/README.md is what ``make table`` would write now."""
+    """Check that results/README.md is what ``make table`` would write now."""
     path = results / "README.md"
     try:
         wanted = readme(results, benchmarks)
@@ -166,40 +126,36 @@ def check_readme(results: Path, benchmarks: Path) -> list[str]:
     return []
 
 
-# ---------------------------------------------------------------------------------------------------------- smoke runs
-
-
 def check_smoke(results: Path, today: Today, fit: Fit | None = None) -> list[str]:
-    """Repeats the smoke run of every page on every track that has stored smoke results, and compares."""
+    """Repeat the smoke run of every page on every track with stored smoke results, and compare."""
     tracks = [name for name in today.tracks if list_results(results, name, SMOKE)]
     if not tracks:
-        return [
-            f"{results}: no stored smoke results; spatialbench run benchmarks/*.yaml --budget smoke --seeds 0"
-        ]
+        command = "spatialbench run benchmarks/*.yaml --budget smoke --seeds 0"
+        return [f"{results}: no stored smoke results; {command}"]
     if fit is None:
         from spatialbench.training import fit as training
 
         fit = partial(training.fit, show=False)
     problems = []
-    with tempfile.TemporaryDirectory(prefix="spatialbench-smoke-") as folder:
+    with tempfile.TemporaryDirectory(prefix="spatialbench-smoke-") as runs:
         for name in tracks:
             for page in today.pages.values():
+                where = f"smoke run of {page.name} on {name}"
+                path = result_path(results, name, SMOKE, page.name)
                 try:
-                    problems += _repeat(results, page, today.tracks[name], fit, Path(folder))
+                    found = _repeat(path, page, today.tracks[name], fit, Path(runs))
                 except SpatialbenchError as error:
-                    problems.append(f"smoke run of {page.name} on {name}: {error}")
+                    found = [str(error)]
+                problems += [f"{where}: {problem}" for problem in found]
     return problems
 
 
-def _repeat(results: Path, page: Page, track: Track, fit: Fit, runs: Path) -> list[str]:
-    path = result_path(results, track.name, SMOKE, page.name)
+def _repeat(path: Path, page: Page, track: Track, fit: Fit, runs: Path) -> list[str]:
     if not path.exists():
-        return [
-            f"{path}: no stored smoke result; spatialbench run {page.path} --track {track.name} --budget smoke"
-        ]
-    stored = read_result(path)
-    before = read_outcomes(path, stored)
-    made = make_again(page, track, SMOKE, stored.seeds, runs, fit)
-    found = compare(stored, before, made.result, made.outcomes)
-    say(f"smoke run of {page.name}: {found.summary}")
-    return [f"smoke run of {page.name} on {track.name}: {problem}" for problem in found.problems]
+        command = f"spatialbench run {page.path} --track {track.name} --budget {SMOKE}"
+        return [f"{path}: no stored smoke result; {command}"]
+    stored = read_row(path)
+    fresh = make_again(page, track, SMOKE, stored.result.seeds, runs, fit)
+    comparison = compare(stored, fresh)
+    say(f"smoke run of {page.name}: {comparison.summary}")
+    return comparison.problems

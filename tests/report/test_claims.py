@@ -1,4 +1,4 @@
-"""Claims: the rule at its bounds, the verdicts of stored rows, and wrong files refused in one line."""
+"""Claims: the rule at its bounds, the verdicts of stored rows, wrong files refused in one line."""
 
 from __future__ import annotations
 
@@ -7,17 +7,17 @@ from pathlib import Path
 import pytest
 import yaml
 
-from spatialbench.evaluation.measures import MeasureResampler
-from spatialbench.evaluation.statistics import Interval, Resampler
-from spatialbench.report.claims import Claim, Verdict, judge, read_claims
+from spatialbench.config.pages import load_track
+from spatialbench.evaluation.bootstrap import Interval
+from spatialbench.report.claims import Claim, Verdict, headings_of, judge, read_claims
 from spatialbench.report.differences import Differences, Gain, stream
-from spatialbench.report.measures import measures_of
 from spatialbench.report.readme import readme
-from spatialbench.report.stored_rows import read_rows
-from spatialbench.results.files import read_outcomes, read_result
+from spatialbench.report.rows import evaluation_classes, read_rows
+from spatialbench.results.files import read_row
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support import ROOT, fakes
 
+ROOMS = ROOT / "benchmarks/tracks/rooms.yaml"
 BY_NAME = (stream("b"), stream("a"))
 """How the rows b and a draw their seeds."""
 PAPERS = {
@@ -28,6 +28,7 @@ PAPERS = {
     "Ma et al. 2025",
     "asked here",
 }
+HEADINGS = {"rooms": {"all": "All", "same_mask": "Same-mask AUC"}}
 CLAIM = {
     "claim": "B is better.",
     "paper": "Someone 2024",
@@ -43,23 +44,20 @@ def claim(expect: str, column: str = "all", **fields: object) -> Claim:
 
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """Rows a and b, b better in pairs and measures; same, a in other seeds; plain without measures."""
+    """Rows a and b, b better in pairs and regions; same, like a; plain without regions."""
     benchmarks = fakes.benchmarks(tmp_path / "benchmarks", "a", "b", "same", "plain")
     results = tmp_path / "results"
-    fakes.store(results, "a", benchmarks, fakes.measures_of("a"), shift=0.0)
-    fakes.store(results, "b", benchmarks, fakes.measures_of("b", level=0.8), shift=2.0)
-    fakes.store(results, "same", benchmarks, fakes.measures_of("same"), shift=0.0)
+    for name, shift, level in (("a", 0.0, 0.5), ("b", 2.0, 0.8), ("same", 0.0, 0.5)):
+        regions = fakes.seeds_of("regions", name, level=level)
+        fakes.store(results, name, benchmarks, shift=shift, regions=regions)
     fakes.store(results, "plain", benchmarks)
     return results, benchmarks
 
 
 def verdicts(folders: tuple[Path, Path], *claims: Claim) -> list[Verdict]:
     rows = read_rows(*folders, "rooms")
-    differences = Differences(rows, measures_of(folders[0], rows))
-    return [judge(one, rows, differences) for one in claims]
-
-
-# --------------------------------------------------------------------------------------------------------- the rule
+    differences = Differences(rows)
+    return [judge(claim, rows, differences) for claim in claims]
 
 
 @pytest.mark.parametrize(
@@ -90,31 +88,29 @@ def test_verdicts_on_the_pair_table(folders: tuple[Path, Path]) -> None:
         folders, claim("higher"), claim("lower"), claim("lower", row="a", than="b")
     )
     assert [one.state for one in (higher, lower, other_way)] == ["held", "not held", "held"]
-    paths = [folders[0] / f"rooms/{name}.json" for name in "ab"]
-    a, b = (read_outcomes(path, read_result(path)) for path in paths)
-    expected = Resampler(a.relation, a.cluster).difference(b.margins, a.margins, BY_NAME)
-    assert higher.gain == Gain(expected.gain["all"], expected.interval["all"])  # type: ignore[arg-type]
+    a, b = (read_row(folders[0] / f"rooms/{name}.json").pairs for name in "ab")
+    expected = a.resampler.difference(b.ratios["all"], a.ratios["all"], BY_NAME)
+    assert higher.gain == Gain(*expected)  # type: ignore[arg-type]
 
 
 def test_a_column_is_that_column(folders: tuple[Path, Path]) -> None:
     found = verdicts(
         folders, *(claim("higher", column) for column in ("left", "macro", "box_top1"))
     )
-    rows = {name: read_result(folders[0] / f"rooms/{name}.json") for name in "ab"}
+    rows = {name: read_row(folders[0] / f"rooms/{name}.json").result for name in "ab"}
     for verdict, column in zip(found[:2], ("left", "macro"), strict=True):
-        expected = (rows["b"].accuracy[column] or 0) - (rows["a"].accuracy[column] or 0)
+        expected = (rows["b"].pairs.value[column] or 0) - (rows["a"].pairs.value[column] or 0)
         assert verdict.gain is not None
         assert verdict.gain.points == pytest.approx(expected, abs=1e-3)
 
 
 def test_verdicts_on_a_measure(folders: tuple[Path, Path]) -> None:
-    a, b = fakes.measures_of("a"), fakes.measures_of("b", level=0.8)
+    rows = (read_row(folders[0] / f"rooms/{name}.json") for name in "ab")
+    a, b = (row.evidence["regions"] for row in rows)
     (found,) = verdicts(folders, claim("higher", "box_top1"))
     assert found.state == "held"
-    expected = MeasureResampler(a.scenes).difference(
-        b.ratios["box_top1"], a.ratios["box_top1"], BY_NAME
-    )
-    assert found.gain == Gain(*expected)
+    expected = a.resampler.difference(b.ratios["box_top1"], a.ratios["box_top1"], BY_NAME)
+    assert found.gain == Gain(*expected)  # type: ignore[arg-type]
     states = [
         one.state
         for one in verdicts(
@@ -128,7 +124,7 @@ def test_verdicts_on_a_measure(folders: tuple[Path, Path]) -> None:
     assert states == ["not held", "not held", "held", "not held"]
 
 
-def test_what_is_not_there_yet(folders: tuple[Path, Path]) -> None:
+def test_missing_rows_and_measures(folders: tuple[Path, Path]) -> None:
     found = verdicts(
         folders,
         claim("higher", row="clipself"),
@@ -148,9 +144,6 @@ def test_a_verdict_on_a_stale_row_says_so(folders: tuple[Path, Path]) -> None:
     assert [one.state for one in found] == ["held (stale)", "held"]
 
 
-# --------------------------------------------------------------------------------------------------------- the file
-
-
 def write(path: Path, *claims: dict[str, object]) -> Path:
     path.write_text(yaml.safe_dump(list(claims)))
     return path
@@ -159,14 +152,14 @@ def write(path: Path, *claims: dict[str, object]) -> Path:
 def test_reading(tmp_path: Path) -> None:
     full = {**CLAIM, "column": "same_mask", "expect": "not lower"}
     path = write(tmp_path / "claims.yaml", full, {**full, "margin": 0.5}, {**full, "margin": 2})
-    found = read_claims(path, ["rooms"])
+    found = read_claims(path, HEADINGS)
     assert [(one.allowed, one.expected) for one in found] == [
         (1.0, "above -1"),
         (0.5, "above -0.5"),
         (2.0, "above -2"),
     ]
     assert (found[0].row, found[0].than, found[0].column) == ("b", "a", "same_mask")
-    assert read_claims(tmp_path / "none.yaml", ["rooms"]) == []
+    assert read_claims(tmp_path / "none.yaml", HEADINGS) == []
 
 
 @pytest.mark.parametrize(
@@ -174,7 +167,7 @@ def test_reading(tmp_path: Path) -> None:
     [
         (
             {"column": "same_maks"},
-            r"field 'claims\[1\]': unknown column 'same_maks': did you mean 'same_mask'\?",
+            r"field 'claims\[1\].column': unknown column 'same_maks': did you mean 'same_mask'\?",
         ),
         ({"column": "accuracy of pairs"}, "unknown column"),
         (
@@ -214,9 +207,6 @@ def test_a_wrong_file_is_one_line(folders: tuple[Path, Path], text: str) -> None
     assert "\n" not in str(error.value)
 
 
-# -------------------------------------------------------------------------------------------------------- README.md
-
-
 def test_the_section(folders: tuple[Path, Path]) -> None:
     write(
         folders[0] / "claims.yaml",
@@ -249,7 +239,7 @@ def test_the_section(folders: tuple[Path, Path]) -> None:
 
 
 def test_a_difference_is_printed_as_in_the_other_tables(folders: tuple[Path, Path]) -> None:
-    """The same pair and column have the same interval in the tables of differences and under the claims."""
+    """A pair and column has the same interval in the table of differences and in the claims."""
     write(
         folders[0] / "claims.yaml",
         *({**CLAIM, "column": column, "expect": "higher"} for column in ("all", "box_top1")),
@@ -269,7 +259,8 @@ def test_no_section_without_claims(folders: tuple[Path, Path]) -> None:
 
 def test_the_repositorys_claims() -> None:
     """They are read, and name pages of the papers' methods; each comparison stands there once."""
-    claims = read_claims(ROOT / "results/claims.yaml", ["rooms"])
+    headings = {"rooms": headings_of(evaluation_classes(load_track(ROOMS), "full"))}
+    claims = read_claims(ROOT / "results/claims.yaml", headings)
     assert {one.paper for one in claims} == PAPERS
     keys = [(one.row, one.than, one.column) for one in claims]
     assert len(set(keys)) == len(keys) == 43

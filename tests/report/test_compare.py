@@ -1,4 +1,4 @@
-"""Two rows beside one another: the numbers against the stored outcomes, the verdicts, what is refused."""
+"""Two rows compared: the numbers against the stored evidence, the verdicts, what is refused."""
 
 from __future__ import annotations
 
@@ -9,272 +9,235 @@ import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
-from spatialbench.cli.commands import RUN
+from spatialbench.cli.main import main
+from spatialbench.cli.stored import compare as command
 from spatialbench.data.relations import RELATIONS
+from spatialbench.evaluation.evidence import Evidence
 from spatialbench.evaluation.paired import TESTED, holm, sign_flip
-from spatialbench.evaluation.statistics import correctness
+from spatialbench.evaluation.ratio import correctness
 from spatialbench.report.compare import compare, compare_all
 from spatialbench.report.differences import Differences
 from spatialbench.report.readme import readme
-from spatialbench.report.stored_rows import read_rows
+from spatialbench.report.rows import read_rows
 from spatialbench.report.table_model import FORMATS
-from spatialbench.results.files import (
-    ResultOutcomes,
-    make_result,
-    read_outcomes,
-    read_result,
-    write_result,
-)
+from spatialbench.results.files import read_row
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support import fakes
 
+Folders = tuple[Path, Path]
+
 
 @pytest.fixture
-def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """Rows a and like (near chance, other draws), b (much better), short (one seed)."""
+def folders(tmp_path: Path) -> Folders:
+    """Rows a and like (near chance), b (much better, also in regions), short (one seed)."""
     benchmarks = fakes.benchmarks(tmp_path / "benchmarks", "a", "like", "b", "short")
     results = tmp_path / "results"
-    fakes.store(results, "a", benchmarks, shift=0.0)
-    fakes.store(results, "like", benchmarks, shift=0.0)
-    fakes.store(results, "b", benchmarks, shift=1.5)
+    for name, shift, level in (("a", 0.0, 0.5), ("like", 0.0, 0.5), ("b", 1.5, 0.8)):
+        regions = fakes.seeds_of("regions", name, level=level)
+        fakes.store(results, name, benchmarks, shift=shift, regions=regions)
     fakes.store(results, "short", benchmarks, seeds=(0,))
     return results, benchmarks
 
 
-def outcomes(folders: tuple[Path, Path], name: str) -> ResultOutcomes:
-    path = folders[0] / f"rooms/{name}.json"
-    return read_outcomes(path, read_result(path))
+def evidence(folders: Folders, name: str) -> Evidence:
+    return read_row(folders[0] / f"rooms/{name}.json").pairs
 
 
-def found(folders: tuple[Path, Path], a: str, b: str) -> dict[str, dict]:
-    return json.loads(compare(a, b, *folders, format="json"))["columns"]
+def compared(folders: Folders, a: str, b: str, **options: Any) -> dict[str, dict[str, Any]]:
+    lines = json.loads(compare(a, b, *folders, format="json", **options))
+    return {line.pop("column"): line for line in lines}
 
 
-def test_the_numbers_are_those_of_the_outcomes(folders: tuple[Path, Path]) -> None:
-    a, b = outcomes(folders, "b"), outcomes(folders, "a")
-    columns = found(folders, "b", "a")
+def test_the_numbers_are_those_of_the_evidence(folders: Folders) -> None:
+    a, b = evidence(folders, "b"), evidence(folders, "a")
+    assert a.margins is not None
+    columns = compared(folders, "b", "a")
     assert list(columns) == list(TESTED)
     for column, line in columns.items():
-        chosen = np.ones(120, bool) if column == "all" else a.relation == column
-        lead = correctness(a.margins[:, chosen]) - correctness(b.margins[:, chosen])
+        chosen = np.ones(120, bool) if column == "all" else a.margins.group == column
+        lead = correctness(a.answers()[:, chosen]) - correctness(b.answers()[:, chosen])
         assert line["n"] == chosen.sum()
         assert line["a"] - line["b"] == pytest.approx(line["difference"], abs=1e-3)
         assert line["difference"] == pytest.approx(100 * lead.mean(), abs=1e-3)
         assert line["won"] == pytest.approx(100 * (lead > 0).mean(), abs=1e-3)
         assert line["lost"] == pytest.approx(100 * (lead < 0).mean(), abs=1e-3)
-        for seed, one in enumerate(line["mcnemar"]):
+        for seed, p in enumerate(line["mcnemar_p"]):
             table = [[0, (lead[seed] > 0).sum()], [(lead[seed] < 0).sum(), 0]]
-            assert one["p"] == pytest.approx(
-                statsmodels_mcnemar(table, exact=True).pvalue, rel=1e-4
-            )
+            assert p == pytest.approx(statsmodels_mcnemar(table, exact=True).pvalue, rel=1e-4)
     family = [columns[relation]["p"] for relation in RELATIONS]
-    assert [columns[relation]["p_holm"] for relation in RELATIONS] == pytest.approx(
-        holm(family), rel=1e-4
-    )
-    everything = sign_flip(a.margins, b.margins, a.cluster)
+    corrected = [columns[relation]["p_holm"] for relation in RELATIONS]
+    assert corrected == pytest.approx(holm(family), rel=1e-4)
+    everything = sign_flip(a.answers(), b.answers(), a.clusters)
     assert columns["all"]["p"] == columns["all"]["p_holm"] == pytest.approx(everything, rel=1e-4)
 
 
-def test_verdicts_and_their_reversal(folders: tuple[Path, Path]) -> None:
-    forth, back = found(folders, "b", "a"), found(folders, "a", "b")
-    assert forth["all"]["verdict"] == "better"
-    assert back["all"]["verdict"] == "worse"
+def test_verdicts_and_their_reversal(folders: Folders) -> None:
+    forth, back = compared(folders, "b", "a"), compared(folders, "a", "b")
+    assert (forth["all"]["verdict"], back["all"]["verdict"]) == ("better", "worse")
     for column in TESTED:
-        assert back[column]["difference"] == -forth[column]["difference"]
-        assert back[column]["interval"] == [-bound for bound in forth[column]["interval"][::-1]]
-        assert (back[column]["won"], back[column]["p"]) == (
-            forth[column]["lost"],
-            forth[column]["p"],
-        )
-    same = found(folders, "a", "like")
+        one, other = back[column], forth[column]
+        assert one["difference"] == -other["difference"]
+        assert (one["low"], one["high"]) == (-other["high"], -other["low"])
+        assert (one["won"], one["p"]) == (other["lost"], other["p"])
+    same = compared(folders, "a", "like")
     assert {line["verdict"] for line in same.values()} == {"not distinguishable"}
 
 
-def test_the_interval_is_the_one_of_the_report(folders: tuple[Path, Path]) -> None:
+def test_any_evaluation_is_compared(folders: Folders) -> None:
+    found = compared(folders, "b", "a", evaluation="regions")
+    assert list(found) == ["box_top1", "same_mask", "image_r1"]
+    assert found["box_top1"]["verdict"] == "better"
+    assert found["box_top1"]["p"] < 0.01
+    gain = Differences(read_rows(*folders, "rooms")).between("b", "a", "box_top1")
+    assert gain is not None
+    assert found["box_top1"]["difference"] == pytest.approx(gain.points, abs=1e-4)
+    assert found["image_r1"]["verdict"] == "not distinguishable"
+    assert "Boxes top-1" in compare("b", "a", *folders, evaluation="regions")
+    with pytest.raises(SpatialbenchError, match="unknown evaluation 'region'"):
+        compare("b", "a", *folders, evaluation="region")
+
+
+def test_the_interval_is_the_one_of_the_report(folders: Folders) -> None:
     """In whatever company a pair is printed."""
-    interval = found(folders, "b", "a")["all"]["interval"]
+    line = compared(folders, "b", "a")["all"]
+    bounds = [line["low"], line["high"]]
     gain = Differences(read_rows(*folders, "rooms")).between("b", "a", "all")
     assert gain is not None
-    assert list(gain.interval) == pytest.approx(interval, abs=1e-4)
+    assert list(gain.interval) == pytest.approx(bounds, abs=1e-4)
     pairs = json.loads(compare_all(*folders, format="json"))
-    (pair,) = [one for one in pairs if {one["a"], one["b"]} == {"a", "b"}]
-    assert sorted(map(abs, pair["interval"])) == sorted(map(abs, interval))
-    (folders[0] / "rooms/short.json").unlink()
-    (folders[0] / "rooms/short.outcomes.npz").unlink()
+    (pair,) = [pair for pair in pairs if {pair["a"], pair["b"]} == {"a", "b"}]
+    assert sorted(map(abs, (pair["low"], pair["high"]))) == sorted(map(abs, bounds))
+    for path in (folders[0] / "rooms").glob("short.*"):
+        path.unlink()
     assert f"| {gain.cell} |" in readme(*folders)
-    assert found(folders, "b", "a")["all"]["interval"] == interval
 
 
-def test_every_format(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_format(folders: Folders, capsys: pytest.CaptureFixture[str]) -> None:
     where = ["--results", str(folders[0]), "--benchmarks", str(folders[1])]
     for format in FORMATS:
-        assert RUN["compare"](["b", "a", "--format", format, *where]) == 0
+        assert main(["compare", "b", "a", "--format", format, *where]) == 0
         text = capsys.readouterr().out
         assert text == compare("b", "a", *folders, format=format), "the same bytes every time"
         assert "better" in text
     lines = compare("b", "a", *folders, format="md").splitlines()
-    assert lines[0].startswith(
-        "| | n | b | a | difference (95 % interval) | won | lost | p | p, Holm |"
-    )
+    assert lines[0].startswith("| | n | b | a | difference (95 % interval) | won | lost | p |")
     assert lines[8].startswith("| All | 120 |")
     assert lines[8].endswith("| **better** |")
     assert any(line.startswith("Track rooms (") for line in lines)
     rows = list(csv.DictReader(io.StringIO(compare("b", "a", *folders, format="csv"))))
     assert [row["column"] for row in rows] == list(TESTED)
-    columns = found(folders, "b", "a")
-    assert float(rows[0]["mcnemar_p_seed2"]) == columns["close"]["mcnemar"][2]["p"]
-    assert float(rows[6]["low"]) == columns["all"]["interval"][0]
 
 
-def test_stale_rows_are_told(folders: tuple[Path, Path]) -> None:
+def test_stale_rows_are_marked(folders: Folders) -> None:
     (folders[1] / "a.yaml").write_text(fakes.page_text("  init_args: {width: 2}\n"))
     text = compare("b", "a", *folders, format="md")
     assert "| a (stale) |" in text
     assert "a is stale: page a changed" in text
 
 
-# ------------------------------------------------------------------------------------------------------------ refused
-
-
-def test_the_same_or_unknown_rows(folders: tuple[Path, Path]) -> None:
-    with pytest.raises(SpatialbenchError, match="a twice: give two rows"):
-        compare("a", "a", *folders)
-    for name, options, end in (
+@pytest.mark.parametrize(
+    ("name", "options", "end"),
+    [
         ("lik", {}, "did you mean 'like'?"),
         ("benchmarks/like.yaml", {}, "did you mean 'like'?"),
         ("b", {"track": "room"}, "did you mean 'rooms'?"),
         ("b", {"budget": "ful"}, "did you mean 'full'?"),
         ("b", {"budget": "smoke"}, "but at full: --budget full"),
-    ):
-        with pytest.raises(
-            SpatialbenchError, match=re.escape(f"no row {name!r} of track ") + ".*" + re.escape(end)
-        ):
-            compare(name, "a", *folders, **options)
-    with pytest.raises(SpatialbenchError, match="no pages in nowhere, which is no folder"):
-        compare("b", "a", folders[0], "nowhere")
+    ],
+)
+def test_unknown_rows(folders: Folders, name: str, options: dict[str, str], end: str) -> None:
+    message = re.escape(f"no row {name!r} of track ") + ".*" + re.escape(end)
+    with pytest.raises(SpatialbenchError, match=message):
+        compare(name, "a", *folders, **options)  # type: ignore[arg-type]
+
+
+def test_wrong_commands(folders: Folders) -> None:
+    with pytest.raises(SpatialbenchError, match="a twice: give two rows"):
+        compare("a", "a", *folders)
     for wrong in ([], ["a"], ["a", "b", "like"], ["a", "b", "--all"], ["a", "--all"]):
         with pytest.raises(SpatialbenchError, match="give two rows"):
-            RUN["compare"](wrong)
+            command(wrong)
     with pytest.raises(SpatialbenchError, match="--column belongs to --all"):
-        RUN["compare"](["a", "b", "--column", "left"])
+        command(["a", "b", "--column", "left"])
 
 
-def test_other_seeds(folders: tuple[Path, Path]) -> None:
+def test_other_seeds(folders: Folders) -> None:
     message = (
-        r"a has the seeds \[0, 1, 2\], short \[0\]: rows are compared seed by seed; spatialbench run benchmarks/a.yaml "
-        r"benchmarks/short.yaml --track rooms --budget full --seeds 0,1,2"
+        r"a has the seeds \[0, 1, 2\], short \[0\]: rows are compared seed by seed; spatialbench "
+        r"run benchmarks/a.yaml benchmarks/short.yaml --track rooms --budget full --seeds 0,1,2"
     )
     with pytest.raises(SpatialbenchError, match=message):
         compare("a", "short", *folders)
 
 
-@pytest.mark.parametrize(("field", "what"), [("data_fingerprint", "data"), ("grammar", "captions")])
-def test_other_data_or_captions(folders: tuple[Path, Path], field: str, what: str) -> None:
-    path = folders[0] / "rooms/b.json"
-    data = json.loads(path.read_text())
-    path.write_text(json.dumps({**data, field: "e" * 16}))
-    with pytest.raises(
-        SpatialbenchError, match=f"rows of different {what} cannot share a table .*e{{16}}: b"
-    ):
+def test_other_data_or_captions(folders: Folders) -> None:
+    other = fakes.seeds_of("pairs", "b", data="e" * 16)
+    fakes.store(folders[0], "b", folders[1], pairs=other)
+    message = "rows of different data of pairs cannot share a table .*e{16}: b"
+    with pytest.raises(SpatialbenchError, match=message):
         compare("a", "b", *folders)
-    assert found(folders, "a", "like"), "the others are compared all the same"
+    assert compared(folders, "a", "like"), "the others are compared all the same"
+    path = folders[0] / "rooms/b.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "grammar": "e" * 16}))
+    with pytest.raises(SpatialbenchError, match="rows of different captions cannot share"):
+        compare("a", "b", *folders)
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("part", "message"),
     [
-        (
-            lambda o: replace(o, record_ids=np.char.add(o.record_ids, "x")),
-            "rows of different records",
-        ),
-        (lambda o: replace(o, cluster=np.roll(o.cluster, 1)), "same records in different scenes"),
-        (
-            lambda o: replace(o, record_ids=np.roll(o.record_ids, 1)),
-            "same records in different relations",
-        ),
+        ("units", "rows of different records"),
+        ("clusters", "in different groups or scenes"),
+        ("group", "in different groups or scenes"),
     ],
 )
-def test_other_records(folders: tuple[Path, Path], change: object, message: str) -> None:
-    path = folders[0] / "rooms/b.json"
-    result = read_result(path)
-    changed = change(read_outcomes(path, result))  # type: ignore[operator]
-    runs = [
-        replace(run, relations=dict(scores.relations), micro=scores.micro, macro=scores.macro)
-        for run, scores in zip(result.runs, changed.scores(), strict=True)
-    ]
-    identity = {name: getattr(result, name) for name in IDENTITY}
-    write_result(path, make_result(runs, changed, **identity), changed)
+def test_other_records(folders: Folders, part: str, message: str) -> None:
+    seeds = []
+    for own in fakes.seeds_of("pairs", "b"):
+        assert own.margins is not None
+        if part == "clusters":
+            seeds.append(replace(own, clusters=np.roll(own.clusters, 1)))
+        elif part == "group":
+            turned = own.margins._replace(group=np.roll(own.margins.group, 1))
+            seeds.append(Evidence.of_margins(turned, own.clusters, own.data))
+        else:
+            named = own.margins._replace(units=np.char.add(own.margins.units, "x"))
+            seeds.append(replace(own, margins=named))
+    fakes.store(folders[0], "b", folders[1], pairs=seeds)
     with pytest.raises(SpatialbenchError, match=message):
         compare("a", "b", *folders)
 
 
-IDENTITY = (
-    *(
-        "name",
-        "page",
-        "page_hash",
-        "track",
-        "track_hash",
-        "init_from",
-        "budget",
-        "grammar",
-        "data_fingerprint",
-    ),
-    "parameters",
-)
-
-
-def test_a_damaged_row(folders: tuple[Path, Path]) -> None:
-    path = folders[0] / "rooms/b.outcomes.npz"
+def test_a_damaged_row(folders: Folders) -> None:
+    path = folders[0] / "rooms/b.pairs.npz"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(SpatialbenchError, match=r"b\.outcomes\.npz: not a readable outcomes file"):
+    with pytest.raises(SpatialbenchError, match=r"b\.pairs\.npz: not a readable evidence file"):
         compare("a", "b", *folders)
 
 
-# --------------------------------------------------------------------------------------------------------- all pairs
-
-
-def test_the_matrix(folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_matrix(folders: Folders, capsys: pytest.CaptureFixture[str]) -> None:
     pairs = json.loads(compare_all(*folders, format="json"))
-    assert [(one["a"], one["b"]) for one in pairs] == [("a", "b"), ("a", "like"), ("b", "like")]
-    assert [one["verdict"] for one in pairs] == ["worse", "not distinguishable", "better"]
-    assert [one["p_holm"] for one in pairs] == pytest.approx(
-        holm([one["p"] for one in pairs]), rel=1e-4
-    )
-    assert "left out: a has the seeds [0, 1, 2], short [0]" in capsys.readouterr().err
-    lines = [
-        [cell.strip() for cell in line.split("|")[1:-1]]
-        for line in compare_all(*folders, format="md").split("\n")
-    ]
+    assert [(pair["a"], pair["b"]) for pair in pairs] == [("a", "b"), ("a", "like"), ("b", "like")]
+    verdicts = [pair["verdict"] for pair in pairs]
+    assert verdicts == ["worse", "not distinguishable", "better"]
+    corrected = [pair["p_holm"] for pair in pairs]
+    assert corrected == pytest.approx(holm([pair["p"] for pair in pairs]), rel=1e-4)
+    text = compare_all(*folders, format="md")
+    assert "left out: a has the seeds [0, 1, 2], short [0]" in text
+    lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.split("\n")]
     assert lines[0] == ["", "1", "2", "3", "4"]
     assert [line[0] for line in lines[2:6]] == ["1 a", "2 b", "3 like", "4 short"]
     for i, j in itertools.product(range(4), repeat=2):
-        one, other = (lines[2 + x][1 + y].strip("*") for x, y in ((i, j), (j, i)))
-        assert (one == other == "–") if i == j or 3 in (i, j) else float(one) == -float(other)
+        cell, other = (lines[2 + x][1 + y].strip("*") for x, y in ((i, j), (j, i)))
+        if i == j or 3 in (i, j):
+            assert cell == other == "–"
+        else:
+            assert float(cell) == -float(other)
     assert lines[2][2].startswith("**-")
-    assert "corrected for 3 pairs" in compare_all(*folders, format="md")
-
-
-def test_the_matrix_of_a_relation_and_the_command(
-    folders: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
-) -> None:
-    where = ["--results", str(folders[0]), "--benchmarks", str(folders[1])]
-    for format in FORMATS:
-        assert RUN["compare"](["--all", "--column", "left", "--format", format, *where]) == 0
-        assert capsys.readouterr().out == compare_all(*folders, format=format, column="left")
-    pairs = json.loads(compare_all(*folders, format="json", column="left"))
-    assert pairs[0]["difference"] == found(folders, "a", "b")["left"]["difference"]
-    assert pairs[0]["p"] == found(folders, "a", "b")["left"]["p"]
-    with pytest.raises(SpatialbenchError, match="unknown column 'lefft': did you mean 'left'"):
-        compare_all(*folders, column="lefft")
-    for name in ("b", "like", "short"):
-        (folders[0] / f"rooms/{name}.json").unlink()
-    with pytest.raises(
-        SpatialbenchError, match=r"one row of track rooms at budget full in .*: nothing to compare"
-    ):
-        compare_all(*folders)
+    assert "corrected for 3 pairs" in text

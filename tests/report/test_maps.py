@@ -11,8 +11,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-
 from spatialbench.cli.controls import test_set as records_of
+
 from spatialbench.cli.main import main
 from spatialbench.cli.maps import above_midpoint, share_inside, similarity, token_at
 from spatialbench.config.experiment import resolve

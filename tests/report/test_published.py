@@ -1,4 +1,4 @@
-"""The published numbers of OpenAI's CLIP: their file, and where they stand beside a run."""
+"""The published numbers of OpenAI's CLIP: their file, and the columns of a run's table."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from spatialbench.cli.evaluation import FOLDERS
-from spatialbench.report.published import read_published, sources
-from spatialbench.report.stored_rows import read_reported
+from spatialbench.config.evaluations import PUBLISHED
+from spatialbench.report.published import published_columns, read_published
+from spatialbench.report.rows import read_papers
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support import RESULTS
 
@@ -23,7 +23,7 @@ ITEM = """\
 
 
 def test_the_repositorys_numbers_are_those_of_the_sources() -> None:
-    """Exact ones of individual_results.csv (ytaek-oh/vl_compo @ 43e2eae), to the digit that is printed."""
+    """individual_results.csv of ytaek-oh/vl_compo @ 43e2eae has them exactly."""
     exact = {
         ("whatsup", "a_four"): (30.582524, 26.941748, 26.456311),
         ("whatsup", "b_four"): (30.882353, 30.392157, 25.245098),
@@ -40,23 +40,24 @@ def test_the_repositorys_numbers_are_those_of_the_sources() -> None:
         assert list(found.values()) == pytest.approx(numbers, abs=0.0501), (benchmark, measure)
 
 
-def test_they_are_of_benchmarks_that_are_there_and_no_rows_of_a_table() -> None:
-    found = {name: read_published(RESULTS, name) for name in FOLDERS}
-    assert sum(map(len, found.values())) == (RESULTS / "reported.yaml").read_text().count(
-        "\n- benchmark:"
-    )
-    assert not any(row.name in FOLDERS for row in read_reported(RESULTS / "reported.yaml"))
+def test_they_are_of_known_benchmarks_and_no_rows_of_a_table() -> None:
+    found = {name: read_published(RESULTS, name) for name in PUBLISHED}
+    items = (RESULTS / "reported.yaml").read_text().count("\n- benchmark:")
+    assert sum(map(len, found.values())) == items
+    assert not any(row.name in PUBLISHED for row in read_papers(RESULTS))
     assert all(row.note for row in found["cvbench"].values())
 
 
-def test_sources_and_notes_of_what_is_shown() -> None:
-    found = read_published(RESULTS, "cvbench")
-    assert sources(found, ["relation", "depth", "relation_sources"]) == [
-        "Published: OpenAI CLIP, which a run of its weights must reproduce, but for what differs (*).",
-        "MIEB (arXiv 2504.10471), embeddings-benchmark/results",
-        "* relation, depth: there picture and question are one query, here two captions are compared",
-    ]
-    assert sources(read_published(RESULTS, "whatsup"), ["b_four"])[0].endswith("must reproduce.")
+def test_columns_and_sources() -> None:
+    columns, footer = published_columns(read_published(RESULTS, "cvbench"))
+    assert all(text.endswith("*") for column in columns.values() for text in column.values())
+    lines = footer.splitlines()
+    assert lines[0].endswith("must reproduce, except for what differs (*).")
+    assert "MIEB (arXiv 2504.10471), embeddings-benchmark/results" in lines
+    columns, footer = published_columns(read_published(RESULTS, "whatsup"))
+    assert columns["B/32"]["a_four"] == "30.6"
+    assert footer.splitlines()[0].endswith("must reproduce.")
+    assert published_columns({}) == ({}, "")
 
 
 def test_no_file_is_no_numbers(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Curves of a run folder, and those kept beside a row: what was cut short is left out, what is of others is refused."""
+"""Curves of a run folder, and those kept beside a row."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from spatialbench.results.curves import (
     read_metrics,
     thinned,
 )
-from spatialbench.results.row_schema import Result
+from spatialbench.results.schema import Result
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support import fakes
 
 
 def metrics(folder: Path, offset: float = 0.0) -> Path:
-    """A run folder whose last line a kill cut short."""
+    """Write a run folder whose last line a kill cut short."""
     folder.mkdir(parents=True)
     lines = [
         json.dumps({"step": step, "train/loss": offset + 2 / (step + 1), "lr": 0.1})
@@ -36,13 +36,10 @@ def metrics(folder: Path, offset: float = 0.0) -> Path:
 
 @pytest.fixture
 def row(tmp_path: Path) -> tuple[Path, Result, list[Path]]:
-    """The path of a row's result, the result, and the folders of its runs."""
-    result, _ = fakes.row("b", fakes.benchmarks(tmp_path / "benchmarks", "b"), seeds=(0, 1))
-    return (
-        tmp_path / "b.json",
-        result,
-        [metrics(tmp_path / f"seed{seed}", float(seed)) for seed in (0, 1)],
-    )
+    """Return the path of a result, the result, and the folders of its runs."""
+    result = fakes.row("b", fakes.benchmarks(tmp_path / "benchmarks", "b"), seeds=(0, 1)).result
+    folders = [metrics(tmp_path / f"seed{seed}", float(seed)) for seed in (0, 1)]
+    return tmp_path / "b.json", result, folders
 
 
 def test_metrics_that_were_cut_short(tmp_path: Path) -> None:
@@ -87,19 +84,15 @@ def test_curves_of_other_runs_and_damaged_ones_are_refused(
     keep_curves(path, result, folders)
     text = curves_path(path).read_text()
     other = replace(result, runs=[replace(run, commit="f" * 40) for run in result.runs])
-    with pytest.raises(
-        SpatialbenchError, match="line 1: seed 0 of another run than the result's; restore it"
-    ):
+    with pytest.raises(SpatialbenchError, match=r"seed 0 of another run .*; restore it"):
         read_curves(path, other)
     for damaged, message in (
-        (text[:-50], "line 4: not valid JSON; restore it"),
-        (
-            text.replace("val/all", "val/any", 1),
-            "line 2: .*name must be one of train/loss, val/all",
-        ),
-        (text.replace('"seed": 1', '"seed": "one"', 1), "line 3: field 'seed'"),
-        (text.replace("[[", "[[NaN, 1], [", 1), "line 1: field 'points.*expected float, found nan"),
+        (text[:-50], "restore it"),
+        (text.replace("val/all", "val/any", 1), "'val/any' is no curve of steps and values"),
+        (text.replace('"seed": 1', '"seed": "one"', 1), "seed 'one' of another run"),
+        (text.replace("[[", "[[NaN, 1], [", 1), "'train/loss' is no curve of steps and values"),
+        (text.replace('"points"', '"point"', 1), "cannot be read"),
     ):
         curves_path(path).write_text(damaged)
-        with pytest.raises(SpatialbenchError, match=message):
+        with pytest.raises(SpatialbenchError, match=rf"b\.curves\.jsonl: .*{message}"):
             read_curves(path, result)

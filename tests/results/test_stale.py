@@ -1,4 +1,4 @@
-"""What makes a row stale, and what does not."""
+"""Reasons that make a row stale, and changes that do not."""
 
 from __future__ import annotations
 
@@ -7,10 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from spatialbench.config.evaluations import region_settings, selection_settings
-from spatialbench.config.pages import load_page, load_track
+from spatialbench.config.pages import Page, Track, load_page, load_track
 from spatialbench.data import relations
-from spatialbench.results.row_schema import MeasuresFile
+from spatialbench.evaluation.selection import ImageSelection
 from spatialbench.results.stale import (
     Today,
     ancestors,
@@ -28,55 +27,59 @@ def folder(tmp_path: Path) -> Path:
     return fakes.benchmarks(tmp_path, "a", "b")
 
 
-def test_a_row_of_today_is_not_stale(folder: Path) -> None:
-    result, _ = fakes.row("a", folder)
-    assert Today.read(folder).stale(result) == []
+def load(folder: Path, name: str = "a") -> tuple[Page, Track]:
+    return load_page(folder / f"{name}.yaml"), load_track(folder / "tracks/rooms.yaml")
+
+
+def with_regions(track: Track) -> Track:
+    """Change a setting of the track that concerns pages of regions only."""
+    data = {**track.config["data"], "region_size": 64}
+    return replace(track, config={**track.config, "data": data})
 
 
 def test_every_reason_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    result, _ = fakes.row("a", folder)
+    row = fakes.row("a", folder)
+    assert Today.read(folder).stale(row.result) == []
     (folder / "a.yaml").write_text(fakes.page_text("  init_args: {width: 2}\ninit_from: b\n"))
     monkeypatch.setitem(relations.PHRASE, "under", "below")
-    assert Today.read(folder).stale(result) == [
+    assert Today.read(folder).stale(row.result) == [
         "page a changed",
         "a page that it starts from changed, or the track in what concerns that page",
         "the captions changed",
     ]
     (folder / "tracks/rooms.yaml").unlink()
-    assert Today.read(folder).stale(result) == [
-        "page a changed",
-        "track rooms is gone",
-        "the captions changed",
-    ]
+    gone = ["page a changed", "track rooms is gone", "the captions changed"]
+    assert Today.read(folder).stale(row.result) == gone
     (folder / "a.yaml").unlink()
-    assert Today.read(folder).stale(result)[0] == "page a is gone"
+    assert Today.read(folder).stale(row.result)[0] == "page a is gone"
+
+
+def test_a_row_is_read_with_its_reasons(folder: Path, tmp_path: Path) -> None:
+    path = fakes.store(tmp_path / "results", "a", folder)
+    assert Today.read(folder).read_row(path).stale == []
+    (folder / "a.yaml").write_text(fakes.page_text("  init_args: {width: 2}\n"))
+    assert Today.read(folder).read_row(path).stale == ["page a changed"]
 
 
 def test_only_the_budget_of_the_row_counts(folder: Path) -> None:
-    page, track = load_page(folder / "a.yaml"), load_track(folder / "tracks/rooms.yaml")
-    other = replace(
-        page, config={**page.config, "budgets": {"smoke": {"trainer": {"max_steps": 1}}}}
-    )
+    page, track = load(folder)
+    budgets = {"smoke": {"trainer": {"max_steps": 1}}}
+    other = replace(page, config={**page.config, "budgets": budgets})
     assert page_hash(other, "full") == page_hash(page, "full")
     assert page_hash(other, "smoke") != page_hash(page, "smoke")
     more = replace(track, budgets={**track.budgets, "quick": {}}, seeds=(7,))
     assert track_hash(more, "full", page) == track_hash(track, "full", page)
     assert track_hash(more, "quick", page) != track_hash(track, "quick", page)
-    assert track_hash(
-        replace(track, config={**track.config, "data": {}}), "full", page
-    ) != track_hash(track, "full", page)
+    without = replace(track, config={**track.config, "data": {}})
+    assert track_hash(without, "full", page) != track_hash(track, "full", page)
 
 
 def test_what_a_track_says_of_regions_counts_for_pages_of_regions(folder: Path) -> None:
-    page, track = load_page(folder / "a.yaml"), load_track(folder / "tracks/rooms.yaml")
-    other = replace(
-        page, config={**page.config, "data": {"class_path": "somewhere.RegionDataModule"}}
-    )
-    more = replace(
-        track,
-        config={**track.config, "data": {**track.config["data"], "region_size": 64}},
-        budgets={**track.budgets, "full": {**track.budgets["full"], "data": {"region_images": 3}}},
-    )
+    page, track = load(folder)
+    own = {"class_path": "somewhere.RegionDataModule"}
+    other = replace(page, config={**page.config, "data": own})
+    layer = {**track.budgets["full"], "data": {"region_images": 3}}
+    more = replace(with_regions(track), budgets={**track.budgets, "full": layer})
     assert track_hash(more, "smoke", page) == track_hash(track, "smoke", page)
     for budget in ("smoke", "full"):
         assert track_hash(more, budget, other) != track_hash(track, budget, other)
@@ -84,89 +87,67 @@ def test_what_a_track_says_of_regions_counts_for_pages_of_regions(folder: Path) 
 
 def test_a_page_s_own_weights_count(folder: Path) -> None:
     weights, hashes = folder / "w.safetensors", []
-    (folder / "a.yaml").write_text(
-        fakes.page_text(f'  init_args: {{student: "rooms-student:{weights}"}}\n')
-    )
+    student = f'  init_args: {{student: "rooms-student:{weights}"}}\n'
+    (folder / "a.yaml").write_text(fakes.page_text(student))
     for content in (b"one", b"other"):
         weights.write_bytes(content)
         hashes.append(page_hash(load_page(folder / "a.yaml"), "full"))
     assert hashes[0] != hashes[1]
 
 
-def test_starts_all_the_way_back(folder: Path) -> None:
+def test_starts_count_all_the_way_back(folder: Path) -> None:
     (folder / "b.yaml").write_text(fakes.page_text("init_from: a\n"))
     (folder / "c.yaml").write_text(fakes.page_text("init_from: b\n"))
-    page, track = load_page(folder / "c.yaml"), load_track(folder / "tracks/rooms.yaml")
+    page, track = load(folder, "c")
     assert list(ancestors(page, "full", track)) == ["b", "a"]
+    own = fakes.page_text("data: {class_path: tests.support.fakes.FakeMethod}\n")
+    (folder / "a.yaml").write_text(own)  # settings of regions concern it, behind c itself
+    more = with_regions(track)
+    assert track_hash(more, "full", page) == track_hash(track, "full", page)
+    assert ancestors(page, "full", more) != ancestors(page, "full", track)
     (folder / "a.yaml").write_text(fakes.page_text("init_from: c\n"))
     with pytest.raises(SpatialbenchError, match="circle"):
         ancestors(page, "full", track)
 
 
-def test_what_concerns_a_start_concerns_the_row(folder: Path) -> None:
-    """The settings of regions, behind a page that itself has nothing to do with regions."""
-    (folder / "a.yaml").write_text(
-        fakes.page_text("data: {class_path: tests.support.fakes.FakeMethod}\n")
-    )
-    (folder / "b.yaml").write_text(fakes.page_text("init_from: a\n"))
-    page, track = load_page(folder / "b.yaml"), load_track(folder / "tracks/rooms.yaml")
-    more = replace(
-        track, config={**track.config, "data": {**track.config["data"], "region_size": 64}}
-    )
-    assert track_hash(more, "full", page) == track_hash(track, "full", page)
-    assert ancestors(page, "full", more) != ancestors(page, "full", track)
+SELECTION = {"class_path": "spatialbench.evaluation.selection.ImageSelection"}
 
 
-def test_measures_of_other_settings_are_stale(folder: Path) -> None:
-    page, track = load_page(folder / "a.yaml"), load_track(folder / "tracks/rooms.yaml")
-    block = {
-        "class_path": "somewhere.Regions",
-        "init_args": {"size": 192},
-        "budgets": {"smoke": {"images": 3}},
-    }
-    regions = replace(track, regions=block)
-    result, _ = fakes.row("a", folder)
-    assert stale_reasons(result, page, regions) == []  # not measured
-    found = MeasuresFile("a.measures.npz", "", 1, "", region_settings(regions, "full"), [], {"box_top1": 1.0},
-                         {"box_top1": [0.0, 2.0]})  # fmt: skip
-    measured = replace(result, measures=found)
-    assert stale_reasons(measured, page, regions) == []
-    for other in (
-        {**block, "init_args": {"size": 96}},
-        {**block, "class_path": "somewhere.Others"},
-        None,
-    ):
-        reasons = stale_reasons(measured, page, replace(track, regions=other))
-        assert reasons == ["what is measured beside the pairs changed"]
-    assert region_settings(regions, "smoke") != region_settings(regions, "full")
-
-
-def test_image_selection_is_stale_by_its_own_settings_and_a_row_without_is_not(
-    folder: Path,
+@pytest.mark.parametrize(
+    ("block", "reasons"),
+    [
+        ({**SELECTION, "budgets": {"smoke": {"pairs": 2}}}, []),
+        (
+            {**SELECTION, "init_args": {"pairs": 50}},
+            ["the settings of evaluation selection changed"],
+        ),
+        (
+            {"class_path": "spatialbench.evaluation.regions.RegionEvaluation"},
+            ["the settings of evaluation selection changed"],
+        ),
+        (None, ["track rooms no longer has evaluation selection"]),
+    ],
+)
+def test_an_evaluation_under_other_settings_is_stale(
+    folder: Path, block: dict | None, reasons: list[str]
 ) -> None:
-    page, track = load_page(folder / "a.yaml"), load_track(folder / "tracks/rooms.yaml")
-    block = {
-        "class_path": "somewhere.Pairs",
-        "init_args": {"pairs": 100},
-        "budgets": {"smoke": {"pairs": 2}},
-    }
-    asks = replace(track, selection=block)
-    result, _ = fakes.row("a", folder)
-    assert stale_reasons(result, page, asks) == []  # not measured
-    assert track_hash(asks, "full", page) == result.track_hash
-    own = replace(fakes.selection_of("a"), settings=selection_settings(asks, "full"))
-    measured, _ = fakes.row("a", folder, selection=own)
-    assert stale_reasons(measured, page, asks) == []
-    for other in (
-        {**block, "init_args": {"pairs": 50}},
-        {**block, "class_path": "somewhere.Others"},
-        None,
-    ):
-        assert stale_reasons(measured, page, replace(track, selection=other)) == [
-            "the pairs of image selection changed"
-        ]
-    assert selection_settings(asks, "smoke") != selection_settings(asks, "full")
-    assert selection_settings(track, "full") == ""
+    page, track = load(folder)
+    evaluations = {} if block is None else {"selection": block}
+    other = replace(track, evaluations=evaluations)
+    row = fakes.row("a", folder, selection=fakes.seeds_of("selection", "a"))
+    assert stale_reasons(row.result, page, track) == []
+    assert stale_reasons(row.result, page, other) == reasons
+    assert stale_reasons(fakes.row("a", folder).result, page, other) == [], "it was not evaluated"
+    assert track_hash(other, "full", page) == row.result.track_hash
+
+
+def test_another_version_of_an_evaluation_is_stale(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row = fakes.row("a", folder, selection=fakes.seeds_of("selection", "a"))
+    monkeypatch.setattr(ImageSelection, "version", ImageSelection.version + 1)
+    changed = ["the settings of evaluation selection changed"]
+    assert stale_reasons(row.result, *load(folder)) == changed
 
 
 def test_every_relation_is_in_the_hash_of_the_captions(monkeypatch: pytest.MonkeyPatch) -> None:

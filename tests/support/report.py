@@ -7,10 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from spatialbench.evaluation.outcomes import RunOutcomes
 
 from spatialbench.data.datamodule import PairDataModule
-from spatialbench.data.embspatial.export import export
-from spatialbench.evaluation.outcomes import RunOutcomes
+from spatialbench.data.embspatial.embspatial_export import export
 from spatialbench.report.html.inputs import ReportInputs
 from spatialbench.results.files import ResultOutcomes, make_result, write_result
 from spatialbench.results.stale import Today, ancestors, grammar_hash, page_hash, track_hash

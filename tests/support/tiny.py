@@ -1,4 +1,4 @@
-"""A benchmark in small for the tests of training and command line: pictures of noise, a student of two blocks."""
+"""A benchmark in small for the tests of training and command line: noise, and a tiny student."""
 
 from __future__ import annotations
 
@@ -6,30 +6,31 @@ import json
 import os
 import signal
 from pathlib import Path
+from typing import Any
 
 import lightning as L
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 
-from spatialbench.data.embspatial.export import export
+from spatialbench.config.experiment import Resolved
+from spatialbench.data.embspatial.embspatial_export import export
 from spatialbench.data.records import Box, Record, RecordSet, fingerprint
 from spatialbench.data.relations import RELATIONS
-from spatialbench.methods.base import Batch, Method
+from spatialbench.evaluation.evidence import Evidence
+from spatialbench.methods.clip import Clip
+from spatialbench.results.run_folder import read_checkpoint
+from spatialbench.training import callbacks
+from spatialbench.training.fit import fit
+from tests.support.images import Noise
 
 STUDENT = {
     "embed_dim": 16,
     "vision_cfg": {"image_size": 32, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
     "text_cfg": {"context_length": 20, "vocab_size": 49408, "width": 16, "heads": 2, "layers": 1},
 }
-BOXES = {
-    "left": (2, 20),
-    "right": (20, 2),
-    "above": (2, 20),
-    "under": (20, 2),
-    "close": (2, 20),
-    "far": (2, 20),
-}
+BOXES = {relation: (20, 2) if relation in ("right", "under") else (2, 20) for relation in RELATIONS}
 
 PAGE = """\
 # A method in small.
@@ -67,17 +68,20 @@ budgets:
 """
 
 
-class Stopping(Method):
-    """CLIP that gets Ctrl-C in the step after which ``stop_at`` batches were seen; ``stop_at`` 0 is plain CLIP."""
+class SendsCtrlC:
+    """Counts training steps in ``seen``, and sends Ctrl-C in the step ``stop_at``; 0: never."""
 
-    stop_at = 0
-    seen = 0
+    seen, stop_at = 0, 0
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         type(self).seen += 1
         if type(self).seen == type(self).stop_at:
             os.kill(os.getpid(), signal.SIGINT)
-        return self.finetuning_loss(batch)
+        return super().training_step(batch, batch_idx)  # type: ignore[misc]
+
+
+class Stopping(SendsCtrlC, Clip):
+    """CLIP that is interrupted."""
 
 
 class Other(L.LightningModule):
@@ -117,7 +121,7 @@ class OtherData(L.LightningDataModule):
 
 
 def record_set(name: str, images: int, seed: int) -> RecordSet:
-    """Noise with a record of every relation in each picture."""
+    """Make noise with a record of every relation in each image."""
     pixels = np.random.default_rng(seed).integers(0, 256, (images, 32, 32, 3), dtype=np.uint8)
     records = []
     for image in range(images):
@@ -125,30 +129,29 @@ def record_set(name: str, images: int, seed: int) -> RecordSet:
             first, second = ("sofa", "lamp") if image % 2 else ("lamp", "sofa")
             a, b = BOXES[relation]
             upright = relation in ("above", "under")
+            places = {first: a, second: b}
             boxes = {
-                first: Box(4, a, 8, 8) if upright else Box(a, 4, 8, 8),
-                second: Box(4, b, 8, 8) if upright else Box(b, 4, 8, 8),
+                key: Box(4, place, 8, 8) if upright else Box(place, 4, 8, 8)
+                for key, place in places.items()
             }
-            key = f"{name}-{image}-{relation}"
-            records.append(
-                Record(
-                    key, image, first, relation, second, boxes, (32, 32), "noise", f"{name}-{image}"
-                )
-            )
+            scene = f"{name}-{image}"
+            key = f"{scene}-{relation}"
+            words = (first, relation, second)
+            records.append(Record(key, image, *words, boxes, (32, 32), "noise", scene))
     return RecordSet(name, pixels, records, fingerprint(records, name))
 
 
 def page(
     folder: Path, name: str, cls: str = "spatialbench.methods.clip.Clip", rest: str = ""
 ) -> Path:
-    """Writes a page."""
+    """Write a page."""
     path = folder / f"{name}.yaml"
     path.write_text(PAGE.format(name=name, cls=cls, rest=rest))
     return path
 
 
 def benchmark(folder: Path) -> Path:
-    """Writes the student, the data, the track ``tiny`` and the page ``clip``."""
+    """Write the student, the data, the track ``tiny`` and the page ``clip``."""
     (folder / "tracks").mkdir(parents=True)
     (folder / "tiny-student.json").write_text(json.dumps(STUDENT))
     (folder / "tracks" / "tiny.yaml").write_text(TRACK.format(folder=folder))
@@ -156,3 +159,74 @@ def benchmark(folder: Path) -> Path:
     export(record_set("test", 4, 1), folder / "test.json")
     page(folder, "clip")
     return folder
+
+
+def pictures(folder: Path) -> Path:
+    """Write six images of noise without captions, and return the benchmark's folder."""
+    (folder / "pictures").mkdir()
+    noise = Noise(6, 40)
+    for row in range(6):
+        noise.picture(row).save(folder / "pictures" / f"{row}.png")
+    return folder
+
+
+def edit_track(folder: Path, *pairs: tuple[str, str]) -> None:
+    """Replace texts in the track."""
+    track = folder / "tracks" / "tiny.yaml"
+    text = track.read_text()
+    for old, new in pairs:
+        assert old in text
+        text = text.replace(old, new)
+    track.write_text(text)
+
+
+def state(resolved: Resolved) -> dict[str, Tensor]:
+    """Return the weights of the last checkpoint of a run."""
+    return read_checkpoint(resolved.run_dir / "last.ckpt")["state_dict"]
+
+
+def same(run: Resolved, other: Resolved) -> bool:
+    """Return whether two runs ended with the same weights, bit for bit."""
+    states = [state(each) for each in (run, other)]
+    assert states[0].keys() == states[1].keys()
+    return all(torch.equal(value, states[1][name]) for name, value in states[0].items())
+
+
+def parts(resolved: Resolved) -> set[str]:
+    """Return the first parts of the names of the weights of a run."""
+    return {name.split(".")[0] for name in state(resolved)}
+
+
+def logged(resolved: Resolved, name: str) -> dict[int, float]:
+    """Return step -> value of a name in metrics.jsonl."""
+    text = (resolved.run_dir / "metrics.jsonl").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    return {line["step"]: line[name] for line in lines if name in line}
+
+
+def ends_alike_after_ctrl_c(run: Resolved, cls: type[SendsCtrlC], stop_at: int = 4) -> None:
+    """Fit a run; fit it again with Ctrl-C in a step and a resume; both must end alike, bit for bit.
+
+    Weights, reconstructions, evidence, and the drift from the weights before the interruption.
+    """
+    drawing, names = run.run_dir / "reconstructions.png", ("train/loss", "drift/weights")
+    record = fit(run, show=False)
+    whole = {name: value.clone() for name, value in state(run).items()}
+    drawn = drawing.read_bytes() if drawing.exists() else None
+    metrics = [logged(run, name) for name in names]
+    evidence = {path.name: Evidence.load(path).digest for path in run.run_dir.glob("*.npz")}
+    cls.seen, cls.stop_at = 0, stop_at
+    with pytest.raises(callbacks.Interrupted) as stopped:
+        fit(run, force=True, show=False)
+    assert stopped.value.step == stop_at
+    assert not drawing.exists()
+    middle = state(run)
+    assert middle.keys() == whole.keys()
+    moved = any(not torch.equal(value, whole[name]) for name, value in middle.items())
+    assert moved == (stop_at < record.info["train_steps"])
+    assert fit(run, show=False).info["train_steps"] == cls.seen == record.info["train_steps"]
+    assert all(torch.equal(value, whole[name]) for name, value in state(run).items())
+    assert (drawing.read_bytes() if drawing.exists() else None) == drawn
+    assert [logged(run, name) for name in names] == metrics
+    for name, digest in evidence.items():
+        assert Evidence.load(run.run_dir / name).digest == digest

@@ -1,4 +1,4 @@
-"""Fit, stop, go on, finish: the run folder and what is in it."""
+"""Fit, stop, resume, finish: the run folder and its content."""
 
 from __future__ import annotations
 
@@ -6,19 +6,26 @@ import json
 import signal
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import yaml
 
 from spatialbench.config.experiment import Resolved, resolve
-from spatialbench.evaluation.outcomes import RunOutcomes
+from spatialbench.evaluation.evidence import Evidence
 from spatialbench.methods.clip import Clip
-from spatialbench.results.run_folder import RunRecord, newest, read_checkpoint
+from spatialbench.results.run_folder import RunRecord, clear, newest, read_checkpoint
+from spatialbench.training.build import build
 from spatialbench.training.callbacks import Interrupted, MetricsFile, StageClock
 from spatialbench.training.fit import _start_from, fit
+from spatialbench.training.score import test as score
 from spatialbench.utils import provenance
+from spatialbench.utils.checkpoints import AtomicCheckpoints
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support import tiny
+
+pytestmark = pytest.mark.slow
+ONLY_SCORED = "trainer: {max_steps: 0}\n"
 
 
 @pytest.fixture(scope="module")
@@ -30,16 +37,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SPATIALBENCH_CACHE", str(folder.parent / "cache"))
-    monkeypatch.setattr(tiny.Stopping, "stop_at", 0)
-    monkeypatch.setattr(tiny.Stopping, "seen", 0)
+    for name in ("seen", "stop_at"):
+        monkeypatch.setattr(tiny.Stopping, name, 0)
 
 
 def tiny_run(page: Path, **overrides: dict) -> Resolved:
     return resolve(page, "tiny", "quick", 0, overrides)
-
-
-def weights(run: Resolved) -> dict[str, torch.Tensor]:
-    return read_checkpoint(run.run_dir / "last.ckpt")["state_dict"]
 
 
 def test_fit_writes_the_run_folder(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -47,45 +50,27 @@ def test_fit_writes_the_run_folder(folder: Path, capsys: pytest.CaptureFixture[s
     record = fit(run)
     info = record.info
     assert record.finished
-    assert run.run_dir.parts[:4] == ("runs", "tiny", "quick", "clip")
-    assert run.run_dir.name == "seed0"
-    assert run.run_dir.parent.name == run.config_hash[:8]
-    assert (info["page"], info["track"], info["budget"], info["seed"]) == (
-        "clip",
-        "tiny",
-        "quick",
-        0,
-    )
-    assert (info["page_hash"], info["track_hash"]) == (run.page.hash, run.track.hash)
-    assert info["train_steps"] == 6
-    assert info["train_pairs"] == 6 * 6 * 2
+    assert run.run_dir == Path("runs/tiny/quick/clip") / run.config_hash[:8] / "seed0"
+    named = {"page": "clip", "track": "tiny", "budget": "quick", "seed": 0}
+    hashes = {"page_hash": run.page.hash, "track_hash": run.track.hash}
+    assert info.items() >= {**named, **hashes, "train_steps": 6, "train_pairs": 6 * 6 * 2}.items()
     assert info["trainable_parameters"] == info["total_parameters"] - 1  # the logit scale is frozen
     stages = info["wall_seconds"]
-    assert {
-        "prepare",
-        "cache",
-        "train",
-        "validate",
-        "test",
-        "wait",
-        "other",
-        "total",
-    } <= stages.keys()
-    assert stages["total"] == pytest.approx(
-        sum(v for k, v in stages.items() if k != "total"), abs=0.1
-    )
+    inside = {"prepare", "cache", "train", "validate", "test", "wait", "other"}
+    assert inside < stages.keys()
+    whole = sum(seconds for stage, seconds in stages.items() if stage != "total")
+    assert stages["total"] == pytest.approx(whole, abs=0.1)
     assert 0 <= info["overhead_share"] <= 1
     assert info["peak_memory_mb"] > 50
-    outcomes = RunOutcomes.load(record.outcomes)
-    assert len(outcomes.record_ids) == 24
-    assert info["scores"]["accuracy"]["all"] == pytest.approx(outcomes.scores().micro, abs=1e-3)
+    evidence = Evidence.load(record.evidence("pairs"))
+    assert (evidence.units, len(evidence.commits)) == (24, 1)
+    assert info["scores"]["all"] == pytest.approx(evidence.values()["all"], abs=1e-3)
     assert yaml.safe_load((run.run_dir / "config.yaml").read_text())["trainer"]["max_steps"] == 6
-    lines = [json.loads(line) for line in (run.run_dir / "metrics.jsonl").read_text().splitlines()]
-    assert [line["step"] for line in lines if "val/all" in line] == [2, 5]
-    (speed,) = [line for line in lines if "speed/images_per_second" in line]
-    assert speed["step"] == 5
-    assert speed["speed/images_per_second"] == info["speed"]["images_per_second"] > 0
-    assert "speed/mfu" not in speed, "no peak is known of a CPU"
+    assert list(tiny.logged(run, "val/all")) == [2, 5]
+    speed = tiny.logged(run, "speed/images_per_second")
+    assert speed == {5: info["speed"]["images_per_second"]}
+    assert speed[5] > 0
+    assert not tiny.logged(run, "speed/mfu"), "no peak is known of a CPU"
     assert "Close" in capsys.readouterr().out
 
 
@@ -103,10 +88,8 @@ def test_a_finished_run_is_not_repeated_but_forced_it_gives_the_same(
     with monkeypatch.context() as patch:
         patch.setattr(provenance, "commit", lambda: ("b" * 40, False))
         fit(run)
-    assert (
-        f"was made at commit {first['commit'][:8]}, the code is now at bbbbbbbb"
-        in capsys.readouterr().err
-    )
+    note = f"was made at commit {first['commit'][:8]}, the code is now at bbbbbbbb"
+    assert note in capsys.readouterr().err
     again = fit(run, force=True).info
     assert again["started_at"] >= first["started_at"]
     assert again["scores"] == first["scores"]
@@ -116,11 +99,10 @@ def test_a_finished_run_is_not_repeated_but_forced_it_gives_the_same(
 def test_ctrl_c_leaves_a_checkpoint_and_the_second_start_ends_where_one_run_ends(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """6 steps = 5 steps, Ctrl-C in the middle of the third epoch, 1 step: the same weights, bit for bit."""
+    """6 steps = 5 steps, Ctrl-C in the middle of the third epoch, 1 step: bit for bit."""
     page = tiny.page(folder, "stopping", "tests.support.tiny.Stopping")
-    whole = resolve(page, "tiny", "quick", 0, runs="whole")
+    whole, run = resolve(page, "tiny", "quick", 0, runs="whole"), tiny_run(page)
     fit(whole)
-    run = tiny_run(page)
     monkeypatch.setattr(tiny.Stopping, "seen", 0)
     monkeypatch.setattr(tiny.Stopping, "stop_at", 5)
     with pytest.raises(Interrupted) as stopped:
@@ -128,84 +110,63 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_second_start_ends_where_one_run_ends
     assert (stopped.value.signum, stopped.value.step) == (signal.SIGINT, 5)
     unfinished = RunRecord.read(run.run_dir)
     assert not unfinished.finished
+    assert not unfinished.has_pairs
     assert unfinished.info["wall_seconds"]["total"] > 0
-    assert not unfinished.outcomes.exists()
     assert newest(run, Path("runs")) == run.run_dir / "last.ckpt"
     record = fit(run)
     assert tiny.Stopping.seen == 6, "the second start must train the last step only"
     assert record.info["train_pairs"] == 6 * 6 * 2
     assert record.info["wall_seconds"]["total"] > unfinished.info["wall_seconds"]["total"]
-    for name, value in weights(whole).items():
-        assert torch.equal(value, weights(run)[name]), name
+    assert tiny.same(whole, run)
     assert record.info["scores"] == RunRecord.read(whole.run_dir).info["scores"]
-    metrics = [(path.run_dir / "metrics.jsonl").read_text().splitlines() for path in (whole, run)]
-    assert len(metrics[0]) > 2
-    assert [line for line in metrics[0] if "speed/" not in line] == [
-        line for line in metrics[1] if "speed/" not in line
-    ]
+    texts = [(each.run_dir / "metrics.jsonl").read_text().splitlines() for each in (whole, run)]
+    metrics = [[line for line in lines if "speed/" not in line] for lines in texts]
+    assert metrics[0] == metrics[1]
+    assert len(metrics[0]) > 1
 
 
 def test_another_value_on_the_command_line_is_another_run(folder: Path) -> None:
-    one = tiny_run(folder / "clip.yaml")
+    plain = tiny_run(folder / "clip.yaml")
     other = tiny_run(folder / "clip.yaml", model={"init_args": {"finetuning": {"lr": 0.5}}})
-    assert one.run_dir != other.run_dir
-    assert resolve(folder / "clip.yaml", "tiny", "quick", 1).config_hash == one.config_hash
+    assert plain.run_dir != other.run_dir
+    assert resolve(folder / "clip.yaml", "tiny", "quick", 1).config_hash == plain.config_hash
 
 
 def test_a_page_without_training_only_scores(folder: Path) -> None:
-    run = tiny_run(tiny.page(folder, "zeroshot", rest="trainer: {max_steps: 0}\n"))
-    record = fit(run)
-    assert record.info["train_steps"] == 0
-    assert record.finished
+    record = fit(tiny_run(tiny.page(folder, "zeroshot", rest=ONLY_SCORED)))
+    assert (record.finished, record.has_pairs, record.info["train_steps"]) == (True, True, 0)
     assert not record.checkpoint.exists()
 
 
 def test_a_module_with_a_task_of_its_own_finishes_itself(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    rest = "trainer: {max_steps: 4}\ndata:\n  class_path: tests.support.tiny.OtherData\n  init_args: {size: 6}\n"
+    data = "data:\n  class_path: tests.support.tiny.OtherData\n  init_args: {size: 6}\n"
+    rest = "trainer: {max_steps: 4}\n" + data
     run = tiny_run(tiny.page(folder, "other", "tests.support.tiny.Other", rest))
     record = fit(run)
-    assert record.finished
-    assert not record.outcomes.exists()
-    assert record.info["train_steps"] == 4
-    expected = (weights(run)["layer.weight"].sum() + weights(run)["layer.bias"][0]) ** 2
+    assert (record.finished, record.has_pairs, record.info["train_steps"]) == (True, False, 4)
+    weights = tiny.state(run)
+    expected = (weights["layer.weight"].sum() + weights["layer.bias"][0]) ** 2
     assert record.info["scores"]["error"] == pytest.approx(float(expected), rel=1e-5)
     assert "error  " in capsys.readouterr().out
 
 
 def test_a_stage_starts_from_the_student_of_the_stage_before(folder: Path) -> None:
     tiny.page(folder, "first")
-    second = tiny_run(
-        tiny.page(folder, "second", rest="trainer: {max_steps: 0}\ninit_from: first\n")
-    )
-    found = fit(second)  # makes the first where it is not there
-    assert second.init_from is not None
-    first = RunRecord.read(second.init_from.run_dir)
-    assert first.finished
-    assert found.info["scores"] == first.info["scores"], "the same weights give the same scores"
-    weights = [
-        read_checkpoint(run.checkpoint)["state_dict"] for run in (first, found)
-    ]  # others may start from it
-    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
-
-
-def test_a_stage_does_not_start_from_one_that_is_gone(folder: Path) -> None:
-    tiny.page(folder, "first")
-    second = tiny_run(
-        tiny.page(folder, "second", rest="trainer: {max_steps: 0}\ninit_from: first\n")
-    )
-    assert second.init_from is not None
-    with pytest.raises(
-        SpatialbenchError,
-        match=r"first .* is not finished; run it first: spatialbench fit --config",
-    ):
-        _start_from(Clip(second.config["model"]["init_args"]["student"]), second.init_from)
-    fit(second.init_from)
-    with pytest.raises(
-        SpatialbenchError, match="Other is no method and has no student to start with"
-    ):
-        _start_from(tiny.Other(), second.init_from)
+    rest = ONLY_SCORED + "init_from: first\n"
+    second = tiny_run(tiny.page(folder, "second", rest=rest))
+    start = second.init_from
+    assert start is not None
+    message = r"first .* is not finished; run it first: spatialbench fit --config"
+    with pytest.raises(SpatialbenchError, match=message):
+        _start_from(Clip(second.config["model"]["init_args"]["student"]), start)
+    record = fit(second)  # makes the first
+    assert record.info["scores"] == RunRecord.read(start.run_dir).info["scores"], "same weights"
+    assert tiny.same(start, second)  # others may start from it
+    message = "Other is no method and has no student to start with"
+    with pytest.raises(SpatialbenchError, match=message):
+        _start_from(tiny.Other(), start)
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 cut short"])
@@ -213,10 +174,8 @@ def test_a_damaged_checkpoint_is_one_line(folder: Path, content: bytes) -> None:
     run = tiny_run(folder / "clip.yaml")
     run.run_dir.mkdir(parents=True)
     (run.run_dir / "last.ckpt").write_bytes(content)
-    with pytest.raises(
-        SpatialbenchError,
-        match=r"last\.ckpt: damaged, truncated or not a plain checkpoint; delete it",
-    ):
+    message = r"last\.ckpt: damaged, truncated or not a plain checkpoint; delete it"
+    with pytest.raises(SpatialbenchError, match=message):
         fit(run)
 
 
@@ -231,13 +190,81 @@ def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_damaged_run_record_is_one_line(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"finished": tr', r"run\.json: cannot be read .* --force runs it again"),
+        (
+            '{"schema": 1, "finished": true}',
+            r"run\.json: not a run record of this version; --force",
+        ),
+    ],
+)
+def test_a_run_record_that_cannot_be_used_is_one_line(
+    folder: Path, content: str, message: str
+) -> None:
     run = tiny_run(folder / "clip.yaml")
     run.run_dir.mkdir(parents=True)
-    (run.run_dir / "run.json").write_text('{"finished": tr')
-    with pytest.raises(SpatialbenchError, match=r"run\.json: cannot be read .* --force"):
+    (run.run_dir / "run.json").write_text(content)
+    with pytest.raises(SpatialbenchError, match=message):
         fit(run)
-    assert fit(run, force=True).finished
+    clear(run.run_dir)  # as --force does
+    assert list(run.run_dir.iterdir()) == []
+
+
+def test_the_best_on_validation_is_tested_and_the_last_is_kept(folder: Path) -> None:
+    """``finetuning.scored: best``."""
+    track = (folder / "tracks/tiny.yaml").read_text()
+    legacy = track.replace("warmup_steps: 1}", "warmup_steps: 1, scored: best}")
+    legacy = legacy.replace("name: tiny", "name: legacy")
+    legacy = legacy.replace("val_check_interval: 3", "val_check_interval: 1")
+    (folder / "tracks/legacy.yaml").write_text(legacy)
+    run = resolve(folder / "clip.yaml", "legacy", "quick", 0)
+    record = fit(run, show=False)
+    scores = tiny.logged(run, "val/all")
+    assert len(scores) == 6
+    paths = [run.run_dir / f"{name}.ckpt" for name in ("best", "last")]
+    best, last = (read_checkpoint(path)["global_step"] for path in paths)
+    assert last == record.info["train_steps"] == 6
+    assert best < 6
+    assert scores[best - 1] == max(scores.values())
+    assert not any(value == scores[best - 1] for step, value in scores.items() if step < best - 1)
+    stored = Evidence.load(record.evidence("pairs")).answers()
+    same = [np.array_equal(stored, score(build(run), path).answers()) for path in paths]
+    assert same == [True, False]
+    clear(run.run_dir)
+    assert not paths[0].exists()
+    plain = resolve(folder / "clip.yaml", "tiny", "smoke", 0)
+    fit(plain, show=False)
+    assert not (plain.run_dir / "best.ckpt").exists()
+
+
+@pytest.mark.parametrize("stop_at", [3, 4])
+def test_a_signal_among_accumulated_gradients_waits_for_their_step(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, stop_at: int
+) -> None:
+    """Ctrl-C in either batch of the second step stops after it, and nothing is lost."""
+    page = tiny.page(folder, "stopping", "tests.support.tiny.Stopping")
+    trainer = {"accumulate_grad_batches": 2, "max_steps": 3}
+    changes = {"trainer": trainer, "data": {"batch_images": 2}}
+    whole, run = (resolve(page, "tiny", "quick", 0, changes, runs) for runs in ("a", "b"))
+    fit(whole, show=False)
+    tiny.Stopping.seen, tiny.Stopping.stop_at = 0, stop_at
+    with pytest.raises(Interrupted) as stopped:
+        fit(run, show=False)
+    assert (stopped.value.signum, stopped.value.step, tiny.Stopping.seen) == (signal.SIGINT, 2, 4)
+    saved: list[tuple[int, int]] = []
+    write = AtomicCheckpoints.save_checkpoint
+
+    def watch(self: AtomicCheckpoints, checkpoint: dict, *args: object, **kwargs: object) -> None:
+        saved.append((checkpoint["global_step"], tiny.Stopping.seen))
+        write(self, checkpoint, *args, **kwargs)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(AtomicCheckpoints, "save_checkpoint", watch)
+    fit(run, show=False)
+    assert tiny.Stopping.seen == 6
+    assert set(saved) == {(3, 6)}, "nothing is written after the first of the two batches"
+    assert tiny.same(whole, run)
 
 
 def test_metrics_after_the_resumed_step_are_dropped(tmp_path: Path) -> None:

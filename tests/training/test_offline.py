@@ -1,4 +1,4 @@
-"""With everything on disk nothing asks a network: a whole run, its weights in a folder and in the Hub's cache."""
+"""A whole run works offline, with its weights in a folder and in the Hub's cache."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ import sys
 from pathlib import Path
 
 import open_clip
+import pytest
 from safetensors.torch import save_file
 
-from spatialbench.models.vfm import load_vfm
+from spatialbench.models.timm_vfm import load_vfm
 from tests.support import ROOT, models, tiny
 
+pytestmark = pytest.mark.slow
 NAME = models.TWO_HEADS.partition(":")[0]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 NO_NETWORK = (
     "import os, socket, sys, traceback\n"
-    "def no(*a, **k): print('a network call', *traceback.format_stack(), file=sys.stderr, flush=True); os._exit(9)\n"
-    "socket.socket.connect = socket.socket.connect_ex = socket.getaddrinfo = socket.create_connection = no\n"
+    "def no(*a, **k):\n"
+    "    print('a network call', *traceback.format_stack(), file=sys.stderr, flush=True)\n"
+    "    os._exit(9)\n"
+    "socket.socket.connect = socket.socket.connect_ex = no\n"
+    "socket.getaddrinfo = socket.create_connection = no\n"
     "import tests.support.models\n"
     "from spatialbench.cli.main import main\n"
     "if __name__ == '__main__': sys.exit(main(sys.argv[1:]))\n"
@@ -26,18 +31,15 @@ NO_NETWORK = (
 
 
 def run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """A command in a process of its own that cannot reach any address; nothing says that it should stay offline."""
-    places = {
+    """Run a command in a process that cannot reach any address and is not told to stay offline."""
+    homes = {
         "SPATIALBENCH_CACHE": "cache",
         "HF_HOME": "home",
         "HOME": "home",
         "HF_HUB_CACHE": "hub",
     }
-    env = {
-        **os.environ,
-        **{name: str(tmp_path / place) for name, place in places.items()},
-        "PYTHONPATH": str(ROOT),
-    }
+    places = {name: str(tmp_path / place) for name, place in homes.items()}
+    env = {**os.environ, **places, "PYTHONPATH": str(ROOT)}
     for name in ("HF_HUB_OFFLINE", "SPATIALBENCH_WEIGHTS"):
         env.pop(name, None)
     argv = [sys.executable, "-c", NO_NETWORK, *arguments]
@@ -45,7 +47,7 @@ def run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def page(tmp_path: Path, vfm: str) -> list[str]:
-    """Flags of a page of spatial attention whose student is read from a file."""
+    """Write a page of spatial attention whose student is read from a file; return its flags."""
     folder = tiny.benchmark(tmp_path / "benchmarks")
     weights = folder / "tiny-student.safetensors"
     save_file(open_clip.CLIP(**tiny.STUDENT).state_dict(), weights)

@@ -1,73 +1,71 @@
-"""DIVA on a folder of pictures and the fine-tuning after it: stopped and resumed, and what the run folder holds."""
+"""DIVA and GenHancer on a folder of images, and the fine-tuning after them: stages and resuming."""
 
 from __future__ import annotations
 
-import json
-import os
-import signal
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
-from spatialbench.cli.main import main
 from spatialbench.config.experiment import Resolved, model_of, resolve, weights_digests
 from spatialbench.methods.diva import Diva
+from spatialbench.methods.genhancer import GenHancer
+from spatialbench.models.denoiser import PRESETS, Architecture
+from spatialbench.models.open_clip_student import load_clip
 from spatialbench.models.token_selection import TokenSelector
-from spatialbench.results.run_folder import RunRecord, clear, read_checkpoint
-from spatialbench.training.callbacks import Interrupted
+from spatialbench.results.run_folder import RunRecord
+from spatialbench.training import callbacks
+from spatialbench.training import fit as training
+from spatialbench.training.build import build
 from spatialbench.training.fit import fit
+from spatialbench.training.score import test as score
 from spatialbench.utils.cache import cache_root
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support import BENCHMARKS, tiny
 from tests.support.diffusions import write_folder
-from tests.support.pictures import Noise
 
+pytestmark = pytest.mark.slow
 DATA = """\
 data:
   class_path: spatialbench.data.pictures.PictureDataModule
   init_args: {{picture_path: {folder}/pictures, picture_size: 32, picture_batch: 2{rest}}}
 """
 TOKENS = "  init_args: {tokens: {mode: random, count: 2}, optimizer: adamw}\n"
+CLIP = "  init_args: {{stage: clip, lora: {{rank: 2, dropout: 0.5}}{rest}}}\ninit_from: denoiser\n"
 
 
-class Stopping(Diva):
-    """Gets Ctrl-C in its fourth step (or another), the first time."""
+class StoppedDiva(tiny.SendsCtrlC, Diva):
+    """DIVA that is interrupted."""
 
-    seen, at = 0, 4
 
-    def training_step(self, batch: object, batch_idx: int) -> torch.Tensor:
-        type(self).seen += 1
-        if type(self).seen == self.at:
-            os.kill(os.getpid(), signal.SIGINT)
-        return super().training_step(batch, batch_idx)  # type: ignore[arg-type]
+class StoppedGenHancer(tiny.SendsCtrlC, GenHancer):
+    """GenHancer that is interrupted."""
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    made = tiny.benchmark(tmp_path_factory.mktemp("tiny") / "benchmarks")
-    (made / "pictures").mkdir()
-    noise = Noise(6, 40)
-    for row in range(6):
-        noise.picture(row).save(made / "pictures" / f"{row}.png")
+    made = tiny.pictures(tiny.benchmark(tmp_path_factory.mktemp("tiny") / "benchmarks"))
     write_folder(made / "diffusion")
-    track = made / "tracks" / "tiny.yaml"
-    text = track.read_text().replace(
-        "model:\n", f"model:\n  diffusion: {made}/diffusion\n  dtype: float32\n"
-    )
-    track.write_text(text.replace("trainer:\n", "trainer:\n  log_every_n_steps: 2\n"))
-    method = "spatialbench.methods.diva.Diva"
-    tiny.page(made, "diva", method, TOKENS + DATA.format(folder=made, rest=""))
-    tiny.page(
-        made,
-        "stopping",
-        "tests.training.test_picture_runs.Stopping",
-        TOKENS + DATA.format(folder=made, rest=""),
-    )
-    crop = DATA.format(folder=made, rest=", picture_crop: [0.5, 1.0]")
-    tiny.page(made, "cropped", "tests.training.test_picture_runs.Stopping", TOKENS + crop)
-    tiny.page(made, "tuned", rest="init_from: diva\n")
+    model = f"model:\n  diffusion: {made}/diffusion\n  dtype: float32\n  denoiser: tiny\n"
+    log = ("trainer:\n", "trainer:\n  log_every_n_steps: 2\n")
+    tiny.edit_track(made, ("model:\n", model), log)
+    here, methods = "tests.training.test_picture_runs", "spatialbench.methods"
+
+    def page(name: str, method: str, arguments: str = "", crop: str = "") -> None:
+        rest = f", picture_crop: [{crop}]" if crop else ""
+        tiny.page(made, name, method, arguments + DATA.format(folder=made, rest=rest))
+
+    page("diva", f"{here}.StoppedDiva", TOKENS)
+    page("cropped", f"{here}.StoppedDiva", TOKENS, "0.5, 1.0")
+    page("denoiser", f"{methods}.genhancer.GenHancer", crop="0.8, 1.0")
+    page("stopped", f"{here}.StoppedGenHancer", crop="0.8, 1.0")
+    page("clip", f"{here}.StoppedGenHancer", CLIP.format(rest=""), "0.8, 1.0")
+    both = CLIP.format(rest=", train_denoiser: true")
+    page("both", f"{here}.StoppedGenHancer", both, "0.8, 1.0")
+    for start in ("diva", "clip"):
+        tiny.page(made, f"{start}_tuned", rest=f"init_from: {start}\n")
     return made
 
 
@@ -75,130 +73,167 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SPATIALBENCH_CACHE", str(folder.parent / "cache"))
-    monkeypatch.setattr(Stopping, "seen", 0)
+    monkeypatch.setitem(PRESETS, "tiny", Architecture(2, 12, 10, 14, (4, 4, 4), 1, 1))
+    for method in (StoppedDiva, StoppedGenHancer):
+        for name in ("seen", "stop_at"):
+            monkeypatch.setattr(method, name, 0)
 
 
-def run(page: Path, runs: str = "runs", seed: int = 0) -> Resolved:
-    return resolve(page, "tiny", "quick", seed, runs=runs)
+def run(folder: Path, name: str, runs: str = "runs", seed: int = 0) -> Resolved:
+    """Resolve a page; all tests share a folder of runs, so that a stage is made once."""
+    return resolve(folder / f"{name}.yaml", "tiny", "quick", seed, runs=folder.parent / runs)
 
 
-def state(resolved: Resolved) -> dict[str, torch.Tensor]:
-    return read_checkpoint(resolved.run_dir / "last.ckpt")["state_dict"]
+def fitted(resolved: Resolved) -> list[Resolved]:
+    """Fit; return all stages, the first first."""
+    fit(resolved, show=False)
+    stages = [resolved]
+    while stages[0].init_from is not None:
+        stages.insert(0, stages[0].init_from)
+    return stages
 
 
-def logged(resolved: Resolved, name: str) -> dict[int, float]:
-    lines = [
-        json.loads(line) for line in (resolved.run_dir / "metrics.jsonl").read_text().splitlines()
-    ]
-    return {line["step"]: line[name] for line in lines if name in line}
-
-
-def test_one_command_makes_both_stages(folder: Path, capsys: pytest.CaptureFixture) -> None:
-    last = run(folder / "tuned.yaml")
-    fit(last)
-    first = last.init_from
-    assert first is not None
-    begun, tuned = state(first), state(last)
-    assert {name.split(".")[0] for name in begun} == {"student", "visual_proj"}
-    assert {name.split(".")[0] for name in tuned} == {"student"}
-    shown = Image.open(first.run_dir / "reconstructions.png")
-    assert shown.size == (4 + 13 * 100, 26 + 4 * 100)
-    assert not (last.run_dir / "reconstructions.png").exists()
-    drift, cosine = logged(first, "drift/weights"), logged(first, "drift/cosine")
-    assert set(drift) == set(cosine) == set(logged(first, "train/loss"))
+def check_logs(stage: Resolved) -> None:
+    """Check the drift that a stage logged and the reconstructions that it drew."""
+    assert Image.open(stage.run_dir / "reconstructions.png").size == (4 + 13 * 100, 26 + 4 * 100)
+    drift, cosine = (tiny.logged(stage, f"drift/{name}") for name in ("weights", "cosine"))
+    assert set(drift) == set(cosine) == set(tiny.logged(stage, "train/loss"))
     assert list(drift.values()) == sorted(drift.values())
     assert 0 < drift[max(drift)] < 10
     assert all(-1 < value <= 1 for value in cosine.values())
+
+
+def test_diva_and_the_fine_tuning_after_it(folder: Path) -> None:
+    first, last = fitted(run(folder, "diva_tuned"))
+    assert tiny.parts(first) == {"student", "visual_proj"}
+    assert tiny.parts(last) == {"student"}
+    check_logs(first)
+    assert not (last.run_dir / "reconstructions.png").exists()
     assert len(list((cache_root() / "latents").iterdir())) == 1
-    record = RunRecord.read(first.run_dir)
-    parameters = sum(value.numel() for value in begun.values())
-    assert (
-        record.info["total_parameters"] == parameters
-    )  # the diffusion model is no part of what is left
-    assert (
-        main(["test", "--config", str(folder / "diva.yaml"), "--track", "tiny", "--seed", "0"]) == 0
+    parameters = sum(value.numel() for value in tiny.state(first).values())
+    assert RunRecord.read(first.run_dir).info["total_parameters"] == parameters, (
+        "no diffusion model"
     )
-    assert "reconstructions" not in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("name", ["stopping", "cropped"])
+def test_every_stage_of_genhancer_and_the_clip_that_it_leaves(folder: Path) -> None:
+    first, second, last = fitted(run(folder, "clip_tuned"))
+    assert tiny.parts(first) == {"student", "denoiser"}
+    assert tiny.parts(second) == tiny.parts(last) == {"student"}
+    before, clip = tiny.state(first), tiny.state(second)  # the first stage's student is CLIP
+    moved = {name for name in clip if not torch.equal(clip[name], before[name])}
+    blocks = [f"student.visual.transformer.resblocks.{number}." for number in range(2)]
+    names = ("attn.in_proj_", "attn.out_proj.", "mlp.c_fc.", "mlp.c_proj.")
+    wanted = {f"{b}{name}{part}" for b in blocks for name in names for part in ("weight", "bias")}
+    assert moved == wanted
+    start = load_clip(str(folder / "tiny-student.json"))
+    assert set(clip) == {f"student.{name}" for name in start.state_dict()}
+    check_logs(second)
+    assert (first.run_dir / "reconstructions.png").is_file()
+    assert not tiny.logged(first, "drift/weights")
+    parameters = sum(value.numel() for value in clip.values())
+    assert RunRecord.read(second.run_dir).info["total_parameters"] == parameters
+
+
+@pytest.mark.parametrize(
+    ("name", "method", "stop_at"),
+    [
+        ("diva", StoppedDiva, 4),
+        ("cropped", StoppedDiva, 4),
+        ("diva", StoppedDiva, 6),
+        ("stopped", StoppedGenHancer, 4),
+        ("clip", StoppedGenHancer, 4),
+        ("both", StoppedGenHancer, 4),
+    ],
+)
 def test_after_ctrl_c_it_ends_where_one_run_ends(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, name: str
+    folder: Path, name: str, method: type[tiny.SendsCtrlC], stop_at: int
 ) -> None:
-    """Weights, P, and the drift from the weights before the interruption; with crops and without."""
-    whole = run(folder / f"{name}.yaml", "whole")
-    monkeypatch.setattr(Stopping, "seen", 100)
-    fit(whole)
-    monkeypatch.setattr(Stopping, "seen", 0)
-    made = run(folder / f"{name}.yaml")
-    with pytest.raises(Interrupted) as stopped:
+    """The denoiser, the adapters, their dropout, the crops; at last only the drawing is missing."""
+    tiny.ends_alike_after_ctrl_c(run(folder, name), method, stop_at)
+
+
+def test_a_checkpoint_in_the_middle_can_be_tested(folder: Path) -> None:
+    made = run(folder, "clip", runs="middle")
+    StoppedGenHancer.stop_at = 4
+    with pytest.raises(callbacks.Interrupted):
         fit(made)
-    assert stopped.value.step == 4
-    assert {part.split(".")[0] for part in state(made)} == {"student", "visual_proj"}
-    fit(made)
-    assert Stopping.seen == 6
-    for part, value in state(whole).items():
-        assert torch.equal(value, state(made)[part]), part
-    drift = logged(made, "drift/weights")
-    assert drift == {step: logged(whole, "drift/weights")[step] for step in drift}
-    assert max(drift) == 5
-    pictures = [Image.open(one.run_dir / "reconstructions.png").tobytes() for one in (whole, made)]
-    assert pictures[0] == pictures[1]
+    last = made.run_dir / "last.ckpt"
+    assert score(build(made), last).units == 24
+    plain = load_clip(f"{folder}/tiny-student.json:{last}")  # nor does open_clip see any adapter
+    stored = tiny.state(made)
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, stored[f"student.{name}"])
 
 
-def test_after_ctrl_c_in_the_last_step_the_picture_is_drawn(
+def test_a_kill_between_the_last_step_and_the_merge_does_no_harm(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No step is made again, and the picture is that of a run that was not stopped."""
-    whole, made = run(folder / "stopping.yaml", "whole"), run(folder / "stopping.yaml")
-    monkeypatch.setattr(Stopping, "seen", 100)
-    fit(whole)
-    monkeypatch.setattr(Stopping, "seen", 0)
-    monkeypatch.setattr(Stopping, "at", 6)
-    with pytest.raises(Interrupted) as stopped:
-        fit(made)
-    assert stopped.value.step == 6
-    assert not (made.run_dir / "reconstructions.png").exists()
-    before = state(made)
+    """The last checkpoint of the loop is a CLIP's already; a stage may start from it."""
+    made = run(folder, "clip_tuned", runs="killed")
+    assert made.init_from is not None
+    with monkeypatch.context() as patch:
+        patch.setattr(GenHancer, "on_fit_end", lambda self: 1 / 0)
+        patch.setattr(training, "CHECKPOINTS", 6)
+        fit(made.init_from.init_from)
+        with pytest.raises(ZeroDivisionError):
+            fit(made.init_from)
+    assert not RunRecord.read(made.init_from.run_dir).finished
     fit(made)
-    assert Stopping.seen == 6
-    assert RunRecord.read(made.run_dir).info["train_steps"] == 6
-    assert all(torch.equal(value, before[part]) for part, value in state(made).items())
-    pictures = [Image.open(one.run_dir / "reconstructions.png").tobytes() for one in (whole, made)]
-    assert pictures[0] == pictures[1]
-    clear(made.run_dir)  # as --force does
-    assert list(made.run_dir.iterdir()) == []
+    assert StoppedGenHancer.seen == 6
+    assert tiny.state(made.init_from).keys() == tiny.state(made).keys()
+    assert (made.init_from.run_dir / "reconstructions.png").is_file()
 
 
 def test_the_seed_changes_what_is_drawn(folder: Path) -> None:
-    first, other = (run(folder / "diva.yaml", seed=seed) for seed in (0, 1))
-    fit(first)
-    fit(other)
-    assert logged(first, "train/loss") != logged(other, "train/loss")
-    begun = [logged(one, "drift/weights")[1] for one in (first, other)]
-    assert begun[0] != begun[1]
+    first, other = (run(folder, "diva", seed=seed) for seed in (0, 1))
+    for stage in (first, other):
+        fit(stage, show=False)
+    for name in ("train/loss", "drift/weights"):
+        assert tiny.logged(first, name) != tiny.logged(other, name)
 
 
-def test_settings_that_do_not_fit(folder: Path) -> None:
-    name = "spatialbench.data.pictures.PictureDataModule"
-    data = {"class_path": name, "init_args": {"picture_size": 40}}
-    with pytest.raises(
-        SpatialbenchError, match=r"sees pictures of 32 pixels a side: set .*picture_size 32, not 40"
-    ):
-        fit(resolve(folder / "diva.yaml", "tiny", "quick", 0, {"data": data}))
-    model = {"model": {"init_args": {"diffusion": "nowhere"}}}
-    with pytest.raises(SpatialbenchError, match="nowhere"):
-        fit(resolve(folder / "diva.yaml", "tiny", "quick", 0, model))
-    with pytest.raises(
-        SpatialbenchError, match=r"picture_path would not reach .*diva\.yaml, which page"
-    ):
-        resolve(
-            folder / "tuned.yaml",
-            "tiny",
-            "quick",
-            0,
-            {"data": {"class_path": name, "init_args": {"picture_path": "x"}}},
-        )
+PICTURES = "spatialbench.data.pictures.PictureDataModule"
+GENHANCER = "spatialbench.methods.genhancer.GenHancer"
+
+
+def changed(name: str, **blocks: dict) -> Callable[[Path], object]:
+    return lambda folder: fit(
+        resolve(folder / f"{name}.yaml", "tiny", "quick", 0, blocks, folder.parent / "runs")
+    )
+
+
+def alone(rest: str) -> Callable[[Path], object]:
+    return lambda folder: fit(resolve(tiny.page(folder, "x", GENHANCER, rest), "tiny", "quick", 0))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            changed("diva", data={"class_path": PICTURES, "init_args": {"picture_size": 40}}),
+            r"of 32 pixels a side: set .*picture_size 32, not 40",
+        ),
+        (changed("diva", model={"init_args": {"diffusion": "nowhere"}}), "nowhere"),
+        (
+            changed(
+                "diva_tuned", data={"class_path": PICTURES, "init_args": {"picture_path": "x"}}
+            ),
+            r"picture_path would not reach .*diva\.yaml, which page",
+        ),
+        (
+            changed("clip", model={"init_args": {"guidance": 4.0}}),
+            "its denoiser is another than this page's",
+        ),
+        (alone(""), r"learns from \w+ alone: the page needs data\.class_path"),
+        (alone("  init_args: {stage: clip}\n"), "the page needs init_from, of stage denoiser"),
+    ],
+)
+def test_settings_that_do_not_fit(
+    folder: Path, call: Callable[[Path], object], message: str
+) -> None:
+    with pytest.raises(SpatialbenchError, match=message):
+        call(folder)
 
 
 def test_other_weights_of_the_diffusion_model_are_another_run(folder: Path, tmp_path: Path) -> None:
@@ -209,51 +244,53 @@ def test_other_weights_of_the_diffusion_model_are_another_run(folder: Path, tmp_
         model = {"model": {"init_args": {"diffusion": str(tmp_path)}}}
         hashes.append(resolve(folder / "diva.yaml", "tiny", "quick", 0, model).config_hash)
     assert hashes[0] != hashes[1]
-    page = {
-        "model": {"class_path": "x"},
-        "data": {"class_path": "spatialbench.data.pictures.PictureDataModule"},
-    }
-    assert model_of(page) == {
-        "diffusion": "rooms-diffusion"
-    }  # the shipped one counts where none is named
-    assert "diffusion" not in model_of({"model": {"class_path": "x"}})
-    assert set(weights_digests({"diffusion": str(tmp_path), "student": "rooms-student"})) == {
-        "student",
-        "diffusion",
-    }
+    plain = {"model": {"class_path": "x"}}
+    shipped = {"diffusion": "rooms-diffusion"}  # counts where none is named
+    assert model_of({**plain, "data": {"class_path": PICTURES}}) == shipped
+    assert "diffusion" not in model_of(plain)
+    both = weights_digests({"diffusion": str(tmp_path), "student": "rooms-student"})
+    assert set(both) == {"student", "diffusion"}
     assert "diffusion" not in weights_digests({"diffusion": "sd-2-1-base:random"})
 
 
 def test_the_paper_scale_is_divas() -> None:
     """baaivision/DIVA @ d53c668, DIVA_for_*.sh; docs/diva.md, "What the released code does"."""
-    found = resolve(BENCHMARKS / "diva_legacy.yaml", "cc3m", "full").config
-    data, model, trainer = found["data"]["init_args"], found["model"]["init_args"], found["trainer"]
+    config = resolve(BENCHMARKS / "diva_legacy.yaml", "cc3m", "full").config
+    data, model = config["data"]["init_args"], config["model"]["init_args"]
+    trainer = config["trainer"]
     assert data["picture_batch"] * trainer["accumulate_grad_batches"] == 16 * 8 * 5
-    assert (trainer["max_steps"], trainer["gradient_clip_val"], data["picture_size"]) == (
-        4600,
-        1.0,
-        512,
-    )
-    assert (data["picture_crop"], data["image_size"]) == ([0.9, 1.0], 224)
-    assert (model["optimizer"], model["lr"], model["momentum"], model["inner_weights"]) == (
-        "sgd",
-        1e-4,
-        0.9,
-        [5, 1],
-    )
+    assert (trainer["max_steps"], trainer["gradient_clip_val"]) == (4600, 1.0)
+    assert (data["picture_size"], data["image_size"]) == (512, 224)
+    assert data["picture_crop"] == [0.9, 1.0]
+    given = {"optimizer": "sgd", "lr": 1e-4, "momentum": 0.9, "inner_weights": [5, 1]}
+    assert model.items() >= given.items()
     assert model["finetuning"]["warmup_steps"] == 23
-    assert (
-        TokenSelector(**model["tokens"]).length((16, 16)) == 77
-    )  # beside the prompt's 77 positions
+    length = TokenSelector(**model["tokens"]).length((16, 16))
+    assert length == 77, "beside the prompt's 77 positions"
     assert model["legacy_range"]
-    assert set(model["hashes"]) == {
-        "unet/diffusion_pytorch_model.safetensors",
-        "vae/diffusion_pytorch_model.safetensors",
-        "text_encoder/model.safetensors",
-    }
+    weights = {"unet/diffusion_pytorch_model", "vae/diffusion_pytorch_model", "text_encoder/model"}
+    assert set(model["hashes"]) == {f"{name}.safetensors" for name in weights}
     tuned = resolve(BENCHMARKS / "diva_finetune.yaml", "cc3m", "full").config
     assert not any(name.startswith("picture_") for name in tuned["data"])
     assert "lr" not in tuned["model"]["init_args"]
     rooms = resolve(BENCHMARKS / "diva.yaml", "rooms", "full").config
-    assert rooms["data"]["init_args"]["train_images"] == 24000  # of which all are learned from
+    assert rooms["data"]["init_args"]["train_images"] == 24000  # it learns from all of them
     assert TokenSelector(**rooms["model"]["init_args"]["tokens"]).length((8, 8)) == 20
+
+
+def test_the_pages_are_genhancers() -> None:
+    """docs/genhancer.md, "Beyond the list"."""
+    first, second, tuned = (
+        resolve(BENCHMARKS / f"{name}.yaml", "rooms", "full")
+        for name in ("genhancer_denoiser", "genhancer", "genhancer_finetune")
+    )
+    assert tuned.init_from is not None
+    assert second.init_from is not None
+    assert tuned.init_from.run_dir == second.run_dir
+    assert second.init_from.run_dir == first.run_dir
+    models = [stage.config["model"]["init_args"] for stage in (first, second)]
+    assert [model["stage"] for model in models] == ["denoiser", "clip"]
+    adam = {"betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0.01}
+    assert all(model["finetuning"].items() >= adam.items() for model in models)
+    assert models[1]["lora"] == {"rank": 16, "alpha": 16, "dropout": 0.1}
+    assert [stage.config["trainer"]["max_steps"] for stage in (first, second)] == [1600, 1600]

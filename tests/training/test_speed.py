@@ -1,4 +1,4 @@
-"""What is said of the speed of a training, by hand."""
+"""The speed of a training, by hand."""
 
 from __future__ import annotations
 
@@ -18,8 +18,11 @@ from tests.support.models import student
 def test_the_rate_is_of_the_steps_after_the_warm_up_without_validation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A clock of one second a look: begun at step 3, stopped at the validation after step 4, begun again, stopped at
-    the end: two seconds for steps 4 to 6, of 4 pictures each."""
+    """Use a clock that moves a second at every look.
+
+    Started at step 3, stopped at the validation after step 4, started again, stopped at the end:
+    two seconds for steps 4 to 6, of 4 images each.
+    """
     seconds = itertools.count()
     monkeypatch.setattr(speed, "perf_counter", lambda: next(seconds))
     watch = Speed(flops=True)
@@ -33,11 +36,8 @@ def test_the_rate_is_of_the_steps_after_the_warm_up_without_validation(
     assert "mfu" not in found
     assert capsys.readouterr().err.startswith("training: 6 images/s, peak memory ")
 
-    flops, method, batch = (
-        StepFlops(),
-        silent(Clip(student())),
-        next(iter(Data().train_dataloader())),
-    )
+    flops, method = StepFlops(), silent(Clip(student()))
+    batch = next(iter(Data().train_dataloader()))
     flops.start()
     method.training_step(batch, 0).backward()
     flops.stop()

@@ -1,4 +1,4 @@
-"""A stored row made again: what is said of code and page, of equal and other outcomes; and a real run, twice."""
+"""A stored row made again: the report on code, page and evidence; and a real run."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from spatialbench.cli.commands import RUN
 from spatialbench.config.experiment import Resolved
-from spatialbench.evaluation.outcomes import RunOutcomes
-from spatialbench.results.files import list_results, read_measures, read_outcomes, read_result
+from spatialbench.evaluation.evidence import Evidence
+from spatialbench.results.files import list_results, read_result, read_row
 from spatialbench.results.run_folder import RunRecord
 from spatialbench.training.plan import run
 from spatialbench.utils import provenance
@@ -25,164 +24,139 @@ from spatialbench.verify.reproduce import reproduce, stored_seed
 from tests.support import fakes, tiny
 
 ROW = Path("results/rooms/smoke/a.json")
+MADE = Path("runs/reproduced/results/rooms/smoke/a.json")
 NOW = "b" * 40
 
 
 def fit(
-    change: Callable[[RunOutcomes], RunOutcomes] = lambda found: found,
+    change: Callable[[np.ndarray], np.ndarray] = lambda margins: margins,
     level: float = 0.5,
+    data: str = "f" * 16,
     **info: object,
 ) -> Fit:
-    """Makes runs whose outcomes and measures follow from the seed, and then are changed."""
+    """Make runs whose evidence follows from the seed, with changed margins."""
 
     def make(resolved: Resolved, force: bool) -> RunRecord:
-        outcomes = change(fakes.run_outcomes(resolved.seed))
-        return fakes.write_run(resolved, outcomes, fakes.run_measures(resolved.seed, level), **info)
+        pairs = fakes.pairs(resolved.seed, data=data)
+        answered = fakes.answered(pairs, change(pairs.answers()))
+        evidence = {"pairs": answered, "regions": fakes.regions(resolved.seed, level)}
+        return fakes.write_run(resolved, evidence, **info)
 
     return make
 
 
 @pytest.fixture(autouse=True)
-def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The smoke row of a page ``a`` with the seeds 3 and 4, made by today's commit."""
+def stored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Store the smoke row of a page ``a`` with the seeds 3 and 4."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(provenance, "commit", lambda: (NOW, False))
     monkeypatch.setattr(provenance, "changed_since", lambda commit: [])
     fakes.benchmarks(Path("benchmarks"), "a")
     assert run(["benchmarks/a.yaml"], budget="smoke", seeds=[3, 4], fit=fit()) == 0
-    return ROW
 
 
-def test_it_came_out(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert reproduce(stored, 4, fit=fit()) == 0
-    lines = capsys.readouterr().out.splitlines()
-    assert (
-        lines[0] == "results/rooms/smoke/a.json, seed 4: benchmarks/a.yaml on rooms, budget smoke"
-    )
-    assert (
-        lines[1]
-        == "code: the row's is commit aaaaaaaaaa, and no file of the package differs from it"
-    )
-    assert lines[2:4] == [
+def test_it_is_reproduced(capsys: pytest.CaptureFixture[str]) -> None:
+    assert reproduce(ROW, 4, fit=fit()) == 0
+    score = f"{read_result(ROW).pairs.by_seed['all'][1]:.2f}"
+    assert capsys.readouterr().out.splitlines() == [
+        "results/rooms/smoke/a.json, seed 4: benchmarks/a.yaml on rooms, budget smoke",
+        "code: the row's is commit aaaaaaaaaa, and no file of the package differs from it",
         "page, track and captions: as they were",
         "environment: the same machine and versions",
+        f"All: {score} now, {score} stored",
+        "records: all 120 margins are equal",
+        "reproduced exactly",
+        f"written to {MADE}",
     ]
-    all_of_seed = read_result(stored).runs[1].micro
-    assert lines[4] == f"All: {all_of_seed:.2f} now, {all_of_seed:.2f} stored"
-    assert lines[5:7] == ["records: all 120 margins are equal", "came out exactly"]
-    path = Path("runs/reproduced/results/rooms/smoke/a.json")
-    assert lines[7] == f"written to {path}"
-    made, before = read_result(path), read_result(stored)
-    assert (made.seeds, before.seeds) == ([4], [3, 4])
-    assert np.array_equal(
-        read_outcomes(path, made).margins[0], read_outcomes(stored, before).margins[1]
-    )
-    assert read_measures(path, made) is not None
+    made, before = read_row(MADE), read_row(ROW)
+    assert (made.result.seeds, before.result.seeds) == ([4], [3, 4])
+    assert np.array_equal(made.pairs.answers()[0], before.pairs.answers()[1])
+    assert list(made.evidence) == ["pairs", "regions"]
 
 
-def test_the_first_difference_and_how_many(
-    stored: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def flip(found: RunOutcomes) -> RunOutcomes:
-        positive = found.positive.copy()
-        positive[[7, 9, 100]] *= -1
-        return replace(found, positive=positive)
-
-    assert reproduce(stored, fit=fit(flip)) == 1
+def test_the_first_difference_and_how_many(capsys: pytest.CaptureFixture[str]) -> None:
+    flip = np.ones(120, dtype=np.float32)
+    flip[[7, 9, 100]] = -1
+    assert reproduce(ROW, fit=fit(lambda margins: margins * flip)) == 1
     text = capsys.readouterr().out
-    margin = fakes.run_outcomes(3).margin.astype(np.float16)[7]
+    margin = fakes.pairs(3).answers().astype(np.float16)[0, 7]
     assert "seed 3" in text
     assert (
         "records: 3 of 120 are answered differently, first rooms-test-00007 (far): "
         f"margin {-margin:+.3g}, stored {margin:+.3g}"
     ) in text
-    assert (
-        "did not come out: 3 records are answered differently (first: rooms-test-00007, far)"
-        in text
-    )
-    assert "came out exactly" not in text
+    problem = "3 records are answered differently (first: rooms-test-00007, far)"
+    assert f"not reproduced: {problem}" in text
+    assert "reproduced exactly" not in text
 
 
-def test_small_drift_is_told_and_allowed(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert (
-        reproduce(
-            stored,
-            fit=fit(lambda found: replace(found, positive=found.positive * np.float32(1.005))),
-        )
-        == 0
-    )
+def test_small_drift_is_told_and_allowed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert reproduce(ROW, fit=fit(lambda margins: margins * np.float32(1.005))) == 0
     text = capsys.readouterr().out
     assert "records: all 120 are answered alike; margins differ by 0.0" in text
-    assert (
-        "came out within the rule (same machine and versions, 0 records answered differently"
-        in text
-    )
+    rule = "same machine and versions, 0 records answered differently"
+    assert f"reproduced within the rule ({rule}" in text
 
 
-def test_measures_of_that_seed_are_compared(
-    stored: Path, capsys: pytest.CaptureFixture[str]
+def test_other_evaluations_of_that_seed_are_compared(capsys: pytest.CaptureFixture[str]) -> None:
+    """The stored values are means over seeds; those of the seed must be reproduced."""
+    assert reproduce(ROW, 3, fit=fit(level=0.7)) == 1
+    moved = "not reproduced: regions moved by more than 0.01 points (box_top1 +"
+    assert moved in capsys.readouterr().out
+    values = stored_seed(ROW, 4).evidence["regions"].values()
+    assert values == pytest.approx(fakes.regions(4).values(), abs=1e-4)
+
+
+def test_other_data_machine_and_versions(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The stored values are means over seeds; the seed's own are what must come out."""
-    assert reproduce(stored, 3, fit=fit()) == 0
-    assert reproduce(stored, 3, fit=fit(level=0.7)) == 1
-    assert (
-        "did not come out: the measures moved by more than 0.01 points (box_top1 +"
-        in capsys.readouterr().out
-    )
-    values = stored_seed(stored, 4).result.measures
-    assert values is not None
-    assert values.value == pytest.approx(fakes.run_measures(4).values(), abs=1e-4)
+    other = f"not reproduced: other data: {'e' * 16}, stored {'f' * 16}"
+    assert reproduce(ROW, fit=fit(data="e" * 16)) == 1
+    assert other in capsys.readouterr().out
+    versions = {"python": "3.12.1", "torch": "2.15.0"}
+    hardware = {"cpu": "Other", "cores": 2, "threads": 2, "gpu": None}
+    assert reproduce(ROW, fit=fit(versions=versions, hardware=hardware)) == 0
+    changes = "environment: cpu Other, was Test CPU; python 3.12.1, was 3.11.0"
+    assert changes in capsys.readouterr().out
+    plain = fakes.pairs
 
+    def renamed(seed: int, **kwargs: str) -> Evidence:
+        found = plain(seed, **kwargs)
+        margins = found.margins._replace(units=np.char.add(found.margins.units, "x"))
+        return replace(found, margins=margins)
 
-def test_other_data_machine_and_versions(stored: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert reproduce(stored, fit=fit(data_fingerprint="e" * 16)) == 1
-    assert (
-        "did not come out: other data: eeeeeeeeeeeeeeee, stored ffffffffffffffff"
-        in capsys.readouterr().out
-    )
-    renamed = fit(lambda found: replace(found, record_ids=np.char.add(found.record_ids, "x")))
-    assert reproduce(stored, fit=renamed) == 1
-    assert "did not come out: other data" in capsys.readouterr().out
-    versions, hardware = (
-        {"python": "3.12.1", "torch": "2.15.0"},
-        {"cpu": "Other", "cores": 2, "threads": 2, "gpu": None},
-    )
-    assert reproduce(stored, fit=fit(versions=versions, hardware=hardware)) == 0
-    assert (
-        "environment: cpu Other, was Test CPU; python 3.12.1, was 3.11.0" in capsys.readouterr().out
-    )
+    monkeypatch.setattr(fakes, "pairs", renamed)
+    assert reproduce(ROW, fit=fit()) == 1
+    assert "not reproduced: other data" in capsys.readouterr().out
 
 
 def test_other_code_and_another_page_are_said_first(
-    stored: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
+    files = [f"{name}.py" for name in "abcd"]
     monkeypatch.setattr(provenance, "commit", lambda: (NOW, True))
-    monkeypatch.setattr(
-        provenance, "changed_since", lambda commit: ["a.py", "b.py", "c.py", "d.py"]
-    )
+    monkeypatch.setattr(provenance, "changed_since", lambda commit: files)
     Path("benchmarks/a.yaml").write_text(fakes.page_text("  init_args: {width: 2}\n"))
-    reproduce(stored, fit=fit())
+    reproduce(ROW, fit=fit())
     lines = capsys.readouterr().out.splitlines()
     assert lines[1] == (
-        "code: the row's is commit aaaaaaaaaa; 4 files of the package differ in today's bbbbbbbbbb with changes "
-        "(a.py, b.py, c.py, ...): git checkout aaaaaaaaaa has the row's own"
+        "code: the row's is commit aaaaaaaaaa; 4 files of the package differ in today's bbbbbbbbbb "
+        "with changes (a.py, b.py, c.py, ...): git checkout aaaaaaaaaa has the row's own"
     )
     assert lines[2] == "page, track and captions: page a changed"
     monkeypatch.setattr(provenance, "changed_since", lambda commit: None)
-    reproduce(stored, fit=fit())
+    reproduce(ROW, fit=fit())
     assert "commit aaaaaaaaaa, which this checkout does not have" in capsys.readouterr().out
 
 
 def test_git_says_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A package in a repository of its own: a file edited, one committed since, one outside of it."""
+    """A package in its own repository: a file edited, one committed since, one outside of it."""
     package = tmp_path / "repository" / "package"
     package.mkdir(parents=True)
 
     def git(*words: str) -> str:
-        who = ["-c", "user.name=A", "-c", "user.email=a@example.org"]
-        done = subprocess.run(
-            ["git", *who, *words], cwd=package, check=True, capture_output=True, text=True
-        )
+        command = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org", *words]
+        done = subprocess.run(command, cwd=package, check=True, capture_output=True, text=True)
         return done.stdout.strip()
 
     git("init", "-q", "..")
@@ -203,7 +177,7 @@ def test_git_says_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert changed_since("d" * 40) is None
 
 
-def test_a_finished_run_is_run_again_and_a_stopped_one_goes_on(stored: Path) -> None:
+def test_a_finished_run_is_run_again_and_a_stopped_one_goes_on() -> None:
     seen: list[bool] = []
 
     def watch(resolved: Resolved, force: bool) -> RunRecord:
@@ -211,53 +185,46 @@ def test_a_finished_run_is_run_again_and_a_stopped_one_goes_on(stored: Path) -> 
         return fit(commit=NOW)(resolved, force)
 
     for _ in range(2):
-        assert reproduce(stored, fit=watch) == 0
+        assert reproduce(ROW, fit=watch) == 0
     (path,) = Path("runs/reproduced/runs").rglob("run.json")
     info = json.loads(path.read_text())
-    path.write_text(json.dumps({**info, "finished": False}))
-    assert reproduce(stored, fit=watch) == 0  # stopped, by today's code: the run goes on
-    path.write_text(json.dumps({**info, "finished": False, "commit": "c" * 40}))
-    assert reproduce(stored, fit=watch) == 0  # stopped by other code: from nothing
+    for commit in (NOW, "c" * 40):  # stopped by today's code: resumed; by other code: from nothing
+        path.write_text(json.dumps({**info, "finished": False, "commit": commit}))
+        assert reproduce(ROW, fit=watch) == 0
     assert seen == [False, False, True, False]
 
 
-def test_refusals(stored: Path) -> None:
-    with pytest.raises(SpatialbenchError, match=r"a\.json: has no seed 7, but 3, 4"):
-        reproduce(stored, 7, fit=fit())
-    with pytest.raises(SpatialbenchError, match=r"no stored row .*b\.json: give its file"):
-        reproduce(stored.with_name("b.json"), fit=fit())
+def test_refusals() -> None:
+    def refused(message: str, path: Path = ROW, seed: int | None = None) -> None:
+        with pytest.raises(SpatialbenchError, match=message):
+            reproduce(path, seed, fit=fit())
+
+    refused(r"a\.json: has no seed 7, but 3, 4", seed=7)
+    refused(r"no stored row .*b\.json: give its file", ROW.with_name("b.json"))
     Path("benchmarks/a.yaml").unlink()
-    with pytest.raises(
-        SpatialbenchError,
-        match=r"page a is gone from benchmarks: git checkout aaaaaaaaaa has the row",
-    ):
-        reproduce(stored, fit=fit())
-    stored.write_text("{")
-    with pytest.raises(SpatialbenchError, match="not valid JSON"):
-        reproduce(stored, fit=fit())
+    refused(r"page a is gone from benchmarks: git checkout aaaaaaaaaa has the row")
+    ROW.write_text("{")
+    refused("not valid JSON")
 
 
-# --------------------------------------------------------------------------------------------------- the real thing
-
-
-def test_a_real_smoke_row_comes_out_again(
+@pytest.mark.slow
+def test_a_real_smoke_row_is_reproduced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Two steps of training a small student, stored and made again: every margin the same. Then a row that says that
-    another seed made it: it does not come out."""
+    """Two steps of training: every margin the same; not so with the row of another seed."""
     monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path / "cache"))
     benchmarks = tiny.benchmark(tmp_path / "small")
     assert run([benchmarks / "clip.yaml"], "tiny", "smoke", [0, 1]) == 0
     (path,) = list_results(Path("results"), "tiny", "smoke")
-    where = [str(path), "--benchmarks", str(benchmarks), "--out", "scratch"]
-    assert RUN["reproduce"]([*where, "--seed", "1"]) == 0
+    where = {"benchmarks": benchmarks, "out": "scratch"}
+    assert reproduce(path, 1, **where) == 0
     text = capsys.readouterr().out
     assert "records: all 24 margins are equal" in text
-    assert "came out exactly" in text
+    assert "reproduced exactly" in text
     assert read_result(Path("scratch/results/tiny/smoke/clip.json")).seeds == [1]
     data = json.loads(path.read_text())
     data["seeds"] = [5, 1]
     data["runs"][0]["seed"] = 5
     path.write_text(json.dumps(data))
-    assert RUN["reproduce"]([*where, "--seed", "5"]) == 1
-    assert "did not come out: the margins drifted by more than 0.01" in capsys.readouterr().out
+    assert reproduce(path, 5, **where) == 1
+    assert "not reproduced: the margins drifted by more than 0.01" in capsys.readouterr().out

@@ -1,2 +1,1 @@
 """Published caption benchmarks, one file each: the layout on disk, the records, the metrics."""
-

@@ -1,7 +1,7 @@
-"""Scorers without a model: from nothing, from boxes, from the renderer's depth. Margins float64 [N], positive where the
-caption is believed; 0, a tie, where a scorer has nothing to say of a relation.
+"""Scorers without a model: random, from boxes, from the renderer's depth.
 
-Letters: N records, S pixels a side.
+Margins are float64 [N], positive where the caption is believed. A relation about which a scorer
+says nothing is a tie, 0.
 """
 
 from __future__ import annotations
@@ -14,30 +14,25 @@ from spatialbench.data.records import Box, Record, RecordSet
 from spatialbench.data.relations import DEPTH_RELATIONS
 
 DIGITS = 6
-"""Margins are rounded to so many: two sums of the same boxes that differ in the last bit are a tie."""
+"""Digits of a margin: sums of the same boxes that differ in the last bit are a tie."""
 DIRECTIONS = ("left", "right", "above", "under")
 
 
-def constant(records: Sequence[Record]) -> np.ndarray:
-    """The same score for every caption."""
-    return np.zeros(len(records))
-
-
 def random(records: Sequence[Record], seed: int) -> np.ndarray:
-    """A score for every caption, drawn evenly from [0, 1)."""
+    """Random scores, uniform in [0, 1)."""
     scores = np.random.default_rng(seed).random((2, len(records)))
     return scores[0] - scores[1]
 
 
 def boxes_known(records: Sequence[Record]) -> bool:
-    """Whether every record has the boxes of its two objects, and the size of the picture that they are in."""
+    """Whether every record has the boxes of its two objects and the size of their image."""
     return all(
         r.subject in r.boxes and r.object in r.boxes and min(r.image_size) > 0 for r in records
     )
 
 
 def directions(records: Sequence[Record]) -> np.ndarray:
-    """left, right, above, under by the centres of the boxes, in shares of the picture."""
+    """left, right, above, under by the centres of the boxes, as shares of the image."""
     margins = np.zeros(len(records))
     for row, record in enumerate(records):
         (x, y), (x_2, y_2) = record.boxes[record.subject].centre, record.boxes[record.object].centre
@@ -48,41 +43,33 @@ def directions(records: Sequence[Record]) -> np.ndarray:
     return np.round(margins, DIGITS)
 
 
-def elevation(records: Sequence[Record]) -> np.ndarray:
-    """close, far: what stands lower in the picture is closer, by the centres of the boxes (docs/controls.md)."""
-    return _nearness(records, lambda box, _, height: box.centre[1] / height)
+NEARNESS: dict[str, Callable[[Box, float, float], float]] = {
+    "elevation": lambda box, _, height: box.centre[1] / height,  # docs/controls.md
+    "bottom edge": lambda box, _, height: (box.y + box.h) / height,
+    "box size": lambda box, width, height: box.w * box.h / (width * height),
+}
+"""Scorer -> nearness of a box in an image of that width and height."""
 
 
-def bottom_edge(records: Sequence[Record]) -> np.ndarray:
-    """close, far: what ends lower in the picture is closer."""
-    return _nearness(records, lambda box, _, height: (box.y + box.h) / height)
-
-
-def box_size(records: Sequence[Record]) -> np.ndarray:
-    """close, far: what has the larger box is closer."""
-    return _nearness(records, lambda box, width, height: box.w * box.h / (width * height))
-
-
-def _nearness(records: Sequence[Record], of: Callable[[Box, float, float], float]) -> np.ndarray:
+def nearness(records: Sequence[Record], scorer: str) -> np.ndarray:
+    """close, far: the box of greater nearness is closer."""
     margins = np.zeros(len(records))
     for row, record in enumerate(records):
         if record.relation in DEPTH_RELATIONS:
-            first, second = (
-                of(record.boxes[name], *record.image_size)
-                for name in (record.subject, record.object)
-            )
+            boxes = record.boxes[record.subject], record.boxes[record.object]
+            first, second = (NEARNESS[scorer](box, *record.image_size) for box in boxes)
             margins[row] = first - second if record.relation == "close" else second - first
     return np.round(margins, DIGITS)
 
 
 def is_rooms(record_set: RecordSet) -> bool:
-    """Whether these are the rooms as rendered: their relations were read off boxes and depth by rule."""
+    """Whether these are the rendered rooms, whose relations follow from boxes and depth by rule."""
     return record_set.name.startswith("rooms/")
 
 
 def depth(record_set: RecordSet) -> np.ndarray:
-    """close, far of the rooms: mean of the rendered depth inside the masks of the two objects, float16 as stored."""
-    from spatialbench.data.rooms import load  # the renderer is not needed for files
+    """close, far of the rooms: mean of the stored depth (float16) inside the two objects' masks."""
+    from spatialbench.data.rooms import load  # other data do not need the renderer
 
     split = record_set.name.partition("/")[2]
     rooms = load(split, len(record_set.images), record_set.images.shape[1])

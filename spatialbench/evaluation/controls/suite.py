@@ -1,157 +1,171 @@
-"""The controls of a test set: those without a model, and those of a page's model.
+"""The controls of a test set: scorers without a model, and changes that a model must follow.
 
-| control | what | must be |
-|---|---|---|
-| constant | one score for every caption | exactly 50, all ties |
-| random | a score drawn for every caption | about 50 |
-| boxes | left, right, above, under by the centres of the boxes | 100 where the boxes made the records (rooms) |
-| boxes, mirrored | the same where pictures and boxes are flipped | left, right mirror, above, under stay: exactly |
-| elevation, bottom edge, box size | close and far from the boxes alone | what a shortcut is worth |
-| depth | close and far by the renderer's depth | 100 (rooms): the ceiling |
-| blind | the text tower with the mean picture | exactly 50 where every caption has its exchange in the set |
-| shuffled | another scene's picture | about 50 |
-| exchanged | caption and negated caption exchanged | exactly 100 minus the page's accuracy, ties kept |
-| mirrored | pictures flipped, captions as they were | left and right swap, the others stay |
-
-Why each is there: docs/controls.md.
+``ABOUT`` describes them, ``checks.EXACT`` has the counts of the exact ones, docs/controls.md the
+reasons.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from collections.abc import Mapping
 
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from spatialbench.data.batches import evaluation_loader
 from spatialbench.data.records import RecordSet
+from spatialbench.evaluation.base import Evaluation, Model
 from spatialbench.evaluation.controls import heuristics
-from spatialbench.evaluation.controls.answers import PairModel, blind_margins, margins
-from spatialbench.evaluation.controls.row import OWN, SIDES, Made, all_right, all_ties, half, mirror
-from spatialbench.evaluation.controls.transforms import balanced, exchanged, mirrored, shuffled
-from spatialbench.evaluation.scores import Count, count
+from spatialbench.evaluation.controls.checks import EXACT, OWN, check
+from spatialbench.evaluation.controls.transforms import balanced, mirrored, shuffled, swapped
+from spatialbench.evaluation.evidence import Evidence
+from spatialbench.evaluation.pairs import answer, clusters_of, margins_of
 from spatialbench.utils.errors import SpatialbenchError
 
 SEED = 20260
-"""Of the random scorer and of the shuffled pictures."""
+"""Seed of the random scorer and of the shuffled images."""
+_CAPTIONS = 1024  # encoded at once
 NO_BOXES = "records without the boxes of their objects"
 NO_DEPTH = "no depth is known of these records"
+ABOUT = {
+    "constant": "one score for every caption",
+    "random": "a random score for every caption",
+    "boxes": "left, right, above, under by the centres of the boxes",
+    "boxes, mirrored": "the same with boxes flipped left-right",
+    "elevation": "close, far: lower in the image is closer",
+    "bottom edge": "close, far: ending lower is closer",
+    "box size": "close, far: the larger box is closer",
+    "depth": "close, far by the depth map inside the masks",
+    OWN: "the page's own answers",
+    "blind": "the text tower with the mean image",
+    "swapped": "caption and negated caption swapped",
+    "mirrored": "images flipped left-right, captions unchanged",
+    "shuffled": "an image of another scene",
+}
+"""Scorer -> description, in the order of the table."""
+OF_MODEL = (OWN, "blind", "swapped", "mirrored", "shuffled")
+"""The scorers that ask a model."""
 
-Controls = tuple[list[Made], dict[str, str]]
-"""The controls, and name -> why a control cannot be had of this set."""
+
+class Controls(Evaluation):
+    """All controls of a test set and a model; the measures are ``<scorer>: <column>``.
+
+    The notes hold the exact controls (``exact``, separated by semicolons), and the reason for every
+    control that these records cannot have.
+
+    Args:
+        record_set: the test.
+        batch_images: images scored at once.
+        page: name of the model's page, for messages.
+    """
+
+    name = "controls"
+    title = "Controls"
+    explanation = """\
+Scorers that know nothing, and changes of the test whose effect is known in advance
+([docs/controls.md](../docs/controls.md)). *Exact* controls are asserted: no table is made of a test
+where one fails. For the others the verdict states what the 95 % interval says. *boxes* and *depth*
+are the ceiling of the rooms; *elevation*, *bottom edge* and *box size* are the worth of a shortcut
+on close and far. A relation about which a scorer says nothing is a tie, 50."""
+    unit = "records"
+
+    def __init__(self, record_set: RecordSet, batch_images: int, page: str) -> None:
+        self.record_set, self.batch_images, self.page = record_set, batch_images, page
+
+    def run(self, model: Model) -> Evidence:
+        """Score every control; see :meth:`Evaluation.run`.
+
+        Raises:
+            BrokenControl: an exact control fails.
+        """
+        values, absent = without_model(self.record_set)
+        self._checked(values, absent)  # before the model is asked for anything
+        more, missing = of_model(model, self.record_set, self.batch_images)
+        return self._checked(values | more, absent | missing)
+
+    def _checked(self, values: Mapping[str, np.ndarray], absent: Mapping[str, str]) -> Evidence:
+        records = self.record_set.records
+        exact = set(values) & set(EXACT)
+        if not heuristics.is_rooms(self.record_set):
+            exact -= {"boxes", "depth"}
+        if not balanced(records):
+            exact -= {"blind"}
+        evidence = Evidence.of_margins(
+            margins_of(records, values),
+            clusters_of(records),
+            self.record_set.fingerprint,
+            {"exact": "; ".join(name for name in ABOUT if name in exact), **absent},
+        )
+        check(evidence, f"{self.page}: ")
+        return evidence
 
 
-def without_model(record_set: RecordSet) -> Controls:
-    """Scorers that see no picture."""
-    records, sizes = record_set.records, record_set.counts
-    made = [
-        Made(
-            "constant",
-            "",
-            "one score for every caption",
-            heuristics.constant(records),
-            all_ties(sizes),
-        ),
-        Made("random", "", "a score drawn for every caption", heuristics.random(records, SEED)),
-    ]
+def without_model(record_set: RecordSet) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Score without any image.
+
+    Returns:
+        scorer -> margins, float [N]; scorer -> reason why these records cannot have it.
+    """
+    records = record_set.records
+    values = {"constant": np.zeros(len(records)), "random": heuristics.random(records, SEED)}
     absent: dict[str, str] = {}
     if heuristics.boxes_known(records):
-        made += _of_boxes(record_set)
+        values |= {
+            "boxes": heuristics.directions(records),
+            "boxes, mirrored": heuristics.directions(mirrored(record_set).records),
+            **{name: heuristics.nearness(records, name) for name in heuristics.NEARNESS},
+        }
     else:
-        absent |= dict.fromkeys(
-            ("boxes", "boxes, mirrored", "elevation", "bottom edge", "box size"), NO_BOXES
-        )
+        absent |= dict.fromkeys(("boxes", "boxes, mirrored", *heuristics.NEARNESS), NO_BOXES)
     if heuristics.is_rooms(record_set):
-        expected = all_right(sizes, ("close", "far"))
-        made.append(
-            Made(
-                "depth",
-                "",
-                "close, far by the depth map inside the masks",
-                heuristics.depth(record_set),
-                expected,
-            )
-        )
+        values["depth"] = heuristics.depth(record_set)
     else:
         absent["depth"] = NO_DEPTH
-    return made, absent
+    return values, absent
 
 
-def _of_boxes(record_set: RecordSet) -> list[Made]:
-    records = record_set.records
-    own, flipped = (
-        heuristics.directions(records),
-        heuristics.directions(mirrored(record_set).records),
-    )
-    rule = (
-        all_right(record_set.counts, heuristics.DIRECTIONS)
-        if heuristics.is_rooms(record_set)
-        else None
-    )
-    swapped = mirror(_counts(own, record_set), SIDES)
-    return [
-        Made("boxes", "", "left, right, above, under by the centres of the boxes", own, rule),
-        Made("boxes, mirrored", "", "the same with boxes flipped left-right", flipped, swapped),
-        Made(
-            "elevation",
-            "",
-            "close, far: lower in the picture is closer",
-            heuristics.elevation(records),
-        ),
-        Made(
-            "bottom edge", "", "close, far: ending lower is closer", heuristics.bottom_edge(records)
-        ),
-        Made("box size", "", "close, far: the larger box is closer", heuristics.box_size(records)),
-    ]
-
-
-def of_model(model: PairModel, page: str, record_set: RecordSet, batch_images: int) -> Controls:
-    """What a model answers where it cannot know, and where its answer must turn with the question.
+def of_model(
+    model: Model, record_set: RecordSet, batch_images: int
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """Score by a model where it cannot know, and where its answer must change with the question.
 
     Args:
         model: in eval mode.
-        page: its name.
-        batch_images: pictures at once.
+
+    Returns:
+        as :func:`without_model`.
     """
-    model.on_predict_epoch_start()  # no caption of an earlier evaluation
-    own = margins(model, record_set, batch_images)
-    counts = _counts(own, record_set)
-    made = [
-        Made(OWN, page, "the page's own answers", own),
-        _blind(model, page, record_set, batch_images),
-        Made(
-            "exchanged",
-            page,
-            "caption and negated caption exchanged",
-            margins(model, exchanged(record_set), batch_images),
-            mirror(counts),
-        ),
-        Made(
-            "mirrored",
-            page,
-            "pictures flipped left-right, captions as they were",
-            margins(model, mirrored(record_set), batch_images),
-        ),
-    ]
-    absent: dict[str, str] = {}
+    sets, absent = {"swapped": swapped(record_set), "mirrored": mirrored(record_set)}, {}
     try:
-        other = shuffled(record_set, SEED)
+        sets["shuffled"] = shuffled(record_set, SEED)
     except SpatialbenchError as error:
         absent["shuffled"] = str(error)
-    else:
-        made.append(
-            Made("shuffled", page, "another scene's picture", margins(model, other, batch_images))
-        )
+    model.on_predict_epoch_start()  # forget the captions of an earlier evaluation
+    values = {OWN: answer(model, record_set, batch_images).margin}
+    values["blind"] = blind_margins(model, record_set, batch_images)
+    values |= {name: answer(model, other, batch_images).margin for name, other in sets.items()}
     model.on_predict_epoch_start()
-    return made, absent
+    return values, absent
 
 
-def _blind(model: PairModel, page: str, record_set: RecordSet, batch_images: int) -> Made:
-    found = blind_margins(model, record_set, batch_images)
-    expected = half(_counts(found, record_set)) if balanced(record_set.records) else None
-    return Made("blind", page, "the text tower with the mean picture", found, expected)
+@torch.inference_mode()
+def blind_margins(model: Model, record_set: RecordSet, batch_images: int) -> np.ndarray:
+    """Margins, float32 [N], with the mean embedding of all images in place of every image.
 
-
-def _counts(found: np.ndarray, record_set: RecordSet) -> dict[str, Count]:
-    return dict(count(found, relations(record_set)).relations)
-
-
-def relations(record_set: RecordSet) -> np.ndarray:
-    """str [N]."""
-    return np.asarray([record.relation for record in record_set.records], dtype=np.str_)
+    Every distinct caption has one score, so a statement and its swapped form have margins of
+    exactly opposite sign.
+    """
+    total: Tensor | None = None
+    scores: dict[str, float] = {}
+    for batch in evaluation_loader(record_set, batch_images):
+        images = model.image(batch["pixels"].to(model.device)).sum(0)  # [D]
+        total = images if total is None else total + images
+        scores.update(dict.fromkeys([*batch["captions"], *batch["negated"]], 0.0))
+    assert total is not None, "a test set has records"
+    mean, captions = F.normalize(total, dim=-1), list(scores)
+    for start in range(0, len(captions), _CAPTIONS):
+        part = captions[start : start + _CAPTIONS]
+        scores.update(zip(part, (model.text(model.tokenize(part)) @ mean).tolist(), strict=True))
+    margins = [scores[pair.caption] - scores[pair.negated] for pair in record_set.pairs()]
+    return np.array(margins, dtype=np.float32)

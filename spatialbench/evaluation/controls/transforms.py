@@ -1,6 +1,6 @@
-"""The test set, changed: captions exchanged, pictures mirrored, another scene's picture. The records stay in place.
+"""Changes of a test set: captions swapped, images mirrored, images of other scenes.
 
-Letters: N records, M images, S pixels a side.
+Records keep their places.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from spatialbench.data.records import Box, Record, RecordSet
 from spatialbench.utils.errors import SpatialbenchError
 
 
-def exchanged(record_set: RecordSet) -> RecordSet:
-    """Subject and object change places in every record: the caption becomes the negated caption, and the reverse."""
+def swapped(record_set: RecordSet) -> RecordSet:
+    """Swap subject and object: the caption becomes the negated caption, and the reverse."""
     records = [
         replace(record, subject=record.object, object=record.subject)
         for record in record_set.records
     ]
-    return _changed(record_set, "exchanged", records)
+    return _changed(record_set, "swapped", records)
 
 
 def mirrored(record_set: RecordSet) -> RecordSet:
-    """Pictures and boxes are flipped left-right; the captions stay, so that those of left and right become false."""
+    """Flip images and boxes left-right; captions stay, so those of left and right become false."""
     records = [
         replace(
             record,
@@ -37,13 +37,13 @@ def mirrored(record_set: RecordSet) -> RecordSet:
 
 
 def shuffled(record_set: RecordSet, seed: int) -> RecordSet:
-    """Every picture gives its place to one of another scene; the records of a picture stay together.
+    """Replace every image by one of another scene; records of one image stay together.
 
     Args:
         seed: of the order of the scenes.
 
     Raises:
-        SpatialbenchError: more than half of the pictures are of one scene, so that there is no such order.
+        SpatialbenchError: more than half of the images belong to one scene.
     """
     scene = {
         record.image: record.scene_id or f"image {record.image}" for record in record_set.records
@@ -52,25 +52,23 @@ def shuffled(record_set: RecordSet, seed: int) -> RecordSet:
     most, largest = sizes.most_common(1)[0]
     if 2 * largest > len(scene):
         raise SpatialbenchError(
-            f"{largest} of {len(scene)} pictures are of scene {most}: they cannot be exchanged"
+            f"{largest} of {len(scene)} images are of scene {most}: they cannot be shuffled"
         )
-    place = {
-        name: k
-        for k, name in enumerate(np.random.default_rng(seed).permutation(sorted(sizes)).tolist())
-    }
-    images = sorted(
-        scene, key=lambda image: (place[scene[image]], image)
-    )  # the pictures of a scene side by side
+    names = np.random.default_rng(seed).permutation(sorted(sizes)).tolist()
+    place = {name: k for k, name in enumerate(names)}
+    images = sorted(scene, key=lambda image: (place[scene[image]], image))  # scene by scene
     instead = dict(zip(images, [*images[largest:], *images[:largest]], strict=True))
     records = [replace(record, image=instead[record.image]) for record in record_set.records]
     return _changed(record_set, "shuffled", records)
 
 
 def balanced(records: Sequence[Record]) -> bool:
-    """Whether every statement stands there as often as the one with its objects exchanged: then whoever reads captions
-    only is right in exactly half of the records of each relation."""
-    found = Counter((record.subject, record.relation, record.object) for record in records)
-    return all(found[b, relation, a] == count for (a, relation, b), count in found.items())
+    """Whether every statement occurs as often as the one with its objects swapped.
+
+    Reading captions alone is then right in exactly half of the records of each relation.
+    """
+    statements = Counter((record.subject, record.relation, record.object) for record in records)
+    return all(statements[b, relation, a] == n for (a, relation, b), n in statements.items())
 
 
 def _flipped(box: Box, width: float) -> Box:

@@ -9,8 +9,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from spatialbench.evaluation.pairs import TITLES
 from spatialbench.report.html import svg
-from spatialbench.report.html.inputs import COLUMNS, TITLES, ReportInputs, Row, Value
+from spatialbench.report.html.inputs import COLUMNS, ReportInputs, Row, Value
 from spatialbench.report.table_model import interval_cell, number
 from spatialbench.results.curves import SHOWN, Curve, thinned
 
@@ -51,13 +52,14 @@ def accuracy(inputs: ReportInputs) -> list[Drawing]:
     """Draw a dot with its interval for each row, a figure for each column, all on one scale."""
     bounds = [CHANCE]
     for row in inputs.rows:
-        bounds += [bound for pair in row.result.interval.values() for bound in pair or ()]
+        bounds += [bound for pair in row.result.pairs.interval.values() for bound in pair or ()]
     drawings = []
     for column in COLUMNS:
-        values = {row.result.name: inputs.accuracy(row, column) for row in inputs.rows}
+        values = {row.name: inputs.value(row, column) for row in inputs.rows}
         values = {name: value for name, value in values.items() if value.mean is not None}
-        first = inputs.rows[0].result
-        title = f"{TITLES[column]}, n = {first.counts.get(column, first.n)}"
+        first = inputs.rows[0].pairs
+        count = first.ratios[column].denominator[0].sum()
+        title = f"{TITLES[column]}, n = {count:.0f}"
         ends = min(bounds) - 1, max(bounds) + 1
         drawings += [_dots(title, values, ends, inputs.best(column))] if values else []
     return drawings
@@ -91,7 +93,7 @@ def curves(inputs: ReportInputs) -> tuple[list[Drawing], list[str]]:
     """Draw loss and validation of each row, a line for each seed; and say why a row has none."""
     drawings, missing = [], []
     for row in inputs.rows:
-        name, by_seed = row.result.name, inputs.curves(row)
+        name, by_seed = row.name, inputs.curves(row)
         if not any(run.train_steps for run in row.result.runs):
             missing.append(f"{name}: nothing was trained.")
         elif not by_seed:
@@ -105,7 +107,7 @@ def curves(inputs: ReportInputs) -> tuple[list[Drawing], list[str]]:
 
 def _lines(row: Row, kind: str, lines: Mapping[int, Curve]) -> Drawing:
     """One kind of curve of a row; every point of validation, of which there are few, has a mark."""
-    title, seeds = f"{row.result.name}: {SHOWN[kind]}", len(row.result.seeds)
+    title, seeds = f"{row.name}: {SHOWN[kind]}", len(row.result.seeds)
     title += f", {len(lines)} of {seeds} seeds" if len(lines) < seeds else ""
     ends = ", ".join(f"{seed} ends at {curve[-1][1]:.4g}" for seed, curve in lines.items())
     with svg.drawing(title, 320, 190) as (figure, axes):
@@ -148,7 +150,7 @@ def training_minutes(inputs: ReportInputs, row: Row) -> tuple[float, str]:
 
     A stage without a row is named, not counted.
     """
-    rows = {other.result.name: other for other in inputs.rows}
+    rows = {other.name: other for other in inputs.rows}
     minutes = {
         stage: seconds(rows[stage], "train") / 60 for stage in row.result.init_from if stage in rows
     }
@@ -171,7 +173,7 @@ def cost(inputs: ReportInputs) -> tuple[list[Drawing], str]:
     for title, (axis, unit) in COSTS.items():
         timed, points = title.endswith("time"), []
         for row in inputs.rows:
-            mean, _, interval = inputs.accuracy(row, "all")
+            mean, _, interval = inputs.value(row, "all")
             if mean is None:
                 continue
             value, words = _cost(inputs, row, title)
@@ -179,7 +181,7 @@ def cost(inputs: ReportInputs) -> tuple[list[Drawing], str]:
             words = f"{mine}, {number(value, 2)} {unit}{words}"
             words += f", on {_machine(row)}" if timed else ""
             mark = machines.index(_machine(row)) if timed else 0
-            name, place = row.result.name, inputs.numbers[row.result.name]
+            name, place = row.name, inputs.numbers[row.name]
             points.append(Point(name, place, value, mean, words, up=interval, mark=mark))
         drawings.append(plane(f"All against {title}", axis, "All, percent", points))
     last = len(MARKS) - 1
@@ -191,28 +193,33 @@ def forgetting(inputs: ReportInputs) -> tuple[list[Drawing], list[str]] | None:
 
     None where fewer than two rows are measured.
     """
-    measured = [name for name in inputs.names if name in inputs.measures]
-    if len(measured) < 2:
+    evaluated = [row.name for row in inputs.rows if len(row.evidence) > 1]
+    if len(evaluated) < 2:
         return None
-    base, drawings, notes = measured[0], [], []
+    base, drawings, notes = evaluated[0], [], []
     lacking: dict[str, list[str]] = {}
-    for measure in KEPT:
+    for measure in (name for name in KEPT if name in inputs.headings):
         points, without = [], []
         for name, place in inputs.numbers.items():
             gained, lost = (inputs.gain(name, base, column) for column in ("all", measure))
             if gained is None or lost is None:
                 without.append(name)
             elif name != base:
-                words = f"All {gained.text}, {TITLES[measure]} {lost.text}"
+                words = f"All {gained.text}, {inputs.headings[measure]} {lost.text}"
                 values = gained.points, lost.points, words, gained.interval, lost.interval
                 points.append(Point(name, place, *values))
         if points:
-            what = f"All, points against {base}", f"{TITLES[measure]}, points against {base}"
-            drawings.append(plane(f"{TITLES[measure]} lost for All gained", *what, points, True))
+            what = (
+                f"All, points against {base}",
+                f"{inputs.headings[measure]}, points against {base}",
+            )
+            drawings.append(
+                plane(f"{inputs.headings[measure]} lost for All gained", *what, points, True)
+            )
             if without:
-                lacking.setdefault(", ".join(without), []).append(TITLES[measure])
-        elif measure in inputs.measure_names():
-            notes.append(f"{TITLES[measure]}: no other row to compare with {base}.")
+                lacking.setdefault(", ".join(without), []).append(inputs.headings[measure])
+        elif any(measure in measures for measures in inputs.others.values()):
+            notes.append(f"{inputs.headings[measure]}: no other row to compare with {base}.")
     notes += [f"Without {', '.join(titles)}: {names}." for names, titles in lacking.items()]
     return drawings, notes
 

@@ -11,28 +11,21 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from spatialbench.evaluation.measures import SELECTION, Measures
-from spatialbench.evaluation.measures import TITLES as MEASURE_TITLES
-from spatialbench.evaluation.statistics import COLUMNS, spread, verdict
-from spatialbench.report.claims import Claim, Verdict, judge, read_claims
+from spatialbench.evaluation.base import Evaluation
+from spatialbench.evaluation.pairs import COLUMNS, PairEvaluation
+from spatialbench.evaluation.statistics import verdict
+from spatialbench.report.claims import Claim, Verdict, headings_of, judge, read_claims
 from spatialbench.report.compare import Pair, judged_pairs
 from spatialbench.report.differences import Differences, Gain
-from spatialbench.report.measures import EXPLANATION, measures_of
-from spatialbench.report.selection import EXPLANATION as SELECTION_EXPLANATION
-from spatialbench.report.selection import SCORERS
-from spatialbench.report.stored_rows import Reported, Row
-from spatialbench.report.table import TITLES as COLUMN_TITLES
-from spatialbench.report.table import notes, read_papers, stored_rows
+from spatialbench.report.evaluation_table import headings_of as evaluation_headings
+from spatialbench.report.evaluation_table import notes
+from spatialbench.report.rows import Reported, evaluation_classes, read_papers, stored_rows
 from spatialbench.results.curves import Curve, read_curves, read_metrics
-from spatialbench.results.files import STORED_BUDGET, result_path
+from spatialbench.results.files import STORED_BUDGET, Row, result_path
+from spatialbench.results.schema import PAIRS
 from spatialbench.results.stale import Today
 
-__all__ = ["COLUMNS", "EXPLANATIONS", "SCORERS", "TITLES", "ReportInputs", "Row", "Value"]
-
-TITLES = {**COLUMN_TITLES, **MEASURE_TITLES}
-"""Column or measure -> heading."""
-EXPLANATIONS = {"measures": EXPLANATION, "selection": SELECTION_EXPLANATION}
-"""Kind of measures -> Markdown."""
+__all__ = ["COLUMNS", "PAIRS", "ReportInputs", "Row", "Value"]
 
 
 class Value(NamedTuple):
@@ -50,7 +43,7 @@ class ReportInputs:
     Attributes:
         rows: at least one, in the order of the table.
         papers: the papers' numbers, also those without a row of ours.
-        measures, selection: name of a row -> its measures, of the rows that have some.
+        classes: name -> class of the track's evaluations, the pair test first.
         claims: about this track.
         differences: between the rows.
         kept_curves: name of a row -> seed -> name of a curve -> its points.
@@ -60,8 +53,7 @@ class ReportInputs:
 
     rows: Sequence[Row]
     papers: Sequence[Reported]
-    measures: Mapping[str, Measures]
-    selection: Mapping[str, Measures]
+    classes: Mapping[str, type[Evaluation]]
     claims: Sequence[Claim]
     differences: Differences
     kept_curves: Mapping[str, dict[int, dict[str, Curve]]]
@@ -83,20 +75,37 @@ class ReportInputs:
             SpatialbenchError: no rows, a damaged file, or rows of different data.
         """
         rows = stored_rows(results, benchmarks, track, budget)
-        measures, selection = measures_of(results, rows), measures_of(results, rows, "selection")
-        claims = read_claims(results / "claims.yaml", Today.read(benchmarks).tracks)
+        tracks = Today.read(benchmarks).tracks
+        classes = {name: evaluation_classes(found, budget) for name, found in tracks.items()}
+        headings = {name: headings_of(found) for name, found in classes.items()}
+        claims = read_claims(results / "claims.yaml", headings)
         own = [claim for claim in claims if claim.track == track]
         curves = {}
         for row in rows:
-            path = result_path(results, track, budget, row.result.name)
-            curves[row.result.name] = read_curves(path, row.result)
-        differences, papers = Differences(rows, measures, selection), read_papers(results)
-        return cls(rows, papers, measures, selection, own, differences, curves, benchmarks, runs)
+            path = result_path(results, track, budget, row.name)
+            curves[row.name] = read_curves(path, row.result)
+        known = classes.get(track, {PAIRS: PairEvaluation})
+        papers, differences = read_papers(results), Differences(rows)
+        return cls(rows, papers, known, own, differences, curves, benchmarks, runs)
+
+    @cached_property
+    def headings(self) -> dict[str, str]:
+        """Measure -> heading, of all evaluations."""
+        return headings_of(self.classes)
+
+    @cached_property
+    def others(self) -> dict[str, dict[str, str]]:
+        """Evaluation beside the pairs that a row has -> its measures and their headings."""
+        found = {}
+        for name, cls in self.classes.items():
+            if name != PAIRS and any(name in row.evidence for row in self.rows):
+                found[name] = evaluation_headings(self.rows, name, cls)
+        return found
 
     @property
     def names(self) -> list[str]:
         """Names of the rows."""
-        return [row.result.name for row in self.rows]
+        return [row.name for row in self.rows]
 
     @property
     def track(self) -> str:
@@ -110,7 +119,7 @@ class ReportInputs:
 
     def notes(self) -> list[str]:
         """Return the lines below the table."""
-        return [line for line in notes(self.rows) if line]
+        return [line for line in notes(self.rows, PAIRS, PairEvaluation) if line]
 
     def run_folder(self, row: Row, place: int) -> Path:
         """Return the run folder of the seed at a place; see ``results/run_folder.py``."""
@@ -120,7 +129,7 @@ class ReportInputs:
 
     def curves(self, row: Row) -> Mapping[int, Mapping[str, Curve]]:
         """Seed -> its curves: those kept beside the row, else those of the run folders."""
-        if kept := self.kept_curves.get(row.result.name):
+        if kept := self.kept_curves.get(row.name):
             return kept
         found = {}
         for place, run in enumerate(row.result.runs):
@@ -129,35 +138,22 @@ class ReportInputs:
                 found[run.seed] = known
         return found
 
-    def accuracy(self, row: Row, column: str) -> Value:
-        """Return the accuracy of a row in one of ``COLUMNS``."""
-        result = row.result
-        return Value(result.accuracy[column], result.spread()[column], result.interval[column])
+    def value(self, row: Row, measure: str, evaluation: str = PAIRS) -> Value:
+        """Return the value of a row in a measure of an evaluation."""
+        stored = row.result.evaluations.get(evaluation)
+        if stored is None or measure not in stored.value:
+            return Value(None, None, None)
+        spread = row.evidence[evaluation].spread(measure)
+        return Value(stored.value[measure], spread, stored.interval[measure])
 
-    def measured(self, row: Row, kind: str = "measures") -> dict[str, Value]:
-        """Name -> value of the measures, or ``selection``, of a row; empty where it has none."""
-        stated = getattr(row.result, kind)
-        if stated is None:
-            return {}
-        measures = getattr(self, kind)[row.result.name]
-        return {
-            name: Value(mean, spread(measures.seed_values(name).tolist()), stated.interval[name])
-            for name, mean in stated.value.items()
-        }
-
-    def measure_names(self) -> list[str]:
-        """Return the measures, without those of image selection, that some row has."""
-        known = {name for measures in self.measures.values() for name in measures.ratios}
-        return [name for name in MEASURE_TITLES if name in known and name not in SELECTION]
-
-    def best(self, column: str) -> str | None:
-        """Return the best row of a column or measure, where it can be told from the second."""
-        if column in COLUMNS:
-            return self.differences.best(column)
-        known = self.selection if column in SELECTION else self.measures
-        values = {row: m.values()[column] for row, m in known.items() if column in m.ratios}
-        first, *others = sorted(values, key=lambda row: -values[row])
-        gain = self.gain(first, others[0], column) if others else None
+    def best(self, measure: str, evaluation: str = PAIRS) -> str | None:
+        """Return the best row in a measure, where it can be told from the second."""
+        if evaluation == PAIRS:
+            return self.differences.best(measure)
+        means = {row.name: self.value(row, measure, evaluation).mean for row in self.rows}
+        known = {name: mean for name, mean in means.items() if mean is not None}
+        first, *others = sorted(known, key=lambda name: -known[name])
+        gain = self.gain(first, others[0], measure) if others else None
         return first if gain is not None and verdict(gain.interval) == "better" else None
 
     def gain(self, row: str, than: str, column: str) -> Gain | None:

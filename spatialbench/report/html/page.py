@@ -16,8 +16,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from spatialbench.data.relations import RELATIONS
+from spatialbench.evaluation.pairs import TITLES
 from spatialbench.report.html import figures, tables
-from spatialbench.report.html.inputs import EXPLANATIONS, TITLES, ReportInputs
+from spatialbench.report.html.inputs import ReportInputs
 from spatialbench.report.html.record_browser import KINDS, RowMaps, Sample, browser_data, framed
 from spatialbench.report.html.record_browser import record_image as image_of
 from spatialbench.report.map_figures import overlay
@@ -43,7 +44,7 @@ def html(
         **{"inputs": inputs, "tables": tables, "figures": figures, "titles": TITLES},
         **{"sample": sample, "maps": maps, "style": style, "script": script},
         "policy": f"{policy}; img-src data:",
-        "explanations": {kind: _emphasised(text) for kind, text in EXPLANATIONS.items()},
+        "explanations": {n: _emphasised(c.explanation) for n, c in inputs.classes.items()},
         "relations": [(name, TITLES[name]) for name in RELATIONS],
         "kinds": [(kind, kind) for kind in KINDS],
         "data": browser_data(inputs, sample) if isinstance(sample, Sample) else None,

@@ -17,8 +17,8 @@ from spatialbench.config.signatures import prune
 from spatialbench.data.datamodule import PairDataModule
 from spatialbench.data.records import Record, RecordSet
 from spatialbench.data.relations import RELATIONS
-from spatialbench.evaluation.statistics import correctness
-from spatialbench.report.html.inputs import ReportInputs
+from spatialbench.evaluation.ratio import Margins, correctness
+from spatialbench.report.html.inputs import PAIRS, ReportInputs, Row
 from spatialbench.report.map_figures import Frame
 from spatialbench.results.stale import Today
 from spatialbench.utils.errors import SpatialbenchError
@@ -75,15 +75,21 @@ def sample(inputs: ReportInputs, count: int) -> Sample:
     own = (track.budgets.get(first.result.budget) or {}).get("data") or {}
     data = PairDataModule(**prune(deep_merge(track.config["data"], own), PairDataModule))
     data.setup("test")
-    today, stated = data.test_set.fingerprint, first.result.data_fingerprint
+    today, stated = data.test_set.fingerprint, first.result.pairs.data
     if today != stated:
         raise SpatialbenchError(
             f"today's test records (fingerprint {today}) are not those of the rows ({stated})"
         )
     known = {record.record_id: record for record in data.test_set.records}
-    ids = first.outcomes.record_ids
+    ids = margins_of(first).units
     chosen = [(one, known[str(ids[one.place])]) for one in choose(inputs, count)]
     return Sample(data.test_set, chosen)
+
+
+def margins_of(row: Row) -> Margins:
+    """Return the answers of a row to the pair test."""
+    assert row.pairs.margins is not None, "the pair test has margins"
+    return row.pairs.margins
 
 
 def choose(inputs: ReportInputs, count: int) -> list[Chosen]:
@@ -91,9 +97,9 @@ def choose(inputs: ReportInputs, count: int) -> list[Chosen]:
 
     Ties go to the first of the test set, so that the same rows give the same records.
     """
-    relations = inputs.rows[0].outcomes.relation
-    margins = inputs.differences.margins.values()
-    right = np.stack([correctness(seeds).mean(0) for seeds in margins])  # [rows, N]
+    relations = margins_of(inputs.rows[0]).group
+    answers = [found.answers() for found in inputs.differences.evidence[PAIRS].values()]
+    right = np.stack([correctness(seeds).mean(0) for seeds in answers])  # [rows, N]
     mean = right.mean(0).round(9)
     apart = np.zeros((len(right), len(right)))
     chosen = []
@@ -142,9 +148,8 @@ def browser_data(inputs: ReportInputs, shown: Sample) -> dict[str, Any]:
     records: list[dict[str, Any]] = []
     with progress("drawing records", len(shown.records), "records") as advance:
         for chosen, record in shown.records:
-            rows = [
-                seeds[:, chosen.place].tolist() for seeds in inputs.differences.margins.values()
-            ]
+            evidence = inputs.differences.evidence[PAIRS].values()
+            rows = [found.answers()[:, chosen.place].tolist() for found in evidence]
             margins = [[float(f"{margin:.3g}") for margin in row] for row in rows]
             facts = {
                 "place": len(records),

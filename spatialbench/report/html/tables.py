@@ -9,8 +9,9 @@ from typing import Any
 
 from spatialbench.evaluation.agreement import agreement
 from spatialbench.evaluation.paired import TESTED
+from spatialbench.evaluation.pairs import TITLES
 from spatialbench.report.compare import SAME, p_cell
-from spatialbench.report.html.inputs import COLUMNS, SCORERS, TITLES, ReportInputs, Row, Value
+from spatialbench.report.html.inputs import COLUMNS, PAIRS, ReportInputs, Row, Value
 from spatialbench.report.table_model import accuracy_cell, interval_cell, number
 from spatialbench.utils.progress import progress
 
@@ -19,7 +20,7 @@ SHADES = 10
 SIGNS = {"better": "▲", "worse": "▼", SAME: ""}
 OPPOSITE = {"better": "worse", "worse": "better", SAME: SAME}
 INTERVALS = ("with-extra", "95 % intervals")
-NUMBERS = ("accuracy", "interval", "relations", "micro", "macro", "value", "patterns", "seed")
+NUMBERS = ("value", "interval", "by_seed", "groups", "seed")
 """Fields of a result file that the tables show."""
 
 
@@ -75,7 +76,7 @@ class Grid:
 
 def _name(row: Row) -> Cell:
     stale = f"stale: {', '.join(row.stale)}" if row.stale else None
-    return Cell(row.result.name, tip=stale, kind="stale-row" if row.stale else "")
+    return Cell(row.name, tip=stale, kind="stale-row" if row.stale else "")
 
 
 def _value(row: Row, value: Value | None, best: str | None) -> Cell:
@@ -84,7 +85,7 @@ def _value(row: Row, value: Value | None, best: str | None) -> Cell:
         return Cell("–")
     interval, seeds = interval_cell(value.interval), len(row.result.seeds)
     tip = f"{number(value.mean, 2)} %, 95 % interval {interval}, {seeds} seed{'s' * (seeds > 1)}"
-    shown, won = accuracy_cell(value.mean, value.deviation), best == row.result.name
+    shown, won = accuracy_cell(value.mean, value.deviation), best == row.name
     return Cell(shown, value.mean, tip + ", the best" * won, interval, "best" if won else "")
 
 
@@ -101,10 +102,10 @@ def pairs_table(inputs: ReportInputs) -> Grid:
         papers.setdefault(paper.name, []).append(line)
     lines = []
     for row in inputs.rows:
-        seeds, n = len(row.result.seeds), row.result.n
-        cells = [_value(row, inputs.accuracy(row, column), best[column]) for column in COLUMNS]
+        seeds, n = len(row.result.seeds), row.result.pairs.units
+        cells = [_value(row, inputs.value(row, column), best[column]) for column in COLUMNS]
         lines.append(Line([_name(row), *cells, Cell(seeds, seeds), Cell(n, n)]))
-        lines += papers.pop(row.result.name, [])
+        lines += papers.pop(row.name, [])
     none_best = "In no column can the best row be told from the second: none is green."
     return Grid(
         "pairs",
@@ -116,45 +117,49 @@ def pairs_table(inputs: ReportInputs) -> Grid:
     )
 
 
-def measures_table(inputs: ReportInputs) -> Grid | None:
-    """Make the table of regions, dense quality and retrieval; None where no row has any."""
-    names = inputs.measure_names()
-    if not names:
-        return None
-    best = {name: inputs.best(name) for name in names}
+def evaluation_tables(inputs: ReportInputs) -> dict[str, Grid]:
+    """Make the table of each evaluation beside the pairs, by its name."""
+    made = {}
+    for name, headings in inputs.others.items():
+        make = _by_group if inputs.classes[name].by_group else _by_measure
+        made[name] = make(inputs, name, headings)
+    return made
+
+
+def _by_measure(inputs: ReportInputs, name: str, headings: dict[str, str]) -> Grid:
+    best = {measure: inputs.best(measure, name) for measure in headings}
     lines = []
     for row in inputs.rows:
-        values = inputs.measured(row)
-        cells = [_value(row, values.get(name), best[name]) for name in names]
-        lines.append(Line([_name(row), *cells]))
-    caption = "Regions, dense quality and retrieval in percent: mean ± deviation over seeds"
-    first = next(iter(inputs.measures.values()))
-    notes = [f"Measured on data {first.data}, {first.pictures} images."]
-    return Grid("measures", caption, ["row", *(TITLES[n] for n in names)], lines, notes=notes)
+        values = [_value(row, inputs.value(row, m, name), best[m]) for m in headings]
+        lines.append(Line([_name(row), *values]))
+    caption = f"{inputs.classes[name].title} in percent: mean ± deviation over seeds"
+    header = ["row", *headings.values()]
+    return Grid(name, caption, header, lines, notes=_data(inputs, name))
 
 
-def selection_table(inputs: ReportInputs) -> Grid | None:
-    """Make the table of image selection by row and scorer; None where no row has any."""
-    if not inputs.selection:
-        return None
-    first = next(iter(inputs.selection.values()))
-    best = {name: inputs.best(name) for name in SCORERS}
-    lines, without = [], []
+def _by_group(inputs: ReportInputs, name: str, headings: dict[str, str]) -> Grid:
+    best = {measure: inputs.best(measure, name) for measure in headings}
+    labels = next(row.evidence[name].labels for row in inputs.rows if name in row.evidence)
+    lines = []
     for row in inputs.rows:
-        stated = row.result.selection
-        if stated is None:
-            without.append(row.result.name)
-            continue
-        for name, mean in inputs.measured(row, "selection").items():
-            values = [stated.patterns[name][label] for label in first.labels]
-            cells = [Cell(number(value), value) for value in values]
-            cells.append(_value(row, mean, best[name]))
-            lines.append(Line([_name(row), Cell(SCORERS[name]), *cells]))
-    notes = [f"{first.pictures} pairs of images, data {first.data}."]
-    notes += [f"Without image selection: {', '.join(without)}."] if without else []
-    caption = "Image selection in percent: mean over seeds, in the last column ± their deviation"
-    header = ["row", "scorer", *first.labels, "mean"]
-    return Grid("selection", caption, header, lines, text=2, notes=notes)
+        stored = row.result.evaluations.get(name)
+        for measure in stored.value if stored else ():
+            groups = [stored.groups[measure][label] for label in labels] if stored else []
+            cells = [Cell(number(value), value) for value in groups]
+            cells.append(_value(row, inputs.value(row, measure, name), best[measure]))
+            lines.append(Line([_name(row), Cell(headings[measure]), *cells]))
+    title = inputs.classes[name].title
+    caption = f"{title} in percent: mean over seeds, in the last column ± their deviation"
+    header = ["row", "measure", *labels, "mean"]
+    return Grid(name, caption, header, lines, text=2, notes=_data(inputs, name))
+
+
+def _data(inputs: ReportInputs, name: str) -> list[str]:
+    stored = [row.result.evaluations[name] for row in inputs.rows if name in row.evidence]
+    without = [row.name for row in inputs.rows if name not in row.evidence]
+    unit = inputs.classes[name].unit
+    notes = [f"Evaluated on data {stored[0].data}, {stored[0].units} {unit}."]
+    return notes + ([f"Not evaluated: {', '.join(without)}."] if without else [])
 
 
 def _matrix(
@@ -171,7 +176,7 @@ def _matrix(
 
 def agreement_matrix(inputs: ReportInputs) -> Grid:
     """Make the matrix of the records answered alike; kappa where the reader asks for it."""
-    margins = inputs.differences.margins
+    margins = {n: found.answers() for n, found in inputs.differences.evidence[PAIRS].items()}
 
     def cell(row: str, other: str) -> Cell:
         alike = agreement(margins[row], None if row == other else margins[other])
@@ -227,7 +232,7 @@ def claims_table(inputs: ReportInputs) -> Grid | None:
     for verdict in inputs.judged_claims():
         claim, gain, state = verdict.claim, verdict.gain, verdict.state
         kind = "" if gain is None else "worse" if state.startswith("not ") else "better"
-        compared = f"{claim.row} − {claim.than}, {TITLES[claim.column]}"
+        compared = f"{claim.row} − {claim.than}, {inputs.headings[claim.column]}"
         cells = [Cell(claim.claim, kind="prose"), Cell(claim.paper), Cell(compared, kind="prose")]
         cells += [Cell(claim.expected), Cell(state, kind=kind)]
         cells.append(Cell("–") if gain is None else Cell(gain.text, gain.points))

@@ -1,0 +1,107 @@
+"""The commands on data files: data check, data export and data download."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from spatialbench.cli.parser import Parser
+from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
+
+USAGE = """\
+usage: spatialbench data check FILE [--strict] [--images FOLDER]
+       spatialbench data export --out FILE [--split test] [--form embspatial|coco]
+       spatialbench data download NAME [--from FOLDER] [--to FOLDER] | --list"""
+
+
+def data(argv: list[str]) -> int:
+    """Run ``spatialbench data ...``.
+
+    Raises:
+        SpatialbenchError: an unknown command.
+    """
+    if not argv or argv[0] in ("-h", "--help"):
+        print(USAGE)
+        return 0
+    commands = {"check": _check, "export": _export, "download": _download}
+    if argv[0] not in commands:
+        near = did_you_mean(argv[0], commands)
+        raise SpatialbenchError(f"unknown command 'data {argv[0]}'{near}")
+    commands[argv[0]](argv[1:])
+    return 0
+
+
+def _download(argv: list[str]) -> None:
+    parser = Parser("data download", "get a published data set: pinned, checked, resumable")
+    add = parser.add_argument
+    add("name", nargs="?", metavar="NAME", help="one of --list")
+    text = "every data set with its size, its licence and whether it is here"
+    add("--list", action="store_true", help=text)
+    text = "offline: take the files from a folder of yours"
+    add("--from", dest="source", metavar="FOLDER", help=text)
+    add("--copy", action="store_true", help="with --from: copy the files (default: link them)")
+    text = "where the data set goes (default: data/NAME, where the tracks look)"
+    add("--to", metavar="FOLDER", help=text)
+    text = "only this file of it (or *.json); may be repeated"
+    add("--only", action="append", default=[], metavar="FILE", help=text)
+    from spatialbench.data.download.command import run
+
+    run(parser.parse_args(argv))
+
+
+def _check(argv: list[str]) -> None:
+    parser = Parser("data check", "check a file in EmbSpatial's or COCO's format, and count")
+    add = parser.add_argument
+    add("file", help="a JSON or parquet file")
+    add("--images", metavar="FOLDER", help="the images of a COCO file")
+    add("--masks", metavar="FOLDER", help="the PNGs of a panoptic COCO file (default: beside it)")
+    add("--size", type=int, default=224, metavar="PIXELS", help="of a COCO file (default: 224)")
+    add("--strict", action="store_true", help="the first damaged record is an error")
+    o = parser.parse_args(argv)
+    from spatialbench.data.coco.coco_check import check_coco, is_coco, print_coco
+    from spatialbench.data.embspatial.check_report import print_report
+    from spatialbench.data.embspatial.reader import check_file
+
+    if is_coco(o.file):
+        if o.images is None:
+            raise SpatialbenchError(f"{o.file} is a COCO file; give its images: --images FOLDER")
+        print_coco(check_coco(o.file, o.images, o.size, o.masks, o.strict))
+        return
+    if (o.images is not None or o.masks is not None) and Path(o.file).exists():
+        raise SpatialbenchError(f"{o.file} is no COCO file; --images and --masks are for those")
+    print_report(check_file(o.file, o.strict))
+
+
+def _export(argv: list[str]) -> None:
+    parser = Parser(
+        "data export", "write rendered records in EmbSpatial's schema, or objects in COCO's"
+    )
+    add = parser.add_argument
+    add("--out", required=True, metavar="FILE.json", help="the file to write")
+    splits = ("pretrain", "train", "val", "test")
+    add("--split", default="test", choices=splits, help="default: test")
+    text = "the first N images (default: all of test, 1000 of others)"
+    add("--limit", type=int, metavar="N", help=text)
+    add("--size", type=int, default=96, metavar="PIXELS", help="side of the images (default: 96)")
+    forms = ("embspatial", "coco")
+    add("--form", default="embspatial", choices=forms, help="default: embspatial")
+    o = parser.parse_args(argv)
+    if o.limit is not None and o.limit < 1:
+        raise SpatialbenchError(f"--limit must be 1 or more, got {o.limit}")
+    from spatialbench.data.embspatial.embspatial_export import export
+    from spatialbench.data.rooms import load
+
+    images = o.limit or (None if o.split == "test" else 1000)
+    rooms = load(o.split, images, o.size)
+    if o.form == "coco":
+        from spatialbench.data.coco.coco_export import export_coco
+
+        regions = export_coco(rooms, o.out, o.size)
+        print(f"{o.out}: {regions} regions in {len(rooms.scenes)} images")
+        return
+    records = rooms.record_set()
+    if not records.records:
+        raise SpatialbenchError(
+            f"the first {images} images of {o.split} have no record; give a larger --limit"
+        )
+    print(f"{o.out}: {export(records, o.out)} records")

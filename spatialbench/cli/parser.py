@@ -1,0 +1,79 @@
+"""Argument parsing shared by the commands: one-line errors, and the options that several take."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, NoReturn
+
+from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
+
+FORMATS = ("text", "md", "csv", "latex", "json")
+"""The formats of a table; the same as in ``report.table_model``, whose import takes seconds."""
+OPTIONS: dict[str, dict[str, Any]] = {
+    "track": {"help": "name or path of the track", "default": "rooms"},
+    "budget": {"help": "smoke, quick or full, as the track names them"},
+    "seed": {"help": "default: the track's first seed", "type": int, "metavar": "N"},
+    "runs": {"help": "folder of the run folders", "default": "runs", "metavar": "FOLDER"},
+    "results": {"help": "folder of the result files", "default": "results", "metavar": "FOLDER"},
+    "benchmarks": {"help": "folder of the pages", "default": "benchmarks", "metavar": "FOLDER"},
+    "ckpt_path": {
+        "help": "a checkpoint, or LAST: the newest run of page, track, budget and seed (default, "
+        "where the page needs one)",
+        "metavar": "FILE|LAST",
+    },
+    "format": {"help": "how the result is printed", "default": "text", "choices": FORMATS},
+}
+"""Options that mean the same in every command that takes them."""
+
+
+class Parser(argparse.ArgumentParser):
+    """An argparse parser whose errors are one line with the nearest known option."""
+
+    def __init__(self, command: str, description: str, **kwargs: Any) -> None:
+        super().__init__(
+            f"spatialbench {command}", description=description, allow_abbrev=False, **kwargs
+        )
+
+    def common(self, *names: str, **defaults: Any) -> None:
+        """Add shared options: ``names``, and ``name=default`` for another default."""
+        for name in (*names, *defaults):
+            settings = dict(OPTIONS[name])
+            if name in defaults:
+                settings["default"] = defaults[name]
+            if name == "format" and defaults.get("format") == "json|text":
+                settings |= {"default": "text", "choices": ("text", "json")}
+            if settings.get("default") is not None:
+                settings["help"] += f" (default: {settings['default']})"
+            flags = ["--seed", "--seed_everything"] if name == "seed" else [f"--{name}"]
+            self.add_argument(*flags, **settings)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise one line.
+
+        Raises:
+            SpatialbenchError: always.
+        """
+        if message.startswith("unrecognized arguments: "):
+            word = message.removeprefix("unrecognized arguments: ").split()[0]
+            options = [option for option in self._option_string_actions if option.startswith("--")]
+            message = f"unknown option {word!r}{did_you_mean(word, options)}"
+        message = message.replace("invalid int value: ", "needs an integer, got ")
+        raise SpatialbenchError(f"{message.removeprefix('argument ')} ({self.prog} --help)")
+
+
+def integers(text: str) -> list[int]:
+    """Parse ``0,1,2``."""
+    words = text.split(",")
+    if not all(word.strip().isdecimal() for word in words):
+        raise argparse.ArgumentTypeError(
+            f"needs integers separated by commas, as 0,1,2; got {text!r}"
+        )
+    return [int(word) for word in words]
+
+
+def count(text: str) -> int:
+    """Parse a whole number, 0 or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"needs a whole number, 0 or more; got {text!r}")
+    return int(text)

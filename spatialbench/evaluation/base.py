@@ -1,0 +1,100 @@
+"""The interface of an evaluation, and of the model that it evaluates."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from spatialbench.data.images import Resize
+from spatialbench.evaluation.evidence import Evidence
+from spatialbench.models.visual_tokens import Tokens
+
+
+class Model(Protocol):
+    """A model to evaluate; every ``spatialbench.Method`` is one.
+
+    Letters: B images, S pixels a side, C captions, D width of the joint space, L patches.
+    """
+
+    image_size: int
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the parameters."""
+
+    @property
+    def resize_mode(self) -> Resize:
+        """How the model's preprocessing makes an image square."""
+
+    def tokenize(self, captions: Sequence[str]) -> Tensor:
+        """Captions -> int64 [C, context]."""
+
+    def text(self, tokens: Tensor) -> Tensor:
+        """Tokens int64 [C, context] -> unit norm [C, D]."""
+
+    def image(self, x: Tensor) -> Tensor:
+        """Images uint8 [B, 3, S, S], S the ``image_size`` -> unit norm [B, D]."""
+
+    def dense(self, x: Tensor) -> Tensor:
+        """Images uint8 [B, 3, S, S] of any size -> unit norm [B, h, w, D]."""
+
+    def visual_tokens(self, x: Tensor) -> Tokens:
+        """Images uint8 [B, 3, S, S] -> cls [B, D] and local [B, L, D], not normalised."""
+
+    def predict_step(self, batch: Any) -> dict[str, Tensor]:
+        """Batch of pairs -> record, positive and negative, [N] each."""
+
+    def on_predict_epoch_start(self) -> None:
+        """Forget cached caption embeddings."""
+
+
+class Evaluation(ABC):
+    """A kind of number: runs a model and returns evidence.
+
+    A subclass is all that a new kind of number takes. A track lists it by class path and name; it
+    then has intervals, paired tests, a table, a section of the report and a stored file.
+
+    Attributes:
+        name: the default name, in tracks and on the command line.
+        version: raised when the meaning of the numbers changes; stored evidence becomes stale.
+        title: heading of the table.
+        explanation: Markdown below the heading.
+        columns: measure -> heading, in the order of the tables. Measures that are not listed are
+            shown under their own names.
+        unit: what is counted, in the plural.
+        by_group: a table has a line for each measure and a column for each group, rather than a
+            column for each measure.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    title: ClassVar[str]
+    explanation: ClassVar[str] = ""
+    columns: ClassVar[Mapping[str, str]] = {}
+    unit: ClassVar[str] = "images"
+    by_group: ClassVar[bool] = False
+
+    @abstractmethod
+    def run(self, model: Model) -> Evidence:
+        """Evaluate a model in eval mode. Always in float32.
+
+        Raises:
+            SpatialbenchError: data that cannot be read, or a score that is not finite.
+        """
+
+    @classmethod
+    def headings(
+        cls, measures: Sequence[str], notes: Mapping[str, str] | None = None
+    ) -> dict[str, str]:
+        """Measure -> heading, in the order of the tables.
+
+        Args:
+            notes: of the evidence, for evaluations whose measures depend on the data.
+        """
+        known = [name for name in cls.columns if name in measures]
+        others = [name for name in measures if name not in cls.columns]
+        return {name: cls.columns.get(name, name) for name in known + others}

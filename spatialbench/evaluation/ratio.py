@@ -1,0 +1,99 @@
+"""Measures as means of ratios.
+
+With numerators n and denominators d of U units and G groups,
+
+    (1)  value = 100 / |P| sum_{g in P} ( sum_u n[u, g] / sum_u d[u, g] ),
+
+    P the groups with sum_u d[u, g] > 0.
+
+Pair accuracy counts correct records and records by relation, class-mean accuracy hits and regions
+by class, mean IoU intersections and unions by class. A mean over images has one group and d = 1;
+d = 0 where an image has no value.
+
+Letters: S seeds, U units (records, images, image pairs), G groups.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Ratio(NamedTuple):
+    """Numerator and denominator of one measure, float32 [S, U, G] each."""
+
+    numerator: np.ndarray
+    denominator: np.ndarray
+
+    @property
+    def seeds(self) -> np.ndarray:
+        """(1) of all units, percent, float [S]."""
+        above, below = (part.sum(1, dtype=np.float64) for part in self)
+        return mean_of_ratios(above, below)
+
+    @property
+    def groups(self) -> np.ndarray:
+        """The terms of (1), percent, float [S, G]; NaN for a group without a denominator."""
+        above, below = (part.sum(1, dtype=np.float64) for part in self)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return 100 * above / below
+
+
+class Margins(NamedTuple):
+    """Answers to binary questions, from which ratios follow: correct above zero, a tie at zero.
+
+    Attributes:
+        units: names of the units, str [U], unique.
+        group: the group of each unit, str [U].
+        values: margins by scorer, float [S, U] each. The pair test has one scorer named "".
+        columns: the groups, in the order of the tables.
+    """
+
+    units: np.ndarray
+    group: np.ndarray
+    values: Mapping[str, np.ndarray]
+    columns: tuple[str, ...]
+
+    def ratios(self) -> dict[str, Ratio]:
+        """Accuracy of each scorer: by group, over units (``all``) and over groups (``macro``)."""
+        one_hot = (self.group[:, None] == np.array(self.columns)).astype(np.float32)  # [U, G]
+        parts = {name: one_hot[:, [g]] for g, name in enumerate(self.columns)}
+        parts |= {"all": np.ones_like(one_hot[:, :1]), "macro": one_hot}
+        return {
+            f"{scorer}: {column}" if scorer else column: accuracy(margins, part)
+            for scorer, margins in self.values.items()
+            for column, part in parts.items()
+        }
+
+
+def accuracy(margins: np.ndarray, groups: np.ndarray | None = None) -> Ratio:
+    """Accuracy of margins [S, U], counted in ``groups``, 0 or 1 [U, G]; in one group by default."""
+    correct = correctness(margins).astype(np.float32)[..., None]  # [S, U, 1]
+    if groups is None:
+        return Ratio(correct, np.ones_like(correct))
+    return Ratio(correct * groups, np.broadcast_to(groups, (len(margins), *groups.shape)))
+
+
+def correctness(margin: np.ndarray) -> np.ndarray:
+    """Return 1 where the margin is positive, 0.5 at a tie, else 0; float64 of the same shape."""
+    return (margin > 0) + 0.5 * (margin == 0)
+
+
+def mean_of_ratios(above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """(1) from sums [..., G] -> [...]; NaN where no group has a denominator."""
+    present = below > 0
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return 100 * np.where(present, above / below, 0).sum(-1) / present.sum(-1)
+
+
+def compact(margins: np.ndarray) -> np.ndarray:
+    """Margins as float16 that keeps every sign.
+
+    What float16 would round to zero becomes its smallest number.
+    """
+    small = margins.astype(np.float16)
+    lost = (small == 0) & (margins != 0)
+    small[lost] = np.copysign(np.finfo(np.float16).smallest_subnormal, margins[lost])
+    return small

@@ -1,0 +1,275 @@
+"""The tables of stored rows, of any evaluation: cells, order, stale rows, refusals."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spatialbench.data import relations
+from spatialbench.evaluation.pairs import COLUMNS, PairEvaluation
+from spatialbench.evaluation.selection import ImageSelection
+from spatialbench.report.differences import Differences
+from spatialbench.report.evaluation_table import table
+from spatialbench.report.rows import read_papers, read_rows
+from spatialbench.report.run_table import print_evidence
+from spatialbench.report.table_model import FORMATS
+from spatialbench.results.files import read_result, read_row
+from spatialbench.utils.errors import SpatialbenchError
+from tests.support import ROOT, fakes
+
+Folders = tuple[Path, Path]
+REPORTED = """\
+- name: b
+  paper: Someone 2024
+  table: Table 1
+  row: B
+  accuracy: {close: 50.0, far: 60.0, left: 70.0, right: 80.0, above: 90.0, under: 40.0, all: 66.0}
+- name: z
+  paper: Someone 2024
+  table: Table 1
+  row: Z
+  accuracy: {all: 51.2}
+  trainable: 428
+"""
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Folders:
+    """Rows a (near chance), b (better), cc (one seed); the papers put b first.
+
+    Rows a and b have regions and image selection, too.
+    """
+    benchmarks = fakes.benchmarks(tmp_path / "benchmarks", "a", "b", "cc")
+    results = tmp_path / "results"
+    for name, shift in (("a", 0.0), ("b", 2.0)):
+        more = {key: fakes.seeds_of(key, name) for key in ("regions", "selection")}
+        fakes.store(results, name, benchmarks, shift=shift, **more)
+    fakes.store(results, "cc", benchmarks, seeds=(0,))
+    (results / "reported.yaml").write_text(REPORTED)
+    return results, benchmarks
+
+
+def records(folders: Folders, **options: Any) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(table(*folders, format="csv", **options))))
+
+
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.split("|")[1:-1]]
+
+
+def test_json_and_csv_are_the_stored_numbers(folders: Folders) -> None:
+    rows = json.loads(table(*folders, format="json"))
+    assert [row["name"] for row in rows] == ["b", "a", "cc"]  # the papers' order, then by name
+    stored = read_row(folders[0] / "rooms/b.json")
+    for column in COLUMNS:
+        assert rows[0][column] == stored.result.pairs.value[column]
+        low, high = stored.result.pairs.interval[column] or (0, 0)
+        assert (rows[0][f"{column}_low"], rows[0][f"{column}_high"]) == (low, high)
+        assert rows[0][f"{column}_spread"] == stored.pairs.spread(column)
+    assert (rows[0]["seeds"], rows[0]["n"], rows[2]["left_spread"]) == ([0, 1, 2], 120, None)
+    same = records(folders)
+    assert float(same[0]["left"]) == pytest.approx(rows[0]["left"], abs=1e-4)
+    assert (same[0]["seeds"], same[2]["left_spread"]) == ("0 1 2", "")
+
+
+def test_markdown_cells(folders: Folders) -> None:
+    lines = table(*folders, format="md").splitlines()
+    header = "| | Close | Far | Left | Right | Above | Under | All | macro | 95 % interval of All |"
+    assert lines[0] == f"{header} seeds | n |"
+    first = read_row(folders[0] / "rooms/b.json")
+    left, spread = first.result.pairs.value["left"], first.pairs.spread("left")
+    shown = cells(lines[2])
+    assert shown[0] == "b"
+    assert shown[3] == f"**{left:.1f} ± {spread:.1f}**"  # told from the second
+    assert shown[9] == "{:.1f} to {:.1f}".format(*first.result.pairs.interval["all"] or ())
+    assert shown[10:] == ["3", "120"]
+    assert "±" not in cells(lines[4])[3]  # one seed has no spread
+
+
+def test_the_best_is_marked_only_where_it_can_be_told_from_the_second(folders: Folders) -> None:
+    """b, far above the others, in every format; with a second row as good, none."""
+    differences = Differences(read_rows(*folders, "rooms"))
+    best = [column for column in COLUMNS if differences.verdict("b", "cc", column) == "better"]
+    assert {"left", "all", "macro"} < set(best)
+    assert "close" not in best  # the interval excludes 0, the corrected p of 20 records does not
+    line = next(x for x in table(*folders, format="md").splitlines() if x.startswith("| b |"))
+    bold = [cell.startswith("**") for cell in cells(line)[1:9]]
+    assert [column for column, is_bold in zip(COLUMNS, bold, strict=True) if is_bold] == best
+    assert "Emphasis (a star in a terminal): the best of its column" in table(*folders, format="md")
+    assert table(*folders, format="text").count(" * ") == len(best)
+    assert table(*folders, format="latex").count(r"\textbf{") == len(best)
+    assert [row["best"] for row in records(folders)] == [" ".join(best), "", ""]
+    (folders[1] / "bb.yaml").write_text(fakes.page_text())
+    fakes.store(folders[0], "bb", folders[1], shift=2.0)
+    text = table(*folders, format="md")
+    assert "**" not in text
+    assert "Emphasis" not in text
+
+
+def test_notes_and_papers_are_there_in_every_format(
+    folders: Folders, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The data, the resolution and the papers' numbers; JSON and CSV send notes to stderr."""
+    for format in FORMATS:
+        capsys.readouterr()
+        text = table(*folders, format=format, reported=True)
+        notes = capsys.readouterr().err if format in ("json", "csv") else text
+        assert f"data {'f' * 16}, captions" in notes
+        assert "120 records" in notes
+        assert "Smallest paired gain that one seed can show" in notes
+        assert "points on a relation of 20." in notes
+        assert "51.2" in text
+        assert "Someone 2024" in text
+
+
+def test_the_papers_numbers_stand_below_ours(folders: Folders) -> None:
+    lines = table(*folders, format="md", reported=True).splitlines()
+    names = [cells(line)[0] for line in lines[2:7]]
+    assert names == ["b", "*b, Someone 2024*", "a", "cc", "*z, Someone 2024*"]
+    printed = "| *50.0* | *60.0* | *70.0* | *80.0* | *90.0* | *40.0* | *66.0* | *65.0* |"
+    assert printed in lines[3]  # macro is the mean of the relations
+    last = json.loads(table(*folders, format="json", reported=True))[-1]
+    assert (last["paper"], last["all"], last["left"]) == ("Someone 2024", 51.2, None)
+    assert "Someone" not in table(*folders, format="md")
+
+
+def test_stale_rows_are_marked_with_the_reason(folders: Folders) -> None:
+    benchmarks = folders[1]
+    (benchmarks / "a.yaml").write_text(fakes.page_text("  init_args: {width: 2}\n"))
+    (benchmarks / "cc.yaml").unlink()
+    text = table(*folders, format="md")
+    assert "| a (stale) |" in text
+    again = "spatialbench run benchmarks/a.yaml --track rooms --budget full --seeds 0,1,2 --force"
+    assert f"a is stale: page a changed; {again}" in text
+    assert "cc is stale: page cc is gone" in text
+    assert "b (stale)" not in text
+    track = benchmarks / "tracks/rooms.yaml"
+    track.write_text(track.read_text().replace("image_size: 96", "image_size: 64"))
+    assert "b is stale: track rooms changed" in table(*folders, format="md")
+    assert "track rooms changed" in records(folders)[0]["stale"]
+
+
+def test_other_captions_make_every_row_stale(
+    folders: Folders, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(relations.PHRASE, "left", "to the left of")
+    assert "b is stale: the captions changed" in table(*folders, format="md")
+
+
+def test_rows_of_different_data_are_not_merged(folders: Folders) -> None:
+    other = fakes.seeds_of("pairs", "a", data="e" * 16)
+    fakes.store(folders[0], "a", folders[1], pairs=other)
+    with pytest.raises(SpatialbenchError, match=r"rows of different data of pairs cannot share"):
+        table(*folders)
+    fakes.store(folders[0], "a", folders[1], regions=fakes.seeds_of("regions", "a", images=58))
+    with pytest.raises(SpatialbenchError, match=r"regions of b and a .* not the same units"):
+        table(*folders)
+
+
+def test_a_damaged_row_is_refused(folders: Folders) -> None:
+    path = folders[0] / "rooms/a.json"
+    path.write_text(path.read_text()[:-100])
+    with pytest.raises(SpatialbenchError, match=r"a\.json: not valid JSON"):
+        table(*folders)
+
+
+def test_no_rows_says_how_to_make_them(folders: Folders) -> None:
+    results = folders[0]
+    with pytest.raises(SpatialbenchError, match=r"no rows of track embspatial .*; known: rooms$"):
+        table(*folders, track="embspatial")
+    with pytest.raises(SpatialbenchError, match=r"budget quick in .*, but at full: --budget full$"):
+        table(*folders, budget="quick")
+    with pytest.raises(SpatialbenchError, match=r"budget qick in .*: did you mean 'quick'\?$"):
+        table(*folders, budget="qick")
+    (results / "empty").mkdir()
+    command = r"empty: spatialbench run benchmarks/\*.yaml --track rooms --budget full$"
+    with pytest.raises(SpatialbenchError, match=command):
+        table(results / "empty", folders[1])
+    with pytest.raises(SpatialbenchError, match="unknown format 'xml'"):
+        table(*folders, format="xml")
+
+
+# ---- other evaluations
+
+
+def test_an_evaluation_has_a_column_for_each_measure(folders: Folders) -> None:
+    lines = table(*folders, format="md", evaluation="regions").splitlines()
+    assert lines[0] == "| | Boxes top-1 | Same-mask AUC | Image R@1 | seeds | images |"
+    stored = read_row(folders[0] / "rooms/b.json")
+    value = stored.result.evaluations["regions"].value["box_top1"]
+    spread = stored.evidence["regions"].spread("box_top1")
+    assert cells(lines[2]) == ["b", f"{value:.1f} ± {spread:.1f}", *cells(lines[2])[2:4], "3", "60"]
+    assert cells(lines[4]) == ["cc", *["–"] * 5]  # a row without the evaluation
+    assert f"Evaluated on data {'d' * 16}, 60 images." in lines
+    first = records(folders, evaluation="regions")[0]
+    assert float(first["box_top1"]) == pytest.approx(value, abs=1e-4)
+    low, high = stored.result.evaluations["regions"].interval["box_top1"] or (0, 0)
+    assert (float(first["box_top1_low"]), float(first["box_top1_high"])) == (low, high)
+
+
+def test_an_evaluation_by_group_has_a_line_for_each_measure(folders: Folders) -> None:
+    lines = table(*folders, format="md", evaluation="selection").splitlines()
+    groups = "left | colour | presence"
+    assert lines[0] == f"| | measure | {groups} | mean | 95 % interval | seeds | pairs |"
+    stored = read_result(folders[0] / "rooms/b.json").evaluations["selection"]
+    shown = cells(lines[2])
+    assert shown[:2] == ["b", "Selection, cls"]
+    assert shown[2:5] == [f"{value:.1f}" for value in stored.groups["select_cls"].values()]
+    assert shown[6] == "{:.1f} to {:.1f}".format(*stored.interval["select_cls"] or ())
+    assert cells(lines[3])[1] == "Selection, cls + local"
+    found = records(folders, evaluation="selection")
+    assert [row["measure"] for row in found[:2]] == ["select_cls", "select_local"]
+    assert float(found[0]["colour"]) == pytest.approx(stored.groups["select_cls"]["colour"])
+
+
+def test_an_evaluation_that_no_row_has_is_one_line(folders: Folders) -> None:
+    with pytest.raises(SpatialbenchError, match=r"'region' of track rooms: did you mean 'regions'"):
+        table(*folders, evaluation="region")
+    for name in "ab":
+        (folders[0] / f"rooms/{name}.json").unlink()
+    with pytest.raises(SpatialbenchError, match="no row of track rooms at budget full has regions"):
+        table(*folders, evaluation="regions")
+
+
+# ---- one run
+
+
+def test_a_run_prints_value_interval_and_counts(capsys: pytest.CaptureFixture[str]) -> None:
+    evidence = fakes.pairs(0)
+    print_evidence("a (rooms)", evidence, PairEvaluation)
+    text = capsys.readouterr().out
+    low, high = evidence.interval("all") or (0, 0)
+    line = next(line for line in text.splitlines() if "All" in line)
+    assert f"{evidence.values()['all']:.1f}" in line
+    assert f"{low:.1f}" in line
+    assert f"{high:.1f}" in line
+    assert "120 records of 40 scenes or images" in text
+
+
+def test_a_run_prints_groups_and_further_columns(capsys: pytest.CaptureFixture[str]) -> None:
+    evidence = fakes.selection(0)
+    more = {"B/16": {"select_cls": "19.1*"}}
+    print_evidence("selection", evidence, ImageSelection, more, "* other images")
+    text = capsys.readouterr().out
+    assert "19.1*" in text
+    assert f"{evidence.group_values('select_cls')['colour']:.1f}" in text
+    assert "* other images" in text
+
+
+def test_the_repositorys_reported_numbers() -> None:
+    """Every row of the poster, by the numbers it prints; the fine-tuned macro is 60.8."""
+    rows = {row.name: row for row in read_papers(ROOT / "results")}
+    assert {name: row.accuracy["all"] for name, row in rows.items()} == {
+        "clip_zeroshot": 51.2,
+        "clip_finetune": 65.1,
+        "residual_linear": 68.2,
+        "spatial_attn": 73.3,
+        "spatial_attn_no_negatives": 72.4,
+        "spatial_attn_value": 74.1,
+    }
+    assert rows["clip_finetune"].column("macro") == pytest.approx(60.8, abs=0.05)
