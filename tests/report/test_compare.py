@@ -205,7 +205,7 @@ def test_other_records(folders: Folders, part: str, message: str) -> None:
             seeds.append(replace(own, clusters=np.roll(own.clusters, 1)))
         elif part == "group":
             turned = own.margins._replace(group=np.roll(own.margins.group, 1))
-            seeds.append(Evidence.of_margins(turned, own.clusters, own.data))
+            seeds.append(replace(own, margins=turned))
         else:
             named = own.margins._replace(units=np.char.add(own.margins.units, "x"))
             seeds.append(replace(own, margins=named))
