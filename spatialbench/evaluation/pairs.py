@@ -117,8 +117,6 @@ class PairOutcomes(Metric):
     """
 
     full_state_update = False
-    higher_is_better = True
-    is_differentiable = False
     record: list[Tensor]
     positive: list[Tensor]
     negative: list[Tensor]

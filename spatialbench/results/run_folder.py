@@ -29,10 +29,8 @@ STAMP = "spatialbench"
 """Key under which a checkpoint notes which run its weights come from."""
 BEST = "best.ckpt"
 """The best checkpoint on validation, where the track says ``finetuning.scored: best``."""
-FILES = (
-    *("run.json", "last.ckpt", BEST, "*.npz", "metrics.jsonl", "config.yaml"),
-    "reconstructions.png",
-)
+LOGS = ("run.json", "metrics.jsonl", "config.yaml", "reconstructions.png")
+FILES = (*LOGS, "last.ckpt", BEST, "*.npz")
 """Patterns of the files of a run folder."""
 
 
@@ -47,11 +45,6 @@ class RunRecord:
     def finished(self) -> bool:
         """Whether everything is in place."""
         return bool(self.info.get("finished"))
-
-    @property
-    def commit(self) -> str:
-        """Commit of the code that trained."""
-        return str(self.info.get("commit", ""))
 
     @property
     def checkpoint(self) -> Path:
@@ -122,12 +115,6 @@ def _settings(path: Path) -> str | None:
 def is_current(resolved: Resolved, record: RunRecord) -> bool:
     """Return whether a run is finished and evaluated as the track asks today."""
     return record.finished and not outdated(resolved, record)
-
-
-def scored_checkpoint(resolved: Resolved, last: Path) -> Path:
-    """Return the checkpoint to test: the last, or the best where the track says so."""
-    best = resolved.run_dir / BEST
-    return best if scores_best(resolved) and best.is_file() else last
 
 
 def scores_best(resolved: Resolved) -> bool:
