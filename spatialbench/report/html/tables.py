@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
 
 from spatialbench.evaluation.agreement import agreement
 from spatialbench.evaluation.paired import TESTED
 from spatialbench.evaluation.pairs import TITLES
+from spatialbench.report import evaluation_table
+from spatialbench.report.claims import judge
 from spatialbench.report.compare import SAME, p_cell
 from spatialbench.report.html.inputs import COLUMNS, PAIRS, ReportInputs, Row, Value
 from spatialbench.report.table_model import accuracy_cell, interval_cell, number
@@ -26,21 +28,13 @@ NUMBERS = ("value", "interval", "by_seed", "groups", "seed")
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell.
-
-    Attributes:
-        shown: the text.
-        value: the number it is sorted by; None is last.
-        tip: shown on hover.
-        extra: shown below the text where the reader asks for it.
-        kind: a class of ``report.css``.
-    """
+    """One cell."""
 
     shown: object
-    value: float | None = None
-    tip: str | None = None
-    extra: str | None = None
-    kind: str = ""
+    value: float | None = None  # the number it is sorted by; None is last
+    tip: str | None = None  # shown on hover
+    extra: str | None = None  # shown below the text where the reader asks for it
+    kind: str = ""  # a class of report.css
 
 
 @dataclass(frozen=True)
@@ -53,25 +47,16 @@ class Line:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table.
+    """A table."""
 
-    Attributes:
-        name: the id.
-        caption: stands above.
-        header: headings, and what is said on hover; ``text`` first ones are of words, not numbers.
-        options: (class, label) of the boxes that switch a class of the table.
-        notes: paragraphs below.
-        sortable: whether there are a filter and buttons that sort.
-    """
-
-    name: str
+    name: str  # the id
     caption: str
-    header: Sequence[str | tuple[str, str]]
+    header: Sequence[str | tuple[str, str]]  # headings, or (heading, text on hover)
     lines: Sequence[Line]
-    text: int = 1
-    options: Sequence[tuple[str, str]] = (INTERVALS,)
-    notes: Sequence[str] = field(default=())
-    sortable: bool = True
+    text: int = 1  # number of first columns that hold words
+    options: Sequence[tuple[str, str]] = (INTERVALS,)  # (class, label) of boxes that switch it
+    notes: Sequence[str] = ()
+    sortable: bool = True  # has a filter and buttons that sort
 
 
 def _name(row: Row) -> Cell:
@@ -106,6 +91,7 @@ def pairs_table(inputs: ReportInputs) -> Grid:
         cells = [_value(row, inputs.value(row, column), best[column]) for column in COLUMNS]
         lines.append(Line([_name(row), *cells, Cell(seeds, seeds), Cell(n, n)]))
         lines += papers.pop(row.name, [])
+    notes = evaluation_table.notes(inputs.rows, PAIRS, inputs.classes[PAIRS])
     none_best = "In no column can the best row be told from the second: none is green."
     return Grid(
         "pairs",
@@ -113,45 +99,34 @@ def pairs_table(inputs: ReportInputs) -> Grid:
         ["row", *(TITLES[column] for column in COLUMNS), "seeds", ("n", "records of the test")],
         [*lines, *(line for others in papers.values() for line in others)],
         options=[INTERVALS, *([("with-papers", "the papers’ own numbers")] * bool(inputs.papers))],
-        notes=[*inputs.notes(), *([] if any(best.values()) else [none_best])],
+        notes=[*filter(None, notes), *([] if any(best.values()) else [none_best])],
     )
 
 
 def evaluation_tables(inputs: ReportInputs) -> dict[str, Grid]:
-    """Make the table of each evaluation beside the pairs, by its name."""
-    made = {}
-    for name, headings in inputs.others.items():
-        make = _by_group if inputs.classes[name].by_group else _by_measure
-        made[name] = make(inputs, name, headings)
-    return made
+    """Make the table of each evaluation other than the pairs, by its name."""
+    return {name: _evaluation_table(inputs, name) for name in inputs.others}
 
 
-def _by_measure(inputs: ReportInputs, name: str, headings: dict[str, str]) -> Grid:
-    best = {measure: inputs.best(measure, name) for measure in headings}
-    lines = []
-    for row in inputs.rows:
-        values = [_value(row, inputs.value(row, m, name), best[m]) for m in headings]
-        lines.append(Line([_name(row), *values]))
-    caption = f"{inputs.classes[name].title} in percent: mean ± deviation over seeds"
-    header = ["row", *headings.values()]
-    return Grid(name, caption, header, lines, notes=_data(inputs, name))
-
-
-def _by_group(inputs: ReportInputs, name: str, headings: dict[str, str]) -> Grid:
+def _evaluation_table(inputs: ReportInputs, name: str) -> Grid:
+    """One line for each row, or for each row and measure with its groups."""
+    cls, headings, lines = inputs.classes[name], inputs.others[name], []
     best = {measure: inputs.best(measure, name) for measure in headings}
     labels = next(row.evidence[name].labels for row in inputs.rows if name in row.evidence)
-    lines = []
     for row in inputs.rows:
+        values = {m: _value(row, inputs.value(row, m, name), best[m]) for m in headings}
         stored = row.result.evaluations.get(name)
-        for measure in stored.value if stored else ():
-            groups = [stored.groups[measure][label] for label in labels] if stored else []
-            cells = [Cell(number(value), value) for value in groups]
-            cells.append(_value(row, inputs.value(row, measure, name), best[measure]))
-            lines.append(Line([_name(row), Cell(headings[measure]), *cells]))
-    title = inputs.classes[name].title
-    caption = f"{title} in percent: mean over seeds, in the last column ± their deviation"
-    header = ["row", "measure", *labels, "mean"]
-    return Grid(name, caption, header, lines, text=2, notes=_data(inputs, name))
+        if not cls.by_group:
+            lines.append(Line([_name(row), *values.values()]))
+        for measure, groups in stored.groups.items() if stored and cls.by_group else ():
+            cells = [Cell(number(groups[label]), groups[label]) for label in labels]
+            lines.append(Line([_name(row), Cell(headings[measure]), *cells, values[measure]]))
+    title, data = f"{cls.title} in percent", _data(inputs, name)
+    if not cls.by_group:
+        caption = f"{title}: mean ± deviation over seeds"
+        return Grid(name, caption, ["row", *headings.values()], lines, notes=data)
+    caption = f"{title}: mean over seeds, in the last column ± their deviation"
+    return Grid(name, caption, ["row", "measure", *labels, "mean"], lines, text=2, notes=data)
 
 
 def _data(inputs: ReportInputs, name: str) -> list[str]:
@@ -229,8 +204,8 @@ def _verdict(
 def claims_table(inputs: ReportInputs) -> Grid | None:
     """Make the table of the claims of ``results/claims.yaml``; None where this track has none."""
     lines = []
-    for verdict in inputs.judged_claims():
-        claim, gain, state = verdict.claim, verdict.gain, verdict.state
+    for claim in inputs.claims:
+        _, gain, state = judge(claim, inputs.rows, inputs.differences)
         kind = "" if gain is None else "worse" if state.startswith("not ") else "better"
         compared = f"{claim.row} − {claim.than}, {inputs.headings[claim.column]}"
         cells = [Cell(claim.claim, kind="prose"), Cell(claim.paper), Cell(compared, kind="prose")]
