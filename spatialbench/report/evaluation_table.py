@@ -127,7 +127,7 @@ def _by_measure(
 ) -> tuple[list[Column], list[Record]]:
     """One line for each row, one column for each measure."""
     columns = [Column("", _name)]
-    columns += [Column(title, partial(_value, measure=m)) for m, title in headings.items()]
+    columns += [Column(title, partial(_value, measure=m), m) for m, title in headings.items()]
     if evaluation == PAIRS:
         columns.append(Column("95 % interval of All", partial(_interval, measure="all")))
     records: list[Record] = []
@@ -153,7 +153,7 @@ def _by_group(
         Column("", _name),
         Column("measure", lambda record: headings.get(str(record["measure"]), "–")),
         *(number_column(label, label) for label in labels),
-        Column("mean", partial(_value, measure="mean")),
+        Column("mean", partial(_value, measure="mean"), "mean"),
         Column("95 % interval", partial(_interval, measure="mean")),
     ]
     records: list[Record] = []

@@ -82,7 +82,6 @@ def with_tables(text: str, results: Path, benchmarks: Path, read: Reader | None 
     Raises:
         SpatialbenchError: a row that is not stored.
     """
-
     read = read or _reader(results, benchmarks)
 
     def block(match: re.Match[str]) -> str:

@@ -40,10 +40,11 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, and how a record is printed below it."""
+    """A heading, how a record is printed below it, and the key of the number behind that."""
 
     heading: str
     cell: Callable[[Record], Cell | str]
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -144,12 +145,12 @@ def interval_cell(bounds: Sequence[float] | None) -> str:
 
 def text_column(heading: str, key: str) -> Column:
     """Column of a text, or of an integer, which is a dash where it is None."""
-    return Column(heading, lambda record: "–" if record[key] is None else str(record[key]))
+    return Column(heading, lambda record: "–" if record[key] is None else str(record[key]), key)
 
 
 def number_column(heading: str, key: str, digits: int = 1) -> Column:
     """Column of a number."""
-    return Column(heading, lambda record: number(record[key], digits))
+    return Column(heading, lambda record: number(record[key], digits), key)
 
 
 def markdown_table(

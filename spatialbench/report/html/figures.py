@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
 from spatialbench.evaluation.pairs import TITLES
 from spatialbench.report.html import svg
-from spatialbench.report.html.inputs import COLUMNS, ReportInputs, Row, Value
+from spatialbench.report.html.inputs import COLUMNS, ReportInputs, Row
 from spatialbench.report.table_model import interval_cell, number
 from spatialbench.results.curves import SHOWN, Curve, thinned
 
@@ -48,6 +48,17 @@ class Point:
     mark: int = 0
 
 
+class Value(NamedTuple):
+    """A percentage of a row, mean over seeds, and its 95 % interval."""
+
+    mean: float | None
+    interval: Sequence[float] | None
+
+
+def _value(row: Row, column: str) -> Value:
+    return Value(row.result.pairs.value[column], row.result.pairs.interval[column])
+
+
 def accuracy(inputs: ReportInputs) -> list[Drawing]:
     """Draw a dot with its interval for each row, a figure for each column, all on one scale."""
     bounds = [CHANCE]
@@ -56,11 +67,11 @@ def accuracy(inputs: ReportInputs) -> list[Drawing]:
     drawings = []
     ends = min(bounds) - 1, max(bounds) + 1
     for column in COLUMNS:
-        values = {row.name: inputs.value(row, column) for row in inputs.rows}
+        values = {row.name: _value(row, column) for row in inputs.rows}
         values = {name: value for name, value in values.items() if value.mean is not None}
         count = inputs.rows[0].pairs.ratios[column].denominator[0].sum()
         title = f"{TITLES[column]}, n = {count:.0f}"
-        drawings += [_dots(title, values, ends, inputs.best(column))] if values else []
+        drawings += [_dots(title, values, ends, inputs.differences.best(column))] if values else []
     return drawings
 
 
@@ -168,7 +179,7 @@ def cost(inputs: ReportInputs) -> tuple[list[Drawing], str]:
     for title, (axis, unit) in COSTS.items():
         timed, points = title.endswith("time"), []
         for row in inputs.rows:
-            mean, _, interval = inputs.value(row, "all")
+            mean, interval = _value(row, "all")
             if mean is None:
                 continue
             value, words = _cost(inputs, row, title)
@@ -211,7 +222,7 @@ def forgetting(inputs: ReportInputs) -> tuple[list[Drawing], list[str]] | None:
             drawings.append(plane(f"{heading} lost for All gained", *what, points, True))
             if without:
                 lacking.setdefault(", ".join(without), []).append(heading)
-        elif any(measure in measures for measures in inputs.others.values()):
+        elif inputs.differences.evaluation_of(measure):
             notes.append(f"{heading}: no other row to compare with {base}.")
     notes += [f"Without {', '.join(titles)}: {names}." for names, titles in lacking.items()]
     return drawings, notes

@@ -9,30 +9,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 from spatialbench.evaluation.base import Evaluation
 from spatialbench.evaluation.pairs import COLUMNS, PairEvaluation
-from spatialbench.evaluation.statistics import verdict
 from spatialbench.report.claims import Claim, headings_of, read_claims
 from spatialbench.report.compare import Pair, judged_pairs
 from spatialbench.report.differences import Differences
-from spatialbench.report.evaluation_table import headings_of as evaluation_headings
 from spatialbench.report.rows import Reported, evaluation_classes, read_papers, stored_rows
 from spatialbench.results.curves import Curve, read_curves, read_metrics
 from spatialbench.results.files import STORED_BUDGET, Row, result_path
 from spatialbench.results.schema import PAIRS
 from spatialbench.results.stale import Today
 
-__all__ = ["COLUMNS", "PAIRS", "ReportInputs", "Row", "Value"]
-
-
-class Value(NamedTuple):
-    """A percentage of a row: mean and standard deviation over seeds, and the 95 % interval."""
-
-    mean: float | None
-    deviation: float | None
-    interval: Sequence[float] | None
+__all__ = ["COLUMNS", "PAIRS", "ReportInputs", "Row"]
 
 
 @dataclass(frozen=True)
@@ -79,14 +68,11 @@ class ReportInputs:
         """Measure -> heading, of all evaluations."""
         return headings_of(self.classes)
 
-    @cached_property
-    def others(self) -> dict[str, dict[str, str]]:
-        """Other evaluations than the pairs that a row has -> their measures and headings."""
-        return {
-            name: evaluation_headings(self.rows, name, cls)
-            for name, cls in self.classes.items()
-            if name != PAIRS and any(name in row.evidence for row in self.rows)
-        }
+    @property
+    def others(self) -> list[str]:
+        """Names of the evaluations other than the pairs that a row has."""
+        known = {name for row in self.rows for name in row.evidence}
+        return [name for name in self.classes if name in known and name != PAIRS]
 
     @property
     def track(self) -> str:
@@ -119,24 +105,6 @@ class ReportInputs:
             if path.is_file() and (known := read_metrics(path)):
                 curves[run.seed] = known
         return curves
-
-    def value(self, row: Row, measure: str, evaluation: str = PAIRS) -> Value:
-        """Return the value of a row in a measure of an evaluation."""
-        stored = row.result.evaluations.get(evaluation)
-        if stored is None or measure not in stored.value:
-            return Value(None, None, None)
-        spread = row.evidence[evaluation].spread(measure)
-        return Value(stored.value[measure], spread, stored.interval[measure])
-
-    def best(self, measure: str, evaluation: str = PAIRS) -> str | None:
-        """Return the best row in a measure, where it can be told from the second."""
-        if evaluation == PAIRS:
-            return self.differences.best(measure)
-        means = {row.name: self.value(row, measure, evaluation).mean for row in self.rows}
-        known = {name: mean for name, mean in means.items() if mean is not None}
-        first, *others = sorted(known, key=lambda name: -known[name])
-        gain = self.differences.between(first, others[0], measure) if others else None
-        return first if gain is not None and verdict(gain.interval) == "better" else None
 
     def pairs(self, column: str) -> list[Pair]:
         """Judge every pair of rows in a column as ``spatialbench compare --all`` does."""

@@ -10,11 +10,11 @@ from typing import Any
 from spatialbench.evaluation.agreement import agreement
 from spatialbench.evaluation.paired import TESTED
 from spatialbench.evaluation.pairs import TITLES
-from spatialbench.report import evaluation_table
 from spatialbench.report.claims import judge
 from spatialbench.report.compare import SAME, p_cell
-from spatialbench.report.html.inputs import COLUMNS, PAIRS, ReportInputs, Row, Value
-from spatialbench.report.table_model import accuracy_cell, interval_cell, number
+from spatialbench.report.evaluation_table import table_of
+from spatialbench.report.html.inputs import PAIRS, ReportInputs, Row
+from spatialbench.report.table_model import Column, Record, interval_cell, number
 from spatialbench.utils.progress import progress
 
 SHADES = 10
@@ -59,82 +59,35 @@ class Grid:
     sortable: bool = True  # has a filter and buttons that sort
 
 
-def _name(row: Row) -> Cell:
-    stale = f"stale: {', '.join(row.stale)}" if row.stale else None
-    return Cell(row.name, tip=stale, kind="stale-row" if row.stale else "")
-
-
-def _value(row: Row, value: Value | None, best: str | None) -> Cell:
-    """Mean and deviation over seeds, and the interval."""
-    if value is None or value.mean is None:
-        return Cell("–")
-    interval, seeds = interval_cell(value.interval), len(row.result.seeds)
-    tip = f"{number(value.mean, 2)} %, 95 % interval {interval}, {seeds} seed{'s' * (seeds > 1)}"
-    shown, won = accuracy_cell(value.mean, value.deviation), best == row.name
-    return Cell(shown, value.mean, tip + ", the best" * won, interval, "best" if won else "")
-
-
-def pairs_table(inputs: ReportInputs) -> Grid:
-    """Make the table of ``spatialbench table``; the papers' numbers are hidden at first."""
-    best = {column: inputs.best(column) for column in COLUMNS}
-    papers: dict[str, list[Line]] = {}
-    for paper in inputs.papers:
-        tip = f"as printed in {paper.paper}, {paper.table}, {paper.row}: other data, other models"
-        values = [paper.column(column) for column in COLUMNS]
-        cells = [Cell(number(value), value) for value in values]
-        heading = Cell(f"{paper.name}, {paper.paper}", tip=tip)
-        line = Line([heading, *cells, Cell(""), Cell("")], paper=True)
-        papers.setdefault(paper.name, []).append(line)
-    lines = []
-    for row in inputs.rows:
-        seeds, n = len(row.result.seeds), row.result.pairs.units
-        cells = [_value(row, inputs.value(row, column), best[column]) for column in COLUMNS]
-        lines.append(Line([_name(row), *cells, Cell(seeds, seeds), Cell(n, n)]))
-        lines += papers.pop(row.name, [])
-    notes = evaluation_table.notes(inputs.rows, PAIRS, inputs.classes[PAIRS])
-    none_best = "In no column can the best row be told from the second: none is green."
-    return Grid(
-        "pairs",
-        f"Accuracy on the pairs of {inputs.track} in percent: mean ± deviation over seeds",
-        ["row", *(TITLES[column] for column in COLUMNS), "seeds", ("n", "records of the test")],
-        [*lines, *(line for others in papers.values() for line in others)],
-        options=[INTERVALS, *([("with-papers", "the papers’ own numbers")] * bool(inputs.papers))],
-        notes=[*filter(None, notes), *([] if any(best.values()) else [none_best])],
-    )
-
-
-def evaluation_tables(inputs: ReportInputs) -> dict[str, Grid]:
-    """Make the table of each evaluation other than the pairs, by its name."""
-    return {name: _evaluation_table(inputs, name) for name in inputs.others}
-
-
-def _evaluation_table(inputs: ReportInputs, name: str) -> Grid:
-    """One line for each row, or for each row and measure with its groups."""
-    cls, headings, lines = inputs.classes[name], inputs.others[name], []
-    best = {measure: inputs.best(measure, name) for measure in headings}
-    labels = next(row.evidence[name].labels for row in inputs.rows if name in row.evidence)
-    for row in inputs.rows:
-        values = {m: _value(row, inputs.value(row, m, name), best[m]) for m in headings}
-        stored = row.result.evaluations.get(name)
-        if not cls.by_group:
-            lines.append(Line([_name(row), *values.values()]))
-        for measure, groups in stored.groups.items() if stored and cls.by_group else ():
-            cells = [Cell(number(groups[label]), groups[label]) for label in labels]
-            lines.append(Line([_name(row), Cell(headings[measure]), *cells, values[measure]]))
-    title, data = f"{cls.title} in percent", _data(inputs, name)
-    if not cls.by_group:
-        caption = f"{title}: mean ± deviation over seeds"
-        return Grid(name, caption, ["row", *headings.values()], lines, notes=data)
-    caption = f"{title}: mean over seeds, in the last column ± their deviation"
-    return Grid(name, caption, ["row", "measure", *labels, "mean"], lines, text=2, notes=data)
-
-
-def _data(inputs: ReportInputs, name: str) -> list[str]:
-    stored = [row.result.evaluations[name] for row in inputs.rows if name in row.evidence]
+def evaluation_table(inputs: ReportInputs, name: str) -> Grid:
+    """Make the table of ``spatialbench table --evaluation NAME``; papers are hidden at first."""
+    papers = inputs.papers if name == PAIRS else ()
+    table = table_of(inputs.rows, name, inputs.classes[name], inputs.differences, papers)
+    lines = [
+        Line([_cell(column, record) for column in table.columns], bool(record.get("paper")))
+        for record in table.records
+    ]
+    options, notes = [INTERVALS], [note for note in table.notes if note]
+    if papers:
+        options.append(("with-papers", "the papers’ own numbers"))
+        notes.append("Numbers of the papers are as printed there: other data, other models.")
     without = [row.name for row in inputs.rows if name not in row.evidence]
-    unit = inputs.classes[name].unit
-    notes = [f"Evaluated on data {stored[0].data}, {stored[0].units} {unit}."]
-    return notes + ([f"Not evaluated: {', '.join(without)}."] if without else [])
+    notes += [f"Not evaluated: {', '.join(without)}."] if without else []
+    return Grid(name, table.title, table.header, lines, table.left, options, notes)
+
+
+def _cell(column: Column, record: Record) -> Cell:
+    shown = column.cell(record)
+    text, best = shown if isinstance(shown, tuple) else (shown, False)
+    value, low = (record.get(key) for key in (column.key, f"{column.key}_low"))
+    if not column.key:
+        value, tip = (int(text), None) if text.isdecimal() else (None, record["stale"] or None)
+        return Cell(text, value, tip)
+    if low is None:
+        return Cell(text, value)
+    interval, seeds = interval_cell((low, record[f"{column.key}_high"])), len(record["seeds"])
+    tip = f"{number(value, 2)} %, 95 % interval {interval}, {seeds} seed{'s' * (seeds > 1)}"
+    return Cell(text, value, tip + ", the best" * best, interval, "best" if best else "")
 
 
 def _matrix(
