@@ -43,9 +43,6 @@ class Differences:
 
     Args:
         rows: one at least, evaluated on the same data.
-
-    Raises:
-        SpatialbenchError: rows of different records, groups or clusters.
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:

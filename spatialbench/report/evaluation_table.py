@@ -67,11 +67,7 @@ def table(
 def evaluation_class(
     rows: Sequence[Row], today: Today, track: str, budget: str, evaluation: str
 ) -> type[Evaluation]:
-    """Return the class of an evaluation that one of the rows has.
-
-    Raises:
-        SpatialbenchError: an unknown evaluation, or no row that has it.
-    """
+    """Return the class of an evaluation that one of the rows has."""
     classes = evaluation_classes(today.tracks.get(track), budget)
     if evaluation not in classes:
         raise SpatialbenchError(

@@ -72,16 +72,11 @@ Reader = Callable[[str], list[Row]]
 
 def _reader(results: Path, benchmarks: Path) -> Reader:
     """Return a reader that recounts each row once."""
-    order = [paper.name for paper in read_papers(results)]
-    return cache(lambda track: read_rows(results, benchmarks, track, STORED_BUDGET, order))
+    return cache(lambda track: read_rows(results, benchmarks, track))
 
 
 def with_tables(text: str, results: Path, benchmarks: Path, read: Reader | None = None) -> str:
-    """Fill in the table between ``<!-- table: TRACK [ROW ...] -->`` and ``<!-- end of table -->``.
-
-    Raises:
-        SpatialbenchError: a row that is not stored.
-    """
+    """Fill in each table below ``<!-- table: TRACK [ROW ...] -->``."""
     read = read or _reader(results, benchmarks)
 
     def block(match: re.Match[str]) -> str:

@@ -59,11 +59,7 @@ class _ReportedFile:
 
 
 def read_papers(results: Path) -> list[Reported]:
-    """Read the papers' numbers in results/reported.yaml; none where there is no such file.
-
-    Raises:
-        SpatialbenchError: bad YAML, a wrong field.
-    """
+    """Read the papers' numbers in results/reported.yaml; none where there is no such file."""
     items = {"rows": reported_items(results, of_benchmarks=False)}
     return parse(_ReportedFile, items, str(results / REPORTED), ADVICE).rows
 
@@ -98,17 +94,12 @@ def evaluation_classes(track: Track | None, budget: str) -> dict[str, type[Evalu
 
 
 def read_rows(
-    results: Path,
-    benchmarks: Path,
-    track: str,
-    folder: str = STORED_BUDGET,
-    order: Sequence[str] = (),
+    results: Path, benchmarks: Path, track: str, folder: str = STORED_BUDGET
 ) -> list[Row]:
-    """Read the rows of a track, recounted, in the order of the table.
+    """Read the rows of a track, recounted, in the order of the papers' numbers, then by name.
 
     Args:
         folder: a budget, or an evaluation that is stored by itself.
-        order: names that come first, in this order; the others follow by name.
 
     Raises:
         SpatialbenchError: a file is damaged, or the rows were not made on the same data.
@@ -116,18 +107,13 @@ def read_rows(
     today = Today.read(benchmarks)
     rows = [read_stored(path, today) for path in list_results(results, track, folder)]
     check_comparable(results / track, rows)
-    place = {name: number for number, name in enumerate(dict.fromkeys(order))}
-    return sorted(rows, key=lambda row: (place.get(row.name, len(place)), row.name))
+    order = [paper.name for paper in read_papers(results)]
+    return sorted(rows, key=lambda row: ([*order, row.name].index(row.name), row.name))
 
 
 def stored_rows(results: Path, benchmarks: Path, track: str, folder: str) -> list[Row]:
-    """Read the rows of a track, at least one, in the order of the papers' numbers.
-
-    Raises:
-        SpatialbenchError: no rows, a damaged row, rows of different data.
-    """
-    order = [paper.name for paper in read_papers(results)]
-    rows = read_rows(results, benchmarks, track, folder, order)
+    """Read the rows of a track, at least one."""
+    rows = read_rows(results, benchmarks, track, folder)
     if not rows:
         raise no_rows(results, Today.read(benchmarks), track, folder)
     return rows
@@ -161,11 +147,7 @@ def no_rows(
 
 
 def check_comparable(where: Path, rows: Sequence[Row]) -> None:
-    """Refuse rows of one table of different tracks, budgets, captions or data.
-
-    Raises:
-        SpatialbenchError: the rows that differ from the others.
-    """
+    """Refuse rows of one table of different tracks, budgets, captions or data."""
     _check_results([row.result for row in rows], where)
     for name in dict.fromkeys(name for row in rows for name in row.evidence):
         with_evidence = [row for row in rows if name in row.evidence]

@@ -54,9 +54,6 @@ def subsets_table(
         record_set: its test, the records of the facts.
         names: the rows to show; empty: all.
         than: the row to compare with; None: the second of the table, fine-tuned CLIP.
-
-    Raises:
-        SpatialbenchError: no such row, other records, or an unknown format.
     """
     check_format(format)
     known = {row.name: row for row in rows}
@@ -80,11 +77,7 @@ def subsets_table(
 
 
 def _places(row: Row, record_set: RecordSet) -> np.ndarray:
-    """Return the position in the set of each record of a row, int64 [N].
-
-    Raises:
-        SpatialbenchError: the rows were scored on other records.
-    """
+    """Return the position in the set of each record of a row, int64 [N]."""
     where = {record.record_id: place for place, record in enumerate(record_set.records)}
     assert row.pairs.margins is not None, "the pair test has margins"
     ids = row.pairs.margins.units.tolist()

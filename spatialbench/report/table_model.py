@@ -82,11 +82,7 @@ class Table:
         return markdown_table(self.header, self.lines("**{}**", "*{}*"), self.left)
 
     def write(self, format: str) -> str:
-        """Write the table in one of ``FORMATS``; CSV and JSON send the notes to standard error.
-
-        Raises:
-            SpatialbenchError: an unknown format.
-        """
+        """Write the table in one of ``FORMATS``; CSV and JSON send the notes to standard error."""
         check_format(format)
         if format == "text":
             return self._text()

@@ -46,11 +46,7 @@ class ReportInputs:
         budget: str = STORED_BUDGET,
         runs: Path = Path("runs"),
     ) -> ReportInputs:
-        """Read and recount everything of a track.
-
-        Raises:
-            SpatialbenchError: no rows, a damaged file, or rows of different data.
-        """
+        """Read and recount everything of a track."""
         rows = stored_rows(results, benchmarks, track, budget)
         tracks = Today.read(benchmarks).tracks
         classes = {name: evaluation_classes(found, budget) for name, found in tracks.items()}

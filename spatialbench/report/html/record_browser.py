@@ -63,11 +63,7 @@ class Sample:
 
 
 def sample(inputs: ReportInputs, count: int) -> Sample:
-    """Choose ``count`` records of each relation of the rows' test.
-
-    Raises:
-        SpatialbenchError: the track or its data are missing, or are not those of the rows.
-    """
+    """Choose ``count`` records of each relation of the rows' test."""
     first = inputs.rows[0]
     track = Today.read(inputs.benchmarks).tracks.get(inputs.track)
     if track is None:
