@@ -38,7 +38,6 @@ from spatialbench.utils.say import say
 from spatialbench.utils.suggest import did_you_mean
 
 T = TypeVar("T")
-KINDS = ("attention", "relevance")
 Output = tuple[Figure, dict[str, Any], list[str]]
 """A figure, the JSON form of its numbers, and their lines for a terminal."""
 
@@ -98,9 +97,8 @@ def _options(argv: list[str]) -> argparse.Namespace:
             "--point: needs x,y in pixels, as 120,80": any(len(p) != 2 for p in o.point),
             "--size: needs a whole number, 1 or more": o.size is not None and o.size < 1,
         }
-    for message, applies in wrong.items():
-        if applies:
-            parser.error(message)
+    for message in (message for message, applies in wrong.items() if applies):
+        parser.error(message)
     return o
 
 
@@ -124,20 +122,13 @@ def _each_page(
         raise SpatialbenchError(f"{counts}: give one for each page (LAST: its newest run), or none")
     runs, results = Path(o.runs), {}
     pages = [resolve(page, o.track, o.budget, o.seed, runs=runs) for page in o.config]
-    names = titles([page.page.name for page in pages])
-    for name, page, word in zip(names, pages, given, strict=True):
+    names = [page.page.name for page in pages]
+    for k, (name, page, word) in enumerate(zip(names, pages, given, strict=True)):
+        title = f"{name} #{names[:k].count(name) + 1}" if names.count(name) > 1 else name
         with readable_errors(page):
             checkpoint = None if word == "LAST" else word
-            results[name] = compute(page, *load_method(page, checkpoint, runs, o.seed is None))
+            results[title] = compute(page, *load_method(page, checkpoint, runs, o.seed is None))
     return results
-
-
-def titles(names: Sequence[str]) -> list[str]:
-    """Add a number to the names that come again: a page with two checkpoints."""
-    return [
-        f"{name} #{names[:k].count(name) + 1}" if names.count(name) > 1 else name
-        for k, name in enumerate(names)
-    ]
 
 
 def _similarity(o: argparse.Namespace) -> Output:
@@ -160,7 +151,7 @@ def _similarity(o: argparse.Namespace) -> Output:
         height, width = dense.shape[:2]
         tokens = [token_at(point, image.size, (height, width)) for point in points]
         facts = {"page": str(page.page.path), "checkpoint": checkpoint and str(checkpoint)}
-        maps = [similarity(dense, token).numpy() for token in tokens]
+        maps = [(dense @ dense[token]).numpy() for token in tokens]  # cosines: the norm is 1
         return {**facts, "size": size, "token": tokens, "map": maps}
 
     pages = _each_page(o, compute)
@@ -170,9 +161,11 @@ def _similarity(o: argparse.Namespace) -> Output:
         row = []
         for name, page in pages.items():
             values, token = page["map"][place], page["token"][place]
-            mean, share = float(values.mean()), above_midpoint(values, ends)
+            mean, share = float(values.mean()), 100 * float((values > sum(ends) / 2).mean())
             numbers = {"token": token, "mean": mean, "above_midpoint": share}
-            row.append({"name": name, **page, **numbers, "map": _list(values)})
+            row.append(
+                {"name": name, **page, **numbers, "map": values.astype(float).round(6).tolist()}
+            )
             text = f"{name:<{max(map(len, pages))}}  ({point.x:g}, {point.y:g})  mean {mean:6.3f}"
             lines.append(f"{text}  above midpoint {share:5.1f} %")
         report.append({"point": point, "scale": ends, "pages": row})
@@ -181,20 +174,10 @@ def _similarity(o: argparse.Namespace) -> Output:
     return figure, {"image": o.image, "image_size": image.size, "points": report}, lines
 
 
-def similarity(dense: Tensor, token: tuple[int, int]) -> Tensor:
-    """Cosine of the token at (row, column) with every token of [h, w, D], unit norm -> [h, w]."""
-    return dense @ dense[token]
-
-
 def token_at(point: Point, size: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int]:
     """Row and column of the token under a point of W x H pixels, whose h x w cells are equal."""
     row, column = math.floor(point.y * grid[0] / size[1]), math.floor(point.x * grid[1] / size[0])
     return min(row, grid[0] - 1), min(column, grid[1] - 1)  # just before the border may round up
-
-
-def above_midpoint(values: np.ndarray, ends: tuple[float, float]) -> float:
-    """Percentage of the tokens above the middle of a colour scale."""
-    return 100 * float((values > sum(ends) / 2).mean())
 
 
 def _encoded_size(asked: int | None, page: Resolved, model: Method) -> int:
@@ -206,10 +189,6 @@ def _encoded_size(asked: int | None, page: Resolved, model: Method) -> int:
         text = f"--size {asked} is not a multiple of the patch of {patch} pixels; {size} is used"
         say(f"note: {page.page.name}: {text}")
     return size
-
-
-def _list(values: np.ndarray) -> list[list[float]]:
-    return values.astype(float).round(6).tolist()
 
 
 def _pixels(image: np.ndarray) -> Tensor:
@@ -239,8 +218,8 @@ def _relevance(o: argparse.Namespace) -> Output:
     for name, page in pages.items():
         values = page["relevance"]
         shares = [round(share_inside(values, box), 4) for box in scene.boxes]
-        whole = float(values.sum()) or 1.0
-        report.append({"name": name, "inside": shares, "map": _list(values / whole)})
+        scaled = (values / (float(values.sum()) or 1.0)).astype(float)
+        report.append({"name": name, "inside": shares, "map": scaled.round(6).tolist()})
         objects = zip(("subject", "object"), shares, strict=False)
         parts = ", of the ".join(f"{what} {share:5.1f} %" for what, share in objects)
         text = f"{name:<{max(map(len, pages))}}  relevance in the box of the {parts}"
@@ -321,7 +300,9 @@ def row_maps(inputs: ReportInputs, sample: Sample) -> dict[str, RowMaps | str]:
                 for record in sample.mapped:
                     pixels = np.array(sample.test.images[record.image])
                     both.append(_both_maps(model, pixels, record.statement.caption))
-                maps[row.name] = {kind: [each[kind] for each in both] for kind in KINDS}
+                maps[row.name] = {
+                    kind: [maps[kind] for maps in both] for kind in ("attention", "relevance")
+                }
             except SpatialbenchError as error:
                 maps[row.name] = " ".join(str(error).split())
             advance(1)

@@ -167,19 +167,6 @@ def test_the_section(folders: tuple[Path, Path]) -> None:
     assert [cell.strip() for cell in third[2:]] == texts
 
 
-def test_a_difference_is_printed_as_in_the_other_tables(folders: tuple[Path, Path]) -> None:
-    """A pair and column has the same interval in the table of differences and in the claims."""
-    write(
-        folders[0] / "claims.yaml",
-        *({**CLAIM, "column": column, "expect": "higher"} for column in ("all", "box_top1")),
-    )
-    lines = readme(*folders).splitlines()
-    claims = [line.split("|")[5].strip() for line in lines if line.startswith("| B is better.")]
-    tables = [line.split("|")[2].strip() for line in lines if line.startswith("| b | **+")]
-    assert claims == tables
-    assert len(claims) == 2
-
-
 def test_the_repositorys_claims() -> None:
     """They are read, and name pages of the papers' methods; each comparison stands there once."""
     headings = {"rooms": headings_of(evaluation_classes(load_track(ROOMS), "full"))}

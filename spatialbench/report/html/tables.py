@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
+from itertools import product
 from typing import Any
 
 from spatialbench.evaluation.agreement import agreement
+from spatialbench.evaluation.bootstrap import Interval
 from spatialbench.evaluation.paired import TESTED
 from spatialbench.evaluation.pairs import TITLES
 from spatialbench.report.claims import judge
 from spatialbench.report.compare import SAME, p_cell
+from spatialbench.report.differences import Gain
 from spatialbench.report.evaluation_table import table_of
 from spatialbench.report.html.inputs import PAIRS, ReportInputs, Row
 from spatialbench.report.table_model import Column, Record, interval_cell, number
@@ -90,34 +92,35 @@ def _cell(column: Column, record: Record) -> Cell:
     return Cell(text, value, tip + ", the best" * best, interval, "best" if best else "")
 
 
-def _matrix(
-    inputs: ReportInputs, name: str, corner: str, caption: str, cell: Callable[[str, str], Cell]
-) -> Grid:
-    """Make a table of ``cell(row, other)``, whose columns are the rows by number."""
-    columns = [(str(place), row) for row, place in inputs.numbers.items()]
-    lines = [
-        Line([Cell(f"{place} {row}"), *(cell(row, other) for other in inputs.names)])
-        for row, place in inputs.numbers.items()
-    ]
+Cells = Mapping[tuple[str, str], Cell]
+"""(row, other row) -> cell."""
+
+
+def _matrix(inputs: ReportInputs, name: str, corner: str, caption: str, cells: Cells) -> Grid:
+    """Make a square table, whose columns are the rows by number."""
+    columns, lines = [(str(place), row) for row, place in inputs.numbers.items()], []
+    for row, place in inputs.numbers.items():
+        line = [cells.get((row, other), Cell("–")) for other in inputs.names]
+        lines.append(Line([Cell(f"{place} {row}"), *line]))
     return Grid(name, caption, [corner, *columns], lines, options=(), sortable=False)
 
 
 def agreement_matrix(inputs: ReportInputs) -> Grid:
     """Make the matrix of the records answered alike; kappa where the reader asks for it."""
-    margins = {n: found.answers() for n, found in inputs.differences.evidence[PAIRS].items()}
-
-    def cell(row: str, other: str) -> Cell:
+    margins = {name: row.answers() for name, row in inputs.differences.evidence[PAIRS].items()}
+    cells = {}
+    for row, other in product(margins, repeat=2):
         alike = agreement(margins[row], None if row == other else margins[other])
         if alike is None:
-            return Cell("–", tip=f"{row}: one seed has no other to agree with")
+            cells[row, other] = Cell("–", tip=f"{row}: one seed has no other to agree with")
+            continue
         kappa = "–" if alike.kappa is None else f"{alike.kappa:.2f}"
         shade = min(SHADES - 1, max(0, int(SHADES * (alike.kappa or 0))))
         pair = f"{row}, between seeds" if row == other else f"{row} and {other}"
         tip = f"{pair}: {alike.alike:.1f} % alike, kappa {kappa}"
-        return Cell(f"{alike.alike:.0f}", alike.alike, tip, kappa, f"heat{shade}")
-
+        cells[row, other] = Cell(f"{alike.alike:.0f}", alike.alike, tip, kappa, f"heat{shade}")
     caption = "Percent of the records answered alike; columns are the rows by number"
-    return _matrix(inputs, "agreement", "row", caption, cell)
+    return _matrix(inputs, "agreement", "row", caption, cells)
 
 
 def verdict_matrices(inputs: ReportInputs) -> dict[str, Grid]:
@@ -126,32 +129,24 @@ def verdict_matrices(inputs: ReportInputs) -> dict[str, Grid]:
     with progress("comparing every pair of rows", len(TESTED), "columns") as advance:
         for column in sorted(TESTED, key=lambda name: name != "all"):
             cells = {(name, name): Cell("·") for name in inputs.names}
-            for pair in inputs.pairs(column):
-                say = partial(_verdict, column=column, p=p_cell(pair.holm))
-                points, (low, high), judged = pair.gain.points, pair.gain.interval, pair.verdict
-                cells[pair.a, pair.b] = say(pair.a, pair.b, (points, low, high), judged)
-                back = -points, -high, -low
-                cells[pair.b, pair.a] = say(pair.b, pair.a, back, OPPOSITE[judged])
+            for a, b, gain, _, holm, judged in inputs.pairs(column):
+                back = Gain(
+                    0 - gain.points, Interval(*(0 - bound for bound in gain.interval[::-1]))
+                )
+                cells[a, b] = _verdict(a, b, column, gain, holm, judged)
+                cells[b, a] = _verdict(b, a, column, back, holm, OPPOSITE[judged])
             caption = f"{TITLES[column]}: row minus column, in percentage points"
-            name, corner = f"verdicts-{column}", "row minus column"
-
-            def cell(row: str, other: str, cells: dict[tuple[str, str], Cell] = cells) -> Cell:
-                return cells.get((row, other), Cell("–"))
-
             if len(cells) > len(inputs.rows):
-                matrices[column] = _matrix(inputs, name, corner, caption, cell)
+                name = f"verdicts-{column}"
+                matrices[column] = _matrix(inputs, name, "row minus column", caption, cells)
             advance(1)
     return matrices
 
 
-def _verdict(
-    a: str, b: str, gain: tuple[float, float, float], judged: str, column: str, p: str
-) -> Cell:
-    points, low, high = (value + 0.0 for value in gain)  # no -0.0
-    interval = f"{points:+.1f} ({low:+.1f} to {high:+.1f})"
-    tip = f"{a} against {b}, {TITLES[column]}: {interval}, p {p}: {judged}"
+def _verdict(a: str, b: str, column: str, gain: Gain, p: float, judged: str) -> Cell:
+    tip = f"{a} against {b}, {TITLES[column]}: {gain.text}, p {p_cell(p)}: {judged}"
     kind = "same" if judged == SAME else judged
-    return Cell(f"{SIGNS[judged]}{points:+.1f}", points, tip, kind=kind)
+    return Cell(f"{SIGNS[judged]}{gain.points:+.1f}", gain.points, tip, kind=kind)
 
 
 def claims_table(inputs: ReportInputs) -> Grid | None:
