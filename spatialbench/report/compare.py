@@ -102,7 +102,7 @@ def _comparison(a: Row, b: Row, evaluation: str, cls: type[Evaluation]) -> Table
     ]
     title = f"{a.name} beside {b.name} ({a.result.track}, budget {a.result.budget})"
     title += "" if tests else f": {cls.title.lower()}"
-    return Table(title, columns, records, _pair_notes(a, b) if tests else _measure_notes(a, b))
+    return Table(title, columns, records, _notes(a, b, bool(tests)))
 
 
 def _difference(record: Record) -> Cell:
@@ -146,31 +146,25 @@ def significant(p: float) -> float:
     return float(f"{p:.6g}")
 
 
-def _pair_notes(a: Row, b: Row) -> list[str]:
-    seeds = len(a.result.seeds)
-    return [
-        *tables.stale_notes([a, b]),
-        tables.fingerprint_line([a, b]),
-        "",
+def _notes(a: Row, b: Row, pairs: bool) -> list[str]:
+    stale, seeds = tables.stale_notes([a, b]), len(a.result.seeds)
+    if not pairs:
+        text = (
+            "Interval: bootstrap over scenes and seeds. p: random swaps of the two rows, scene by "
+            "scene (Monte Carlo), not corrected for the number of measures."
+        )
+        verdict = "better, worse: the interval excludes 0 and p is 0.05 at most."
+        return [*stale, text, "", verdict]
+    text = (
         f"won, lost: percent of the records that only {a.name}, only {b.name} has right, a mean "
         f"over {seeds} seed{'s' if seeds > 1 else ''}, a tie one half. Interval: bootstrap over "
         "scenes and seeds. p: exact test that swaps the two rows scene by scene, on records "
         "averaged over seeds; Holm: corrected for the six relations (All stands alone). McNemar: "
         "exact, of each seed, records taken as independent. detectable: the smallest gain in "
-        "points that one seed can show at this n and disagreement (5 %, power 80 %).",
-        "",
-        "better, worse: the interval excludes 0 and the corrected p is 0.05 at most.",
-    ]
-
-
-def _measure_notes(a: Row, b: Row) -> list[str]:
-    return [
-        *tables.stale_notes([a, b]),
-        "Interval: bootstrap over scenes and seeds. p: random swaps of the two rows, scene by "
-        "scene (Monte Carlo), not corrected for the number of measures.",
-        "",
-        "better, worse: the interval excludes 0 and p is 0.05 at most.",
-    ]
+        "points that one seed can show at this n and disagreement (5 %, power 80 %)."
+    )
+    verdict = "better, worse: the interval excludes 0 and the corrected p is 0.05 at most."
+    return [*stale, tables.fingerprint_line([a, b]), "", text, "", verdict]
 
 
 class Pair(NamedTuple):
@@ -208,18 +202,18 @@ def compare_all(
         )
     pairs, left_out = judged_pairs(rows, column, Differences(rows))
     if format in ("csv", "json"):
-        return Table("", [], [_pair_fields(pair) for pair in pairs]).write(format)
+        records = []
+        for a, b, gain, p, corrected, judged in pairs:
+            tests = {"p": significant(p), "p_holm": significant(corrected), "verdict": judged}
+            records.append({"a": a, "b": b, **_gain_fields(gain), **tests})
+        return Table("", [], records).write(format)
     return _matrix(rows, pairs, left_out, column).write(format)
 
 
 def judged_pairs(
     rows: Sequence[Row], column: str, differences: Differences
 ) -> tuple[list[Pair], list[str]]:
-    """Judge every pair of rows in a column, corrected for all of them.
-
-    Returns:
-        The pairs, and a line for each pair that cannot be compared.
-    """
+    """Judge every pair of rows in a column; also a line for each that cannot be compared."""
     evidence = differences.evidence[PAIRS]
     first = evidence[rows[0].name]
     assert first.margins is not None, "the pair test has margins"
@@ -240,18 +234,12 @@ def judged_pairs(
     return pairs, list(dict.fromkeys(left_out))
 
 
-def _pair_fields(pair: Pair) -> Record:
-    p = {"p": significant(pair.p), "p_holm": significant(pair.holm), "verdict": pair.verdict}
-    return {"a": pair.a, "b": pair.b, **_gain_fields(pair.gain), **p}
-
-
 def _matrix(
     rows: Sequence[Row], pairs: Sequence[Pair], left_out: Sequence[str], column: str
 ) -> Table:
     cells = {(p.a, p.b): Cell(f"{p.gain.points:+.1f}", p.verdict != SAME) for p in pairs}
     cells |= {(p.b, p.a): Cell(f"{0 - p.gain.points:+.1f}", p.verdict != SAME) for p in pairs}
-    records: list[Record] = []
-    columns = [Column("", itemgetter(""))]
+    records, columns = [], [Column("", itemgetter(""))]
     for place, row in enumerate(rows, 1):
         line = {other.name: cells.get((row.name, other.name), "–") for other in rows}
         records.append({"": f"{place} {tables.shown_name(row.name, row.stale)}", **line})

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from spatialbench.report.rows import ADVICE, REPORTED, reported_items
+from spatialbench.report.rows import ADVICE, REPORTED, check_printed, reported_items
 from spatialbench.utils.typed_files import parse
 
 BACKBONES = ("B/32", "B/16", "L/14", "L/14@336")
@@ -26,13 +26,7 @@ class Published:
     note: str = ""  # what differs from what is measured here, if anything
 
     def __post_init__(self) -> None:
-        name = f"{self.benchmark} {self.measure}"
-        for backbone, value in self.clip.items():
-            if backbone not in BACKBONES:
-                known = ", ".join(BACKBONES)
-                raise ValueError(f"unknown backbone {backbone!r} of {name}; known: {known}")
-            if not 0 <= value <= 100:
-                raise ValueError(f"{backbone} of {name} is {value}, not a percentage")
+        check_printed(f"{self.benchmark} {self.measure}", "backbone", self.clip, BACKBONES)
 
 
 @dataclass(frozen=True)

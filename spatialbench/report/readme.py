@@ -187,14 +187,13 @@ def _difference_table(
 
 def _baseline_table(rows: Sequence[Row], differences: Differences) -> list[str]:
     """Row minus each of the first rows on All, in points; bold where the interval excludes 0."""
-    names = [row.name for row in rows]
-    lines = []
+    names, lines = [row.name for row in rows], []
+    bases = names[:BASELINES]
     for place, name in enumerate(names[1:], start=1):
-        bases = names[: min(BASELINES, place)]
-        gains = [differences.between(name, base, "all", PAIRS) for base in bases]
+        gains = [differences.between(name, base, "all", PAIRS) for base in bases[:place]]
         cells = ["–" if gain is None else gain.cell for gain in gains]
-        lines.append([name, *cells, *[""] * (min(BASELINES, len(names)) - len(cells))])
-    return markdown_table(["", *(f"minus {name}" for name in names[:BASELINES])], lines)
+        lines.append([name, *cells, *[""] * (len(bases) - len(cells))])
+    return markdown_table(["", *(f"minus {base}" for base in bases)], lines)
 
 
 def _cost_table(rows: Sequence[Row]) -> list[str]:

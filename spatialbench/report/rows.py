@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,15 @@ ADVICE = "see the head of results/reported.yaml for its form"
 AGAIN = "make the old ones again: spatialbench run <pages> --force"
 
 
+def check_printed(of: str, kind: str, printed: Mapping[str, float], known: Sequence[str]) -> None:
+    """Refuse printed numbers with an unknown key, or that are not percentages."""
+    for key, value in printed.items():
+        if key not in known:
+            raise ValueError(f"unknown {kind} {key!r} of {of}; known: {', '.join(known)}")
+        if not 0 <= value <= 100:
+            raise ValueError(f"{key} of {of} is {value}, not a percentage")
+
+
 @dataclass(frozen=True)
 class Reported:
     """The numbers that a paper prints for a method of ours; see results/reported.yaml."""
@@ -39,12 +48,7 @@ class Reported:
     trainable: float | None = None  # millions of trainable parameters, where printed
 
     def __post_init__(self) -> None:
-        for column, value in self.accuracy.items():
-            if column not in COLUMNS:
-                known = ", ".join(COLUMNS)
-                raise ValueError(f"unknown column {column!r} of {self.name}; known: {known}")
-            if not 0 <= value <= 100:
-                raise ValueError(f"{column} of {self.name} is {value}, not a percentage")
+        check_printed(self.name, "column", self.accuracy, COLUMNS)
 
     def column(self, name: str) -> float | None:
         """Percent as printed; macro, where not printed, is the mean of the six relations."""
