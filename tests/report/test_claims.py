@@ -156,15 +156,13 @@ def test_the_section(folders: tuple[Path, Path]) -> None:
     assert titles.index("### Claims") == titles.index("### Regions, dense quality, retrieval") + 1
     lines = text[text.index("### Claims") :].splitlines()
     start = lines.index("| claim | paper | comparison | expected | difference | verdict |")
-    first, second, third = (
-        line.strip("|").replace("\\|", "/").split("|") for line in lines[start + 2 : start + 5]
-    )
+    shown = [line.strip("|").replace("\\|", "/") for line in lines[start + 2 : start + 5]]
+    first, second, third = ([cell.strip() for cell in line.split("|")] for line in shown)
     texts = ["B is / better, they say.", "Someone 2024", "b - a, Same-mask AUC", "above 0"]
-    assert [cell.strip() for cell in first[:4]] == texts
-    assert first[4].strip().startswith("**+")
-    assert (first[5].strip(), second[5].strip()) == ("held", "not held")
-    texts = ["r_sc_rla - a, All", "above -0.5", "–", "no row yet"]
-    assert [cell.strip() for cell in third[2:]] == texts
+    assert first[:4] == texts
+    assert first[4].startswith("**+")
+    assert (first[5], second[5]) == ("held", "not held")
+    assert third[2:] == ["r_sc_rla - a, All", "above -0.5", "–", "no row yet"]
 
 
 def test_the_repositorys_claims() -> None:

@@ -234,21 +234,16 @@ MISTAKES = {
     (*POINT, "--image", "none.png"): "cannot read the image none.png: No such file",
     (*POINT, "--image", "cut.png"): "cut.png: the image cannot be decoded",
     (*IMAGE, "--point", "60,2"): "60,2 lies outside of a.png, which has 60 x 40 pixels",
-    (*IMAGE, "--point", "1,40"): "--point 1,40 lies outside of a.png",
-    (*IMAGE, "--point", "1,2,3"): "--point: needs x,y in pixels, as 120,80",
     (*IMAGE, "--point", "1,nan"): "got '1,nan'",
     (*IMAGE, *POINT, "--caption", "x"): "belong to --relevance",
     (*IMAGE, *POINT, "--out", "maps.jpg"): "give a name that ends in .png, not maps.jpg",
     (*IMAGE, *POINT, "--out", "a.png/b.png"): "cannot write a.png/b.png",
-    (*IMAGE, *POINT, "--size", "0"): "--size: needs a whole number, 1 or more",
     ("--relevance",): "give --record ID, or --image FILE with --caption",
-    ("--relevance", *IMAGE): "--image needs --caption",
     (*OWN, *POINT): "--point and --size do not go with --relevance",
     ("--relevance", "--record", "x", "--box", "1,1,2,2"): "--box belongs to --image",
     ("--relevance", "--record", "nothing"): "no record 'nothing' in",
     (*OWN, "--box", "1,1,2"): "needs x,y,w,h in pixels",
     (*OWN, "--box", "50,0,20,5"): "does not lie in a.png, which has 60 x 40 pixels",
-    (*OWN, *["--box", "1,1,2,2"] * 3): "no more",
 }
 
 

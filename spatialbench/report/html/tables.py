@@ -83,10 +83,10 @@ def _cell(column: Column, record: Record) -> Cell:
     text, best = shown if isinstance(shown, tuple) else (shown, False)
     value, low = (record.get(key) for key in (column.key, f"{column.key}_low"))
     if not column.key:
-        value, tip = (int(text), None) if text.isdecimal() else (None, record["stale"] or None)
-        return Cell(text, value, tip)
-    if low is None:
-        return Cell(text, value)
+        tip = None if column.heading else record["stale"] or None
+        return Cell(text, int(text) if text.isdecimal() else None, tip)
+    if low is None:  # a count, a group, or a number of a paper
+        return Cell(text, None if value == "" else value)
     interval, seeds = interval_cell((low, record[f"{column.key}_high"])), len(record["seeds"])
     tip = f"{number(value, 2)} %, 95 % interval {interval}, {seeds} seed{'s' * (seeds > 1)}"
     return Cell(text, value, tip + ", the best" * best, interval, "best" if best else "")
