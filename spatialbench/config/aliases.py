@@ -5,8 +5,9 @@ of models and datamodules itself: their former modules stay importable instead
 (``spatialbench/data/pictures.py``).
 """
 
+_DATA = "spatialbench.data"
 ALIASES = {
-    "spatialbench.data.coco.CocoRegions": "spatialbench.data.coco.coco_regions.CocoRegions",
-    "spatialbench.data.rooms.regions.RoomsRegions": "spatialbench.data.rooms.room_regions.RoomsRegions",
+    f"{_DATA}.coco.CocoRegions": f"{_DATA}.coco.regions.CocoRegions",
+    f"{_DATA}.rooms.regions.RoomsRegions": f"{_DATA}.rooms.room_regions.RoomsRegions",
 }
 """Former class path -> class path."""
