@@ -20,8 +20,9 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
+                message = f"the key {key!r} appears twice"
                 raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} appears twice", key_node.start_mark
+                    problem=message, problem_mark=key_node.start_mark
                 )
             seen.add(key)
         return super().construct_mapping(node, deep)
@@ -47,26 +48,21 @@ def parse_yaml(text: str, where: str) -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = "" if mark is None else f" line {mark.line + 1}"
-        raise SpatialbenchError(
-            f"{where}{line}: not valid YAML: {getattr(error, 'problem', None) or error}"
-        ) from error
+        problem = getattr(error, "problem", None) or error
+        raise SpatialbenchError(f"{where}{line}: not valid YAML: {problem}") from error
 
 
 def check_keys(mapping: Any, known: Collection[str], where: str, prefix: str = "") -> None:
-    """Refuse what is not a mapping, or has an unknown key.
+    """Refuse a value that is not a mapping, and an unknown key.
 
     Args:
         where: for messages, for instance ``page benchmarks/clip.yaml``.
         prefix: of the keys in messages, for instance ``budgets.smoke.``.
-
-    Raises:
-        SpatialbenchError: the first unknown key, and the nearest known one.
     """
     if not isinstance(mapping, dict):
-        name = f": {prefix.rstrip('.')}" if prefix else ""
-        raise SpatialbenchError(
-            f"{where}{name} must be a mapping with the keys {', '.join(known)}, got {mapping!r}"
-        )
+        name = f"{where}: {prefix.rstrip('.')}" if prefix else where
+        keys = ", ".join(known)
+        raise SpatialbenchError(f"{name}: must be a mapping with the keys {keys}, got {mapping!r}")
     for key in mapping:
         if key not in known:
             near = did_you_mean(str(key), known)
