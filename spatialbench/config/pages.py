@@ -76,7 +76,7 @@ def load_page(path: str | Path) -> Page:
         SpatialbenchError: missing file, bad YAML, unknown top-level key.
     """
     path = Path(path)
-    text, config = _read_mapping(path, "page", PAGE_KEYS)
+    text, config = read_mapping(path, "page", PAGE_KEYS)
     model = config.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("class_path"), str):
         raise SpatialbenchError(f"page {path}: needs 'model: {{class_path: ..., init_args: ...}}'")
@@ -93,7 +93,7 @@ def load_track(name: str | Path, near: Path | None = None) -> Track:
         SpatialbenchError: unknown track, bad YAML, unknown key.
     """
     path = _track_path(str(name), near)
-    _, config = _read_mapping(path, "track", (*TRACK_KEYS, *FORMER))
+    _, config = read_mapping(path, "track", (*TRACK_KEYS, *FORMER))
     budgets = config.get("budgets")
     if not budgets:
         raise SpatialbenchError(f"track {path}: needs 'budgets: {{name: {{trainer: ...}}}}'")
@@ -150,7 +150,8 @@ def content_hash(value: Any) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _read_mapping(path: Path, kind: str, keys: Sequence[str]) -> tuple[str, Config]:
+def read_mapping(path: Path, kind: str, keys: Sequence[str]) -> tuple[str, Config]:
+    """Read the text and the top-level mapping of a page, a track or another layer."""
     where = f"{kind} {path}"
     try:
         text = path.read_text(encoding="utf-8")
