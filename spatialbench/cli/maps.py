@@ -25,7 +25,7 @@ from spatialbench.evaluation.relevance import attention, relevance
 from spatialbench.methods.base import Method
 from spatialbench.models.towers import patch_size
 from spatialbench.report.html.inputs import ReportInputs, Row
-from spatialbench.report.html.records import RowMaps, Sample, frames, record_image, sample
+from spatialbench.report.html.record_browser import RowMaps, Sample, frames, record_image, sample
 from spatialbench.report.map_figures import (
     Frame,
     Point,

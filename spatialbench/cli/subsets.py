@@ -10,7 +10,7 @@ from spatialbench.config.pages import load_track
 from spatialbench.config.signatures import prune
 from spatialbench.data.datamodule import PairDataModule
 from spatialbench.data.records import Record, RecordSet
-from spatialbench.evaluation.facts import Fact, all_facts
+from spatialbench.evaluation.record_facts import Fact, all_facts
 from spatialbench.report.rows import no_rows, stored_rows
 from spatialbench.report.subsets import subsets_table
 from spatialbench.results.stale import Today

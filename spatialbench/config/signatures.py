@@ -14,11 +14,10 @@ from typing import Any
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.suggest import did_you_mean
 
+_DATA = "spatialbench.data"
 ALIASES = {
-    "spatialbench.data.coco.CocoRegions": "spatialbench.data.coco.coco_regions.CocoRegions",
-    "spatialbench.data.rooms.regions.RoomsRegions": (
-        "spatialbench.data.rooms.room_regions.RoomsRegions"
-    ),
+    f"{_DATA}.coco.CocoRegions": f"{_DATA}.coco.coco_regions.CocoRegions",
+    f"{_DATA}.rooms.regions.RoomsRegions": f"{_DATA}.rooms.room_regions.RoomsRegions",
 }
 """Former class path -> class path, for one release. Hashes are of the text as written."""
 

@@ -227,7 +227,7 @@ class Method(PairScoring):
         """Normalise images of any size that is whole patches."""
         height, width = patch_size(self.student)
         fits = x.ndim == 4 and x.shape[1] == 3 and not (x.shape[2] % height or x.shape[3] % width)
-        return self._whitened(x, fits, f"[B, 3, H, W], H a multiple of {height}, W of {width};")
+        return self._whitened(x, fits, f"[B, 3, H, W] with multiples of {height} and {width};")
 
     def _whitened(self, x: Tensor, fits: bool, wanted: str) -> Tensor:
         if x.dtype != torch.uint8 or x.ndim != 4 or not fits:

@@ -189,9 +189,7 @@ def has_class_token(model: Model) -> bool:
 def patch_size(model: Model) -> tuple[int, int]:
     """Height and width of a patch in pixels."""
     visual = model.visual
-    height, width = (
-        visual.trunk.patch_embed.patch_size if hasattr(visual, "trunk") else visual.patch_size
-    )
+    height, width = (visual.trunk.patch_embed if hasattr(visual, "trunk") else visual).patch_size
     return height, width
 
 
@@ -223,15 +221,9 @@ def encode_dense(
 ) -> Tensor:
     """Encode patches in the joint space: the last block by its value path, norm and projection.
 
-    Args:
-        model: an open_clip model.
-        pixels: normalised images, float [B, 3, H, W]; H and W multiples of the patch size. The
-            position embedding is interpolated to sizes other than the native one.
-        mix: receives the number of every block and its q, k, v.
-        blocks: replace the tower's own.
-
-    Returns:
-        [B, h, w, D], not normalised.
+    Normalised images, float [B, 3, H, W], H and W multiples of the patch size -> [B, h, w, D], not
+    normalised. The position embedding is interpolated to sizes other than the native one. ``mix``
+    is that of ``encode_image``; ``blocks`` replace the tower's own.
 
     Raises:
         SpatialbenchError: a SigLIP tower.

@@ -10,7 +10,7 @@ import numpy as np
 
 from spatialbench.data.records import RecordSet
 from spatialbench.evaluation.bootstrap import Interval, percentiles
-from spatialbench.evaluation.facts import Fact
+from spatialbench.evaluation.record_facts import Fact
 from spatialbench.report.differences import stream
 from spatialbench.report.table_model import Cell, Column, Record, Table, check_format, number
 from spatialbench.results.files import Row

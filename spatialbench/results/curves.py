@@ -22,7 +22,7 @@ SHOWN = {"train/loss": "training loss", "val/all": "All on the validation split,
 """Logged name -> description; these are kept."""
 MOST = 120
 """Points of a curve; longer curves are averaged over equal parts."""
-ADVICE = "restore it from git, or delete it: 'spatialbench run' makes it again from the run folder"
+ADVICE = "restore it from git, or delete it"
 Curve = list[tuple[float, float]]
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -17,10 +16,9 @@ from pathlib import Path
 from spatialbench.config.evaluations import evaluations_of
 from spatialbench.config.experiment import Resolved, resolve
 from spatialbench.config.pages import Page, Track, load_page, load_track
-from spatialbench.results.curves import curves_path, keep_curves
+from spatialbench.results.curves import keep_curves
 from spatialbench.results.files import STORED_BUDGET, read_row, result_path, write_row
 from spatialbench.results.run_folder import RunRecord, is_current
-from spatialbench.results.schema import Result
 from spatialbench.results.stale import stale_reasons, starts
 from spatialbench.training.collect import collect
 from spatialbench.utils.distributed import is_first_rank
@@ -50,38 +48,21 @@ class PlannedRow:
         first = self.runs[0]
         return result_path(out, first.track.name, first.budget, self.page.name)
 
-    def records(self) -> list[RunRecord] | None:
-        """Read the run folders; None where one is damaged."""
-        try:
-            return [RunRecord.read(run.run_dir) for run in self.runs]
-        except SpatialbenchError:
-            return None
-
 
 @dataclass
 class Clock:
-    """Estimates the remaining time from the runs so far: of the same page if any, else of all."""
+    """Estimates the remaining time from the runs so far."""
 
     total: int
     started: float = field(default_factory=time.monotonic)
-    seconds: defaultdict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
 
-    def remaining(self, runs: Sequence[Resolved]) -> float | None:
-        """Estimate the seconds that ``runs`` will take; None before the first run has ended."""
-        known = [value for values in self.seconds.values() for value in values]
-        if not known:
-            return None
-        means = {name: sum(values) / len(values) for name, values in self.seconds.items()}
-        return sum(means.get(run.page.name, sum(known) / len(known)) for run in runs)
-
-    def line(self, number: int, runs: Sequence[Resolved]) -> str:
-        """Head of a run: its number and name, the time passed and the time remaining."""
-        line = f"[{number}/{self.total}] {runs[0].label}, {self._passed()} passed"
-        remaining = self.remaining(runs)
-        return line if remaining is None else f"{line}, about {_duration(remaining)} left"
-
-    def _passed(self) -> str:
-        return _duration(time.monotonic() - self.started)
+    def line(self, remaining: Sequence[Resolved]) -> str:
+        """Head of the next run: its number and name, the time passed and the time remaining."""
+        done, passed = self.total - len(remaining), time.monotonic() - self.started
+        line = f"[{done + 1}/{self.total}] {remaining[0].label}, {_duration(passed)} passed"
+        if not done:
+            return line
+        return f"{line}, about {_duration(passed / done * len(remaining))} left"
 
 
 def run(
@@ -187,48 +168,37 @@ def _without_current(plan: list[PlannedRow], out: Path) -> list[PlannedRow]:
     kept: list[PlannedRow] = []
     for row in reversed(plan):  # a start comes before those that need it
         needed = {later.page.init_from.resolve() for later in kept if later.page.init_from}
-        if row.wanted and (result := _current(row, out)):
+        if row.wanted and _is_current(row, out):
             say(f"{row.page.name} is current: {row.path(out)}; --force makes it again")
-            _keep_missing_curves(row, result, out)
             row.wanted = False
         if row.wanted or row.page.path.resolve() in needed:
             kept.append(row)
     return kept[::-1]
 
 
-def _current(row: PlannedRow, out: Path) -> Result | None:
-    """Return the stored row if it has these seeds (or more), recounts, and is not stale."""
+def _is_current(row: PlannedRow, out: Path) -> bool:
+    """Whether the stored row has these seeds (or more), recounts, and is not stale."""
     path, first = row.path(out), row.runs[0]
     if not path.exists():
-        return None
+        return False
     try:
         result = read_row(path).result
     except SpatialbenchError as error:
         say(f"{error} -- it is made again now")
-        return None
+        return False
     seeds = {run.seed for run in row.runs}
     lacks = evaluations_of(first.track, first.budget).keys() - result.evaluations.keys()
     if seeds == set(result.seeds) and lacks and _are_finished(row):
-        return None  # evaluated from the checkpoints, without training
-    stale = not seeds <= set(result.seeds) or stale_reasons(result, row.page, first.track)
-    return None if stale else result
+        return False  # evaluated from the checkpoints, without training
+    return seeds <= set(result.seeds) and not stale_reasons(result, row.page, first.track)
 
 
 def _are_finished(row: PlannedRow) -> bool:
-    records = row.records() or []
-    return bool(records) and all(record.finished and record.has_pairs for record in records)
-
-
-def _keep_missing_curves(row: PlannedRow, result: Result, out: Path) -> None:
-    """Keep the curves of a stored row that has none, where just its own run folders are there."""
-    path, records = row.path(out), row.records()
-    if curves_path(path).exists() or records is None:
-        return
-    fields = ("seed", "config_hash", "commit")
-    here = [tuple(record.info.get(name) for name in fields) for record in records]
-    own = here == [tuple(getattr(run, name) for name in fields) for run in result.runs]
-    if own and keep_curves(path, result, [record.run_dir for record in records]):
-        say(f"{row.page.name}: wrote {curves_path(path)}")
+    try:
+        records = [RunRecord.read(run.run_dir) for run in row.runs]
+    except SpatialbenchError:
+        return False
+    return all(record.finished and record.has_pairs for record in records)
 
 
 def _is_done(resolved: Resolved) -> bool:
@@ -246,10 +216,8 @@ def _make(
         records = []
         for run in row.runs:
             if run in todo:
-                say(clock.line(clock.total - len(todo) + 1, todo))
-                begun = time.monotonic()
+                say(clock.line(todo))
                 records.append(fit(run, force))
-                clock.seconds[row.page.name].append(time.monotonic() - begun)
                 todo.remove(run)
             else:
                 say(f"{run.label} is finished: {run.run_dir}")

@@ -12,7 +12,7 @@ import pytest
 from spatialbench.cli import subsets as command
 from spatialbench.cli.main import main
 from spatialbench.data.records import Box, Record, RecordSet
-from spatialbench.evaluation.facts import Fact
+from spatialbench.evaluation.record_facts import Fact
 from spatialbench.report.subsets import subsets_table
 from spatialbench.results.files import Row
 from spatialbench.utils.errors import SpatialbenchError
@@ -45,15 +45,12 @@ def test_rows_in_subsets_by_hand(tmp_path: Path) -> None:
     some = Fact("half", "which half", ("first", "last", "none"), labels)
     missing = Fact("depth ratio", "about", absent="known of the rooms as rendered only")
     found = json.loads(subsets_table(rows, record_set, [some, missing], than="a", format="json"))
-    assert [(each["subset"], each["n"]) for each in found] == [
-        ("first", n // 2),
-        ("last", n // 2),
-        ("none", 0),
+    assert [(each["subset"], each["n"], each["name"]) for each in found] == [
+        *(("first", n // 2, "a"), ("first", n // 2, "b")),
+        *(("last", n // 2, "a"), ("last", n // 2, "b")),
     ]
-    by_row = [[row["accuracy"] for row in each["rows"]] for each in found]
-    assert by_row == [[100, 100], [0, 100], []]
-    assert found[1]["rows"][1]["difference"] == 100
-    assert found[1]["rows"][0]["difference"] is None
+    assert [each["accuracy"] for each in found] == [100, 100, 0, 100]
+    assert [each["difference"] for each in found] == [None, 0, None, 100]
     text = subsets_table(rows, record_set, [some, missing], ["b"], "a", "md")
     assert "| b | 100.0 (100.0 to 100.0) | **100.0 (100.0 to 100.0), +100.0** | – |" in text
     assert "depth ratio (about): not of these records, known of the rooms as rendered only." in text

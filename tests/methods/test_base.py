@@ -103,7 +103,7 @@ def test_images_of_another_size_or_type_are_one_line() -> None:
     for wrong in (images(1, size=SIZE + 8), images(1).float(), images(1)[0]):
         with refused(f"set data.image_size to {SIZE}"):
             method.image(wrong)
-    with refused(r"multiple of 8, W of 8; got uint8 \[1, 3, 36, 36"):
+    with refused(r"multiples of 8 and 8; got uint8 \[1, 3, 36, 36\]"):
         method.dense(images(1, size=36))
 
 

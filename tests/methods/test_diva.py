@@ -210,7 +210,7 @@ def ended(monkeypatch: pytest.MonkeyPatch, folder: Path, device: str = "cpu") ->
     trainer = {"is_global_zero": True, "default_root_dir": str(folder), "strategy": strategy}
     monkeypatch.setattr(Diva, "trainer", SimpleNamespace(**trainer))
     noise = ImageDataset(Noise(5, SIZE), SIZE)
-    monkeypatch.setattr(generative, "pictures_of", lambda trainer: noise)
+    monkeypatch.setattr(generative, "images_of", lambda trainer: noise)
 
 
 def test_at_the_end_a_picture_a_clip_and_p_remain(

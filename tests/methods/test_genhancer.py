@@ -239,7 +239,8 @@ def test_the_second_stage_has_the_denoiser_of_the_first_and_no_other() -> None:
         other.start_from(other.state_dict(), "it")
     with refused("the page needs init_from, of stage denoiser"):
         other.begin(Autoencoder(vae()))
-    other.start_from({**other.state_dict(), **first.state_dict()}, "it")
+    other = unbegun("clip", denoiser="other")
+    other.start_from({**first.state_dict(), **other.state_dict()}, "it")
     with refused("its denoiser is another than this page's; give"):
         other.begin(Autoencoder(vae()))
 

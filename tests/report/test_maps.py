@@ -14,7 +14,7 @@ from PIL import Image
 from spatialbench.cli.controls import test_set as records_of
 
 from spatialbench.cli.main import main
-from spatialbench.cli.maps import above_midpoint, share_inside, similarity, titles, token_at
+from spatialbench.cli.maps import above_midpoint, share_inside, similarity, token_at
 from spatialbench.config.experiment import resolve
 from spatialbench.data.images import fit
 from spatialbench.evaluation.relevance import relevance
@@ -69,10 +69,6 @@ def test_shares_by_hand() -> None:
     assert share_inside(values, (0.5, 0, 0.5, 1)) == pytest.approx(60)
     assert share_inside(values, (0.25, 0.5, 0.25, 0.5)) == pytest.approx(15)  # half of 3's cell
     assert share_inside(values * 0, (0, 0, 1, 1)) == 0
-
-
-def test_names_that_come_again_are_numbered() -> None:
-    assert titles(["a", "b", "a"]) == ["a #1", "b", "a #2"]
 
 
 def test_one_colour_scale_a_row_and_points_where_they_were_given() -> None:

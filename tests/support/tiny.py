@@ -166,7 +166,7 @@ def pictures(folder: Path) -> Path:
     (folder / "pictures").mkdir()
     noise = Noise(6, 40)
     for row in range(6):
-        noise.picture(row).save(folder / "pictures" / f"{row}.png")
+        noise.image(row).save(folder / "pictures" / f"{row}.png")
     return folder
 
 

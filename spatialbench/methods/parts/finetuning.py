@@ -88,7 +88,7 @@ class FineTuning:
 
     @property
     def needs_negated(self) -> bool:
-        """Whether the objective reads the negated captions."""
+        """True if the objective reads the negated captions."""
         return self.negatives == "appended" or self.own_negation_weight > 0
 
     def as_json(self) -> dict[str, Any]:

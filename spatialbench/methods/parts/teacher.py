@@ -22,7 +22,7 @@ from spatialbench.utils.progress import progress
 from spatialbench.utils.token_cache import TokenCache, tensors_digest
 
 CROPS_VERSION = 1
-"""How crops are cut and scaled (``data.regions.crops``); another version misses the cache."""
+"""Version of cutting and scaling crops (``data.regions.crops``); another misses the cache."""
 _CHUNK = 64
 _SHARD = 4096
 

@@ -19,8 +19,8 @@ from spatialbench.data.relations import RELATIONS
 from spatialbench.evaluation.pairs import TITLES
 from spatialbench.report.html import figures, tables
 from spatialbench.report.html.inputs import ReportInputs
-from spatialbench.report.html.records import KINDS, RowMaps, Sample, browser_data, framed
-from spatialbench.report.html.records import record_image as image_of
+from spatialbench.report.html.record_browser import KINDS, RowMaps, Sample, browser_data, framed
+from spatialbench.report.html.record_browser import record_image as image_of
 from spatialbench.report.map_figures import overlay
 
 PACKAGE = "spatialbench.report.html"
@@ -40,26 +40,17 @@ def html(
     """
     style, script = _source("report.css"), _source("page.js", "records.js")
     policy = f"default-src 'none'; style-src {_digest(style)}; script-src {_digest(script)}"
-    return (
-        _environment()
-        .get_template("page.html.j2")
-        .render(
-            **{
-                "inputs": inputs,
-                "tables": tables,
-                "figures": figures,
-                "sample": sample,
-                "maps": maps,
-            },
-            **{"style": style, "script": script, "policy": f"{policy}; img-src data:"},
-            explanations={n: _emphasised(c.explanation) for n, c in inputs.classes.items()},
-            titles=TITLES,
-            relations=[(name, TITLES[name]) for name in RELATIONS],
-            kinds=[(kind, kind) for kind in KINDS],
-            data=browser_data(inputs, sample) if isinstance(sample, Sample) else None,
-            mapped=_mapped(sample, maps) if isinstance(sample, Sample) and maps else [],
-        )
-    )
+    values = {
+        **{"inputs": inputs, "tables": tables, "figures": figures, "titles": TITLES},
+        **{"sample": sample, "maps": maps, "style": style, "script": script},
+        "policy": f"{policy}; img-src data:",
+        "explanations": {n: _emphasised(c.explanation) for n, c in inputs.classes.items()},
+        "relations": [(name, TITLES[name]) for name in RELATIONS],
+        "kinds": [(kind, kind) for kind in KINDS],
+        "data": browser_data(inputs, sample) if isinstance(sample, Sample) else None,
+        "mapped": _mapped(sample, maps) if isinstance(sample, Sample) and maps else [],
+    }
+    return _environment().get_template("page.html.j2").render(values)
 
 
 def _mapped(sample: Sample, maps: Mapping[str, RowMaps | str]) -> list[dict[str, Any]]:

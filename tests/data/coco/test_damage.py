@@ -78,7 +78,7 @@ REGIONS: dict[str, dict[str, Damage]] = {
         "no area": changed(bbox=[2, 2, 0, 4]),
         "negative": changed(bbox=[6, 6, -4, 4]),
     },
-    "box lies outside of the picture": {"outside": changed(bbox=[20, 2, 4, 4])},
+    "box lies outside of the image": {"outside": changed(bbox=[20, 2, 4, 4])},
     "segmentation has another size than its image": {
         "mask of another size": runs([0, 240], (15, 16)),
         "mask without size": changed(segmentation={"counts": [256]}),

@@ -1,4 +1,4 @@
-"""Where AdamW is one kernel: on CUDA, and not where Lightning would refuse to clip."""
+"""AdamW is one kernel on CUDA, unless Lightning would refuse to clip."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ import pytest
 from spatialbench.cli.maps import row_maps
 from spatialbench.report.html.inputs import ReportInputs
 from spatialbench.report.html.page import html
-from spatialbench.report.html.records import sample
+from spatialbench.report.html.record_browser import sample
 from tests.support import report as made
 
 

@@ -18,7 +18,7 @@ import pytest
 from spatialbench.cli.main import main
 from spatialbench.report.compare import compare_all
 from spatialbench.report.differences import Differences
-from spatialbench.report.html import figures, records, tables
+from spatialbench.report.html import figures, record_browser, tables
 from spatialbench.report.html.figures import Point, plane
 from spatialbench.report.html.inputs import ReportInputs
 from spatialbench.report.html.page import html
@@ -192,7 +192,7 @@ def test_the_sample_sets_any_two_rows_apart() -> None:
     """By hand: the first record sets two pairs of rows apart, the second repeats one of them."""
     right = np.array([[1, 1, 1, 0.5], [1, 1, 0, 0.5], [0, 0, 0, 0.5]])
     apart = np.zeros((3, 3))
-    taken = records._set_apart(right, np.arange(4), 4, apart)
+    taken = record_browser._set_apart(right, np.arange(4), 4, apart)
     assert taken == [0, 2, 1, 3]  # 2, then 1 + 1/4, then 1/16 + 1/4, then 0
     assert apart.tolist() == [[0, 1, 3], [0, 0, 2], [0, 0, 0]]
 

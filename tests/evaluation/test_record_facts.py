@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from spatialbench.data.records import Box, Record, RecordSet
-from spatialbench.evaluation import facts
-from spatialbench.evaluation.facts import Fact
+from spatialbench.evaluation import record_facts as facts
+from spatialbench.evaluation.record_facts import Fact
 
 BOX = Box(0, 0, 10, 10)
 
