@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
 
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.suggest import did_you_mean
@@ -21,28 +22,17 @@ class _Loader(yaml.SafeLoader):
             key = self.construct_object(key_node, deep=True)
             if key in seen:
                 message = f"the key {key!r} appears twice"
-                raise yaml.constructor.ConstructorError(
-                    problem=message, problem_mark=key_node.start_mark
-                )
+                raise ConstructorError(None, None, message, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
-_Loader.yaml_implicit_resolvers = {
-    k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-for _first in "-+.0123456789":
-    _Loader.yaml_implicit_resolvers.setdefault(_first, []).insert(
-        0, ("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)?\.?\d+[eE][-+]?\d+$"))
-    )
+_FLOAT = re.compile(r"^[-+]?(\d[\d_]*)?\.?\d+[eE][-+]?\d+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Parse YAML.
-
-    Raises:
-        SpatialbenchError: the text is not YAML; the message has ``where`` and the line.
-    """
+    """Parse YAML; the message of an error has ``where`` and the line."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:

@@ -284,8 +284,7 @@ def test_mistakes_with_files(
         (*fit, "--runs", tmp_path / "a.jpg"): "cannot use the run folder",
         (*fit, "--config", "list.yaml"): "list.yaml: must be a mapping with the keys trainer",
         (*fit, *student): "weights.bin is not a file of weights, or is damaged",
-        (*export, "a.jpg"): "a.jpg cannot be a folder: a file is in its place",
-        (*export, "a.jpg/new"): "a.jpg/new cannot be a folder",
+        (*export, "a.jpg/new"): "a.jpg/new cannot be made, as a file is there",
     }
     for argv, part in cases.items():
         assert part in mistake(capsys, *argv), argv

@@ -73,10 +73,8 @@ def test_an_empty_machine_runs_the_rooms_and_says_how_to_run_the_rest(
 
 
 def test_the_text_says_the_same(found: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
-    gpus = [
-        {"name": "New", "memory_gb": 80.0, "bf16": True},
-        {"name": "Old", "memory_gb": 16.0, "bf16": False},
-    ]
+    new, old = {"name": "New", "bf16": True}, {"name": "Old", "bf16": False}
+    gpus = [new | {"memory_gb": 80.0}, old | {"memory_gb": 16.0}]
     command.show(found | {"machine": found["machine"] | {"gpus": gpus}})
     text = capsys.readouterr().out
     lines = [line.replace("│", " ").split() for line in text.splitlines()]
@@ -122,8 +120,7 @@ def test_a_cache_that_cannot_be_written_stops_every_track(
     monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path / "file" / "cache"))
     problem = disks()["cache"]["problem"]
     assert "set SPATIALBENCH_CACHE to a folder you may write to" in problem
-    benchmarks = one_track(tmp_path, "data: {source: rooms}\nmodel: {student: rooms-student}\n")
-    track = tracks(benchmarks, True, problem)[0]
+    (track,) = tracks(one_track(tmp_path, "model: {student: rooms-student}\n"), True, problem)
     assert (track.ready, track.why) == (False, problem)
 
 
@@ -216,14 +213,9 @@ def test_a_diffusion_model_is_here_when_every_file_is(tmp_path: Path) -> None:
     assert "<owner>/<name>@<commit>" in look("nowhere").fix
 
 
-@pytest.mark.parametrize(
-    ("path", "archive"),
-    [
-        ("train2017", "zips/train2017.zip"),
-        ("annotations/instances_train2017.json", "annotations/annotations_trainval2017.zip"),
-        ("annotations/panoptic_val2017", "annotations/panoptic_annotations_trainval2017.zip"),
-    ],
-)
-def test_coco_is_asked_for_by_its_archives(path: str, archive: str) -> None:
-    fix = f"unpack http://images.cocodataset.org/{archive} in data/coco"
-    assert data(f"data/coco/{path}", "x").fix == fix
+def test_coco_is_asked_for_by_its_archives() -> None:
+    annotations = "annotations/instances_train2017.json"
+    parts = {"train2017": "zips/train2017", annotations: "annotations/annotations_trainval2017"}
+    for path, archive in parts.items():
+        fix = f"unpack http://images.cocodataset.org/{archive}.zip in data/coco"
+        assert data(f"data/coco/{path}", "x").fix == fix
