@@ -156,7 +156,7 @@ def read_mapping(path: Path, kind: str, keys: Sequence[str]) -> tuple[str, Confi
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
-        raise SpatialbenchError(f"no such {where}{_near(path, kind)}") from error
+        raise SpatialbenchError(f"no such {kind}: {path}{_near(path, kind)}") from error
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
         raise SpatialbenchError(f"cannot read the {where}: {reason}") from error
