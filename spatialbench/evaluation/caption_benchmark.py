@@ -22,7 +22,7 @@ from spatialbench.data.captions.caption_set import CaptionSet
 from spatialbench.data.captions.image_files import ImageSource
 from spatialbench.data.images import Resize
 from spatialbench.data.selection_sets import fingerprint
-from spatialbench.evaluation.base import Evaluation, Model
+from spatialbench.evaluation.base import Details, Evaluation, Model
 from spatialbench.evaluation.evidence import Evidence
 from spatialbench.evaluation.prompts import caption_embeddings
 from spatialbench.utils.errors import SpatialbenchError
@@ -51,6 +51,26 @@ class CaptionBenchmark(Evaluation):
         """Score all captions of all records; see :meth:`Evaluation.run`."""
         scores, *asked = caption_scores(model, self.source)
         return caption_evidence(self.source, scores, fingerprint(self.version, *asked))
+
+    def details(self, evidence: Evidence) -> Details:
+        """Return ties and chance of every measure, and the pair accuracy of every relation."""
+        facts = measure_facts(self.source, evidence)
+        columns = {
+            "ties": {name: str(fact.ties) for name, fact in facts.items()},
+            "chance": {name: f"{fact.chance:.1f}" for name, fact in facts.items()},
+        }
+        parts = by_relation(self.source, evidence)
+        lines = [
+            f"{part} {relation}: pair accuracy {pairs.accuracy:.1f} of {pairs.n}, ties {pairs.ties}"
+            for part, relations in parts.items()
+            for relation, pairs in relations.items()
+        ]
+        relations = {
+            part: {relation: pairs._asdict() for relation, pairs in counts.items()}
+            for part, counts in parts.items()
+        }
+        as_json = {name: fact._asdict() for name, fact in facts.items()}
+        return Details(columns, lines, {"counts": as_json, "relations": relations})
 
     @classmethod
     def headings(

@@ -84,7 +84,6 @@ def evidence_json(evidence: Evidence, unit: str) -> dict[str, Any]:
 
 
 def show(drawn: Table) -> None:
-    """Print a table, a hundred columns wide at least."""
-    console = Console()
-    console = console if console.width >= 100 else Console(width=100)
-    console.print(drawn)
+    """Print a table, as wide as its numbers need."""
+    needed = Console(width=1000).measure(drawn).maximum
+    Console(width=max(Console().width, needed)).print(drawn)
