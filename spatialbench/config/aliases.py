@@ -7,7 +7,8 @@ of models and datamodules itself: their former modules stay importable instead
 
 _DATA = "spatialbench.data"
 ALIASES = {
-    f"{_DATA}.coco.CocoRegions": f"{_DATA}.coco.regions.CocoRegions",
+    f"{_DATA}.coco.CocoRegions": f"{_DATA}.coco.coco_regions.CocoRegions",
+    f"{_DATA}.coco.regions.CocoRegions": f"{_DATA}.coco.coco_regions.CocoRegions",
     f"{_DATA}.rooms.regions.RoomsRegions": f"{_DATA}.rooms.room_regions.RoomsRegions",
 }
 """Former class path -> class path."""

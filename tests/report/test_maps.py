@@ -11,7 +11,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from spatialbench.cli.controls import test_set as records_of
 
 from spatialbench.cli.main import main
 from spatialbench.cli.maps import above_midpoint, share_inside, similarity, token_at
@@ -19,6 +18,7 @@ from spatialbench.config.experiment import resolve
 from spatialbench.data.images import fit
 from spatialbench.evaluation.relevance import relevance
 from spatialbench.report.map_figures import Point, draw_relevance, draw_similarity, overlay
+from spatialbench.training.controls import test_set as records_of
 from spatialbench.training.score import load_method
 from tests.support import tiny
 

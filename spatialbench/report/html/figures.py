@@ -199,27 +199,23 @@ def forgetting(inputs: ReportInputs) -> tuple[list[Drawing], list[str]] | None:
     base, drawings, notes = evaluated[0], [], []
     lacking: dict[str, list[str]] = {}
     for measure in (name for name in KEPT if name in inputs.headings):
+        heading = inputs.headings[measure]
         points, without = [], []
         for name, place in inputs.numbers.items():
             gained, lost = (inputs.gain(name, base, column) for column in ("all", measure))
             if gained is None or lost is None:
                 without.append(name)
             elif name != base:
-                words = f"All {gained.text}, {inputs.headings[measure]} {lost.text}"
+                words = f"All {gained.text}, {heading} {lost.text}"
                 values = gained.points, lost.points, words, gained.interval, lost.interval
                 points.append(Point(name, place, *values))
         if points:
-            what = (
-                f"All, points against {base}",
-                f"{inputs.headings[measure]}, points against {base}",
-            )
-            drawings.append(
-                plane(f"{inputs.headings[measure]} lost for All gained", *what, points, True)
-            )
+            what = f"All, points against {base}", f"{heading}, points against {base}"
+            drawings.append(plane(f"{heading} lost for All gained", *what, points, True))
             if without:
-                lacking.setdefault(", ".join(without), []).append(inputs.headings[measure])
+                lacking.setdefault(", ".join(without), []).append(heading)
         elif any(measure in measures for measures in inputs.others.values()):
-            notes.append(f"{inputs.headings[measure]}: no other row to compare with {base}.")
+            notes.append(f"{heading}: no other row to compare with {base}.")
     notes += [f"Without {', '.join(titles)}: {names}." for names, titles in lacking.items()]
     return drawings, notes
 

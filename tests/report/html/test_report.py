@@ -22,13 +22,12 @@ from spatialbench.report.html import figures, record_browser, tables
 from spatialbench.report.html.figures import Point, plane
 from spatialbench.report.html.inputs import ReportInputs
 from spatialbench.report.html.page import html
-from spatialbench.report.table_model import accuracy_cell
 from spatialbench.results.curves import keep_curves
 from tests.support import fakes
 from tests.support import report as made
 
 SECTIONS = [
-    *("table", "other", "images", "relations", "curves", "cost", "forgetting"),
+    *("table", "other", "relations", "curves", "cost", "forgetting"),
     *("agreement-section", "verdicts", "records", "relevance", "origin"),
 ]
 
@@ -120,17 +119,20 @@ def test_figures_follow_the_colours_of_the_page(page: str) -> None:
 
 
 def test_the_table_and_other_measures(inputs: ReportInputs, outline: Outline) -> None:
-    result = inputs.rows[0].result
-    assert result.name == "b", "the papers' order"
-    mean = accuracy_cell(result.accuracy["all"], result.spread()["all"])
-    low, high = result.interval["all"] or (0, 0)
-    for part in (f"{mean}{low:.1f} to {high:.1f}", "71.5", "Smallest paired gain"):
+    assert inputs.names[0] == "b", "the papers' order"
+    mean, deviation, interval = inputs.value(inputs.rows[0], "all")
+    low, high = interval or (0, 0)
+    for part in (
+        f"{mean:.1f} ± {deviation:.1f}{low:.1f} to {high:.1f}",
+        "71.5",
+        "Smallest paired gain",
+    ):
         assert part in outline.text["table"]
     tip = f"95 % interval {low:.1f} to {high:.1f}, 2 seeds"
     assert any(tip in title for title in outline.values("title"))
-    assert str(result.accuracy["all"]) in outline.values("data-value"), "sorted by the number"
+    assert str(mean) in outline.values("data-value"), "sorted by the number"
     assert "Same‑mask AUC" in outline.text["other"]
-    assert "Without image selection: a, zeroshot." in outline.text["images"]
+    assert "Not evaluated: a, zeroshot." in outline.text["other"]
 
 
 def test_missing_parts_are_named(outline: Outline) -> None:
@@ -148,8 +150,8 @@ def test_missing_parts_are_named(outline: Outline) -> None:
 def test_provenance(inputs: ReportInputs, outline: Outline) -> None:
     text, result = outline.text["origin"], inputs.rows[0].result
     assert f"spatialbench run {result.page} --track rooms --budget full --seeds 0,1 --force" in text
-    facts = result.page_hash, result.track_hash, result.data_fingerprint, result.outcomes.sha256
-    assert all(word in text for word in (*facts, "a" * 40))
+    facts = result.page_hash, result.track_hash, result.pairs.data, result.pairs.sha256, "a" * 40
+    assert all(word in text for word in facts)
 
 
 def test_verdicts_are_those_of_compare(folders: tuple[Path, Path], inputs: ReportInputs) -> None:
@@ -177,8 +179,10 @@ def test_the_sample(inputs: ReportInputs, page: str) -> None:
     assert len(data["records"]) == 24
     kinds = [record["kind"] for record in data["records"][:4]]
     assert kinds == ["disagreement", "disagreement", "hardest", "easiest"]
-    places = {str(name): k for k, name in enumerate(inputs.rows[0].outcomes.record_ids)}
-    margins = inputs.differences.margins["b"]
+    answers = record_browser.margins_of(inputs.rows[0])
+    places = {str(name): k for k, name in enumerate(answers.units)}
+    margins = answers.values[""]
+    assert inputs.names[0] == "b"
     for record in data["records"]:
         shown = record["margins"][data["rows"].index("b")]
         assert shown == pytest.approx(margins[:, places[record["id"]]], rel=1e-2)
@@ -215,7 +219,7 @@ def test_curves_kept_beside_the_row_are_drawn(
     inputs: ReportInputs, folders: tuple[Path, Path], tmp_path: Path
 ) -> None:
     """Though the run folder is gone."""
-    (row,) = [row for row in inputs.rows if row.result.name == "b"]
+    (row,) = [row for row in inputs.rows if row.name == "b"]
     results = shutil.copytree(folders[0], tmp_path / "results")
     kept = [inputs.run_folder(row, place) for place in range(len(row.result.runs))]
     assert keep_curves(results / "rooms" / "b.json", row.result, kept)
@@ -230,18 +234,15 @@ def test_a_measure_that_some_rows_have(inputs: ReportInputs) -> None:
     def without(values: Any) -> Any:
         return {name: value for name, value in values.items() if name != "image_r1"}
 
-    rows = list(inputs.rows)
-    (place,) = [k for k, row in enumerate(rows) if row.result.name == "c"]
-    stated = rows[place].result.measures
-    assert stated is not None
-    stated = replace(stated, value=without(stated.value), interval=without(stated.interval))
-    rows[place] = replace(rows[place], result=replace(rows[place].result, measures=stated))
-    cut = replace(inputs.measures["c"], ratios=without(inputs.measures["c"].ratios))
-    measures = {**inputs.measures, "c": cut}
-    differences = Differences(rows, measures, inputs.selection)
-    few = replace(inputs, rows=rows, measures=measures, differences=differences)
-    table = tables.measures_table(few)
-    assert table is not None
+    rows = {row.name: row for row in inputs.rows}
+    stored, evidence = rows["c"].result.evaluations["regions"], rows["c"].evidence["regions"]
+    parts = {name: without(getattr(stored, name)) for name in ("value", "interval", "by_seed")}
+    evaluations = {**rows["c"].result.evaluations, "regions": replace(stored, **parts)}
+    cut = {**rows["c"].evidence, "regions": replace(evidence, ratios=without(evidence.ratios))}
+    result = replace(rows["c"].result, evaluations=evaluations)
+    rows["c"] = replace(rows["c"], result=result, evidence=cut)
+    few = replace(inputs, rows=[*rows.values()], differences=Differences([*rows.values()]))
+    table = tables.evaluation_tables(few)["regions"]
     (line,) = [line for line in table.lines if line.cells[0].shown == "c"]
     assert line.cells[list(table.header).index("Image R@1")].shown == "–"
     drawn, notes = figures.forgetting(few) or ([], [])
@@ -251,7 +252,7 @@ def test_a_measure_that_some_rows_have(inputs: ReportInputs) -> None:
 
 
 def test_training_counts_the_stages_before_it(inputs: ReportInputs) -> None:
-    b, a = inputs.rows[0], next(row for row in inputs.rows if row.result.name == "a")
+    b, a = inputs.rows[0], next(row for row in inputs.rows if row.name == "a")
     own, other = (figures.seconds(row, "train") / 60 for row in (b, a))
     assert figures.training_minutes(inputs, b) == (own, "")
     later = replace(b, result=replace(b.result, init_from={"a": "0" * 16, "gone": "0" * 16}))
