@@ -60,9 +60,9 @@ def student_states(text: dict[str, Any], prompt: str) -> Tensor:
 def caption_states(
     model: Model, tokenizer: TextTokenizer, captions: Sequence[str], length: int
 ) -> Tensor:
-    """Compute hidden states [C, length, W] of C captions, also behind their ends, as in training.
+    """Compute hidden states [C, length, W] of C captions, each of at most ``length`` tokens.
 
-    A caption of more than ``length`` tokens raises a SpatialbenchError.
+    States behind a caption's end are included, as in training.
     """
     tokens = tokenizer(captions)
     too_long = tokens[:, length:].any(1).nonzero()

@@ -124,7 +124,8 @@ class Adapters:
 def _layers(model: LoraModel) -> list[tuple[nn.Module, str, Any]]:
     """Every adapted weight: its module, its name there, peft's layer."""
     layers: list[Any] = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
-    names = ["in_proj_" * isinstance(layer, MultiheadAttention) + "weight" for layer in layers]
+    attention = [isinstance(layer, MultiheadAttention) for layer in layers]
+    names = ["in_proj_weight" if fused else "weight" for fused in attention]
     bases = [layer.get_base_layer() for layer in layers]
     return list(zip(bases, names, layers, strict=True))
 

@@ -53,7 +53,7 @@ def load_clip(spec: str, pooled: bool = False) -> open_clip.CLIP:
     path = files.weights_file(name, weights, spec)
     try:
         state = None if path is None else files.read_state(path)
-        with _without_warning("No pretrained weights loaded"):
+        with _no_warning_of_random_weights():
             pretrained = None if state is not None else weights if path is None else str(path)
             model = open_clip.create_model(name, pretrained=pretrained, precision="fp32")
     except Exception as error:  # of open_clip, the Hub, the network or the disk
@@ -159,11 +159,11 @@ def split_spec(spec: str) -> tuple[str, str | None]:
 
 
 @contextmanager
-def _without_warning(text: str) -> Iterator[None]:
-    """Suppress a warning of the root logger: open_clip warns of random weights even if wanted."""
+def _no_warning_of_random_weights() -> Iterator[None]:
+    """Suppress open_clip's warning, which it also gives where random weights are wanted."""
 
     def keep(record: logging.LogRecord) -> bool:
-        return text not in record.getMessage()
+        return "No pretrained weights loaded" not in record.getMessage()
 
     root = logging.getLogger()
     root.addFilter(keep)

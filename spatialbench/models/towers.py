@@ -256,7 +256,7 @@ def encode_text(model: Model, tokens: Tensor, run: BlockRunner = attention_block
 
 
 def text_states(model: Model, tokens: Tensor) -> Tensor:
-    """Hidden states [C, T, width], after the final norm, of tokens int64 [C, T] up to T."""
+    """Hidden states [C, T, width] of tokens int64 [C, T], also behind the end, after the norm."""
     x, mask = _embed_text(model, tokens)
     run = partial(attention_block, mask=mask)
     return model.ln_final(run_blocks(model.transformer.resblocks, x, run=run))

@@ -168,7 +168,7 @@ def read_part(cls: Any, folder: Path, spec: str) -> Any:
 
 @contextmanager
 def _readable(config: Path, spec: str) -> Iterator[Path]:
-    """Give the folder of a part; one line for what diffusers raises in this context."""
+    """Yield the folder of a part; turn what diffusers raises into one line."""
     if not config.is_file():  # diffusers would look for it on the Hub and blame the network
         raise SpatialbenchError(
             f"diffusion {spec!r}: there is no {config}; give a folder in diffusers' layout, with "
