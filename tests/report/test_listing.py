@@ -13,7 +13,7 @@ from tests.support import fakes
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """Rows of budget full: a, old (stale) and broken; of smoke: a and b; of both others: c; of none: none."""
+    """Full rows of a, old (stale) and broken; smaller ones of a, b and c; none of ``none``."""
     monkeypatch.chdir(tmp_path)
     benchmarks = fakes.benchmarks(Path("benchmarks"), "a", "old", "broken", "b", "c", "none")
     results = Path("results")
