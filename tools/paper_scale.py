@@ -42,6 +42,8 @@ COLUMNS = {
     "images_per_second": "images/s",
     "peak_gpu_memory_mb": "GPU memory, MB",
     "peak_memory_mb": "memory, MB",
+    "tflop_per_image": "TFLOP an image",
+    "mfu": "MFU",
 }
 
 

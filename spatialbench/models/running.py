@@ -16,6 +16,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
 from spatialbench.models.towers import BlockRunner, attention_block
+from spatialbench.utils.flops import repeated
 
 
 def runner(compiled: bool = False, checkpointing: bool = False) -> BlockRunner:
@@ -32,7 +33,7 @@ def runner(compiled: bool = False, checkpointing: bool = False) -> BlockRunner:
     def recomputed(*args: Any, **kwargs: Any) -> Tensor:
         if not torch.is_grad_enabled():
             return run(*args, **kwargs)
-        return checkpoint(run, *args, use_reentrant=False, **kwargs)
+        return checkpoint(run, *args, use_reentrant=False, context_fn=repeated, **kwargs)
 
     return recomputed
 

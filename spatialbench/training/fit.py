@@ -233,7 +233,7 @@ def _costs(built: Built, clock: StageClock, earlier: dict[str, float] | None) ->
     (speed,) = (each for each in built.trainer.callbacks if isinstance(each, Speed))  # type: ignore[attr-defined]
     return {
         "wall_seconds": seconds,
-        "speed": speed.summary(),
+        "speed": speed.summary(built.trainer.world_size),
         "overhead_share": clock.overhead(seconds),
         "peak_memory_mb": provenance.peak_memory_mb(),
         "peak_gpu_memory_mb": provenance.peak_gpu_memory_mb(),

@@ -70,6 +70,7 @@ def test_fit_writes_the_run_folder(folder: Path, capsys: pytest.CaptureFixture[s
     speed = tiny.logged(run, "speed/images_per_second")
     assert speed == {5: info["speed"]["images_per_second"]}
     assert speed[5] > 0
+    assert not tiny.logged(run, "speed/mfu"), "no peak is known of a CPU"
     assert "Close" in capsys.readouterr().out
 
 

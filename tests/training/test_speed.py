@@ -10,7 +10,8 @@ import pytest
 from spatialbench.methods.clip import Clip
 from spatialbench.training import speed
 from spatialbench.training.speed import Speed
-from tests.methods.test_base import Data, trainer
+from spatialbench.utils.flops import Peak, StepFlops
+from tests.methods.test_base import Data, silent, trainer
 from tests.support.models import student
 
 
@@ -24,7 +25,7 @@ def test_the_rate_is_of_the_steps_after_the_warm_up_without_validation(
     """
     seconds = itertools.count()
     monkeypatch.setattr(speed, "perf_counter", lambda: next(seconds))
-    watch = Speed()
+    watch = Speed(flops=True)
     run = trainer(
         tmp_path, max_steps=6, callbacks=[watch], val_check_interval=4, check_val_every_n_epoch=None
     )
@@ -32,7 +33,21 @@ def test_the_rate_is_of_the_steps_after_the_warm_up_without_validation(
     found = watch.summary()
     assert found["images_per_second"] == 3 * 4 / 2
     assert found["peak_memory_mb"] > 50
+    assert "mfu" not in found
     assert capsys.readouterr().err.startswith("training: 6 images/s, peak memory ")
+
+    flops, method = StepFlops(), silent(Clip(student()))
+    batch = next(iter(Data().train_dataloader()))
+    flops.start()
+    method.training_step(batch, 0).backward()
+    flops.stop()
+    assert found["tflop_per_image"] == pytest.approx(
+        flops.once / 4 / 1e12, rel=0.2
+    )  # captions differ by batch
+
+    watch._peak = Peak(found["tflop_per_image"] * 60, "by hand")
+    assert watch.summary(world=2)["mfu"] == pytest.approx(6 / 60 / 2, rel=1e-3)
+    assert "MFU 10.0 % of " in watch.line(watch.summary())
 
 
 def test_a_training_shorter_than_the_warm_up_says_nothing(

@@ -23,6 +23,8 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from spatialbench.utils.flops import repeated
+
 
 def in_chunks(encode: Callable[[Tensor], Tensor], x: Tensor, size: int) -> Tensor:
     """Return ``encode(x)``, keeping the activations of at most ``size`` rows in memory.
@@ -37,5 +39,9 @@ def in_chunks(encode: Callable[[Tensor], Tensor], x: Tensor, size: int) -> Tenso
     """
     if size == 0 or len(x) <= size or not torch.is_grad_enabled():
         return encode(x)
-    parts = [checkpoint(encode, part, use_reentrant=False) for part in x.split(size)]
-    return torch.cat(parts)  # (1)
+    return torch.cat(
+        [
+            checkpoint(encode, part, use_reentrant=False, context_fn=repeated)
+            for part in x.split(size)
+        ]
+    )  # (1)

@@ -18,6 +18,7 @@ from spatialbench.methods.parts.finetuning import FineTuning
 from spatialbench.methods.residual_linear import ResidualLinear
 from spatialbench.methods.spatial_attn import SpatialAttention
 from spatialbench.models import running
+from spatialbench.utils.flops import StepFlops, peak
 from tests.support.models import SAME, batch, images, step, student
 
 SETTINGS = FineTuning(own_negation_weight=0.5, freeze_logit_scale=False)
@@ -148,3 +149,47 @@ def test_compiled_blocks_are_the_blocks_and_share_their_graphs(
     with torch.no_grad():
         made.eval().image(images(3))
     assert not graphs, "scoring runs as written"
+
+
+def counted(work: Callable[[], object]) -> StepFlops:
+    flops = StepFlops()
+    flops.start()
+    work()
+    flops.stop()
+    return flops
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+@pytest.mark.parametrize("chunk", [0, 2])
+def test_flops_count_what_is_computed_twice_once(checkpointing: bool, chunk: int) -> None:
+    made, data = method(), batch(4, 3)
+    plain = counted(lambda: step(made, data))
+    assert plain.again == 0
+    made.finetuning = replace(SETTINGS, checkpointing=checkpointing, chunk_images=chunk)
+    flops = counted(lambda: step(made, data))
+    assert (flops.again > 0) == (checkpointing or chunk > 0)
+    assert flops.once == pytest.approx(plain.once, rel=0.01)
+
+
+def test_flops_of_a_step_by_hand() -> None:
+    """Linear 3 -> 5 on 7 rows: 2 x 7 x 3 x 5 forward, and for the gradient of its weight."""
+    layer = torch.nn.Linear(3, 5, bias=False)
+    assert counted(lambda: layer(torch.ones(7, 3)).sum().backward()).once == 2 * 2 * 7 * 3 * 5
+
+
+@pytest.mark.parametrize(
+    ("name", "tflops"),
+    [
+        ("NVIDIA H200", 790),
+        ("NVIDIA H100 80GB HBM3", 989),
+        ("NVIDIA H100 PCIe", 756),
+        ("NVIDIA A100-SXM4-80GB", 312),
+        ("NVIDIA L40S", 362),
+        ("NVIDIA L4", 121),
+        ("NVIDIA GeForce RTX 4090", 165),
+        ("Tesla K80", None),
+    ],
+)
+def test_the_peak_of_a_device(name: str, tflops: float | None) -> None:
+    known = peak(name)
+    assert (known.tflops if known else None) == tflops
