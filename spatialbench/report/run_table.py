@@ -36,7 +36,7 @@ def print_evidence(
         low, high = (number(bounds.low), number(bounds.high)) if bounds else ("–", "–")
         others = [column.get(measure, "") for column in (more or {}).values()]
         drawn.add_row(heading, shown, low, high, f"{count:.0f}", *others)
-    _show(drawn)
+    show(drawn)
     if evidence.labels:
         _print_groups(evidence, headings)
     clusters = len(set(evidence.clusters.tolist()))
@@ -56,7 +56,7 @@ def _print_groups(evidence: Evidence, headings: Mapping[str, str]) -> None:
     for place, label in enumerate(evidence.labels[:ROWS]):
         cells = [number(values[measure][label]) for measure in headings]
         drawn.add_row(label, f"{counts[place]:.0f}", *cells)
-    _show(drawn)
+    show(drawn)
 
 
 def evidence_json(evidence: Evidence, unit: str) -> dict[str, Any]:
@@ -69,5 +69,7 @@ def evidence_json(evidence: Evidence, unit: str) -> dict[str, Any]:
     return {**facts, "measures": measures}
 
 
-def _show(drawn: Table) -> None:
-    Console(width=max(100, Console().width)).print(drawn)
+def show(drawn: Table) -> None:
+    """Print a table, as wide as its numbers need."""
+    needed = Console(width=1000).measure(drawn).maximum
+    Console(width=max(Console().width, needed)).print(drawn)

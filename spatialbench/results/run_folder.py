@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -74,23 +74,18 @@ class RunRecord:
         Raises:
             SpatialbenchError: run.json is damaged or of another version.
         """
-        path = run_dir / "run.json"
+        path, again = run_dir / "run.json", "--force runs it again"
         try:
             info = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return cls(run_dir, {})
         except OSError as error:
-            raise SpatialbenchError(
-                f"cannot use the run folder {run_dir}: {error.strerror}; give another folder"
-            ) from error
+            where = f"cannot use the run folder {run_dir}: {error.strerror}"
+            raise SpatialbenchError(f"{where}; give another folder") from error
         except ValueError as error:
-            raise SpatialbenchError(
-                f"{path}: cannot be read ({error}); --force runs it again"
-            ) from error
+            raise SpatialbenchError(f"{path}: cannot be read ({error}); {again}") from error
         if not isinstance(info, dict) or info.get("schema") != SCHEMA:
-            raise SpatialbenchError(
-                f"{path}: not a run record of this version; --force runs it again"
-            )
+            raise SpatialbenchError(f"{path}: not a run record of this version; {again}")
         return cls(run_dir, info)
 
     def write(self) -> None:
@@ -99,8 +94,12 @@ class RunRecord:
         write_atomic(self.run_dir / "run.json", text)
 
 
+Fit = Callable[[Resolved, bool], RunRecord]
+"""Makes one run, as ``spatialbench.training.fit.fit`` does; True: from nothing."""
+
+
 def run_evaluations(resolved: Resolved) -> dict[str, EvaluationSpec]:
-    """Return the evaluations of a run by name: the track's; none for pairs of the user's own."""
+    """Return the track's evaluations by name; none for pairs of the user's own."""
     own_pairs = resolved.data_arguments.get("path") != resolved.track.config["data"].get("path")
     return {} if own_pairs else evaluations_of(resolved.track, resolved.budget)
 
@@ -159,9 +158,6 @@ def sweep(run_dir: Path) -> None:
 def newest(resolved: Resolved, runs: Path, any_seed: bool = False) -> Path:
     """Return last.ckpt of the newest run of a page on its track and budget, finished or not.
 
-    Args:
-        any_seed: not only of the seed of ``resolved``.
-
     Raises:
         SpatialbenchError: there is none; the message says which seeds or budgets have one.
     """
@@ -200,14 +196,11 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise SpatialbenchError(
-            f"checkpoint {path}: damaged, truncated or not a plain checkpoint; delete it, "
-            "or run fit with --force"
-        ) from error
+        what = f"checkpoint {path}: damaged, truncated or not a plain checkpoint"
+        raise SpatialbenchError(f"{what}; delete it, or run fit with --force") from error
     if not isinstance(checkpoint, dict) or not {"state_dict", STAMP} <= checkpoint.keys():
-        raise SpatialbenchError(
-            f"checkpoint {path}: not written by 'spatialbench fit'; give its last.ckpt"
-        )
+        what = f"checkpoint {path}: not written by 'spatialbench fit'"
+        raise SpatialbenchError(f"{what}; give its last.ckpt")
     return checkpoint
 
 
@@ -220,7 +213,7 @@ def checkpoint_of(
         given: a file; LAST: the newest run of the page; None: LAST for a page that needs training
             or starts from another page, else no checkpoint.
         runs: the folder of all runs.
-        any_seed: accept a run of any seed, not only that of ``resolved``, which is printed and
+        any_seed: accept a run of another seed than that of ``resolved``, which is printed and
             stored with the scores.
 
     Returns:
@@ -231,34 +224,36 @@ def checkpoint_of(
     """
     if given is None and not resolved.needs_training and resolved.init_from is None:
         return None, []
-    if given is None or given == "LAST":
-        path = newest(resolved, runs, any_seed)
-        notes = [f"checkpoint: {path}"]
-    else:
-        path, notes = Path(given), []
+    newest_run = given is None or given == "LAST"
+    path = newest(resolved, runs, any_seed) if newest_run else Path(given)
     checkpoint = read_checkpoint(path)
     seed = checkpoint[STAMP].get("seed", resolved.seed)
     if not any_seed and seed != resolved.seed:
-        raise SpatialbenchError(
-            f"checkpoint {path} is of a run with seed {seed}, not {resolved.seed}: --seed {seed}"
-        )
+        what = f"checkpoint {path} is of a run with seed {seed}, not {resolved.seed}"
+        raise SpatialbenchError(f"{what}: --seed {seed}")
+    notes = [f"checkpoint: {path}"] if newest_run else []
     return path, notes + check_checkpoint(path, checkpoint, resolved)
 
 
 def stamp(resolved: Resolved) -> dict[str, Any]:
     """Return what a checkpoint notes about its run, in plain values."""
+    model = json.loads(json.dumps(resolved.config["model"]))
+    return {**identity(resolved), "model": model}
+
+
+def identity(resolved: Resolved) -> dict[str, Any]:
+    """Return which run this is: page, track, budget, seed and the hash of the configuration."""
     return {
         "page": resolved.page.name,
         "track": resolved.track.name,
         "budget": resolved.budget,
         "seed": resolved.seed,
         "config_hash": resolved.config_hash,
-        "model": json.loads(json.dumps(resolved.config["model"])),
     }
 
 
 def check_checkpoint(path: Path, checkpoint: Mapping[str, Any], resolved: Resolved) -> list[str]:
-    """Refuse a checkpoint of another class; return a note on every argument that differs.
+    """Return a note on every argument that differs between a checkpoint and its page.
 
     The page wins: Lightning would silently prefer the checkpoint's arguments over page and command
     line (Lightning #20801).
@@ -270,8 +265,7 @@ def check_checkpoint(path: Path, checkpoint: Mapping[str, Any], resolved: Resolv
     if trained["class_path"] != asked["class_path"]:
         raise SpatialbenchError(
             f"checkpoint {path} holds {trained['class_path']} (page {checkpoint[STAMP]['page']}), "
-            f"but page {resolved.page.path} asks for {asked['class_path']}: give the page that "
-            "trained it, or another checkpoint"
+            f"but page {resolved.page.path} asks for {asked['class_path']}: give another one"
         )
     before = dict(_leaves(trained.get("init_args") or {}))
     after = dict(_leaves(asked.get("init_args") or {}))

@@ -56,7 +56,7 @@ class Built:
 
 
 class PageCLI(LightningCLI):
-    """LightningCLI on a composed configuration and further flags; runs no subcommand.
+    """LightningCLI on a composed configuration; runs no subcommand.
 
     Args:
         config: {seed_everything, trainer, model, data}.
@@ -197,9 +197,9 @@ def _parse(config: Config, where: str, **kwargs: Any) -> PageCLI:
 def _is_of_trainer(error: Exception) -> bool:
     """Whether Lightning refused a setting: an absent device, an unknown accelerator."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    of_trainer = frame.f_globals["__name__"].startswith("lightning.pytorch.trainer")
+    trainer = frame.f_globals["__name__"].startswith("lightning.pytorch.trainer")
     return isinstance(error, MisconfigurationException) or (
-        isinstance(error, ValueError) and of_trainer
+        isinstance(error, ValueError) and trainer
     )
 
 
@@ -208,10 +208,8 @@ def _dumped(config: Config, where: str, flags: Sequence[str] = ()) -> str:
     try:
         return cli.dump()
     except Exception as error:
-        raise SpatialbenchError(
-            f"{where}: cannot be written as YAML ({condense(str(error))}); give every argument as "
-            "a plain value"
-        ) from error
+        what = f"{where}: cannot be written as YAML ({condense(str(error))})"
+        raise SpatialbenchError(f"{what}; give every argument as a plain value") from error
 
 
 def condense(message: str) -> str:
@@ -227,9 +225,8 @@ def condense(message: str) -> str:
         value = given.removeprefix("Given value: ")
         expected = matching(r"^Expected an? (?!<class 'NoneType'>)")
         useful += [f"{line}. Got value: {value}" for line in expected]
-    useful += matching(
-        r"not accepted|unrecognized|no attribute|cannot |expected |required"
-    ) + matching(r"^(?!Parser key|Subtypes|Errors|Does not validate)")
+    useful += matching(r"not accepted|unrecognized|no attribute|cannot |expected |required")
+    useful += matching(r"^(?!Parser key|Subtypes|Errors|Does not validate)")
     detail = re.sub(r"<class '([^']+)'>", r"\1", [*useful, *lines, "refused"][0])
     detail = detail.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")
     return ": ".join([".".join(dict.fromkeys(keys)), detail.rstrip(".")]).removeprefix(": ")

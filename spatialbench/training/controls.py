@@ -29,10 +29,7 @@ def test_set(resolved: Resolved) -> tuple[RecordSet, int]:
 
 
 def make_controls(resolved: Resolved, given: str | None, runs: Path) -> Row:
-    """Score the controls of a page.
-
-    Args:
-        given: the checkpoint; see :func:`spatialbench.results.run_folder.checkpoint_of`.
+    """Score the controls of a page; ``given``, ``runs``: see ``run_folder.checkpoint_of``.
 
     Raises:
         BrokenControl: an exact control does not hold.
@@ -45,19 +42,10 @@ def make_controls(resolved: Resolved, given: str | None, runs: Path) -> Row:
         evidence = controls.run(model)
         parameters = list(model.parameters())
     commit, dirty = provenance.commit()
-    run = SeedRun(
-        seed=resolved.seed,
-        config_hash=resolved.config_hash,
-        commit=commit,
-        dirty=dirty,
-        versions=provenance.versions(),
-        hardware=provenance.hardware(),
-        wall_seconds={},
-        peak_memory_mb=0.0,
-        peak_gpu_memory_mb=0.0,
-        train_steps=0,
-        train_pairs=None,
-    )
+    code = {"commit": commit, "dirty": dirty, "versions": provenance.versions()}
+    costs = {"peak_memory_mb": 0.0, "peak_gpu_memory_mb": 0.0, "train_steps": 0}
+    costs |= {"hardware": provenance.hardware(), "wall_seconds": {}, "train_pairs": None}
+    run = SeedRun(resolved.seed, resolved.config_hash, **code, **costs)  # nothing was trained
     trainable = sum(p.numel() for p in parameters if p.requires_grad)
     return make_row(
         [run],

@@ -163,7 +163,7 @@ def test_the_test_verb_prints_every_evaluation(
     page = ["--config", str(folder / "clip.yaml"), "--track", "tiny", "--budget", "smoke"]
     assert main(["test", *page]) == 0
     shown = capsys.readouterr().out
-    assert "Pairs" in shown
+    assert "Close" in shown
     assert "Image selection" in shown
     assert main(["test", *page, "--format", "json"]) == 0
     assert "select_cls" in capsys.readouterr().out
