@@ -35,7 +35,7 @@ def answered(rows: list[list[float]], group: list[str], **changes: object) -> Ev
     units = np.array([f"r{place}" for place in range(len(group))])
     margins = Margins(units, np.array(group), {"": np.array(rows, np.float32)}, RELATIONS)
     clusters = np.array([f"s{place // 2}" for place in range(len(group))])
-    return Evidence.of_margins(margins._replace(**changes), clusters, "d")
+    return Evidence(clusters, {}, "d", margins=margins._replace(**changes))
 
 
 @pytest.fixture

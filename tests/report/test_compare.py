@@ -184,20 +184,29 @@ def test_other_data_or_captions(folders: Folders) -> None:
         compare("a", "b", *folders)
 
 
-def test_other_records_and_other_scenes(folders: Folders) -> None:
-    own = fakes.seeds_of("pairs", "b")
-    turned = [replace(seed, clusters=np.roll(seed.clusters, 1)) for seed in own]
-    names = [
-        m._replace(units=np.char.add(m.units, "x")) for m in (seed.margins for seed in own) if m
-    ]
-    renamed = [replace(seed, margins=m) for seed, m in zip(own, names, strict=True)]
-    for seeds, message in (
-        (turned, "in different groups or scenes"),
-        (renamed, "different records"),
-    ):
-        fakes.store(folders[0], "b", folders[1], pairs=seeds)
-        with pytest.raises(SpatialbenchError, match=message):
-            compare("a", "b", *folders)
+@pytest.mark.parametrize(
+    ("part", "message"),
+    [
+        ("units", "rows of different records"),
+        ("clusters", "in different groups or scenes"),
+        ("group", "in different groups or scenes"),
+    ],
+)
+def test_other_records(folders: Folders, part: str, message: str) -> None:
+    seeds = []
+    for own in fakes.seeds_of("pairs", "b"):
+        assert own.margins is not None
+        if part == "clusters":
+            seeds.append(replace(own, clusters=np.roll(own.clusters, 1)))
+        elif part == "group":
+            turned = own.margins._replace(group=np.roll(own.margins.group, 1))
+            seeds.append(replace(own, margins=turned))
+        else:
+            named = own.margins._replace(units=np.char.add(own.margins.units, "x"))
+            seeds.append(replace(own, margins=named))
+    fakes.store(folders[0], "b", folders[1], pairs=seeds)
+    with pytest.raises(SpatialbenchError, match=message):
+        compare("a", "b", *folders)
 
 
 def test_the_matrix(folders: Folders, capsys: pytest.CaptureFixture[str]) -> None:
