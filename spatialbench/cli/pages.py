@@ -172,7 +172,8 @@ def _test(
 
     opened = open_evaluations(resolved)  # missing data is an error before the test
     evidence = {PAIRS: test(built, checkpoint), **evaluate_all(built, opened)}
-    classes = {PAIRS: PairEvaluation, **{name: spec.cls for name, (spec, _) in opened.items()}}
+    classes: dict[str, type[Evaluation]] = {PAIRS: PairEvaluation}
+    classes |= {name: spec.cls for name, (spec, _) in opened.items()}
     if options.format == "json":
         made = {name: evidence_json(own, classes[name].unit) for name, own in evidence.items()}
         print(json.dumps(made, indent=2))

@@ -32,8 +32,10 @@ def table(argv: list[str]) -> int:
     parser.add("--evaluation", text, "NAME", default="pairs")
     short = {"measures": "regions", "selection": "selection", "controls": "controls"}
     for flag, name in short.items():
-        text, stored = f"the same as --evaluation {name}", {"dest": "evaluation", "const": name}
-        parser.add_argument(f"--{flag}", action="store_const", help=text, **stored)
+        text = f"the same as --evaluation {name}"
+        parser.add_argument(
+            f"--{flag}", action="store_const", dest="evaluation", const=name, help=text
+        )
     parser.common("format", "track", "results", "benchmarks", budget="full")
     parser.flag("--write", "write README.md in the folder of results instead")
     o = parser.parse_args(argv)

@@ -49,6 +49,13 @@ PRESETS = {
 }
 
 
+def architecture(name: str) -> Architecture:
+    """Look up a preset; a SpatialbenchError if there is none."""
+    if name not in PRESETS:
+        raise SpatialbenchError(f"denoiser is {name!r}{did_you_mean(name, list(PRESETS))}")
+    return PRESETS[name]
+
+
 class Denoiser(nn.Module):
     """F and its two projectors, with random weights.
 
@@ -64,9 +71,7 @@ class Denoiser(nn.Module):
         self, preset: str, channels: int, condition: int, guidance: float | None = None
     ) -> None:
         super().__init__()
-        if preset not in PRESETS:
-            raise SpatialbenchError(f"denoiser is {preset!r}{did_you_mean(preset, list(PRESETS))}")
-        sizes = PRESETS[preset]
+        sizes = architecture(preset)
         self.channels, self.guidance = channels, guidance
         self.transformer: Any = FluxTransformer2DModel(
             in_channels=4 * channels,

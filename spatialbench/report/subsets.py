@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -102,9 +103,10 @@ def _evaluated(
         own = row.pairs.aligned(beside.pairs).only(some)
         ratio = own.ratios["all"]
         interval, gain = percentiles(draws.samples(ratio, stream(row.name))), None
-        if row is not beside:
-            streams = stream(row.name), stream(beside.name)
-            gain = Gain(*draws.difference(ratio, reference.ratios["all"], streams))
+        streams = stream(row.name), stream(beside.name)
+        points, paired = draws.difference(ratio, reference.ratios["all"], streams)
+        if row is not beside and paired is not None:
+            gain = Gain(points, paired)
         assert interval is not None, "there are records"
         parts.append(Part(row.name, float(np.mean(ratio.seeds)), interval, gain))
     return Subset(fact, name, int(some.sum()), parts)
@@ -118,9 +120,7 @@ def _table(subsets: Sequence[Subset], beside: str) -> Table:
             record = records.setdefault(part.name, {"": part.name})
             record[subset.name] = _cell(part, subset.n)
     columns = [Column("", itemgetter(""))]
-    for subset in subsets:
-        heading = f"{subset.name} ({subset.n})"
-        columns.append(Column(heading, lambda record, key=subset.name: record.get(key, "–")))
+    columns += [Column(f"{s.name} ({s.n})", partial(_shown, key=s.name)) for s in subsets]
     notes = [
         f"{fact.name}: {fact.about}.",
         f"Accuracy (95 % interval), difference to {beside} where its paired interval excludes 0 "
@@ -128,6 +128,10 @@ def _table(subsets: Sequence[Subset], beside: str) -> Table:
         "",
     ]
     return Table(f"{fact.name}: accuracy in %", columns, [*records.values()], notes)
+
+
+def _shown(record: Record, key: str) -> Cell | str:
+    return record.get(key, "–")
 
 
 def _cell(part: Part, n: int) -> Cell:

@@ -70,8 +70,8 @@ class Table:
         """Return the printed cells, line by line, marked and escaped as a format needs it."""
         lines = []
         for record in self.records:
-            cells = [column.cell(record) for column in self.columns]
-            cells = [cell if isinstance(cell, Cell) else Cell(cell) for cell in cells]
+            given = (column.cell(record) for column in self.columns)
+            cells = [cell if isinstance(cell, Cell) else Cell(cell) for cell in given]
             texts = [(bold if c.bold and c.text else "{}").format(plain(c.text)) for c in cells]
             mark = italic if record.get("paper") else "{}"
             lines.append([text and mark.format(text) for text in texts])

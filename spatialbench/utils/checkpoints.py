@@ -79,9 +79,9 @@ def _mismatches(
     there: Mapping[str, Tensor], here: Mapping[str, Tensor]
 ) -> list[tuple[str, object, object]]:
     """Return the names that differ in shape, with both shapes or ``missing``."""
-    shapes = [{name: tuple(x.shape) for name, x in part.items()} for part in (there, here)]
-    rows = [(n, *(part.get(n, "missing") for part in shapes)) for n in {**here, **there}]
-    return [(name, a, b) for name, a, b in rows if a != b]
+    a, b = ({name: tuple(x.shape) for name, x in part.items()} for part in (there, here))
+    pairs = [(name, a.get(name, "missing"), b.get(name, "missing")) for name in {**here, **there}]
+    return [pair for pair in pairs if pair[1] != pair[2]]
 
 
 def class_path(thing: object) -> str:

@@ -40,9 +40,16 @@ def snapshot(
     Raises:
         SpatialbenchError: it is not cached and cannot be downloaded.
     """
-    wanted = {"allow_patterns": [*patterns], "ignore_patterns": [*ignored]}
     try:
-        return Path(snapshot_download(repository, repo_type=kind, revision=revision, **wanted))
+        return Path(
+            snapshot_download(
+                repository,
+                repo_type=kind,
+                revision=revision,
+                allow_patterns=[*patterns],
+                ignore_patterns=[*ignored],
+            )
+        )
     except Exception as error:  # of the Hub, the network or the disk: the user reads one line
         raise _missing(repository, error) from error
 

@@ -69,9 +69,13 @@ def _mapped(sample: Sample, maps: Mapping[str, RowMaps | str]) -> list[dict[str,
 
 
 def _environment() -> Environment:
-    spaces = {"trim_blocks": True, "lstrip_blocks": True}
-    loader = PackageLoader(PACKAGE)
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **spaces)
+    environment = Environment(
+        loader=PackageLoader(PACKAGE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     environment.filters["breakable"] = _breakable
     environment.policies["json.dumps_kwargs"] = {"allow_nan": False, "separators": (",", ":")}
     return environment
