@@ -48,7 +48,7 @@ def modules() -> dict[str, Path]:
 
 
 def imports(path: Path, known: set[str]) -> set[str]:
-    """The modules of the package that a file names in an import, wherever the import stands."""
+    """Return the modules of the package that a file imports, wherever the import stands."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("spatialbench"):
@@ -64,7 +64,7 @@ def imports(path: Path, known: set[str]) -> set[str]:
 
 
 def graph() -> dict[str, set[str]]:
-    """Module -> the modules that it imports."""
+    """Return module -> the modules that it imports."""
     files = modules()
     return {name: imports(path, set(files)) - {name} for name, path in files.items()}
 
@@ -76,7 +76,7 @@ def test_nothing_is_loose() -> None:
 
 
 def violations() -> list[str]:
-    """Imports against the order."""
+    """Return the imports against the order."""
     floor = {name: depth for depth, name in enumerate(LAYERS)}
     return [
         f"{name} imports {other}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -52,6 +52,14 @@ class Model(Protocol):
         """Forget cached caption embeddings."""
 
 
+class Details(NamedTuple):
+    """Further numbers of one run of an evaluation."""
+
+    columns: Mapping[str, Mapping[str, str]] = {}  # heading -> measure -> text
+    lines: Sequence[str] = ()  # below the table
+    facts: Mapping[str, Any] = {}  # in JSON
+
+
 class Evaluation(ABC):
     """A kind of number: runs a model and returns evidence.
 
@@ -74,6 +82,10 @@ class Evaluation(ABC):
         Raises:
             SpatialbenchError: data that cannot be read, or a score that is not finite.
         """
+
+    def details(self, evidence: Evidence) -> Details:
+        """Return what the table of one run shows beside values and intervals; default: nothing."""
+        return Details()
 
     @classmethod
     def headings(

@@ -93,6 +93,7 @@ class Resampler:
 
 def cluster_sums(part: np.ndarray, codes: np.ndarray, clusters: int) -> np.ndarray:
     """Sum units [S, U, G] by cluster -> float64 [C, S, G]; ``codes``: cluster of each unit [U]."""
-    sums = np.zeros((clusters, part.shape[0], part.shape[2]))
-    np.add.at(sums, codes, part.transpose(1, 0, 2))
-    return sums
+    width = part.shape[0] * part.shape[2]
+    cells = codes[:, None] * width + np.arange(width)
+    sums = np.bincount(cells.ravel(), part.transpose(1, 0, 2).ravel(), clusters * width)
+    return sums.reshape(clusters, part.shape[0], part.shape[2])

@@ -12,6 +12,7 @@ import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -21,19 +22,22 @@ from spatialbench.data.captions.caption_set import CaptionSet
 from spatialbench.data.captions.image_files import ImageSource
 from spatialbench.data.images import Resize
 from spatialbench.data.selection_sets import fingerprint
-from spatialbench.evaluation.base import Evaluation, Model
+from spatialbench.evaluation.base import Details, Evaluation, Model
 from spatialbench.evaluation.evidence import Evidence
 from spatialbench.evaluation.prompts import caption_embeddings
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.progress import progress
 
 _IMAGES, _CAPTIONS, _RECORDS = 64, 512, 4096  # at once
-_RELATIONS = 12  # of a part, in the notes
 _READERS = min(8, os.cpu_count() or 1)
 
 
 class CaptionBenchmark(Evaluation):
-    """The measures of a published benchmark that was downloaded."""
+    """The measures of a published benchmark.
+
+    Args:
+        source: the downloaded benchmark.
+    """
 
     name = "captions"
     title = "Captions"
@@ -48,6 +52,26 @@ class CaptionBenchmark(Evaluation):
         scores, *asked = caption_scores(model, self.source)
         return caption_evidence(self.source, scores, fingerprint(self.version, *asked))
 
+    def details(self, evidence: Evidence) -> Details:
+        """Return ties and chance of every measure, and the pair accuracy of every relation."""
+        facts = measure_facts(self.source, evidence)
+        columns = {
+            "ties": {name: str(fact.ties) for name, fact in facts.items()},
+            "chance": {name: f"{fact.chance:.1f}" for name, fact in facts.items()},
+        }
+        parts = by_relation(self.source, evidence)
+        lines = [
+            f"{part} {relation}: pair accuracy {pairs.accuracy:.1f} of {pairs.n}, ties {pairs.ties}"
+            for part, relations in parts.items()
+            for relation, pairs in relations.items()
+        ]
+        relations = {
+            part: {relation: pairs._asdict() for relation, pairs in counts.items()}
+            for part, counts in parts.items()
+        }
+        as_json = {name: fact._asdict() for name, fact in facts.items()}
+        return Details(columns, lines, {"counts": as_json, "relations": relations})
+
     @classmethod
     def headings(
         cls, measures: Sequence[str], notes: Mapping[str, str] | None = None
@@ -60,14 +84,13 @@ def caption_evidence(source: CaptionSet, scores: np.ndarray, data: str) -> Evide
     """Count the measures of a benchmark.
 
     A unit of several records stands in the row of its first record; its numerator is (2), its
-    denominator 1. The notes hold the title of every measure, its chance level and the units with a
-    tie for the highest score, pair accuracy by relation, and what was read and dropped.
+    denominator 1. The notes hold the title of every measure, and what was read and dropped.
 
     Args:
         scores: float [M, K]; NaN beyond the captions of a record.
         data: hash of records and images.
     """
-    ratios, notes, ties, chance = {}, {}, [], []
+    ratios, notes = {}, {}
     for measure in source.measures():
         single = credit(scores, measure.options)
         names, group = np.unique(np.array(measure.groups), return_inverse=True)
@@ -77,33 +100,9 @@ def caption_evidence(source: CaptionSet, scores: np.ndarray, data: str) -> Evide
         np.add.at(below, cells, 1)
         ratios[measure.name] = above, below
         notes[measure.name] = measure.title
-        tied = sum(any(0 < single[row] < 1 for row in unit) for unit in measure.units)
-        ties.append(f"{measure.name} {tied}")
-        chance.append(f"{measure.name} {measure.chance:g}")
-    notes |= {"ties": ", ".join(ties), "chance in %": ", ".join(chance)}
-    notes |= _pairs_by_relation(source, credit(scores, 2))
     notes["records"] = "; ".join([f"{source.account.read} read", *source.account.lines()])
     clusters = [record.cluster for record in source.records]
     return Evidence.of(clusters, ratios, data, notes=notes)
-
-
-def _pairs_by_relation(source: CaptionSet, single: np.ndarray) -> dict[str, str]:
-    """Return the accuracy of the first two captions for the most frequent relations of each part.
-
-    Only records that a measure counts singly and by pairs are taken.
-    """
-    pairs = [unit for m in source.measures() if m.options == 2 for unit in m.units]
-    counted = {unit[0] for unit in pairs if len(unit) == 1}
-    cells: dict[str, dict[str, list[float]]] = {}
-    for row in sorted(counted):
-        record = source.records[row]
-        cells.setdefault(record.part, {}).setdefault(record.relation, []).append(single[row])
-    notes = {}
-    for part, relations in cells.items():
-        most = sorted(relations.items(), key=lambda item: (-len(item[1]), item[0]))[:_RELATIONS]
-        shown = [f"{name} {100 * np.mean(own):.1f} of {len(own)}" for name, own in most]
-        notes[f"pairs of {part}"] = ", ".join(shown)
-    return notes
 
 
 def credit(scores: np.ndarray, options: int | None) -> np.ndarray:
@@ -117,13 +116,80 @@ def credit(scores: np.ndarray, options: int | None) -> np.ndarray:
     return (part[:, 0] == best[:, 0]) / (part == best).sum(1)
 
 
+class MeasureFacts(NamedTuple):
+    """Facts of a measure: its units, those with a tie for the highest score, chance in percent."""
+
+    n: int
+    ties: int
+    chance: float
+
+
+def measure_facts(source: CaptionSet, evidence: Evidence) -> dict[str, MeasureFacts]:
+    """Return the facts of every measure, from the evidence of one seed.
+
+    A tie in a unit of several records is known if a measure counts these records singly.
+    """
+    facts = {}
+    for measure in source.measures():
+        single = _credits(source, evidence, measure.options)
+        ties = sum(any(0 < single[row] < 1 for row in unit) for unit in measure.units)
+        facts[measure.name] = MeasureFacts(len(measure.units), ties, measure.chance)
+    return facts
+
+
+class PairCount(NamedTuple):
+    """Pair accuracy of ``n`` records in percent, and the ties among them."""
+
+    n: int
+    accuracy: float
+    ties: int
+
+
+def by_relation(source: CaptionSet, evidence: Evidence) -> dict[str, dict[str, PairCount]]:
+    """Part -> relation -> pair accuracy, the most frequent relation first, of one seed."""
+    single = _credits(source, evidence, options=2)
+    cells: dict[str, dict[str, list[int]]] = {}
+    for row, record in enumerate(source.records):
+        if np.isfinite(single[row]):
+            cells.setdefault(record.part, {}).setdefault(record.relation, []).append(row)
+    return {
+        part: {
+            relation: PairCount(
+                len(rows), 100 * float(single[rows].mean()), int((single[rows] == 0.5).sum())
+            )
+            for relation, rows in sorted(
+                relations.items(), key=lambda item: (-len(item[1]), item[0])
+            )
+        }
+        for part, relations in cells.items()
+    }
+
+
+def _credits(source: CaptionSet, evidence: Evidence, options: int | None) -> np.ndarray:
+    """(1) of every record, from measures of single records; NaN for a record that none counts."""
+    credits = np.full(len(source.records), np.nan)
+    for measure in source.measures():
+        if measure.options == options and all(len(unit) == 1 for unit in measure.units):
+            rows = [row for (row,) in measure.units]
+            above, below = (part[0].sum(1)[rows] for part in evidence.ratios[measure.name])
+            credits[rows] = above / below
+    return credits
+
+
 @torch.no_grad()
 def caption_scores(model: Model, source: CaptionSet) -> tuple[np.ndarray, str, list[tuple], str]:
-    """Score all captions of all records in float32.
+    """Score all captions of all records. Always in float32.
+
+    Args:
+        model: in eval mode.
 
     Returns:
         cosines float32 [M, K], NaN beyond the captions of a record; name and records of the
         benchmark, and the hash of its images.
+
+    Raises:
+        SpatialbenchError: an unreadable image, a caption that is too long, or a score that is not
+            finite.
     """
     records = source.records
     captions = dict.fromkeys(caption for record in records for caption in record.captions)
@@ -149,6 +215,7 @@ def caption_scores(model: Model, source: CaptionSet) -> tuple[np.ndarray, str, l
 
 
 def _texts(model: Model, captions: Sequence[str]) -> Tensor:
+    """Encode distinct captions: unit norm [C, D]."""
     parts = []
     with progress("encoding captions", len(captions), "captions") as advance:
         for start in range(0, len(captions), _CAPTIONS):
@@ -158,7 +225,7 @@ def _texts(model: Model, captions: Sequence[str]) -> Tensor:
 
 
 def _images(model: Model, source: CaptionSet) -> tuple[Tensor, str]:
-    """Encode the images, unit norm [P, D], and hash their files and crops."""
+    """Encode the images: unit norm [P, D]; and the hash of the files and crops."""
     parts, digest = [], hashlib.sha256()
     with progress("encoding images", len(source.images), "images") as advance:
         for batch in _read(source, model.image_size, model.resize_mode):

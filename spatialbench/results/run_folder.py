@@ -212,7 +212,7 @@ def checkpoint_of(
     if given is None and not resolved.needs_training and resolved.init_from is None:
         return None, []
     newest_run = given is None or given == "LAST"
-    path = newest(resolved, runs, any_seed) if newest_run else Path(given)
+    path = newest(resolved, runs, any_seed) if newest_run else Path(str(given))
     checkpoint = read_checkpoint(path)
     seed = checkpoint[STAMP].get("seed", resolved.seed)
     if not any_seed and seed != resolved.seed:

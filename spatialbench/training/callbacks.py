@@ -186,9 +186,15 @@ def keep_best(resolved: Resolved) -> list[Callback]:
     """Return the callback that writes the best checkpoint, where ``finetuning.scored`` says so."""
     if not scores_best(resolved):
         return []
-    plain = {"save_on_train_epoch_end": False, "enable_version_counter": False}
-    file = resolved.run_dir, Path(BEST).stem
-    return [ModelCheckpoint(*file, monitor="val/all", mode="max", **plain)]
+    best = ModelCheckpoint(
+        resolved.run_dir,
+        Path(BEST).stem,
+        monitor="val/all",
+        mode="max",
+        save_on_train_epoch_end=False,
+        enable_version_counter=False,
+    )
+    return [best]
 
 
 class MetricsFile(Logger):

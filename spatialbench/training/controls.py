@@ -42,10 +42,19 @@ def make_controls(resolved: Resolved, given: str | None, runs: Path) -> Row:
         evidence = controls.run(model)
         parameters = list(model.parameters())
     commit, dirty = provenance.commit()
-    code = {"commit": commit, "dirty": dirty, "versions": provenance.versions()}
-    costs = {"peak_memory_mb": 0.0, "peak_gpu_memory_mb": 0.0, "train_steps": 0}
-    costs |= {"hardware": provenance.hardware(), "wall_seconds": {}, "train_pairs": None}
-    run = SeedRun(resolved.seed, resolved.config_hash, **code, **costs)  # nothing was trained
+    run = SeedRun(  # nothing was trained
+        resolved.seed,
+        resolved.config_hash,
+        commit,
+        dirty,
+        provenance.versions(),
+        provenance.hardware(),
+        wall_seconds={},
+        peak_memory_mb=0.0,
+        peak_gpu_memory_mb=0.0,
+        train_steps=0,
+        train_pairs=None,
+    )
     trainable = sum(p.numel() for p in parameters if p.requires_grad)
     return make_row(
         [run],

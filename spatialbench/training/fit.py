@@ -204,8 +204,11 @@ def _callbacks(
         kept.append(callbacks.StepProgress(resolved.page.name))
     if trainer.get("enable_checkpointing") is not False:
         kept += callbacks.keep_best(resolved)  # before last.ckpt, which then notes what was best
-        when = {"every_n_train_steps": every, "enable_version_counter": False}
-        kept.append(StepCheckpoint(last.parent, last.stem, **when))
+        kept.append(
+            StepCheckpoint(
+                last.parent, last.stem, every_n_train_steps=every, enable_version_counter=False
+            )
+        )
     return kept
 
 

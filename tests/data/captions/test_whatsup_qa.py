@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from spatialbench.data.captions.whatsup_qa import CocoQa, VgQa
-from spatialbench.evaluation.caption_benchmark import caption_evidence
+from spatialbench.evaluation.caption_benchmark import by_relation, caption_evidence
 from tests.support import caption_files as files
 
 
@@ -51,7 +51,8 @@ def test_coco_qa(tmp_path: Path) -> None:
     assert files.values(found, scores) == pytest.approx(
         {"one_pair": 50, "one_macro": 50, "two_pair": 50, "two_macro": 50}  # 0, 1 and 1/2 of three
     )
-    assert "below 50.0 of 1" in caption_evidence(found, scores, "d").notes["pairs of two"]
+    counts = by_relation(found, caption_evidence(found, scores, "d"))["two"]["below"]
+    assert (counts.n, counts.accuracy, counts.ties) == (1, 50, 1)
     files.check_chance(found)
 
 
