@@ -1,4 +1,4 @@
-"""``spatialbench maps``, and the maps of the report: models run here and are drawn in ``report``.
+"""``spatialbench maps``: models run here, and their maps are drawn in ``report``.
 
 Letters: W H width and height of the image in pixels, h w of a map, D width of the joint space.
 """
@@ -25,15 +25,11 @@ from spatialbench.evaluation.relevance import attention, relevance
 from spatialbench.methods.base import Method
 from spatialbench.models.towers import patch_size
 from spatialbench.report import map_figures as drawing
-from spatialbench.report.html.inputs import ReportInputs, Row
-from spatialbench.report.html.record_browser import RowMaps, Sample, frames, record_image, sample
+from spatialbench.report.html.record_browser import frames, record_image
 from spatialbench.report.map_figures import Frame, Point
-from spatialbench.results.run_folder import BEST
-from spatialbench.results.stale import Today
 from spatialbench.training.controls import test_set
 from spatialbench.training.score import load_method, readable_errors
-from spatialbench.utils.errors import SpatialbenchError, write_atomic
-from spatialbench.utils.progress import progress
+from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.say import say
 from spatialbench.utils.suggest import did_you_mean
 
@@ -210,7 +206,7 @@ def _relevance(o: argparse.Namespace) -> Output:
 
     def compute(page: Resolved, model: Method, checkpoint: Path | None) -> dict[str, np.ndarray]:
         own = fit(scene.image, model.image_size, "squash") if scene.pixels is None else scene.pixels
-        both = _both_maps(model, own, scene.caption)
+        both = both_maps(model, own, scene.caption)
         return both if o.attention else {"relevance": both["relevance"]}
 
     pages = _each_page(o, compute)
@@ -230,7 +226,8 @@ def _relevance(o: argparse.Namespace) -> Output:
     return figure, {"caption": scene.caption, "boxes": scene.boxes, "pages": report}, lines
 
 
-def _both_maps(model: Method, image: np.ndarray, caption: str) -> dict[str, np.ndarray]:
+def both_maps(model: Method, image: np.ndarray, caption: str) -> dict[str, np.ndarray]:
+    """Attention and relevance [h, w] of an image uint8 [S, S, 3], in eval mode."""
     pixels = _pixels(image)
     maps = {"attention": attention(model, pixels), "relevance": relevance(model, pixels, caption)}
     return {kind: values[0].numpy() for kind, values in maps.items()}
@@ -269,59 +266,3 @@ def _record_scene(o: argparse.Namespace) -> _Scene:
     image, pixels = record_image(records, record), np.array(records.images[record.image])
     caption, boxes = o.caption or record.statement.caption, [*frames(record).values()]
     return _Scene(image, caption, boxes, pixels)
-
-
-def write_report(o: argparse.Namespace) -> Path:
-    """Write the HTML report, with the maps of the models that are there; ``o``: its options."""
-    from spatialbench.report.html.page import html
-
-    results, benchmarks, runs = (Path(path) for path in (o.results, o.benchmarks, o.runs))
-    inputs = ReportInputs.read(results, benchmarks, o.track, o.budget, runs)
-    chosen: Sample | str | None = None
-    if o.records:
-        try:
-            chosen = sample(inputs, o.records)
-        except SpatialbenchError as error:
-            chosen = " ".join(str(error).split())
-    maps: dict[str, RowMaps | str] | None = None
-    if o.records and not o.no_maps:
-        maps = row_maps(inputs, chosen) if isinstance(chosen, Sample) else {}
-    write_atomic(Path(o.out), html(inputs, chosen, maps))
-    return Path(o.out)
-
-
-def row_maps(inputs: ReportInputs, sample: Sample) -> dict[str, RowMaps | str]:
-    """Compute both maps of every row for the records of the report, or say why there are none."""
-    maps: dict[str, RowMaps | str] = {}
-    with progress("computing maps", len(inputs.rows), "rows") as advance:
-        for row in inputs.rows:
-            try:
-                model, both = _model_of_row(inputs, row), []
-                for record in sample.mapped:
-                    pixels = np.array(sample.test.images[record.image])
-                    both.append(_both_maps(model, pixels, record.statement.caption))
-                maps[row.name] = {
-                    kind: [maps[kind] for maps in both] for kind in ("attention", "relevance")
-                }
-            except SpatialbenchError as error:
-                maps[row.name] = " ".join(str(error).split())
-            advance(1)
-    return maps
-
-
-def _model_of_row(inputs: ReportInputs, row: Row) -> Method:
-    """Load the method with the weights of the row's first seed."""
-    today, result = Today.read(inputs.benchmarks), row.result
-    if row.stale:
-        raise SpatialbenchError(f"the row is stale ({', '.join(row.stale)}): no map")
-    page, track = today.pages[result.name], today.tracks[result.track]
-    resolved = resolve(page, track, result.budget, result.seeds[0], runs=inputs.runs)
-    checkpoint = None
-    if resolved.needs_training or resolved.init_from is not None:
-        folder = inputs.run_folder(row, 0)
-        files = [path for path in (folder / BEST, folder / "last.ckpt") if path.is_file()]
-        if not files:
-            raise SpatialbenchError(f"no checkpoint in {folder}: no map")
-        checkpoint = str(files[0])
-    with readable_errors(resolved):
-        return load_method(resolved, checkpoint, inputs.runs)[0]
