@@ -125,11 +125,7 @@ def build(resolved: Resolved, callbacks: Sequence[Callback] = ()) -> Built:
 
 
 def dump_config(resolved: Resolved) -> str:
-    """Return the complete configuration as YAML; given as a page, it comes out the same.
-
-    Raises:
-        SpatialbenchError: a value has the wrong type or cannot be written as YAML.
-    """
+    """Return the complete configuration as YAML; given as a page, it comes out the same."""
     return _dumped(resolved.config, _where(resolved))
 
 
