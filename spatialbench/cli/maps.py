@@ -53,32 +53,28 @@ def maps(argv: list[str]) -> int:
 
 def _options(argv: list[str]) -> argparse.Namespace:
     parser = Parser("maps", "figures of several pages side by side: similar tokens, or relevance")
-    add = parser.add_argument
-    add("--config", action="append", required=True, metavar="PAGE.yaml", help="may be repeated")
-    add("--image", metavar="FILE", help="an image of your own")
-    text = "in pixels: which tokens are similar to the one there; may be repeated"
-    add("--point", action="append", default=[], type=_numbers, metavar="X,Y", help=text)
-    text = "side of the image that is encoded for --point (default: the track's regions)"
-    add("--size", type=int, metavar="PIXELS", help=text)
-    text = "instead: where a page looks when it scores an image against a caption"
-    add("--relevance", action="store_true", help=text)
-    add("--record", metavar="ID", help="--relevance of a record of the track's test, not --image")
-    add("--caption", metavar="TEXT", help="a sentence; --record has one of its own")
-    text = "left, top, width, height in pixels of --image: of the subject; again: of the object"
-    add("--box", action="append", default=[], type=_numbers, metavar="X,Y,W,H", help=text)
-    text = "with --relevance, draw also the attention, which does not depend on the caption"
-    add("--attention", action="store_true", help=text)
+    add, flag = parser.add, parser.flag
+    numbers: dict[str, Any] = {"action": "append", "default": [], "type": _numbers}
+    add("--config", "may be repeated", "PAGE.yaml", action="append", required=True)
+    add("--image", "an image of your own", "FILE")
+    add("--point", "in pixels: which tokens are similar to this one; repeatable", "X,Y", **numbers)
+    add(
+        "--size", "side of the image encoded for --point (default: the track's)", "PIXELS", type=int
+    )
+    flag("--relevance", "instead: where a page looks when it scores an image against a caption")
+    add("--record", "--relevance of a record of the track's test, not --image", "ID")
+    add("--caption", "a sentence; --record has one of its own", "TEXT")
+    add("--box", "of the subject, in pixels of --image; again: of the object", "X,Y,W,H", **numbers)
+    flag("--attention", "with --relevance: also the attention, which ignores the caption")
     parser.common("track", "runs", budget="quick", format="json|text")
-    add("--seed", type=int, metavar="N", help="only runs with this seed (default: the newest)")
-    text = "once for each page, in their order, or not at all"
-    add("--ckpt_path", action="append", metavar="FILE|LAST", help=text)
-    add("--out", metavar="FILE.png", help="default: maps.png, or relevance.png")
+    add("--seed", "only runs with this seed (default: the newest)", "N", type=int)
+    add("--ckpt_path", "once for each page, in order, or not at all", "FILE|LAST", action="append")
+    add("--out", "default: maps.png, or relevance.png", "FILE.png")
     o = parser.parse_args(argv)
     if o.relevance:
         wrong = {
             "--point and --size do not go with --relevance": o.point or o.size is not None,
-            "give --record ID, or --image FILE with --caption": (o.record and o.image)
-            or not (o.record or o.image),
+            "give --record ID, or --image FILE with --caption": bool(o.record) == bool(o.image),
             "--image needs --caption: the sentence that is read": o.image and o.caption is None,
             "--box belongs to --image: a record has boxes of its own": o.box and not o.image,
             "--box: the subject's and the object's, no more": len(o.box) > 2,
