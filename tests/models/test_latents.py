@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from spatialbench.data.image_batches import ImageDataset
+from spatialbench.models import encoded_images, latents
 from spatialbench.models.latent_diffusion import Diffusion
 from spatialbench.models.latents import Latents
 from tests.support.diffusions import SIZE, diffusion
@@ -55,6 +56,16 @@ def test_images_are_always_encoded_in_equally_many(monkeypatch: pytest.MonkeyPat
     kept(pixels(4, 0, 2))
     kept.prepare(pictures())
     assert seen == [32, 32]
+
+
+def test_every_chunk_and_every_shard_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoded_images, "CHUNK", 2)
+    monkeypatch.setattr(latents, "_SHARD", 3)  # images 1 to 4 in the first, 5 in the second
+    kept = Latents(diffusion(dtype=SINGLE))
+    kept.prepare(pictures())
+    monkeypatch.setattr(Diffusion, "latents", lambda *_: pytest.fail("an image was not kept"))
+    assert len(kept._cache.cache) == 5
+    kept(pixels(0, 1, 2, 3, 4))
 
 
 def test_changed_weights_and_another_range_miss_the_cache() -> None:

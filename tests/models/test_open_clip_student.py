@@ -93,7 +93,11 @@ def test_a_caption_that_is_too_long() -> None:
 
 def test_remembered_captions_keep_their_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     captions = ["The sofa.", "The bed.", "The sofa."]
-    wanted = TextTokenizer(student())(captions)
+    remembering = TextTokenizer(student())
+    wanted = remembering(captions)
+    with monkeypatch.context() as patch:
+        patch.setattr(remembering, "_encode", None)  # not called again
+        assert torch.equal(remembering(captions[::-1]), wanted[[2, 1, 0]])
     monkeypatch.setattr(TextTokenizer, "KEPT", 1)
     tokenize = TextTokenizer(student())
     for _ in range(3):
