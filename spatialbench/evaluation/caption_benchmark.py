@@ -33,11 +33,7 @@ _READERS = min(8, os.cpu_count() or 1)
 
 
 class CaptionBenchmark(Evaluation):
-    """The measures of a published benchmark.
-
-    Args:
-        source: the downloaded benchmark.
-    """
+    """The measures of a published benchmark that was downloaded."""
 
     name = "captions"
     title = "Captions"
@@ -59,16 +55,11 @@ class CaptionBenchmark(Evaluation):
             "ties": {name: str(fact.ties) for name, fact in facts.items()},
             "chance": {name: f"{fact.chance:.1f}" for name, fact in facts.items()},
         }
-        parts = by_relation(self.source, evidence)
-        lines = [
-            f"{part} {relation}: pair accuracy {pairs.accuracy:.1f} of {pairs.n}, ties {pairs.ties}"
-            for part, relations in parts.items()
-            for relation, pairs in relations.items()
-        ]
-        relations = {
-            part: {relation: pairs._asdict() for relation, pairs in counts.items()}
-            for part, counts in parts.items()
-        }
+        lines, relations = [], {}
+        for part, counts in by_relation(self.source, evidence).items():
+            relations[part] = {relation: pairs._asdict() for relation, pairs in counts.items()}
+            for name, (n, accuracy, ties) in counts.items():
+                lines.append(f"{part} {name}: pair accuracy {accuracy:.1f} of {n}, ties {ties}")
         as_json = {name: fact._asdict() for name, fact in facts.items()}
         return Details(columns, lines, {"counts": as_json, "relations": relations})
 
@@ -152,17 +143,14 @@ def by_relation(source: CaptionSet, evidence: Evidence) -> dict[str, dict[str, P
     for row, record in enumerate(source.records):
         if np.isfinite(single[row]):
             cells.setdefault(record.part, {}).setdefault(record.relation, []).append(row)
-    return {
-        part: {
-            relation: PairCount(
-                len(rows), 100 * float(single[rows].mean()), int((single[rows] == 0.5).sum())
-            )
-            for relation, rows in sorted(
-                relations.items(), key=lambda item: (-len(item[1]), item[0])
-            )
-        }
-        for part, relations in cells.items()
-    }
+    parts: dict[str, dict[str, PairCount]] = {}
+    for part, relations in cells.items():
+        parts[part] = {}
+        for name, rows in sorted(relations.items(), key=lambda item: (-len(item[1]), item[0])):
+            own = single[rows]
+            counts = len(rows), 100 * float(own.mean()), int((own == 0.5).sum())
+            parts[part][name] = PairCount(*counts)
+    return parts
 
 
 def _credits(source: CaptionSet, evidence: Evidence, options: int | None) -> np.ndarray:
@@ -178,18 +166,11 @@ def _credits(source: CaptionSet, evidence: Evidence, options: int | None) -> np.
 
 @torch.no_grad()
 def caption_scores(model: Model, source: CaptionSet) -> tuple[np.ndarray, str, list[tuple], str]:
-    """Score all captions of all records. Always in float32.
-
-    Args:
-        model: in eval mode.
+    """Score all captions of all records in float32.
 
     Returns:
         cosines float32 [M, K], NaN beyond the captions of a record; name and records of the
         benchmark, and the hash of its images.
-
-    Raises:
-        SpatialbenchError: an unreadable image, a caption that is too long, or a score that is not
-            finite.
     """
     records = source.records
     captions = dict.fromkeys(caption for record in records for caption in record.captions)

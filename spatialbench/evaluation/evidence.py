@@ -86,12 +86,9 @@ class Evidence:
 
     @classmethod
     def join(cls, runs: Sequence[Evidence]) -> Evidence:
-        """Join the seeds of one row. Margins become float16 that keeps every sign.
+        """Join the seeds of one row, which must have the same data and measures.
 
-        Notes that differ between the seeds are left out.
-
-        Raises:
-            SpatialbenchError: the seeds have different data or different measures.
+        Margins become float16 that keeps every sign. Notes that differ are left out.
         """
         first = runs[0]
         for other in runs[1:]:
@@ -139,11 +136,7 @@ class Evidence:
         return self.margins._replace(values=values)
 
     def aligned(self, other: Evidence) -> Evidence:
-        """Bring the units into the order of ``other``.
-
-        Raises:
-            SpatialbenchError: the two were not evaluated on the same units, groups and clusters.
-        """
+        """Bring the units into the order of ``other``, which must have the same ones."""
         aligned = self
         if self.margins is not None and other.margins is not None:
             mine, theirs = self.margins.units, other.margins.units

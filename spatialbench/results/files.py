@@ -109,11 +109,7 @@ def _rounded(value: float) -> float | None:
 
 
 def write_row(path: Path, row: Row) -> None:
-    """Write the evidence and then the result, each atomically; delete evidence of an earlier row.
-
-    Raises:
-        SpatialbenchError: they do not belong together, or the folder cannot be written.
-    """
+    """Write the evidence and then the result, atomically; delete evidence of an earlier row."""
     check_row(path, row)
     for name, evidence in row.evidence.items():
         evidence.save(path.with_name(schema.evidence_file(row.name, name)))
@@ -125,11 +121,7 @@ def write_row(path: Path, row: Row) -> None:
 
 
 def read_result(path: Path) -> Result:
-    """Read and validate a result file, without its evidence.
-
-    Raises:
-        SpatialbenchError: the field that is wrong, and what to do.
-    """
+    """Read and validate a result file, without its evidence."""
     data = load_json(path, ADVICE)
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != schema.SCHEMA_VERSION:
@@ -160,11 +152,7 @@ def read_row(path: Path) -> Row:
 
 
 def check_row(path: Path, row: Row) -> None:
-    """Recount: every number of the result follows from its evidence.
-
-    Raises:
-        SpatialbenchError: the first number that does not.
-    """
+    """Recount: refuse the first number of the result that does not follow from its evidence."""
     seeds = {evidence.seeds for evidence in row.evidence.values()}
     if row.result.evaluations.keys() != row.evidence.keys() or seeds != {len(row.result.seeds)}:
         what = f"{path}: result and evidence hold different evaluations or seeds"

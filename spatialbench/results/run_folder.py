@@ -29,10 +29,8 @@ STAMP = "spatialbench"
 """Key under which a checkpoint notes which run its weights come from."""
 BEST = "best.ckpt"
 """The best checkpoint on validation, where the track says ``finetuning.scored: best``."""
-FILES = (
-    *("run.json", "last.ckpt", BEST, "*.npz", "metrics.jsonl", "config.yaml"),
-    "reconstructions.png",
-)
+LOGS = ("run.json", "metrics.jsonl", "config.yaml", "reconstructions.png")
+FILES = (*LOGS, "last.ckpt", BEST, "*.npz")
 """Patterns of the files of a run folder."""
 
 
@@ -47,11 +45,6 @@ class RunRecord:
     def finished(self) -> bool:
         """Whether everything is in place."""
         return bool(self.info.get("finished"))
-
-    @property
-    def commit(self) -> str:
-        """Commit of the code that trained."""
-        return str(self.info.get("commit", ""))
 
     @property
     def checkpoint(self) -> Path:
@@ -124,12 +117,6 @@ def is_current(resolved: Resolved, record: RunRecord) -> bool:
     return record.finished and not outdated(resolved, record)
 
 
-def scored_checkpoint(resolved: Resolved, last: Path) -> Path:
-    """Return the checkpoint to test: the last, or the best where the track says so."""
-    best = resolved.run_dir / BEST
-    return best if scores_best(resolved) and best.is_file() else last
-
-
 def scores_best(resolved: Resolved) -> bool:
     """Return whether the track says ``finetuning.scored: best``."""
     model = resolved.config["model"].get("init_args") or {}
@@ -137,11 +124,7 @@ def scores_best(resolved: Resolved) -> bool:
 
 
 def clear(run_dir: Path) -> None:
-    """Remove everything a run wrote.
-
-    Raises:
-        SpatialbenchError: a file cannot be removed.
-    """
+    """Remove everything a run wrote."""
     for path in [path for pattern in FILES for path in run_dir.glob(pattern)]:
         try:
             path.unlink(missing_ok=True)
@@ -169,14 +152,12 @@ def newest(resolved: Resolved, runs: Path, any_seed: bool = False) -> Path:
         return max(checkpoints, key=lambda path: path.stat().st_mtime)
     others = sorted({path.parts[-5] for path in folder.glob(f"*/{resolved.page.name}/*/{pattern}")})
     seeds = sorted({path.parts[-2] for path in own.glob("*/*/last.ckpt")})
+    advice = [f"--seed {name.removeprefix('seed')} has one" for name in seeds]
+    advice += [f"--budget {budget} has one" for budget in others]
+    advice += [f"spatialbench fit --config {resolved.page.path} makes one"]
     what = f"page {resolved.page.path} on {resolved.track.name} at budget {resolved.budget}"
     what += "" if any_seed else f" with seed {resolved.seed}"
-    advice = f"spatialbench fit --config {resolved.page.path} makes one"
-    if seeds:
-        advice = f"--seed {seeds[0].removeprefix('seed')} has one"
-    elif others:
-        advice = f"--budget {others[0]} has one"
-    raise SpatialbenchError(f"no run of {what} under {runs}: {advice}, or give --ckpt_path FILE")
+    raise SpatialbenchError(f"no run of {what} under {runs}: {advice[0]}, or give --ckpt_path FILE")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -207,17 +188,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def checkpoint_of(
     resolved: Resolved, given: str | None, runs: Path, any_seed: bool = False
 ) -> tuple[Path | None, list[str]]:
-    """Find and check the checkpoint to score a page with.
+    """Find and check the checkpoint to score a page with; return it, and notes for the user.
 
     Args:
-        given: a file; LAST: the newest run of the page; None: LAST for a page that needs training
-            or starts from another page, else no checkpoint.
-        runs: the folder of all runs.
-        any_seed: accept a run of another seed than that of ``resolved``, which is printed and
-            stored with the scores.
-
-    Returns:
-        The path, None for a page that is scored as it starts; and notes for the user.
+        given: a file; LAST: the newest run of the page in ``runs``; None: LAST for a page that
+            needs training or starts from another page, else no checkpoint.
+        any_seed: accept a run of another seed than that of ``resolved``.
 
     Raises:
         SpatialbenchError: no run, or a checkpoint that is damaged, of another class or seed.

@@ -104,11 +104,7 @@ class Today:
 
     @classmethod
     def read(cls, benchmarks: Path) -> Today:
-        """Read ``benchmarks/*.yaml`` and ``benchmarks/tracks/*.yaml``.
-
-        Raises:
-            SpatialbenchError: no such folder, or a page or track that cannot be read.
-        """
+        """Read ``benchmarks/*.yaml`` and ``benchmarks/tracks/*.yaml``."""
         if not benchmarks.is_dir():
             what = f"no pages in {benchmarks}, which is no folder"
             raise SpatialbenchError(f"{what}; give --benchmarks FOLDER")
@@ -117,11 +113,7 @@ class Today:
         return cls(pages, {track.name: track for track in tracks})
 
     def only(self, names: Sequence[str]) -> Today:
-        """Keep the given pages alone, named or given by their paths.
-
-        Raises:
-            SpatialbenchError: an unknown page.
-        """
+        """Keep the given pages alone, named or given by their paths."""
         by_path = {page.path.resolve(): page.name for page in self.pages.values()}
         chosen = [by_path.get(Path(name).resolve(), name) for name in names]
         for name in chosen:

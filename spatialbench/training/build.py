@@ -31,7 +31,6 @@ from spatialbench.utils.checkpoints import AtomicCheckpoints
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.suggest import did_you_mean
 
-TRAINER_DEFAULTS = {"logger": False, "num_sanity_val_steps": 0, "enable_model_summary": False}
 QUIET = (
     ".*does not have many workers.*",
     ".*Checkpoint directory .* exists and is not empty.*",
@@ -72,6 +71,7 @@ class PageCLI(LightningCLI):
         callbacks: Sequence[Callback] = (),
         instantiate: bool = True,
     ) -> None:
+        quiet = {"logger": False, "num_sanity_val_steps": 0, "enable_model_summary": False}
         own_data = "class_path" in config["data"]
         self._given, self._flags, self._build = config, list(flags), instantiate
         super().__init__(
@@ -80,7 +80,7 @@ class PageCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=own_data,
             save_config_callback=None,
-            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": list(callbacks)},
+            trainer_defaults={**quiet, "callbacks": list(callbacks)},
             seed_everything_default=0,
             parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
             run=False,
@@ -100,10 +100,7 @@ class PageCLI(LightningCLI):
             super().instantiate_classes()
 
     def dump(self) -> str:
-        """Return the configuration as YAML.
-
-        Every null is kept: without it the default would come back when the text is read again.
-        """
+        """Return the configuration as YAML, with every null: else the default would come back."""
         options = {"skip_unset": False, "skip_link_targets": False, "format": "yaml"}
         return self.parser.dump(self.config, **options).rstrip() + "\n"
 
@@ -128,11 +125,7 @@ def build(resolved: Resolved, callbacks: Sequence[Callback] = ()) -> Built:
 
 
 def dump_config(resolved: Resolved) -> str:
-    """Return the complete configuration as YAML; given as a page, it comes out the same.
-
-    Raises:
-        SpatialbenchError: a value has the wrong type or cannot be written as YAML.
-    """
+    """Return the complete configuration as YAML; given as a page, it comes out the same."""
     return _dumped(resolved.config, _where(resolved))
 
 

@@ -156,7 +156,9 @@ def _finish(
         pairs = checkpoint["callbacks"].get("PairCounter", {}).get("pairs", 0)
         result = {"train_steps": checkpoint["global_step"], "train_pairs": pairs or None}
     if isinstance(built.model, Method):
-        evidence = {PAIRS: test(built, trained and run_folder.scored_checkpoint(resolved, trained))}
+        best = resolved.run_dir / run_folder.BEST
+        use_best = run_folder.scores_best(resolved) and best.is_file()
+        evidence = {PAIRS: test(built, best if trained and use_best else trained)}
         if built.trainer.is_global_zero:
             clock.lap("other")
             evidence |= score.evaluate_all(built, opened)
@@ -247,7 +249,7 @@ def _costs(built: Built, clock: StageClock, earlier: dict[str, float] | None) ->
 
 def _note_other_commit(record: RunRecord, resolved: Resolved) -> None:
     """Say that a finished run was made at another commit: no hash covers the code."""
-    trained, commit = record.commit, provenance.commit()[0]
+    trained, commit = record.info.get("commit"), provenance.commit()[0]
     if trained and commit and trained != commit:
         made = f"{resolved.label} was made at commit {trained[:8]}, the code is now at {commit[:8]}"
         say(f"note: {made}; {resolved.command} --force makes it again")

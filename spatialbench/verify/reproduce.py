@@ -46,10 +46,6 @@ def reproduce(
 
     Returns:
         The exit status: 0 when it was reproduced, 1 when not.
-
-    Raises:
-        SpatialbenchError: a damaged row, a seed that it does not have, or a page or track that is
-            gone.
     """
     path, out, today = Path(path), Path(out), Today.read(Path(benchmarks))
     stored = stored_seed(path, seed)
@@ -71,11 +67,7 @@ def reproduce(
 
 
 def stored_seed(path: Path, seed: int | None) -> Row:
-    """Read one seed of a stored row, recounted: its run and its evidence.
-
-    Raises:
-        SpatialbenchError: the row is missing or damaged, or has no such seed.
-    """
+    """Read one seed of a stored row, recounted: its run and its evidence."""
     if not path.is_file():
         example = "give its file, as results/rooms/clip_finetune.json"
         raise SpatialbenchError(f"no stored row {path}: {example}")

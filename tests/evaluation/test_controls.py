@@ -11,21 +11,8 @@ import torch
 
 from spatialbench.data.records import Box, Record, RecordSet
 from spatialbench.data.relations import RELATIONS
-from spatialbench.evaluation.controls import heuristics
-from spatialbench.evaluation.controls.checks import (
-    ABOVE,
-    OWN,
-    REST,
-    SWAP,
-    BrokenControl,
-    absent,
-    check,
-    counts,
-    differences,
-    exact,
-    mirror,
-    verdict,
-)
+from spatialbench.evaluation.controls import checks, heuristics
+from spatialbench.evaluation.controls.checks import OWN, BrokenControl, absent, counts, exact
 from spatialbench.evaluation.controls.suite import ABOUT, NO_BOXES, NO_DEPTH, OF_MODEL, Controls
 from spatialbench.evaluation.controls.transforms import balanced, mirrored, shuffled, swapped
 from spatialbench.evaluation.evidence import Evidence
@@ -123,16 +110,16 @@ def test_a_model_and_its_controls(model: Clip) -> None:
     assert exact(evidence) == ["constant", "boxes, mirrored", "swapped"]
     assert absent(evidence) == {"depth": NO_DEPTH}
     assert np.array_equal(evidence.answers("swapped"), -evidence.answers(OWN))
-    assert counts(evidence, "swapped") == mirror(counts(evidence, OWN))
+    assert counts(evidence, "swapped") == checks.mirror(counts(evidence, OWN))
     values = evidence.values()
     assert values["swapped: all"] == 100 - values[f"{OWN}: all"]
     assert {values[f"constant: {name}"] for name in (*RELATIONS, "all", "macro")} == {50}
     assert evidence.interval("constant: all") == (50, 50)
     assert counts(evidence, "constant")["close"] == Count(2, 0, 2)
-    assert verdict(evidence, "constant") == "exact, holds"
-    assert verdict(evidence, OWN) == "the page itself"
-    assert verdict(evidence, "elevation") == "does not contain 50"
-    assert list(differences(evidence)) == [SWAP, REST, ABOVE]
+    assert checks.verdict(evidence, "constant") == "exact, holds"
+    assert checks.verdict(evidence, OWN) == "the page itself"
+    assert checks.verdict(evidence, "elevation") == "does not contain 50"
+    assert list(checks.differences(evidence)) == [checks.SWAP, checks.REST, checks.ABOVE]
 
 
 def test_records_without_boxes_have_fewer_controls(model: Clip) -> None:
@@ -163,7 +150,7 @@ def test_the_rooms_boxes_and_depth_are_the_ceiling(
     values = {"depth": heuristics.depth(rooms), "boxes": heuristics.directions(rooms.records)}
     values["boxes, mirrored"] = heuristics.directions(mirrored(rooms).records)
     evidence = evidence_of(rooms, "boxes; boxes, mirrored; depth", **values)
-    check(evidence)
+    checks.check(evidence)
     for relation, found in counts(evidence, "depth").items():
         assert found.correct == (found.n if relation in ("close", "far") else 0)
     for relation in heuristics.DIRECTIONS:
@@ -188,7 +175,8 @@ def test_the_verdict_on_mirrored_images() -> None:
     reads = np.where(side, -right, right)
     cases = [(reads, right), (right, right), (-reads, right), (reads, np.where(side, 0, right))]
     verdicts = [
-        verdict(evidence_of(many, own=own, mirrored=flipped), "mirrored") for flipped, own in cases
+        checks.verdict(evidence_of(many, own=own, mirrored=flipped), "mirrored")
+        for flipped, own in cases
     ]
     assert verdicts == [
         "left, right swap; the others stay",
@@ -202,14 +190,14 @@ def test_broken_controls_are_refused(model: Clip, monkeypatch: pytest.MonkeyPatc
     """The commonest fault: the first of two captions is always the right one."""
     ones = np.ones(12)
     with pytest.raises(BrokenControl) as error:
-        check(evidence_of(truths(), "constant", constant=ones), "clip: ")
+        checks.check(evidence_of(truths(), "constant", constant=ones), "clip: ")
     assert str(error.value) == (
         "clip: broken control: constant has 100.00 (2 right, 0 ties of 2) on close and must have "
         "50.00 (0 right, 2 ties of 2) (5 more); no number of this test can be trusted"
     )
     uneven = np.where(np.arange(12) == 0, -1.0, 1.0)
     with pytest.raises(BrokenControl, match=r"blind has 50\.00 .*|blind has 100\.00"):
-        check(evidence_of(truths(), "blind", blind=uneven))
+        checks.check(evidence_of(truths(), "blind", blind=uneven))
     monkeypatch.setattr(
         type(model),
         "predict_step",

@@ -122,9 +122,8 @@ def seeds_of(
 
 def stamped(evidence: Evidence, evaluation: str, track: Track, budget: str) -> Evidence:
     """Note the settings of the track and a commit in evidence."""
-    specs = evaluations_of(track, budget)
-    settings = specs[evaluation].settings if evaluation in specs else ""
-    return replace(evidence, settings=settings, commits=("a" * 40,))
+    spec = evaluations_of(track, budget).get(evaluation)
+    return replace(evidence, settings=spec.settings if spec else "", commits=("a" * 40,))
 
 
 def seed_run(seed: int) -> SeedRun:
