@@ -74,7 +74,7 @@ def store(results: Path, benchmarks: Path, name: str, shift: float) -> None:
         rng = np.random.default_rng([seed, *name.encode()])
         margins = rng.normal(shift, 1, len(records)).astype(np.float32) / 100
         answers = Margins(ids, relations, {"": margins[None]}, RELATIONS)
-        pairs.append(Evidence.of_margins(answers, scenes, data.test_set.fingerprint))
+        pairs.append(Evidence(scenes, {}, data.test_set.fingerprint, margins=answers))
     evidence = {"pairs": pairs}
     if name != "a":
         evidence["regions"] = fakes.seeds_of("regions", name, (0, 1))

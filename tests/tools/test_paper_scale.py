@@ -43,5 +43,5 @@ def test_the_table_has_a_line_for_what_does_not_fit() -> None:
     plain = {"size": "B/16", "variant": "plain"}
     speed, error = {"images_per_second": 1234.5, "peak_memory_mb": 9.5}, "the GPU's memory is full"
     *_, good, bad = table([plain | {"speed": speed}, plain | {"error": error}]).splitlines()
-    assert good == "| B/16 | plain | 1234 |  | 9.5 |"
+    assert good == "| B/16 | plain | 1234 |  | 9.5 |  |  |"
     assert bad.startswith(f"| B/16 | plain | {error} |")
