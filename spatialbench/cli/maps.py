@@ -1,4 +1,4 @@
-"""``spatialbench maps``, and the maps of the report: models run here and are drawn in ``report``.
+"""``spatialbench maps``: models run here, and their maps are drawn in ``report``.
 
 Letters: W H width and height of the image in pixels, h w of a map, D width of the joint space.
 """
@@ -25,15 +25,11 @@ from spatialbench.evaluation.relevance import attention, relevance
 from spatialbench.methods.base import Method
 from spatialbench.models.towers import patch_size
 from spatialbench.report import map_figures as drawing
-from spatialbench.report.html.inputs import ReportInputs, Row
-from spatialbench.report.html.record_browser import RowMaps, Sample, frames, record_image, sample
+from spatialbench.report.html.record_browser import frames, record_image
 from spatialbench.report.map_figures import Frame, Point
-from spatialbench.results.run_folder import BEST
-from spatialbench.results.stale import Today
 from spatialbench.training.controls import test_set
 from spatialbench.training.score import load_method, readable_errors
-from spatialbench.utils.errors import SpatialbenchError, write_atomic
-from spatialbench.utils.progress import progress
+from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.say import say
 from spatialbench.utils.suggest import did_you_mean
 
@@ -57,32 +53,28 @@ def maps(argv: list[str]) -> int:
 
 def _options(argv: list[str]) -> argparse.Namespace:
     parser = Parser("maps", "figures of several pages side by side: similar tokens, or relevance")
-    add = parser.add_argument
-    add("--config", action="append", required=True, metavar="PAGE.yaml", help="may be repeated")
-    add("--image", metavar="FILE", help="an image of your own")
-    text = "in pixels: which tokens are similar to the one there; may be repeated"
-    add("--point", action="append", default=[], type=_numbers, metavar="X,Y", help=text)
-    text = "side of the image that is encoded for --point (default: the track's regions)"
-    add("--size", type=int, metavar="PIXELS", help=text)
-    text = "instead: where a page looks when it scores an image against a caption"
-    add("--relevance", action="store_true", help=text)
-    add("--record", metavar="ID", help="--relevance of a record of the track's test, not --image")
-    add("--caption", metavar="TEXT", help="a sentence; --record has one of its own")
-    text = "left, top, width, height in pixels of --image: of the subject; again: of the object"
-    add("--box", action="append", default=[], type=_numbers, metavar="X,Y,W,H", help=text)
-    text = "with --relevance, draw also the attention, which does not depend on the caption"
-    add("--attention", action="store_true", help=text)
+    add, flag = parser.add, parser.flag
+    numbers: dict[str, Any] = {"action": "append", "default": [], "type": _numbers}
+    add("--config", "may be repeated", "PAGE.yaml", action="append", required=True)
+    add("--image", "an image of your own", "FILE")
+    add("--point", "in pixels: which tokens are similar to this one; repeatable", "X,Y", **numbers)
+    add(
+        "--size", "side of the image encoded for --point (default: the track's)", "PIXELS", type=int
+    )
+    flag("--relevance", "instead: where a page looks when it scores an image against a caption")
+    add("--record", "--relevance of a record of the track's test, not --image", "ID")
+    add("--caption", "a sentence; --record has one of its own", "TEXT")
+    add("--box", "of the subject, in pixels of --image; again: of the object", "X,Y,W,H", **numbers)
+    flag("--attention", "with --relevance: also the attention, which ignores the caption")
     parser.common("track", "runs", budget="quick", format="json|text")
-    add("--seed", type=int, metavar="N", help="only runs with this seed (default: the newest)")
-    text = "once for each page, in their order, or not at all"
-    add("--ckpt_path", action="append", metavar="FILE|LAST", help=text)
-    add("--out", metavar="FILE.png", help="default: maps.png, or relevance.png")
+    add("--seed", "only runs with this seed (default: the newest)", "N", type=int)
+    add("--ckpt_path", "once for each page, in order, or not at all", "FILE|LAST", action="append")
+    add("--out", "default: maps.png, or relevance.png", "FILE.png")
     o = parser.parse_args(argv)
     if o.relevance:
         wrong = {
             "--point and --size do not go with --relevance": o.point or o.size is not None,
-            "give --record ID, or --image FILE with --caption": (o.record and o.image)
-            or not (o.record or o.image),
+            "give --record ID, or --image FILE with --caption": bool(o.record) == bool(o.image),
             "--image needs --caption: the sentence that is read": o.image and o.caption is None,
             "--box belongs to --image: a record has boxes of its own": o.box and not o.image,
             "--box: the subject's and the object's, no more": len(o.box) > 2,
@@ -210,7 +202,7 @@ def _relevance(o: argparse.Namespace) -> Output:
 
     def compute(page: Resolved, model: Method, checkpoint: Path | None) -> dict[str, np.ndarray]:
         own = fit(scene.image, model.image_size, "squash") if scene.pixels is None else scene.pixels
-        both = _both_maps(model, own, scene.caption)
+        both = both_maps(model, own, scene.caption)
         return both if o.attention else {"relevance": both["relevance"]}
 
     pages = _each_page(o, compute)
@@ -230,7 +222,8 @@ def _relevance(o: argparse.Namespace) -> Output:
     return figure, {"caption": scene.caption, "boxes": scene.boxes, "pages": report}, lines
 
 
-def _both_maps(model: Method, image: np.ndarray, caption: str) -> dict[str, np.ndarray]:
+def both_maps(model: Method, image: np.ndarray, caption: str) -> dict[str, np.ndarray]:
+    """Attention and relevance [h, w] of an image uint8 [S, S, 3], in eval mode."""
     pixels = _pixels(image)
     maps = {"attention": attention(model, pixels), "relevance": relevance(model, pixels, caption)}
     return {kind: values[0].numpy() for kind, values in maps.items()}
@@ -269,59 +262,3 @@ def _record_scene(o: argparse.Namespace) -> _Scene:
     image, pixels = record_image(records, record), np.array(records.images[record.image])
     caption, boxes = o.caption or record.statement.caption, [*frames(record).values()]
     return _Scene(image, caption, boxes, pixels)
-
-
-def write_report(o: argparse.Namespace) -> Path:
-    """Write the HTML report, with the maps of the models that are there; ``o``: its options."""
-    from spatialbench.report.html.page import html
-
-    results, benchmarks, runs = (Path(path) for path in (o.results, o.benchmarks, o.runs))
-    inputs = ReportInputs.read(results, benchmarks, o.track, o.budget, runs)
-    chosen: Sample | str | None = None
-    if o.records:
-        try:
-            chosen = sample(inputs, o.records)
-        except SpatialbenchError as error:
-            chosen = " ".join(str(error).split())
-    maps: dict[str, RowMaps | str] | None = None
-    if o.records and not o.no_maps:
-        maps = row_maps(inputs, chosen) if isinstance(chosen, Sample) else {}
-    write_atomic(Path(o.out), html(inputs, chosen, maps))
-    return Path(o.out)
-
-
-def row_maps(inputs: ReportInputs, sample: Sample) -> dict[str, RowMaps | str]:
-    """Compute both maps of every row for the records of the report, or say why there are none."""
-    maps: dict[str, RowMaps | str] = {}
-    with progress("computing maps", len(inputs.rows), "rows") as advance:
-        for row in inputs.rows:
-            try:
-                model, both = _model_of_row(inputs, row), []
-                for record in sample.mapped:
-                    pixels = np.array(sample.test.images[record.image])
-                    both.append(_both_maps(model, pixels, record.statement.caption))
-                maps[row.name] = {
-                    kind: [maps[kind] for maps in both] for kind in ("attention", "relevance")
-                }
-            except SpatialbenchError as error:
-                maps[row.name] = " ".join(str(error).split())
-            advance(1)
-    return maps
-
-
-def _model_of_row(inputs: ReportInputs, row: Row) -> Method:
-    """Load the method with the weights of the row's first seed."""
-    today, result = Today.read(inputs.benchmarks), row.result
-    if row.stale:
-        raise SpatialbenchError(f"the row is stale ({', '.join(row.stale)}): no map")
-    page, track = today.pages[result.name], today.tracks[result.track]
-    resolved = resolve(page, track, result.budget, result.seeds[0], runs=inputs.runs)
-    checkpoint = None
-    if resolved.needs_training or resolved.init_from is not None:
-        folder = inputs.run_folder(row, 0)
-        files = [path for path in (folder / BEST, folder / "last.ckpt") if path.is_file()]
-        if not files:
-            raise SpatialbenchError(f"no checkpoint in {folder}: no map")
-        checkpoint = str(files[0])
-    with readable_errors(resolved):
-        return load_method(resolved, checkpoint, inputs.runs)[0]

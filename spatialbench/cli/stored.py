@@ -108,7 +108,7 @@ def report(argv: list[str]) -> int:
     parser.add("--records", text, "N", type=count, default=12)
     parser.flag("--no-maps", "leave out the relevance maps, which need the models")
     o = parser.parse_args(argv)
-    from spatialbench.cli.maps import write_report
+    from spatialbench.cli.report_file import write_report
 
     path = write_report(o)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")

@@ -121,6 +121,7 @@ def square(size: int) -> torch.Tensor:
     return torch.tensor(fit(Image.open("a.png"), size, "squash").transpose(2, 0, 1))[None]
 
 
+@pytest.mark.slow
 def test_the_maps_of_two_pages(
     folder: Path, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -180,6 +181,7 @@ def test_the_image_is_turned_upright(folder: Path, capsys: pytest.CaptureFixture
     assert found["image_size"] == [40, 60]
 
 
+@pytest.mark.slow
 def test_checkpoints_once_a_page(
     folder: Path, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -247,6 +249,7 @@ MISTAKES = {
 }
 
 
+@pytest.mark.slow
 def test_mistakes_are_one_line(
     folder: Path, trained: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,6 +28,7 @@ def folders(tmp_path: Path) -> Folders:
     return results, benchmarks
 
 
+@pytest.mark.slow
 def test_the_same_bytes_whatever_the_surroundings(folders: Folders) -> None:
     path = write_readme(*folders)
     first = path.read_bytes()

@@ -189,6 +189,7 @@ def test_the_sample_sets_any_two_rows_apart() -> None:
     assert apart.tolist() == [[0, 1, 3], [0, 0, 2], [0, 0, 0]]
 
 
+@pytest.mark.slow
 def test_rows_alone(tmp_path: Path) -> None:
     """One row: no measures, no papers, no claims, no records, no runs."""
     benchmarks = fakes.benchmarks(tmp_path / "benchmarks", "a")
@@ -236,6 +237,7 @@ def test_training_counts_the_stages_before_it(inputs: ReportInputs) -> None:
     assert "of a; not counted: gone" in words
 
 
+@pytest.mark.slow
 def test_the_command(
     folders: tuple[Path, Path], page: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
