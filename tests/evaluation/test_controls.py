@@ -174,11 +174,8 @@ def test_the_verdict_on_mirrored_images() -> None:
     right = np.ones(len(records))
     reads = np.where(side, -right, right)
     cases = [(reads, right), (right, right), (-reads, right), (reads, np.where(side, 0, right))]
-    verdicts = [
-        checks.verdict(evidence_of(many, own=own, mirrored=flipped), "mirrored")
-        for flipped, own in cases
-    ]
-    assert verdicts == [
+    seen = [evidence_of(many, own=own, mirrored=flipped) for flipped, own in cases]
+    assert [checks.verdict(evidence, "mirrored") for evidence in seen] == [
         "left, right swap; the others stay",
         "left, right do not swap; the others stay",
         "left, right do not swap; the others change",

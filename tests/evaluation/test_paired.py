@@ -118,10 +118,8 @@ def test_won_minus_lost_is_the_difference() -> None:
         won, lost = paired.disagreement(first, second)
         gain = accuracy(first).seeds.mean() - accuracy(second).seeds.mean()
         assert won - lost == pytest.approx(gain)
-    by_hand = paired.disagreement(
-        np.array([[1.0, -1.0, 0.0, 1.0]]), np.array([[-1.0, 1.0, 1.0, 1.0]])
-    )
-    assert by_hand == (25.0, 37.5)  # a tie against right loses one half
+    first, second = np.array([[1.0, -1.0, 0.0, 1.0]]), np.array([[-1.0, 1.0, 1.0, 1.0]])
+    assert paired.disagreement(first, second) == (25.0, 37.5)  # a tie against right loses one half
 
 
 def test_every_column_and_its_numbers() -> None:

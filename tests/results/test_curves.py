@@ -18,11 +18,9 @@ from tests.support import fakes
 def metrics(folder: Path, offset: float = 0.0) -> Path:
     """Write a run folder whose last line a kill cut short."""
     folder.mkdir(parents=True)
-    lines = [
-        json.dumps({"step": step, "train/loss": offset + 2 / (step + 1), "lr": 0.1})
-        for step in range(400)
-    ]
-    lines += [json.dumps({"step": step, "val/all": 50 + step / 100}) for step in (99, 399)]
+    points = [{"step": k, "train/loss": offset + 2 / (k + 1), "lr": 0.1} for k in range(400)]
+    points += [{"step": step, "val/all": 50 + step / 100} for step in (99, 399)]
+    lines = [json.dumps(point) for point in points]
     lines += ["no JSON", '{"step": 5, "train/loss": NaN}', '{"step": 7, "train/lo']
     (folder / "metrics.jsonl").write_text("\n".join(lines))
     return folder

@@ -54,13 +54,6 @@ def test_every_reason_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert Today.read(folder).stale(row.result)[0] == "page a is gone"
 
 
-def test_a_row_is_read_with_its_reasons(folder: Path, tmp_path: Path) -> None:
-    path = fakes.store(tmp_path / "results", "a", folder)
-    assert Today.read(folder).read_row(path).stale == []
-    (folder / "a.yaml").write_text(fakes.page_text("  init_args: {width: 2}\n"))
-    assert Today.read(folder).read_row(path).stale == ["page a changed"]
-
-
 def test_only_the_budget_of_the_row_counts(folder: Path) -> None:
     page, track = load(folder)
     budgets = {"smoke": {"trainer": {"max_steps": 1}}}

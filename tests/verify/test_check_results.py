@@ -25,16 +25,9 @@ from spatialbench.results.run_folder import RunRecord
 from spatialbench.results.stale import Today
 from spatialbench.training.plan import run
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.verify import repeat
 from spatialbench.verify.check_results import check_results, check_smoke, check_stored
-from spatialbench.verify.repeat import (
-    FLIP_MARGIN,
-    OTHER_DRIFT,
-    OTHER_POINTS,
-    OTHER_UNITS,
-    SAME_DRIFT,
-    SAME_POINTS,
-    compare,
-)
+from spatialbench.verify.repeat import FLIP_MARGIN, OTHER_DRIFT, SAME_DRIFT, compare
 from tests.support import fakes
 
 NAMES = ("sofa", "bed", "floor lamp", "plant", "chair", "table", "book", "clock")
@@ -272,14 +265,6 @@ def test_the_same_machine_repeats_every_sign(row: Row) -> None:
     assert (drifted.flips, len(drifted.problems)) == (0, 1)
 
 
-@pytest.mark.parametrize(
-    ("version", "same"), [("spatialbench", True), ("torch", False), ("noted only now", True)]
-)
-def test_versions_of_other_packages_count(row: Row, version: str, same: bool) -> None:
-    runs = [replace(run, versions={**run.versions, version: "9"}) for run in row.result.runs]
-    assert compare(row, replace(row, result=replace(row.result, runs=runs))).same == same
-
-
 def test_another_machine_may_flip_what_is_near_zero_and_not_drift_far(row: Row) -> None:
     margins, group = row.pairs.answers()[0].astype(float), row.pairs.margins.group
     scale = {name: np.sqrt(np.mean(margins[group == name] ** 2)) for name in RELATIONS}
@@ -314,6 +299,12 @@ def test_large_flips_count_only_outside_of_the_paired_interval(row: Row) -> None
     assert "all moved by +5.0 points, outside of chance" in found.problems[0]
 
 
+def test_versions_of_other_packages_count(row: Row) -> None:
+    for version, same in (("spatialbench", True), ("torch", False), ("noted only now", True)):
+        runs = [replace(run, versions={**run.versions, version: "9"}) for run in row.result.runs]
+        assert compare(row, replace(row, result=replace(row.result, runs=runs))).same == same
+
+
 def test_a_scorer_that_was_constant_and_is_not_any_more(row: Row) -> None:
     constant = moved(row, np.zeros_like)
     assert compare(constant, constant).problems == []
@@ -328,7 +319,7 @@ def changed(row: Row, name: str, **changes: object) -> Row:
 @pytest.mark.parametrize("same", [True, False])
 @pytest.mark.parametrize(("factor", "wrong"), [(-0.9, False), (0.9, False), (-1.1, True)])
 def test_values_may_move_by_the_limit(row: Row, same: bool, factor: float, wrong: bool) -> None:
-    limit = SAME_POINTS if same else OTHER_POINTS + 100 * OTHER_UNITS / 60
+    limit = repeat.SAME_POINTS if same else repeat.OTHER_POINTS + 100 * repeat.OTHER_UNITS / 60
     ratios = dict(row.evidence["regions"].ratios)
     above, below = ratios["same_mask"]
     ratios["same_mask"] = ratios["same_mask"]._replace(numerator=above + factor * limit / 100)
