@@ -101,11 +101,7 @@ class Account:
         return {"read": self.read, "dropped": dropped, "flagged": flagged}
 
     def require(self, kept: int, items: str, advice: str = "") -> None:
-        """Refuse a source of which nothing usable is left.
-
-        Raises:
-            SpatialbenchError: ``kept`` is 0.
-        """
+        """Refuse a source of which nothing usable is left."""
         if not kept:
             reasons = "; ".join(self.lines()) or "it is empty"
             raise SpatialbenchError(

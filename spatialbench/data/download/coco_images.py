@@ -22,9 +22,6 @@ def link_images(data_set: DataSet, coco: CocoImages, folder: Path, given: Path |
         coco: the images.
         folder: the data set's folder.
         given: a folder of the user's with COCO's folders, or with the images as they are needed.
-
-    Raises:
-        SpatialbenchError: COCO's folders lack an image that the files name.
     """
     target, roots = folder / coco.folder, [given] if given else []
     if target.exists():
