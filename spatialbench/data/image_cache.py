@@ -148,7 +148,7 @@ def stored(key: str) -> Stored | None:
 
 @contextmanager
 def build(key: str, size: int, resize: Resize) -> Iterator[ImageTable]:
-    """Yield a table whose rows become the cache entry ``key`` when the block ends without an error."""
+    """Yield a table whose rows become the cache entry ``key`` if the block ends without error."""
     parent = cache_root() / "images"
     folder: Path | None = None
     try:
@@ -167,10 +167,8 @@ def build(key: str, size: int, resize: Resize) -> Iterator[ImageTable]:
             discard(key)
             folder.rename(parent / key)
     except OSError as error:  # a damaged source is a SpatialbenchError already
-        raise SpatialbenchError(
-            f"cannot write the image cache in {parent.parent}: {error.strerror or error}; "
-            f"make room there or set {CACHE_VARIABLE} to another folder"
-        ) from error
+        where = f"{parent.parent}: {error.strerror or error}; make room or change {CACHE_VARIABLE}"
+        raise SpatialbenchError(f"cannot write the image cache in {where}") from error
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)

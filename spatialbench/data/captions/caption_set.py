@@ -48,9 +48,11 @@ class Measure:
     chance: float = 50.0  # percent of a scorer that guesses
 
 
-def micro(name: str, title: str, rows: Sequence[int], *how: Any) -> Measure:
-    """Return the mean over records; ``how`` may give options and chance of the measure."""
-    return Measure(name, title, [(row,) for row in rows], [""] * len(rows), *how)
+def micro(
+    name: str, title: str, rows: Sequence[int], options: int | None = 2, chance: float = 50.0
+) -> Measure:
+    """Return the mean over records."""
+    return Measure(name, title, [(row,) for row in rows], [""] * len(rows), options, chance)
 
 
 def macro(name: str, title: str, rows: Sequence[int], groups: Sequence[str]) -> Measure:

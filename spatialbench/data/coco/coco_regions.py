@@ -20,8 +20,9 @@ import numpy as np
 import torch
 from PIL import Image
 
+import spatialbench.data.coco.annotations as coco_json
+import spatialbench.data.coco.masks as coco_masks
 from spatialbench.data.account import Account, Rejected
-from spatialbench.data.coco import annotations, masks
 from spatialbench.data.coco.annotations import CocoImage, Region
 from spatialbench.data.images import BadImage, decode, fit
 from spatialbench.data.region_sets import CaptionSet, Regions, RegionSet
@@ -29,7 +30,7 @@ from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.progress import progress
 
 TOO_THIN = "mask is empty at this size"
-HARMLESS = (annotations.CROWD, TOO_THIN, "box is smaller")
+HARMLESS = (coco_json.CROWD, TOO_THIN, "box is smaller")
 """Prefixes of the reasons that are not damage."""
 
 
@@ -75,12 +76,12 @@ class CocoRegions(RegionSet):
     ) -> None:
         path = Path(path)
         _check_arguments(size, limit, templates)
-        raw, digest = annotations.read_json(path, ("images", "annotations", "categories"))
-        pngs = _png_folder(path, annotations.is_panoptic(raw), masks)
-        classes = annotations.read_classes(path, raw["categories"], pngs is not None)
+        raw, digest = coco_json.read_json(path, ("images", "annotations", "categories"))
+        pngs = _png_folder(path, coco_json.is_panoptic(raw), masks)
+        classes = coco_json.read_classes(path, raw["categories"], pngs is not None)
         self.account = Account(path, strict, HARMLESS)
         folder = _folder(images, "images")
-        reader = annotations.Reader(raw, classes, folder, pngs, size, smallest, self.account)
+        reader = coco_json.Reader(raw, classes, folder, pngs, size, smallest, self.account)
         self.images = reader.images(limit)
         self.account.require(len(self.images), "image")
         self.name, self.size, self.smallest = f"coco/{path.stem}", size, smallest
@@ -90,7 +91,7 @@ class CocoRegions(RegionSet):
         whole = [digest, size, limit, smallest, [(i.file.name, i.bytes) for i in self.images]]
         if captions is not None:
             rows = {image.id: row for row, image in enumerate(self.images)}
-            self._captions, digest = annotations.read_captions(Path(captions), rows, self.account)
+            self._captions, digest = coco_json.read_captions(Path(captions), rows, self.account)
             whole.append(digest)
         self.fingerprint = hashlib.sha256(repr(whole).encode()).hexdigest()[:16]
         self._seen: set[int] = set()  # rows whose masks were counted
@@ -111,10 +112,10 @@ class CocoRegions(RegionSet):
             boxes.append(box)
             labels.append(label)
             shapes.append(mask)
-        w, h = masks.scaled(*pixels.size, self.size)
+        w, h = coco_masks.scaled(*pixels.size, self.size)
         none = np.zeros((0, self.size, self.size), dtype=bool)
         return Regions(
-            pixels=torch.from_numpy(masks.padded(pixels, self.size).transpose(2, 0, 1).copy()),
+            pixels=torch.from_numpy(coco_masks.padded(pixels, self.size).transpose(2, 0, 1).copy()),
             extent=(w / self.size, h / self.size),
             boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
             label=torch.tensor(labels, dtype=torch.int64),
@@ -143,7 +144,7 @@ class CocoRegions(RegionSet):
 
     def _placed(self, row: int, image: CocoImage) -> Iterator[tuple[list[float], int, np.ndarray]]:
         """Yield box, label and mask [S, S] of every region; count rejected ones the first time."""
-        ids = None if image.png is None else masks.segment_ids(_decoded(image, image.png))
+        ids = None if image.png is None else coco_masks.segment_ids(_decoded(image, image.png))
         for region in image.regions:
             try:
                 yield self._region(image, region, ids)
@@ -157,17 +158,17 @@ class CocoRegions(RegionSet):
     ) -> tuple[list[float], int, np.ndarray]:
         size = (image.width, image.height)
         if isinstance(region.shape, bytes):
-            whole = masks.decoded(region.shape, *size)
+            whole = coco_masks.decoded(region.shape, *size)
         else:
             whole = np.asarray(ids == region.shape)
         if not whole.any():
-            raise Rejected(masks.EMPTY, f"no pixel of {image.png} has this id")
+            raise Rejected(coco_masks.EMPTY, f"no pixel of {image.png} has this id")
         box = region.box
         if box is None:
             rows, columns = np.flatnonzero(whole.any(1)), np.flatnonzero(whole.any(0))
             corners = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
-            box = masks.kept_box([float(c) for c in corners], size, self.size, self.smallest)
-        mask = masks.padded_mask(whole, self.size)
+            box = coco_masks.kept_box([float(c) for c in corners], size, self.size, self.smallest)
+        mask = coco_masks.padded_mask(whole, self.size)
         if not mask.any():
             raise Rejected(TOO_THIN, f"no pixel is left of the mask at {self.size} pixels")
         return box, region.label, mask

@@ -55,10 +55,8 @@ def verify(item: Item, folder: Path) -> Entry:
     path, known = folder / item.placed, read_records(folder).get(item.name)
     entry = _examine(item, path, known or Entry(str(path), 0))
     if known and entry != known:
-        raise SpatialbenchError(
-            f"{path} has {entry.files} files of {entry.size} bytes, and had {known.files} of "
-            f"{known.size} when it came; remove it and start again"
-        )
+        now, then = (f"{e.files} files of {e.size} bytes" for e in (entry, known))
+        raise SpatialbenchError(f"{path} has {now}, and had {then}; remove it and start again")
     if not known:
         record(folder, item.name, entry)
     return entry
@@ -193,9 +191,7 @@ def _examine(item: Item, path: Path, known: Entry) -> Entry:
     with path.open("rb") as stream:
         start = stream.read(512).lstrip()
     if start.lower().startswith((b"<!doctype html", b"<html", b"version https://git-lfs")):
-        raise SpatialbenchError(
-            f"{path} is a web page or a Git LFS pointer, not the data; {ADVICE}"
-        )
+        raise SpatialbenchError(f"{path} is a web page or a Git LFS pointer; {ADVICE}")
     sha256 = hub.digest(path)
     for expected in (item.sha256, known.sha256):
         if expected and sha256 != expected:

@@ -11,8 +11,8 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 from rich.console import Console
-from spatialbench.cli.commands import RUN
 
+from spatialbench.cli.main import RUN
 from spatialbench.data.coco.coco_check import UNREADABLE, check_coco, is_coco, print_coco
 from spatialbench.data.coco.coco_export import CATEGORY, export_coco
 from spatialbench.data.coco.coco_regions import CocoRegions

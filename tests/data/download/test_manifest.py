@@ -50,7 +50,7 @@ def test_names_are_those_of_the_readers_and_tracks() -> None:
     }
     assert set(PUBLISHED) == set(placed) - {"embspatial"}
     assert placed["embspatial"] == {"EmbSpatial-Bench.json", "EmbSpatial-SFT.json"}
-    assert placed["mmvp"] == {"Questions.csv", mmvp.PUBLISHED[0]}
+    assert placed["mmvp"] == {"Questions.csv", mmvp.FOLDERS[0]}
     assert placed["sugarcrepe"] == {f"{name}.json" for name in sugarcrepe.FILES}
     assert placed["whatsup"] == {
         "controlled_images",
