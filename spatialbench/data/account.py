@@ -14,12 +14,7 @@ from spatialbench.utils.errors import SpatialbenchError
 
 
 class Rejected(Exception):
-    """An item that cannot be used.
-
-    Args:
-        reason: the reason that it is counted under.
-        why: what exactly is wrong with this item; by default the reason.
-    """
+    """An item that cannot be used: the reason that is counted, and what exactly is wrong."""
 
     def __init__(self, reason: str, why: str = "") -> None:
         super().__init__(why or reason)
@@ -28,25 +23,15 @@ class Rejected(Exception):
 
 @dataclass
 class Account:
-    """What became of the items of one source: each is kept, or dropped for one reason.
+    """What became of the items of one source: each is kept, or dropped for one reason."""
 
-    Attributes:
-        source: the file or folder, for messages.
-        strict: the first damaged item is an error.
-        harmless: prefixes of the reasons that are not damage, and never an error.
-        read: number of items in the source.
-        dropped: reason -> number of items left out.
-        flagged: reason -> number of items that were kept and are worth a note.
-        first: reason -> its first item, as ``<item>: <why>``, in the order of the file.
-    """
-
-    source: Path
-    strict: bool = False
-    harmless: tuple[str, ...] = ()
-    read: int = 0
-    dropped: Counter[str] = field(default_factory=Counter)
-    flagged: Counter[str] = field(default_factory=Counter)
-    first: dict[str, str] = field(default_factory=dict)
+    source: Path  # the file or folder, for messages
+    strict: bool = False  # the first damaged item is an error
+    harmless: tuple[str, ...] = ()  # prefixes of the reasons that are not damage, never an error
+    read: int = 0  # items in the source
+    dropped: Counter[str] = field(default_factory=Counter)  # reason -> items left out
+    flagged: Counter[str] = field(default_factory=Counter)  # reason -> items kept with a note
+    first: dict[str, str] = field(default_factory=dict)  # reason -> its first "<item>: <why>"
 
     def drop(self, reason: str, item: str, why: str) -> None:
         """Count an item that is left out.
@@ -57,10 +42,8 @@ class Account:
         self.dropped[reason] += 1
         self.first.setdefault(reason, f"{item}: {why}")
         if self.strict and not reason.startswith(self.harmless):
-            raise SpatialbenchError(
-                f"{self.source}: {item}: {why}; "
-                "repair or remove it, or read without strict to leave it out"
-            )
+            remedy = "repair or remove it, or read without strict to leave it out"
+            raise SpatialbenchError(f"{self.source}: {item}: {why}; {remedy}")
 
     def flag(self, reason: str, item: str, why: str) -> None:
         """Count an item that is kept."""
@@ -78,10 +61,8 @@ class Account:
     @property
     def first_damage(self) -> str:
         """The first damaged item; empty when there is none."""
-        damaged = (
-            why for reason, why in self.first.items() if not reason.startswith(self.harmless)
-        )
-        return next(damaged, "")
+        firsts = self.first.items()
+        return next((why for name, why in firsts if not name.startswith(self.harmless)), "")
 
     def lines(self, width: int = 80) -> list[str]:
         """One line for each reason; first items are cut at ``width`` characters."""
@@ -101,13 +82,7 @@ class Account:
         return {"read": self.read, "dropped": dropped, "flagged": flagged}
 
     def require(self, kept: int, items: str, advice: str = "") -> None:
-        """Refuse a source of which nothing usable is left.
-
-        Raises:
-            SpatialbenchError: ``kept`` is 0.
-        """
+        """Refuse a source of which nothing usable is left."""
         if not kept:
-            reasons = "; ".join(self.lines()) or "it is empty"
-            raise SpatialbenchError(
-                f"{self.source}: no usable {items} among {self.read} ({reasons}){advice}"
-            )
+            why = f"among {self.read} ({'; '.join(self.lines()) or 'it is empty'}){advice}"
+            raise SpatialbenchError(f"{self.source}: no usable {items} {why}")

@@ -59,11 +59,7 @@ class ImageTable:
         self._last: tuple[str, Image.Image] | None = None
 
     def look_up(self, data: bytes) -> tuple[str, Entry]:
-        """Return the key and the entry of an image; only a new one is decoded.
-
-        Raises:
-            BadImage: it cannot be decoded.
-        """
+        """Return the key and the entry of an image; only a new one is decoded."""
         key = hashlib.sha1(data, usedforsecurity=False).hexdigest()
         if key not in self.entries:
             image = decode(data)
@@ -119,11 +115,7 @@ class _Writer(ImageTable):
 
 
 def cache_key(source: Path, size: int, resize: Resize) -> str:
-    """Hash the content of a source file, not its name, with size and resize.
-
-    Raises:
-        SpatialbenchError: the file cannot be read.
-    """
+    """Hash the content of a source file, not its name, with size and resize."""
     try:
         with source.open("rb") as stream:
             content = hashlib.file_digest(stream, "sha256").hexdigest()
@@ -156,11 +148,7 @@ def stored(key: str) -> Stored | None:
 
 @contextmanager
 def build(key: str, size: int, resize: Resize) -> Iterator[ImageTable]:
-    """Yield a table whose rows become the cache entry ``key`` when the block ends without an error.
-
-    Raises:
-        SpatialbenchError: the cache cannot be written.
-    """
+    """Yield a table whose rows become the cache entry ``key`` if the block ends without error."""
     parent = cache_root() / "images"
     folder: Path | None = None
     try:
@@ -179,10 +167,8 @@ def build(key: str, size: int, resize: Resize) -> Iterator[ImageTable]:
             discard(key)
             folder.rename(parent / key)
     except OSError as error:  # a damaged source is a SpatialbenchError already
-        raise SpatialbenchError(
-            f"cannot write the image cache in {parent.parent}: {error.strerror or error}; "
-            f"make room there or set {CACHE_VARIABLE} to another folder"
-        ) from error
+        where = f"{parent.parent}: {error.strerror or error}; make room or change {CACHE_VARIABLE}"
+        raise SpatialbenchError(f"cannot write the image cache in {where}") from error
     finally:
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)

@@ -30,10 +30,8 @@ class BadImage(ValueError):
 def decode(data: bytes, upright: bool = False) -> Image.Image:
     """Decode an encoded image completely, to 8-bit RGB.
 
-    Args:
-        data: the bytes of a file in any format that Pillow reads.
-        upright: apply the EXIF orientation. Only for a user's own photograph: the boxes of a
-            dataset are in pixels of the image as stored.
+    ``upright`` applies the EXIF orientation: only for a user's own photograph, as the boxes of a
+    dataset are in pixels of the image as stored.
 
     Raises:
         BadImage: truncated, no image, beyond Pillow's limit of 89 million pixels, or 16 bits deep.
@@ -51,19 +49,13 @@ def decode(data: bytes, upright: bool = False) -> Image.Image:
         reason = " ".join(str(error).split())
         raise BadImage(f"the image cannot be decoded ({reason})") from error
     if opened.mode.startswith(("I", "F")):
-        raise BadImage(
-            f"the image has mode {opened.mode}, more than 8 bits a channel; save it with 8 bits"
-        )
+        raise BadImage(f"the image has mode {opened.mode}, more than 8 bits a channel; save with 8")
     image: Image.Image = ImageOps.exif_transpose(opened) if upright else opened
     return image.convert("RGB")
 
 
 def file_bytes(path: Path, what: str = "") -> bytes:
-    """Read a file; ``what`` is named before it in the message.
-
-    Raises:
-        SpatialbenchError: it cannot be read.
-    """
+    """Read a file; ``what`` is named before it in the message."""
     try:
         return path.read_bytes()
     except OSError as error:
@@ -72,11 +64,7 @@ def file_bytes(path: Path, what: str = "") -> bytes:
 
 
 def read_image(path: Path) -> Image.Image:
-    """Read a user's image as RGB, in its EXIF orientation.
-
-    Raises:
-        SpatialbenchError: missing, truncated or no image.
-    """
+    """Read a user's image as RGB, in its EXIF orientation."""
     try:
         return decode(file_bytes(path, "the image "), upright=True)
     except BadImage as error:
@@ -99,14 +87,7 @@ def fit(image: Image.Image, size: int, resize: Resize) -> np.ndarray:
 
 
 def place(box: Box, image_size: tuple[int, int], size: float, resize: Resize) -> Box:
-    """Map a box into the resized image; a crop may push it outside.
-
-    Args:
-        box: in pixels of the original image.
-        image_size: width and height of the original image.
-        size: side of the resized image in pixels.
-        resize: how the image is made square.
-    """
+    """Map a box in pixels of an image (width, height) to the resized one; a crop may cut it off."""
     width, height = image_size
     if resize == "squash":
         scale_x, scale_y = size / width, size / height
@@ -134,10 +115,8 @@ def visible_share(box: Box, image_size: tuple[int, int], resize: Resize) -> floa
 def encoded(value: Any, folder: Path) -> bytes:
     """Return the encoded bytes of an image in any of the forms of EmbSpatial's files.
 
-    Args:
-        value: base64 text with or without a ``data:`` prefix, a path, bytes, or the Hub's
-            ``{bytes, path}``.
-        folder: the folder that a relative path starts from.
+    ``value`` is base64 text with or without a ``data:`` prefix, a path from ``folder`` on, bytes,
+    or the Hub's ``{bytes, path}``.
 
     Raises:
         BadImage: another form, bad base64 or no such file.

@@ -37,11 +37,7 @@ class SelectionSet(ABC):
 
     @abstractmethod
     def pairs(self, size: int, resize: Resize = "crop") -> ImagePairs:
-        """Return the pairs, S = ``size``; ``resize`` says how an image becomes square.
-
-        Raises:
-            SpatialbenchError: an image cannot be read.
-        """
+        """Return the pairs, S = ``size``; ``resize`` says how an image becomes square."""
 
 
 def fingerprint(*parts: object) -> str:

@@ -17,12 +17,6 @@ def predict_set(
 ) -> RecordSet:
     """Build one record per caption, in the order given, about an image in its EXIF orientation.
 
-    Args:
-        image: a file of any format that Pillow reads.
-        captions: sentences of the grammar, for instance ``The sofa is left of the lamp.``
-        size: side of the square image in pixels.
-        resize: how the image is made square.
-
     Raises:
         SpatialbenchError: the file is missing, truncated or no image; there is no caption, or one
             is not a sentence of the grammar.
@@ -30,9 +24,8 @@ def predict_set(
     path = Path(image)
     original = read_image(path)
     if not captions:
-        raise SpatialbenchError(
-            "there is no caption; write for instance --caption 'The sofa is left of the lamp.'"
-        )
+        example = "--caption 'The sofa is left of the lamp.'"
+        raise SpatialbenchError(f"there is no caption; write for instance {example}")
     try:
         statements = [parse(caption) for caption in captions]
     except ValueError as error:

@@ -20,12 +20,10 @@ from __future__ import annotations
 from collections import Counter
 
 from spatialbench.data.captions.caption_set import CaptionSet, Measure, macro, micro
-from spatialbench.data.captions.fields import Fields, listed
-from spatialbench.data.captions.image_files import Corners
+from spatialbench.data.captions.fields import Fields, records
 
 FILES = {"relation": "visual_genome_relation.json", "attribution": "visual_genome_attribution.json"}
-FEWEST = 25
-"""Least number of records of a pair of attributes that is counted."""
+FEWEST = 25  # records of a pair of attributes that is counted
 
 _UNCOUNTED = """\
 adjusting, around, attached to, beside, between, bigger than, biting, boarding, brushing, by,
@@ -49,11 +47,8 @@ swimming in, swinging, talking to, topped with, touching, traveling down, travel
 typing on, underneath, wading in, waiting for, walking across, walking by, walking down, walking
 next to, walking through, with, working in, working on, worn on, wrapped around, wrapped in"""
 UNCOUNTED = frozenset(" ".join(_UNCOUNTED.split()).split(", "))
-"""The relations that the macro average of VG-Relation leaves out.
-
-The authors call them symmetric, but most are only rare. The published numbers depend on the list.
-Source: mertyg/vision-language-models-are-bows @ 81fdd20, notebooks/ (cell of the macro accuracy).
-"""
+"""Relations that the macro average of VG-Relation leaves out (notebooks/, cell of the macro
+accuracy). The authors call them symmetric, but most are only rare."""
 
 
 class Aro(CaptionSet):
@@ -65,10 +60,8 @@ class Aro(CaptionSet):
     def read(self) -> None:
         """Read both files."""
         for part, name in FILES.items():
-            path = self.file(name)
-            for number, data in enumerate(listed(self, path)):
-                self.account.read += 1
-                self._add(part, f"{part}-{number}", Fields(self, f"{path} record {number}", data))
+            for record, fields in records(self, self.file(name), part):
+                self._add(part, record, fields)
 
     def _add(self, part: str, record: str, fields: Fields) -> None:
         if part == "relation":
@@ -77,15 +70,11 @@ class Aro(CaptionSet):
             relation = "_".join(fields.texts("attributes", count=2))
         captions = [fields.text("true_caption"), fields.text("false_caption")]
         path = self.folder / "images" / fields.text("image_path")
-        image = self.image(path, self._crop(fields))
-        self.add(record, part, relation, image, captions, str(path))
-
-    def _crop(self, fields: Fields) -> Corners:
         x, y, w, h = (fields.number(f"bbox_{side}") for side in "xywh")
         crop = round(x), round(y), round(x + w), round(y + h)
         if crop[2] <= crop[0] or crop[3] <= crop[1]:
             self.refuse(fields.where, f"an empty box, x {x}, y {y}, w {w}, h {h}")
-        return crop
+        self.add(record, part, relation, self.image(path, crop), captions, str(path))
 
     def measures(self) -> list[Measure]:
         """Return the paper's macro average and the mean over records of each file."""
@@ -93,10 +82,8 @@ class Aro(CaptionSet):
         for part, unit in (("relation", "relations"), ("attribution", "attribute pairs")):
             rows = self.rows(part)
             counts = Counter(self.relations(rows))
-            if part == "relation":
-                counted = {relation for relation in counts if relation not in UNCOUNTED}
-            else:
-                counted = {relation for relation in counts if counts[relation] >= FEWEST}
+            rare = {relation for relation in counts if counts[relation] < FEWEST}
+            counted = set(counts) - (UNCOUNTED if part == "relation" else rare)
             kept = [row for row in rows if self.records[row].relation in counted]
             title = f"VG-{part.capitalize()}"
             mean = f"{title}, mean of {len(counted)} {unit}"

@@ -18,23 +18,14 @@ from spatialbench.utils.errors import SpatialbenchError
 
 @dataclass(frozen=True)
 class CaptionRecord:
-    """One image and its captions.
+    """One image and its captions."""
 
-    Attributes:
-        record: unique in its set.
-        part: the file or the subset that it comes from.
-        relation: the group of the record in tables.
-        image: row in ``CaptionSet.images``.
-        captions: K: the true one, its opposite (the other caption of the pair), other false ones.
-        cluster: the unit of the bootstrap; records that share it are not independent.
-    """
-
-    record: str
-    part: str
-    relation: str
-    image: int
-    captions: tuple[str, ...]
-    cluster: str
+    record: str  # unique in its set
+    part: str  # the file or the subset that it comes from
+    relation: str  # the group of the record in tables
+    image: int  # row in ``CaptionSet.images``
+    captions: tuple[str, ...]  # K: the true one, its opposite, other false ones
+    cluster: str  # unit of the bootstrap; records that share it are not independent
 
 
 @dataclass(frozen=True)
@@ -47,30 +38,21 @@ class Measure:
 
     A tie counts as a random choice, in expectation: one half for two captions. A constant scorer
     therefore gets exactly the chance level.
-
-    Attributes:
-        name: key in JSON and in results/reported.yaml.
-        title: row of the table.
-        units: U tuples of rows of records that must all be right; usually one record each.
-        groups: U, the group of each unit: one for a mean over units (micro), relations for macro.
-        options: number of captions that (1) compares, from the first one on; None: all.
-        chance: percent of a scorer that guesses.
     """
 
-    name: str
-    title: str
-    units: Sequence[tuple[int, ...]]
-    groups: Sequence[str]
-    options: int | None = 2
-    chance: float = 50.0
+    name: str  # key in JSON and in results/reported.yaml
+    title: str  # row of the table
+    units: Sequence[tuple[int, ...]]  # U tuples of rows that must all be right; usually of one row
+    groups: Sequence[str]  # U, the group of each unit: one for micro, relations for macro
+    options: int | None = 2  # number of captions that (1) compares, from the first on; None: all
+    chance: float = 50.0  # percent of a scorer that guesses
 
 
 def micro(
-    name: str, title: str, rows: Iterable[int], options: int | None = 2, chance: float = 50.0
+    name: str, title: str, rows: Sequence[int], options: int | None = 2, chance: float = 50.0
 ) -> Measure:
     """Return the mean over records."""
-    units = [(row,) for row in rows]
-    return Measure(name, title, units, [""] * len(units), options, chance)
+    return Measure(name, title, [(row,) for row in rows], [""] * len(rows), options, chance)
 
 
 def macro(name: str, title: str, rows: Sequence[int], groups: Sequence[str]) -> Measure:
@@ -81,27 +63,17 @@ def macro(name: str, title: str, rows: Sequence[int], groups: Sequence[str]) -> 
 class CaptionSet(ABC):
     """A downloaded benchmark of captions; a subclass reads its files and defines its measures.
 
-    Args:
-        path: the folder.
-
-    Attributes:
-        name: value of ``--evaluation``.
-        source: what the folder must be, for messages.
-        records: M.
-        images: P, each once.
-        account: what was read, kept and dropped.
-
     Raises:
         SpatialbenchError: a file, a field or an image is missing or wrong.
     """
 
-    name: ClassVar[str]
-    source: ClassVar[str]
+    name: ClassVar[str]  # value of ``--evaluation``
+    source: ClassVar[str]  # what the folder must be, for messages
 
     def __init__(self, path: str) -> None:
         self.folder = Path(path)
-        self.records: list[CaptionRecord] = []
-        self.images: list[ImageSource] = []
+        self.records: list[CaptionRecord] = []  # M
+        self.images: list[ImageSource] = []  # P, each once
         self.account = Account(self.folder)
         self._rows: dict[Any, int] = {}
         if not self.folder.is_dir():
@@ -149,15 +121,11 @@ class CaptionSet(ABC):
         return [self.records[row].relation for row in rows]
 
     def file(self, *names: str) -> Path:
-        """Return the first of these files that the folder has.
-
-        Raises:
-            SpatialbenchError: there is none.
-        """
-        for name in names:
-            if (self.folder / name).is_file():
-                return self.folder / name
-        raise SpatialbenchError(f"no file {names[0]} in {self.folder}; give {self.source}")
+        """Return the first of these files that the folder has."""
+        path = next((self.folder / name for name in names if (self.folder / name).is_file()), None)
+        if path is None:
+            raise SpatialbenchError(f"no file {names[0]} in {self.folder}; give {self.source}")
+        return path
 
     def refuse(self, where: str, why: str) -> NoReturn:
         """Raise SpatialbenchError: a file is not in the published form."""
@@ -171,11 +139,7 @@ class CaptionSet(ABC):
 
 
 def check_images(files: Sequence[Path], source: str) -> None:
-    """Check that all image files are there.
-
-    Raises:
-        SpatialbenchError: some are missing; give ``source``.
-    """
+    """Check that all image files are there."""
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise SpatialbenchError(f"no image {missing[0]} ({len(missing)} missing); give {source}")

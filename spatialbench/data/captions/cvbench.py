@@ -1,6 +1,6 @@
 """CV-Bench: questions about photos with boxed objects, turned into statements (Tong et al. 2024).
 
-    test_2d.parquet  test_3d.parquet   in the folder; or one test.parquet, as in older revisions
+    test_2d.parquet  test_3d.parquet
 
 with the columns idx, task, image, question, choices, answer, source. ``image`` is {bytes, path}; an
 answer of "(A)" is the first choice. Three of the four tasks become pairs about the names in the
@@ -55,8 +55,7 @@ class CvBench(CaptionSet):
     def read(self) -> None:
         """Read the parquet files."""
         self._sources: list[str] = []  # of each record
-        old = (self.folder / "test.parquet").is_file()
-        for name in ["test.parquet"] if old else ["test_2d.parquet", "test_3d.parquet"]:
+        for name in ("test_2d.parquet", "test_3d.parquet"):
             path = self.file(name)
             for number, data in enumerate(self._table(path)):
                 self.account.read += 1
@@ -65,11 +64,9 @@ class CvBench(CaptionSet):
     def _table(self, path: Path) -> Iterator[dict[str, Any]]:
         try:
             with pq.ParquetFile(path) as file:
-                names = file.schema_arrow.names
-                missing = [name for name in COLUMNS if name not in names]
+                missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
                 if missing:
-                    there = ", ".join(names)
-                    self.refuse(str(path), f"no column {missing[0]!r}; there are {there}")
+                    self.refuse(str(path), f"no column {missing[0]!r}")
                 for batch in file.iter_batches(_BATCH, columns=list(COLUMNS)):
                     yield from batch.to_pylist()
         except (pa.ArrowException, OSError) as error:
@@ -79,10 +76,13 @@ class CvBench(CaptionSet):
         task, record = fields.text("task"), f"idx {fields.any('idx')}"
         question, choices = fields.text("question"), fields.texts("choices")
         if task not in _QUESTIONS:
-            counting = task == "Count"
-            reason = "counting, which has no pair" if counting else f"the unknown task {task!r}"
+            reason = "counting, which has no pair" if task == "Count" else f"unknown task {task!r}"
             return self.account.drop(reason, record, question)
-        true = self._answer(fields, choices)
+        match = re.fullmatch(r"\(?([A-Z])\)?", fields.text("answer").strip())  # "(B)"
+        true = ord(match[1]) - ord("A") if match else len(choices)
+        if true >= len(choices):
+            why = f"answer {fields.text('answer')!r} names none of the {len(choices)} choices"
+            self.refuse(fields.where, why)
         captions = _captions(task, question, choices, true)
         if captions is None:
             reason = f"{task}, a question or choice of an unknown form"
@@ -91,23 +91,12 @@ class CvBench(CaptionSet):
             return self.account.drop("both objects have one name", record, question)
         relation = choices[true] if task == "Relation" else task.lower()
         self._sources.append(fields.text("source"))
-        self.add(record, task.lower(), relation, self._image(fields, record), captions)
-
-    def _answer(self, fields: Fields, choices: list[str]) -> int:
-        """Return the index of the choice that "(B)" names."""
-        match = re.fullmatch(r"\(?([A-Z])\)?", fields.text("answer").strip())
-        index = -1 if match is None else ord(match[1]) - ord("A")
-        if not 0 <= index < len(choices):
-            answer, count = fields.data["answer"], len(choices)
-            self.refuse(fields.where, f"answer {answer!r} names none of the {count} choices")
-        return index
-
-    def _image(self, fields: Fields, record: str) -> int:
         try:
             data = encoded(fields.any("image"), self.folder)
         except BadImage as error:
             self.refuse(fields.where, str(error))
-        return self.image_bytes(f"{self.name} {record}", data)
+        image = self.image_bytes(f"{self.name} {record}", data)
+        self.add(record, task.lower(), relation, image, captions)
 
     def measures(self) -> list[Measure]:
         """Return each task, and the mean over sources of Relation, as CV-Bench's 2D average."""
@@ -123,7 +112,7 @@ def _captions(task: str, question: str, choices: list[str], true: int) -> tuple[
 
     The choices are places for Relation, else the names of the last two objects of the question.
     """
-    match = _QUESTIONS[task].fullmatch(question)
+    match, phrase = _QUESTIONS[task].fullmatch(question), None
     if match is None:
         return None
     names, colours = list(match.groups(default="")[::2]), match.groups(default="")[1::2]
@@ -133,8 +122,6 @@ def _captions(task: str, question: str, choices: list[str], true: int) -> tuple[
     elif sorted(choices) == sorted(names[-2:]):
         phrase = f"closer to the {'camera' if task == 'Depth' else boxed[0]} than"
         first = true if choices == names[-2:] else 1 - true
-    else:
-        return None
     if phrase is None:
         return None
     subject, other = boxed[-2 + first], boxed[-1 - first]

@@ -13,12 +13,7 @@ from spatialbench.utils.typed_files import load_json
 
 
 class Fields:
-    """One record of a file.
-
-    Args:
-        owner: the benchmark, for messages.
-        where: file and record, for messages.
-        data: the record.
+    """One record of a file; the benchmark ``owner`` and ``where`` (file, record) are for messages.
 
     Raises:
         SpatialbenchError: the record is no object, or a field is missing or of another type.
@@ -67,12 +62,15 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
-def listed(owner: CaptionSet, path: Path) -> list[Any]:
-    """Read a JSON file that holds a list.
+def records(owner: CaptionSet, path: Path, part: str) -> Iterator[tuple[str, Fields]]:
+    """Yield (``part``-number, fields) of each record of a JSON list, counted as read."""
+    for number, data in enumerate(listed(owner, path)):
+        owner.account.read += 1
+        yield f"{part}-{number}", Fields(owner, f"{path} record {number}", data)
 
-    Raises:
-        SpatialbenchError: it cannot be read or holds something else.
-    """
+
+def listed(owner: CaptionSet, path: Path) -> list[Any]:
+    """Read a JSON file that holds a list."""
     items = load_json(path, f"give {owner.source}")
     if not isinstance(items, list):
         owner.refuse(str(path), f"a {type(items).__name__}, not a list of records")
@@ -80,16 +78,12 @@ def listed(owner: CaptionSet, path: Path) -> list[Any]:
 
 
 def lines(owner: CaptionSet, path: Path) -> Iterator[Fields]:
-    """Yield the records of a JSONL file, one object per line.
-
-    Raises:
-        SpatialbenchError: it cannot be read, or a line is no object.
-    """
+    """Yield the records of a JSONL file, one object per line."""
     try:
-        texts = path.read_text(encoding="utf-8").splitlines()
+        content = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         owner.refuse(str(path), f"cannot be read ({getattr(error, 'strerror', None) or error})")
-    for number, text in enumerate(texts, start=1):
+    for number, text in enumerate(content.split("\n"), start=1):
         where = f"{path} line {number}"
         if text.strip():
             try:

@@ -18,34 +18,19 @@ Corners = tuple[int, int, int, int]
 
 @dataclass(frozen=True)
 class ImageSource:
-    """One distinct image, or one distinct crop of an image.
+    """One distinct image, or one distinct crop of an image."""
 
-    Attributes:
-        name: name in messages.
-        source: its file, or its encoded bytes.
-        crop: the part that is shown, black outside of the image; None: all of it.
-    """
-
-    name: str
-    source: Path | bytes
-    crop: Corners | None = None
+    name: str  # for messages
+    source: Path | bytes  # its file, or its encoded bytes
+    crop: Corners | None = None  # the part that is shown, black outside of the image; None: all
 
     def content(self) -> bytes:
-        """Return the encoded bytes.
-
-        Raises:
-            SpatialbenchError: the file cannot be read.
-        """
-        if isinstance(self.source, bytes):
-            return self.source
-        return file_bytes(self.source, "the image ")
+        """Return the encoded bytes."""
+        source = self.source
+        return source if isinstance(source, bytes) else file_bytes(source, "the image ")
 
     def pixels(self, data: bytes, size: int, resize: Resize, advice: str) -> np.ndarray:
-        """Decode its content ``data`` to uint8 [S, S, 3].
-
-        Raises:
-            SpatialbenchError: it is no image; give ``advice``.
-        """
+        """Decode its content ``data`` to uint8 [S, S, 3]."""
         try:
             image = decode(data)
         except BadImage as error:

@@ -43,16 +43,12 @@ COLUMNS = ("Question ID", "Type", "Statement")
 FOLDERS = ("MLLM_VLM Images", "MMVP_VLM Images")
 PROMPT = "a photo of {}"
 """The official script's prompt, without a final period."""
-PAIRS = 15
-"""Pairs of each pattern."""
+PAIRS = 15  # of each pattern
 SOURCE = "a copy of the Hub's dataset MMVP/MMVP_VLM"
 
 
 class Mmvp(SelectionSet):
-    """The pairs of a downloaded copy.
-
-    Args:
-        path: the folder that holds Questions.csv.
+    """The pairs of a downloaded copy; ``path`` is the folder that holds Questions.csv.
 
     Raises:
         SpatialbenchError: a file is missing, a row is wrong, or the pairs are not complete.
@@ -77,11 +73,7 @@ class Mmvp(SelectionSet):
         check_images([file for pair in self._files for file in pair], SOURCE)
 
     def pairs(self, size: int, resize: Resize = "crop") -> ImagePairs:
-        """Read the images and return the pairs.
-
-        Raises:
-            SpatialbenchError: an image cannot be read.
-        """
+        """Read the images and return the pairs."""
         images = np.empty((len(self._files), 2, size, size, 3), dtype=np.uint8)
         digest = hashlib.sha256()
         with progress("reading mmvp", len(self._files), "pairs") as advance:
@@ -92,10 +84,8 @@ class Mmvp(SelectionSet):
                     digest.update(hashlib.sha256(data).digest())
                     images[row, column] = image.pixels(data, size, resize, SOURCE)
                 advance(1)
-        said = self._statements
-        captions = [
-            (PROMPT.format(said[odd]), PROMPT.format(said[odd + 1])) for _, odd in self._pairs
-        ]
+        prompts = {number: PROMPT.format(said) for number, said in self._statements.items()}
+        captions = [(prompts[odd], prompts[odd + 1]) for _, odd in self._pairs]
         kinds = list(TYPES)
         return ImagePairs(
             images=images,
@@ -114,19 +104,14 @@ def _rows(path: Path) -> dict[int, tuple[str, str]]:
             header, *lines = list(csv.reader(stream)) or [[]]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         reason = getattr(error, "strerror", None) or error
-        raise SpatialbenchError(
-            f"cannot read {path} ({reason}); give {SOURCE}, the folder that holds Questions.csv"
-        ) from error
+        raise SpatialbenchError(f"cannot read {path} ({reason}); give {SOURCE}") from error
     if tuple(cell.strip() for cell in header) != COLUMNS:
-        wanted = ", ".join(COLUMNS)
-        raise SpatialbenchError(
-            f"{path} line 1: the columns are {header}, not {wanted}; give {SOURCE}"
-        )
+        why = f"the columns are {header}, not {', '.join(COLUMNS)}"
+        raise SpatialbenchError(f"{path} line 1: {why}; give {SOURCE}")
     rows: dict[int, tuple[str, str]] = {}
     for line, cells in enumerate(lines, start=2):
         if any(cells):
-            why = _wrong(cells, rows)
-            if why:
+            if why := _wrong(cells, rows):
                 raise SpatialbenchError(f"{path} row {line}: {why}")
             rows[int(cells[0])] = _plain(cells[1]), cells[2].strip()
     return rows

@@ -14,8 +14,6 @@ Source: princeton-vl/SpatialSense @ ecfee4e, README.md and visualize.py; Zenodo 
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from spatialbench.data.captions.caption_set import CaptionSet, Measure, macro, micro
 from spatialbench.data.captions.fields import Fields, listed
 from spatialbench.data.records import Box
@@ -66,11 +64,10 @@ class SpatialSense(CaptionSet):
         if _shows(predicate, self._box(subject, photo), self._box(other, photo)):
             self._shown.append(len(self.records))
         captions = [f"The {a} is {predicate} the {b}.", f"The {b} is {predicate} the {a}."]
-        self.add(record, "test", predicate, self.image(self._file(photo.text("url"))), captions)
-
-    def _file(self, url: str) -> Path:
+        url = photo.text("url")
         site = "flickr" if url.startswith("http") else "nyu"
-        return self.folder / "images" / site / url.rpartition("/")[2]
+        image = self.image(self.folder / "images" / site / url.rpartition("/")[2])
+        self.add(record, "test", predicate, image, captions)
 
     def _box(self, fields: Fields, photo: Fields) -> Box:
         value = fields.any("bbox")
@@ -96,12 +93,7 @@ class SpatialSense(CaptionSet):
 
 
 def _shows(predicate: str, subject: Box, other: Box) -> bool:
-    """Whether the centres lie as the predicate says for the viewer; boxes show no depth."""
+    """Return whether the centres lie as the predicate says for the viewer; boxes show no depth."""
     (ax, ay), (bx, by) = subject.centre, other.centre
-    shown = {
-        "to the left of": ax < bx,
-        "to the right of": ax > bx,
-        "above": ay < by,
-        "under": ay > by,
-    }
-    return shown.get(predicate, False)
+    shown = {"to the left of": ax < bx, "to the right of": ax > bx}
+    return (shown | {"above": ay < by, "under": ay > by}).get(predicate, False)

@@ -18,7 +18,7 @@ from collections import defaultdict
 from pathlib import Path
 
 from spatialbench.data.captions.caption_set import CaptionSet, Measure, micro
-from spatialbench.data.captions.fields import Fields, listed
+from spatialbench.data.captions.fields import Fields, records
 
 OPPOSITE = {"on": "under", "left": "right", "front": "behind"}
 OPPOSITE |= {b: a for a, b in OPPOSITE.items()}
@@ -41,10 +41,8 @@ class WhatsUp(CaptionSet):
         # (subset, objects) -> arrangement -> row
         self._sets: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
         for part, (name, _) in SUBSETS.items():
-            path = self.file(name)
-            for number, data in enumerate(listed(self, path)):
-                self.account.read += 1
-                self._add(part, f"{part}-{number}", Fields(self, f"{path} record {number}", data))
+            for record, fields in records(self, self.file(name), part):
+                self._add(part, record, fields)
         for (part, objects), rows in self._sets.items():
             if len(rows) < len(SUBSETS[part][1]):
                 reason = "a set without all four images, not among the sets"
@@ -67,13 +65,9 @@ class WhatsUp(CaptionSet):
             reason = "a second image of its arrangement, not among the sets"
             self.account.flag(reason, record, objects)
         rows.setdefault(true, len(self.records))
-        self.add(record, part, true, self._image(given), options, f"{part} {objects}")
-
-    def _image(self, given: Path) -> int:
-        """Return the row of a file, below the authors' ``data/`` or not."""
-        whole = self.folder / given
-        inner = Path(*given.parts[given.parts[0] == "data" :])
-        return self.image(whole if whole.is_file() else self.folder / inner)
+        whole, inner = self.folder / given, Path(*given.parts[given.parts[0] == "data" :])
+        image = self.image(whole if whole.is_file() else self.folder / inner)
+        self.add(record, part, true, image, options, f"{part} {objects}")
 
     def measures(self) -> list[Measure]:
         """Return the pair, one of four, both images of opposites, all four of a set; per subset."""
@@ -85,8 +79,8 @@ class WhatsUp(CaptionSet):
             both = [(s[a], s[b]) for s in sets for a, b in opposites if a in s and b in s]
             whole = [tuple(s[name] for name in names) for s in sets if len(s) == len(names)]
             measures.append(micro(f"{low}_pair", f"{part}: opposite preposition", rows))
-            measures.append(micro(f"{low}_four", f"{part}: one of four", rows, None, 25.0))
             for name, title, units, chance in (
+                (f"{low}_four", f"{part}: one of four", [(row,) for row in rows], 100 / 4),
                 (f"{low}_both", f"{part}: both of a pair, each of four", both, 100 / 4**2),
                 (f"{low}_set", f"{part}: all of a set, each of four", whole, 100 / 4**4),
             ):

@@ -19,17 +19,11 @@ from spatialbench.data.captions.fields import listed
 
 
 class Triples(CaptionSet):
-    """Two files of [image, true caption, false caption], about one object and about two.
+    """Two files of [image, true caption, false caption], about one object and about two."""
 
-    Attributes:
-        files: name of a file, with ``{}`` for the part, one or two.
-        photos: name of an image file, with ``{}`` for the image.
-        phrases: prepositions of captions about two objects, in the order of the search.
-    """
-
-    files: ClassVar[str]
-    photos: ClassVar[str]
-    phrases: ClassVar[tuple[str, ...]]
+    files: ClassVar[str]  # name of a file, with ``{}`` for the part, one or two
+    photos: ClassVar[str]  # name of an image file, with ``{}`` for the image
+    phrases: ClassVar[tuple[str, ...]]  # prepositions of two objects, in the order of the search
 
     def read(self) -> None:
         """Read both files."""

@@ -10,7 +10,6 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,19 +28,12 @@ ANNOTATION = "annotation is damaged"
 
 
 class Region(NamedTuple):
-    """One region of an image.
+    """One region of an image."""
 
-    Attributes:
-        where: annotation and image, for messages.
-        label: rank of its class.
-        box: x0 y0 x1 y1 in [0, 1] of the square; None where it follows from the mask (stuff).
-        shape: compressed run lengths, or the segment's id in the panoptic PNG.
-    """
-
-    where: str
-    label: int
-    box: list[float] | None
-    shape: bytes | int
+    where: str  # annotation and image, for messages
+    label: int  # rank of its class
+    box: list[float] | None  # x0 y0 x1 y1 in [0, 1] of the square; None for stuff: of the mask
+    shape: bytes | int  # compressed run lengths, or the segment's id in the panoptic PNG
 
 
 class CocoImage(NamedTuple):
@@ -55,11 +47,6 @@ class CocoImage(NamedTuple):
     bytes: tuple[int, int]
     regions: tuple[Region, ...]
 
-    @property
-    def where(self) -> str:
-        """Its name in messages."""
-        return f"image {self.id}"
-
 
 class Classes(NamedTuple):
     """Names in the order of the category ids, whether each is a thing, category id -> rank."""
@@ -70,22 +57,15 @@ class Classes(NamedTuple):
 
 
 def read_json(path: Path, keys: Iterable[str]) -> tuple[dict[str, Any], str]:
-    """Read a JSON object whose ``keys`` are lists, and hash the file.
-
-    Raises:
-        SpatialbenchError: no such file, no JSON object, or a key is missing.
-    """
+    """Read a JSON object whose ``keys`` are lists, and hash the file."""
     data = file_bytes(path)
     try:
-        raw = json.loads(data)
+        raw = json.loads(data.decode("utf-8-sig"))
     except (ValueError, RecursionError) as error:  # ValueError: JSON, UTF-8 or too long a number
         why = f"no valid JSON, or a broken download ({str(error)[:120]})"
         raise SpatialbenchError(f"{path}: {why}; it starts with {data[:20]!r}") from error
-    if not isinstance(raw, dict):
-        kind = type(raw).__name__
-        raise SpatialbenchError(f"{path}: a {kind}, not an object in COCO's format")
     for key in keys:
-        if not isinstance(raw.get(key), list):
+        if not isinstance(raw, dict) or not isinstance(raw.get(key), list):
             raise SpatialbenchError(f"{path}: no list {key!r} at the top; is it in COCO's format?")
     return raw, hashlib.sha256(data).hexdigest()
 
@@ -96,28 +76,19 @@ def is_panoptic(raw: Mapping[str, Any]) -> bool:
 
 
 def read_classes(path: Path, categories: list[Any], panoptic: bool) -> Classes:
-    """Read the classes in the order of their ids; without ``panoptic`` all of them are things.
-
-    Raises:
-        SpatialbenchError: an id is used twice, or an id, a name or (``panoptic``) an isthing lacks.
-    """
+    """Read the classes in the order of their ids; without ``panoptic`` all of them are things."""
     wanted = "an integer id and a name" + (", and isthing of 0 or 1" if panoptic else "")
     for item in categories:
         fields = item if isinstance(item, dict) else {}
         right = type(fields.get("id")) is int and isinstance(fields.get("name"), str)
         if not right or (panoptic and fields.get("isthing") not in (0, 1)):
             raise SpatialbenchError(f"{path}: category {str(item)[:60]} needs {wanted}; add them")
-    if not categories:
-        raise SpatialbenchError(f"{path}: no categories")
     ordered = sorted(categories, key=lambda item: item["id"])
-    for a, b in pairwise(item["id"] for item in ordered):
-        if a == b:
-            raise SpatialbenchError(f"{path}: category id {a} is used twice")
-    return Classes(
-        names=tuple(item["name"] for item in ordered),
-        things=tuple(bool(item["isthing"]) if panoptic else True for item in ordered),
-        rank={item["id"]: rank for rank, item in enumerate(ordered)},
-    )
+    rank = {item["id"]: rank for rank, item in enumerate(ordered)}
+    if not 0 < len(ordered) == len(rank):
+        raise SpatialbenchError(f"{path}: no categories, or a category id is used twice")
+    things = tuple(not panoptic or bool(item["isthing"]) for item in ordered)
+    return Classes(tuple(item["name"] for item in ordered), things, rank)
 
 
 def read_captions(
@@ -126,10 +97,6 @@ def read_captions(
     """Read the captions of a COCO captions file as (row, sentence), and hash the file.
 
     Captions of images that have no row are skipped: the file is usually that of the whole split.
-
-    Raises:
-        SpatialbenchError: the file cannot be read or has no caption of these images; with
-            ``account.strict``, one is damaged.
     """
     raw, digest = read_json(path, ("annotations",))
     captions: list[tuple[int, str]] = []
@@ -146,9 +113,8 @@ def read_captions(
                 captions.append((rows[image], " ".join(text.split())))
         seen.add(id_)
     if not captions:
-        raise SpatialbenchError(
-            f"{path}: no caption of an image of {account.source}; is it the file of this split?"
-        )
+        why = f"no caption of an image of {account.source}; is it the file of this split?"
+        raise SpatialbenchError(f"{path}: {why}")
     return captions, digest
 
 
@@ -165,11 +131,7 @@ class Reader:
     account: Account
 
     def images(self, limit: int | None) -> list[CocoImage]:
-        """Read the first ``limit`` usable images by id, and no regions of later ones.
-
-        Raises:
-            SpatialbenchError: ``account.strict``, and something is damaged.
-        """
+        """Read the first ``limit`` usable images by id, and no regions of later ones."""
         entries, annotations = self._entries(), self._by_image()
         images: list[CocoImage] = []
         total = len(entries) if limit is None else min(limit, len(entries))
@@ -194,10 +156,9 @@ class Reader:
                 if id_ in entries:
                     raise Rejected("image id is used twice")
                 name, sides = item.get("file_name"), [item.get(key) for key in ("width", "height")]
-                if not isinstance(name, str) or not name:
-                    raise Rejected(ENTRY, "there is no file_name")
-                if not all(type(side) is int and side > 0 for side in sides):
-                    raise Rejected(ENTRY, "there is no width or height in pixels")
+                sound = isinstance(name, str) and name
+                if not sound or not all(type(side) is int and side > 0 for side in sides):
+                    raise Rejected(ENTRY, "there is no file_name, or no width or height in pixels")
                 entries[id_] = item
         return entries
 
@@ -207,14 +168,13 @@ class Reader:
         known = {_id(item, "id") for item in self.raw["images"]}
         for position, item in enumerate(self.raw["annotations"], start=1):
             image = _id(item, "image_id")
-            if image is not None and image in known:
-                annotations[image].append(item)
-                continue
             with self.account.dropping(_name("annotation", _id(item, "id"), position)):
                 if image is None:
                     raise Rejected(ANNOTATION, "there is no image_id")
-                why = f"no image has the image_id {image}"
-                raise Rejected("annotation of an unknown image", why)
+                if image not in known:
+                    why = f"no image has the image_id {image}"
+                    raise Rejected("annotation of an unknown image", why)
+                annotations[image].append(item)
         return annotations
 
     def _image(self, entry: dict[str, Any], annotations: list[Any]) -> CocoImage:
@@ -223,27 +183,24 @@ class Reader:
         lengths, items = (probe(file, size, "image"), 0), annotations
         if self.png_folder is not None and annotations:
             if len(annotations) > 1:
-                why = "more than one annotation has its image_id"
-                raise Rejected("image has several panoptic annotations", why)
+                raise Rejected("image has several panoptic annotations")
             name, items = (annotations[0].get(key) for key in ("file_name", "segments_info"))
             if not isinstance(name, str) or not name or not isinstance(items, list):
-                why = "there is no file_name or no segments_info"
-                raise Rejected("panoptic annotation is damaged", why)
+                raise Rejected("panoptic annotation is damaged", "no file_name or no segments_info")
             png = self.png_folder / name
             lengths = lengths[0], probe(png, size, "panoptic PNG")
         return CocoImage(entry["id"], file, *size, png, lengths, self._regions(entry, items))
 
     def _regions(self, entry: dict[str, Any], items: list[Any]) -> tuple[Region, ...]:
-        kind = "annotation" if self.png_folder is None else "segment"
-        regions, seen = [], set()
+        panoptic, regions, seen = self.png_folder is not None, [], set()
+        kind = "segment" if panoptic else "annotation"
         for position, item in enumerate(items, start=1):
             id_ = _id(item, "id")
             where = f"{_name(kind, id_, position)} of image {entry['id']} ({entry['file_name']})"
             with self.account.dropping(where):
-                if id_ is None:
-                    raise Rejected(ANNOTATION, "there is no id")
-                if self.png_folder is not None and not (isinstance(id_, int) and id_ > 0):
-                    raise Rejected(ANNOTATION, "a segment's id is a positive integer")
+                if id_ is None or (panoptic and not (isinstance(id_, int) and id_ > 0)):
+                    expected = "positive integer " if panoptic else ""
+                    raise Rejected(ANNOTATION, f"there is no {expected}id")
                 if id_ in seen:
                     raise Rejected("annotation id is used twice")
                 seen.add(id_)

@@ -6,7 +6,6 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -21,17 +20,11 @@ UNREADABLE = "image cannot be decoded"
 
 @dataclass(frozen=True)
 class CocoCheck:
-    """The content of one file.
+    """The content of one file."""
 
-    Attributes:
-        images: usable ones.
-        regions: class -> regions.
-        account: what was left out.
-    """
-
-    images: int
-    regions: Counter[str]
-    account: Account
+    images: int  # usable ones
+    regions: Counter[str]  # class -> regions
+    account: Account  # what was left out
 
 
 def is_coco(path: str | Path) -> bool:
@@ -57,22 +50,18 @@ def check_coco(
             first damaged item.
     """
     regions = CocoRegions(path, images, size, masks=masks, strict=strict)
-    counts = np.zeros(len(regions.classes), dtype=np.int64)
-    usable = 0
+    counts, usable = Counter(dict.fromkeys(regions.classes, 0)), 0
     with progress(f"checking {Path(path).name}", len(regions), "images") as advance:
         for row in range(len(regions)):
             try:
-                counts += np.bincount(regions[row].label.numpy(), minlength=len(counts))
+                counts.update(regions.classes[label] for label in regions[row].label)
                 usable += 1
             except SpatialbenchError as error:
                 if strict:
                     raise
-                regions.account.drop(UNREADABLE, regions.images[row].where, str(error))
+                regions.account.drop(UNREADABLE, f"image {regions.images[row].id}", str(error))
             advance(1)
-    by_class = dict.fromkeys(regions.classes, 0)
-    for name, count in zip(regions.classes, counts.tolist(), strict=True):
-        by_class[name] += count  # classes may share a name
-    return CocoCheck(usable, Counter(by_class), regions.account)
+    return CocoCheck(usable, counts, regions.account)
 
 
 def print_coco(check: CocoCheck, console: Console | None = None, most: int = 10) -> None:
@@ -87,6 +76,6 @@ def print_coco(check: CocoCheck, console: Console | None = None, most: int = 10)
     table.add_row(f"{len(present)} of {len(check.regions)} classes", str(check.regions.total()))
     console.print(table)
     left_out = check.account.dropped.total()
-    lines = [f"{check.images} images, {left_out} left out (images and regions)"]
-    for line in [*lines, *check.account.lines(width=1000)]:
+    summary = f"{check.images} images, {left_out} left out (images and regions)"
+    for line in [summary, *check.account.lines(width=1000)]:
         console.print(Text(line), soft_wrap=True)

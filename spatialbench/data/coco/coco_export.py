@@ -32,19 +32,12 @@ def export_coco(rooms: RoomsSet, path: str | os.PathLike[str], size: int) -> int
     The images go into the folder ``<stem>_images`` beside the JSON, which is written last. The id
     of an image is the index of its scene.
 
-    Args:
-        rooms: the scenes.
-        path: the JSON file, written whole or not at all.
-        size: S, pixels a side of the rooms.
-
     Raises:
         SpatialbenchError: the rooms have another size, or something cannot be written.
     """
     if rooms.images.shape[1:3] != (size, size):
-        sides = " x ".join(str(side) for side in rooms.images.shape[1:3])
-        raise SpatialbenchError(
-            f"cannot export rooms of {sides} pixels at {size}; load them at {size}"
-        )
+        side = rooms.images.shape[1]
+        raise SpatialbenchError(f"cannot export rooms of {side} pixels at {size}; load that size")
     target = Path(path)
     folder = target.with_name(f"{target.stem}_images")
     images: list[dict[str, Any]] = []
@@ -60,9 +53,8 @@ def export_coco(rooms: RoomsSet, path: str | os.PathLike[str], size: int) -> int
                 id_ = len(annotations) + 1
                 annotations.append(_annotation(id_, scene.index, view, rooms.masks[row]))
             advance(1)
-    categories = [
-        {"id": id_, "name": name, "supercategory": "object"} for name, id_ in CATEGORY.items()
-    ]
+    kind = {"supercategory": "object"}
+    categories = [{"id": id_, "name": name} | kind for name, id_ in CATEGORY.items()]
     info = {"description": f"rooms/{rooms.split}, rendered"}
     whole = {"info": info, "images": images, "annotations": annotations, "categories": categories}
     write_atomic(target, json.dumps(whole) + "\n")

@@ -20,33 +20,17 @@ import numpy as np
 import torch
 from PIL import Image
 
+import spatialbench.data.coco.annotations as coco_json
+import spatialbench.data.coco.masks as coco_masks
 from spatialbench.data.account import Account, Rejected
-from spatialbench.data.coco.annotations import (
-    CROWD,
-    CocoImage,
-    Reader,
-    Region,
-    is_panoptic,
-    read_captions,
-    read_classes,
-    read_json,
-)
-from spatialbench.data.coco.masks import (
-    EMPTY,
-    decoded,
-    kept_box,
-    padded,
-    padded_mask,
-    scaled,
-    segment_ids,
-)
+from spatialbench.data.coco.annotations import CocoImage, Region
 from spatialbench.data.images import BadImage, decode, fit
 from spatialbench.data.region_sets import CaptionSet, Regions, RegionSet
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.progress import progress
 
 TOO_THIN = "mask is empty at this size"
-HARMLESS = (CROWD, TOO_THIN, "box is smaller")
+HARMLESS = (coco_json.CROWD, TOO_THIN, "box is smaller")
 """Prefixes of the reasons that are not damage."""
 
 
@@ -66,9 +50,9 @@ class CocoRegions(RegionSet):
         path: the JSON: images, annotations, categories.
         images: folder of the images.
         size: S.
-        limit: use the first so many usable images by id; all by default.
+        limit: use the first usable images by id, up to this number; all by default.
         captions: a COCO captions file of the same images.
-        masks: for a panoptic file, the folder of its PNGs; by default the one of its name.
+        masks: folder of a panoptic file's PNGs; by default the one of its name.
         strict: the first damaged image, region or caption is an error.
         smallest: least side of a box in pixels of the square; smaller ones are left out.
         templates: prompts of a class, each with one ``{}``.
@@ -92,12 +76,12 @@ class CocoRegions(RegionSet):
     ) -> None:
         path = Path(path)
         _check_arguments(size, limit, templates)
-        raw, digest = read_json(path, ("images", "annotations", "categories"))
-        pngs = _png_folder(path, is_panoptic(raw), masks)
-        classes = read_classes(path, raw["categories"], pngs is not None)
+        raw, digest = coco_json.read_json(path, ("images", "annotations", "categories"))
+        pngs = _png_folder(path, coco_json.is_panoptic(raw), masks)
+        classes = coco_json.read_classes(path, raw["categories"], pngs is not None)
         self.account = Account(path, strict, HARMLESS)
         folder = _folder(images, "images")
-        reader = Reader(raw, classes, folder, pngs, size, smallest, self.account)
+        reader = coco_json.Reader(raw, classes, folder, pngs, size, smallest, self.account)
         self.images = reader.images(limit)
         self.account.require(len(self.images), "image")
         self.name, self.size, self.smallest = f"coco/{path.stem}", size, smallest
@@ -107,7 +91,7 @@ class CocoRegions(RegionSet):
         whole = [digest, size, limit, smallest, [(i.file.name, i.bytes) for i in self.images]]
         if captions is not None:
             rows = {image.id: row for row, image in enumerate(self.images)}
-            self._captions, digest = read_captions(Path(captions), rows, self.account)
+            self._captions, digest = coco_json.read_captions(Path(captions), rows, self.account)
             whole.append(digest)
         self.fingerprint = hashlib.sha256(repr(whole).encode()).hexdigest()[:16]
         self._seen: set[int] = set()  # rows whose masks were counted
@@ -116,27 +100,26 @@ class CocoRegions(RegionSet):
         return len(self.images)
 
     def __getitem__(self, row: int) -> Regions:
-        """Decode an image and its regions.
+        """Decode an image and its regions; it may be damaged since, or (``strict``) a mask empty.
 
         Raises:
-            SpatialbenchError: the image or its PNG cannot be decoded any more; with ``strict``, a
-                mask is empty.
+            SpatialbenchError: in both cases.
         """
         image = self.images[row]
         pixels = _decoded(image, image.file)
-        boxes, labels, masks = [], [], []
+        boxes, labels, shapes = [], [], []
         for box, label, mask in self._placed(row, image):
             boxes.append(box)
             labels.append(label)
-            masks.append(mask)
-        w, h = scaled(*pixels.size, self.size)
+            shapes.append(mask)
+        w, h = coco_masks.scaled(*pixels.size, self.size)
         none = np.zeros((0, self.size, self.size), dtype=bool)
         return Regions(
-            pixels=torch.from_numpy(padded(pixels, self.size).transpose(2, 0, 1).copy()),
+            pixels=torch.from_numpy(coco_masks.padded(pixels, self.size).transpose(2, 0, 1).copy()),
             extent=(w / self.size, h / self.size),
             boxes=torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4),
             label=torch.tensor(labels, dtype=torch.int64),
-            masks=torch.from_numpy(np.stack(masks) if masks else none),
+            masks=torch.from_numpy(np.stack(shapes) if shapes else none),
         )
 
     def scene(self, row: int) -> str:
@@ -161,7 +144,7 @@ class CocoRegions(RegionSet):
 
     def _placed(self, row: int, image: CocoImage) -> Iterator[tuple[list[float], int, np.ndarray]]:
         """Yield box, label and mask [S, S] of every region; count rejected ones the first time."""
-        ids = None if image.png is None else segment_ids(_decoded(image, image.png))
+        ids = None if image.png is None else coco_masks.segment_ids(_decoded(image, image.png))
         for region in image.regions:
             try:
                 yield self._region(image, region, ids)
@@ -175,18 +158,17 @@ class CocoRegions(RegionSet):
     ) -> tuple[list[float], int, np.ndarray]:
         size = (image.width, image.height)
         if isinstance(region.shape, bytes):
-            whole = decoded(region.shape, *size)
+            whole = coco_masks.decoded(region.shape, *size)
         else:
-            assert ids is not None
-            whole = ids == region.shape
+            whole = np.asarray(ids == region.shape)
         if not whole.any():
-            raise Rejected(EMPTY, f"no pixel of {image.png} has this id")
+            raise Rejected(coco_masks.EMPTY, f"no pixel of {image.png} has this id")
         box = region.box
         if box is None:
             rows, columns = np.flatnonzero(whole.any(1)), np.flatnonzero(whole.any(0))
             corners = [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
-            box = kept_box([float(c) for c in corners], size, self.size, self.smallest)
-        mask = padded_mask(whole, self.size)
+            box = coco_masks.kept_box([float(c) for c in corners], size, self.size, self.smallest)
+        mask = coco_masks.padded_mask(whole, self.size)
         if not mask.any():
             raise Rejected(TOO_THIN, f"no pixel is left of the mask at {self.size} pixels")
         return box, region.label, mask
@@ -196,14 +178,10 @@ def _decoded(image: CocoImage, file: Path) -> Image.Image:
     try:
         pixels = decode(file.read_bytes())
     except (BadImage, OSError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SpatialbenchError(
-            f"{file}: {reason}; repair it, or remove {image.where} from the JSON"
-        ) from error
+        why = f"{getattr(error, 'strerror', None) or error}; repair it, or remove image {image.id}"
+        raise SpatialbenchError(f"{file}: {why} from the JSON") from error
     if pixels.size != (image.width, image.height):
-        raise SpatialbenchError(
-            f"{file}: its size changed to {pixels.size} pixels; read the file again"
-        )
+        raise SpatialbenchError(f"{file}: its size is now {pixels.size}; read the file again")
     return pixels
 
 
@@ -216,11 +194,9 @@ def _folder(path: str | Path, what: str) -> Path:
 
 def _png_folder(path: Path, panoptic: bool, masks: str | Path | None) -> Path | None:
     if panoptic:
-        given = path.with_suffix("") if masks is None else masks
-        return _folder(given, "masks (the panoptic PNGs)")
+        return _folder(masks or path.with_suffix(""), "masks (the panoptic PNGs)")
     if masks is not None:
-        why = "no annotation has segments_info, so it is no panoptic file; drop masks"
-        raise SpatialbenchError(f"{path}: {why}")
+        raise SpatialbenchError(f"{path}: no segments_info, so it is no panoptic file; drop masks")
     return None
 
 
@@ -228,9 +204,6 @@ def _check_arguments(size: int, limit: int | None, templates: tuple[str, ...]) -
     for name, number in (("size", size), ("limit", limit)):
         if number is not None and number < 1:
             raise SpatialbenchError(f"{name} must be 1 or more, got {number}")
-    if not templates:
-        raise SpatialbenchError("templates must hold one prompt or more")
-    for template in templates:
-        if template.count("{}") != 1:
-            why = "must have one {}, where the class goes"
-            raise SpatialbenchError(f"template {template!r} {why}")
+    if not templates or any(template.count("{}") != 1 for template in templates):
+        why = "must be one prompt or more, each with one {} where the class goes"
+        raise SpatialbenchError(f"templates {templates} {why}")

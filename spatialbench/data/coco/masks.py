@@ -33,10 +33,7 @@ _ENDS = {"JPEG": b"\xff\xd9", "PNG": b"IEND\xaeB\x60\x82"}  # last bytes of a co
 def probe(path: Path, size: tuple[int, int], what: str) -> int:
     """Check both ends of an image file, decode it only if they look wrong, and return its length.
 
-    Args:
-        path: the file.
-        size: width and height that the image must have.
-        what: "image" or "panoptic PNG".
+    ``size`` is the width and height that it must have; ``what`` names it in messages.
 
     Raises:
         Rejected: missing, truncated, no image, or of another size.
@@ -92,20 +89,15 @@ def padded(image: Image.Image, size: int) -> np.ndarray:
 def kept_box(
     corners: list[float], size: tuple[int, int], square: int, smallest: float
 ) -> list[float]:
-    """Map a box of the stored image to [0, 1] of the square, cut at the image.
+    """Map x0 y0 x1 y1 in pixels of the stored image to [0, 1] of the square, cut at the image.
 
-    Args:
-        corners: x0 y0 x1 y1 in pixels of the stored image.
-        size: its width and height.
-        square: S.
-        smallest: least side in pixels of the square.
+    ``smallest`` is the least side in pixels of the square.
 
     Raises:
         Rejected: no box, or too small a one (``BoxFilter``).
     """
     w, h = scaled(*size, square)
-    extent = (w / square, h / square)
-    choice = BoxFilter(smallest)
+    extent, choice = (w / square, h / square), BoxFilter(smallest)
     shares = [corner * extent[k % 2] / size[k % 2] for k, corner in enumerate(corners)]
     box = choice.keep(shares, extent, square)
     if box is None:
@@ -141,11 +133,8 @@ def decoded(counts: bytes, width: int, height: int) -> np.ndarray:
 def compressed(segmentation: Any, width: int, height: int) -> bytes:
     """Return a segmentation in any of COCO's forms as compressed run lengths.
 
-    Args:
-        segmentation: polygons [x, y, x, y, ...] in pixels, of which the union is taken; or
-            ``{size, counts}`` with the run lengths as a list or as compressed text.
-        width: W.
-        height: H.
+    It is the union of polygons [x, y, x, y, ...] in pixels, or ``{size, counts}`` with the run
+    lengths as a list or as compressed text.
 
     Raises:
         Rejected: another form, damaged, of another size than the image, or without a pixel.

@@ -17,14 +17,7 @@ ADDRESS = "http://images.cocodataset.org/{part}.zip"
 def link_images(data_set: DataSet, coco: CocoImages, folder: Path, given: Path | None) -> str:
     """Link the images that a data set needs; return a line that says what was done or is missing.
 
-    Args:
-        data_set: whose files name the images.
-        coco: the images.
-        folder: the data set's folder.
-        given: a folder of the user's with COCO's folders, or with the images as they are needed.
-
-    Raises:
-        SpatialbenchError: COCO's folders lack an image that the files name.
+    ``given`` is a folder of the user's with COCO's folders, or with the images as they are needed.
     """
     target, roots = folder / coco.folder, [given] if given else []
     if target.exists():
@@ -46,9 +39,8 @@ def link_images(data_set: DataSet, coco: CocoImages, folder: Path, given: Path |
         for name in names:
             source = next((part / name for part in sources if (part / name).is_file()), None)
             if source is None:
-                raise SpatialbenchError(
-                    f"there is no image {name} in {' or '.join(map(str, sources))}"
-                )
+                where = " or ".join(map(str, sources))
+                raise SpatialbenchError(f"there is no image {name} in {where}")
             link(source, made / name)
     return f"{coco.folder}: {len(names)} images linked to {' and '.join(map(str, sources))}"
 
@@ -66,7 +58,7 @@ def _names(data_set: DataSet, folder: Path) -> list[str]:
     for item in data_set.items:
         path = folder / item.name
         if path.suffix == ".jsonl" and path.is_file():
-            lines = path.read_text(encoding="utf-8").splitlines()
+            lines = path.read_text(encoding="utf-8-sig").split("\n")
             images = [json.loads(line)["image"] for line in lines if line.strip()]
             names |= {Path(image).name: None for image in images}
     return list(names)

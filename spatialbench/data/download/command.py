@@ -31,9 +31,8 @@ def run(options: Namespace) -> None:
     if options.name is None:
         raise SpatialbenchError(f"say which data set: {', '.join(known)}; --list shows them")
     if options.name not in known:
-        raise SpatialbenchError(
-            f"unknown data set {options.name!r}{did_you_mean(options.name, known)}"
-        )
+        near = did_you_mean(options.name, known)
+        raise SpatialbenchError(f"unknown data set {options.name!r}{near}")
     data_set = known[options.name]
     folder = Path(options.to) if options.to else ROOT / data_set.name
     given = Path(options.source) if options.source else None
@@ -49,10 +48,8 @@ def run(options: Namespace) -> None:
         raise SpatialbenchError(f"cannot write in {folder}: {error.strerror or error}") from error
     _check(data_set, fresh, folder)
     if absent:
-        raise SpatialbenchError(
-            f"--from {given} lacks {', '.join(absent)} of {data_set.name}; add what is missing, or "
-            "name the files to take with --only"
-        )
+        lacking = f"{', '.join(absent)} of {data_set.name}"
+        raise SpatialbenchError(f"--from {given} lacks {lacking}; add them, or name --only others")
     _print_next(data_set, folder)
 
 
@@ -99,17 +96,17 @@ def _download(data_set: DataSet, item: Item, items: Sequence[Item], folder: Path
             if not (folder / other.placed).exists():
                 print(f"  {other.name}: {other.by_hand}")
         print(flush=True)
-        raise SpatialbenchError(
-            f"{item.name}: {error}; fetch the files listed above by hand and give their folder: "
-            f"spatialbench data download {data_set.name} --from FOLDER"
-        ) from error
+        command = f"spatialbench data download {data_set.name} --from FOLDER"
+        why = f"{error}; fetch the files listed above by hand and give their folder: {command}"
+        raise SpatialbenchError(f"{item.name}: {why}") from error
 
 
 def _check(data_set: DataSet, fresh: Sequence[Item], folder: Path) -> None:
     """Check the new files as ``spatialbench data check`` does."""
     if not data_set.check or not fresh:
         return
-    from spatialbench.data.embspatial.audit import check_file, print_report
+    from spatialbench.data.embspatial.check_report import print_report
+    from spatialbench.data.embspatial.reader import check_file
 
     for item in fresh:
         report = check_file(folder / item.name)

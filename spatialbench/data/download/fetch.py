@@ -46,27 +46,17 @@ def download(item: Item, folder: Path) -> Entry:
 
 
 def take(item: Item, path: Path, folder: Path, copied: bool) -> Entry:
-    """Check a file, archive or unpacked folder of the user's; link, copy or unpack it.
-
-    Raises:
-        SpatialbenchError: it is not as the manifest says, or cannot be written.
-    """
+    """Check a file, archive or unpacked folder of the user's; link, copy or unpack it."""
     return _add(item, path, folder, Entry(str(path.resolve()), 0), copy if copied else link)
 
 
 def verify(item: Item, folder: Path) -> Entry:
-    """Check a file that is in the data set's folder; record it if that was not done before.
-
-    Raises:
-        SpatialbenchError: it is not as the manifest or its record says.
-    """
+    """Check a file that is in the data set's folder; record it if that was not done before."""
     path, known = folder / item.placed, read_records(folder).get(item.name)
     entry = _examine(item, path, known or Entry(str(path), 0))
     if known and entry != known:
-        raise SpatialbenchError(
-            f"{path} has {entry.files} files of {entry.size} bytes, and had {known.files} of "
-            f"{known.size} when it came; remove it and start again"
-        )
+        now, then = (f"{e.files} files of {e.size} bytes" for e in (entry, known))
+        raise SpatialbenchError(f"{path} has {now}, and had {then}; remove it and start again")
     if not known:
         record(folder, item.name, entry)
     return entry
@@ -117,11 +107,7 @@ def unpack(archive: Path, target: Path) -> None:
 
 @contextmanager
 def staged(target: Path) -> Iterator[Path]:
-    """Yield a path that is renamed to ``target`` if the block ends without an error.
-
-    Raises:
-        SpatialbenchError: it cannot be written, or what is read in the block is damaged.
-    """
+    """Yield a path that is renamed to ``target`` if the block ends without an error."""
     try:
         with _staging(target) as folder:
             path = folder / "staged"
@@ -205,9 +191,7 @@ def _examine(item: Item, path: Path, known: Entry) -> Entry:
     with path.open("rb") as stream:
         start = stream.read(512).lstrip()
     if start.lower().startswith((b"<!doctype html", b"<html", b"version https://git-lfs")):
-        raise SpatialbenchError(
-            f"{path} is a web page or a Git LFS pointer, not the data; {ADVICE}"
-        )
+        raise SpatialbenchError(f"{path} is a web page or a Git LFS pointer; {ADVICE}")
     sha256 = hub.digest(path)
     for expected in (item.sha256, known.sha256):
         if expected and sha256 != expected:

@@ -26,23 +26,14 @@ def _per_relation() -> Counter[str]:
 
 @dataclass
 class CheckReport(Account):
-    """The account of one file: items are questions, or single pairs of a question of several.
-
-    Attributes:
-        kept: questions that gave at least one pair.
-        relations: relation -> questions kept.
-        pairs: relation -> pairs: one per direction question, up to N - 1 per close or far question
-            of N options.
-        images: distinct images of the kept questions.
-        elevation: tag -> close and far pairs that have it (``records.elevation_tag``).
-    """
+    """The account of one file: items are questions, or single pairs of a question of several."""
 
     harmless: tuple[str, ...] = FILTERS + DOUBTS
-    kept: int = 0
-    relations: Counter[str] = field(default_factory=_per_relation)
-    pairs: Counter[str] = field(default_factory=_per_relation)
-    images: int = 0
-    elevation: Counter[str] = field(default_factory=Counter)
+    kept: int = 0  # questions that gave at least one pair
+    relations: Counter[str] = field(default_factory=_per_relation)  # relation -> questions kept
+    pairs: Counter[str] = field(default_factory=_per_relation)  # relation -> pairs
+    images: int = 0  # distinct ones of the kept questions
+    elevation: Counter[str] = field(default_factory=Counter)  # tag -> close and far pairs
 
     @property
     def elevation_baseline(self) -> float | None:

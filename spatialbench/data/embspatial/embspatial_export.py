@@ -39,9 +39,8 @@ def export(record_set: RecordSet, path: str | os.PathLike[str]) -> int:
     A direction becomes a question with four sentences; close and far become the choice between the
     two names. A hash of the record's id sets the position of the right option.
 
-    Args:
-        record_set: the records; each must box its two objects, in pixels of the stored image.
-        path: the file, written whole or not at all.
+    Each record must box its two objects, in pixels of the stored image. The file is written whole
+    or not at all.
 
     Raises:
         SpatialbenchError: a record has no such box, or the file cannot be written.

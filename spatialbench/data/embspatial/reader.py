@@ -21,18 +21,10 @@ from pathlib import Path
 from typing import Any
 
 from spatialbench.data.account import Rejected
+from spatialbench.data.embspatial import statements
 from spatialbench.data.embspatial.check_report import CheckReport
 from spatialbench.data.embspatial.raw_records import raw_records
-from spatialbench.data.embspatial.statements import (
-    Named,
-    check_boxes,
-    check_names,
-    nested,
-    read_objects,
-    read_relation,
-    read_statements,
-    shows,
-)
+from spatialbench.data.embspatial.statements import Named
 from spatialbench.data.image_cache import ImageTable, StaleCache, build, cache_key, discard, stored
 from spatialbench.data.images import BadImage, Resize, encoded, visible_share
 from spatialbench.data.records import Record, RecordSet, elevation_tag, fingerprint
@@ -41,28 +33,18 @@ from spatialbench.data.relations import DEPTH_RELATIONS
 
 @dataclass(frozen=True)
 class Loaded:
-    """The content of a file.
-
-    Attributes:
-        record_set: the records and their pixels.
-        report: what was kept and what was dropped.
-        image_keys: sha1 of the encoded bytes of each row of ``record_set.images``.
-    """
+    """The content of a file."""
 
     record_set: RecordSet
-    report: CheckReport
-    image_keys: list[str]
+    report: CheckReport  # what was kept and what was dropped
+    image_keys: list[str]  # sha1 of the encoded bytes of each row of ``record_set.images``
 
 
 def load(path: str | Path, size: int, resize: Resize = "squash", strict: bool = False) -> Loaded:
     """Read a file and its images at ``size`` x ``size`` pixels; decoded images are cached.
 
-    Args:
-        path: JSON list or parquet in EmbSpatial's schema.
-        size: side of the square images in pixels.
-        resize: how an image is made square.
-        strict: the first damaged record is an error, and doubtful pairs (nested names, boxes that
-            disagree with the relation) are dropped.
+    With ``strict`` the first damaged record is an error, and doubtful pairs (nested names, boxes
+    that disagree with the relation) are dropped.
 
     Raises:
         SpatialbenchError: the file cannot be read or has no usable record; with ``strict``, the
@@ -95,20 +77,12 @@ def _read_some(path: Path, table: ImageTable, strict: bool) -> tuple[list[Record
 
 
 def check_file(path: str | Path, strict: bool = False) -> CheckReport:
-    """Read a file and decode every distinct image, but keep only the counts.
-
-    Raises:
-        SpatialbenchError: the file cannot be read; with ``strict``, the first damaged record.
-    """
+    """Read a file and decode every distinct image, but keep only the counts."""
     return read(Path(path), ImageTable(), strict)[1]
 
 
 def read(path: Path, table: ImageTable, strict: bool = False) -> tuple[list[Record], CheckReport]:
-    """Read a file in one pass: its records, their images in ``table``, and what was dropped.
-
-    Raises:
-        SpatialbenchError: the file cannot be read; with ``strict``, the first damaged record.
-    """
+    """Read a file in one pass: its records, their images in ``table``, and what was dropped."""
     report = CheckReport(path, strict)
     with closing(raw_records(path)) as raws:
         records = _Reader(table, report, path.parent).read(raws)
@@ -134,8 +108,7 @@ class _Reader:
                 f"record {str(id_)!r}" if named else f"record number {position}"
             ):
                 if not isinstance(raw, dict):
-                    kind = type(raw).__name__
-                    raise Rejected("bad_record", f"a {kind}, not an object with fields")
+                    raise Rejected("bad_record", f"a {type(raw).__name__}, not an object")
                 if not named:
                     raise Rejected("bad_record", "there is no question_id")
                 if str(id_) in self.ids:
@@ -146,23 +119,22 @@ class _Reader:
 
     def _add_question(self, question_id: str, raw: dict[str, Any]) -> None:
         name = f"record {question_id!r}"
-        relation = read_relation(raw)
-        objects = read_objects(raw)
-        said = read_statements(raw, relation, objects)
+        relation, objects = statements.read_relation(raw), statements.read_objects(raw)
+        said = statements.read_statements(raw, relation, objects)
         try:
             data = encoded(raw.get("image"), self.folder)
             sha1, image = self.table.look_up(data)
         except BadImage as error:
             raise Rejected("bad_image", str(error)) from error
         size = (image.width, image.height)
-        check_boxes(objects, size)
+        statements.check_boxes(objects, size)
         if not said.ordered:
             why = "the answer's subject is not the first boxed object"
             self.report.flag("object_order", name, why)
         kept: list[tuple[int, Named, Named]] = []
         for option, subject, other in said.candidates:
             try:
-                check_names(subject, other, said.options)
+                statements.check_names(subject, other, said.options)
                 self._check_pair(name, sha1, relation, subject, other)
                 kept.append((option, subject, other))
             except Rejected as rejected:
@@ -195,10 +167,12 @@ class _Reader:
         self, name: str, sha1: str, relation: str, subject: Named, other: Named
     ) -> None:
         a, b = subject.name, other.name
-        if nested(subject.key, other.key):
+        if statements.nested(subject.key, other.key):
             why = f"one of the names {a!r} and {b!r} is a part of the other"
             self._doubt("nested_names", name, why)
-        if relation not in DEPTH_RELATIONS and not shows(relation, subject.box, other.box):
+        if relation not in DEPTH_RELATIONS and not statements.shows(
+            relation, subject.box, other.box
+        ):
             why = f"the box of {a!r} is not wholly {relation} of the box of {b!r}"
             self._doubt("box_disagrees", name, why)
         statement = (sha1, subject.key, relation, other.key)

@@ -51,18 +51,11 @@ class Named:
 
 @dataclass(frozen=True)
 class Statements:
-    """What a question says.
+    """What a question says; its candidates are the statements that hold, before name filters."""
 
-    Attributes:
-        candidates: (index of the option, subject, object) of every statement that holds, before
-            the filters of names.
-        ordered: for directions, the subject is the first boxed object and the object the second.
-        options: normalised name -> its number of options; empty for directions.
-    """
-
-    candidates: list[tuple[int, Named, Named]]
-    ordered: bool = True
-    options: Counter[str] | None = None
+    candidates: list[tuple[int, Named, Named]]  # index of the option, subject, object
+    ordered: bool = True  # directions: the subject is the first boxed object, the object the second
+    options: Counter[str] | None = None  # normalised name -> options; None for directions
 
 
 def display(name: str) -> str:
@@ -211,10 +204,6 @@ def check_names(subject: Named, other: Named, options: Counter[str] | None) -> N
 
 def shows(relation: str, a: Box, b: Box) -> bool:
     """Return whether box ``a`` is wholly on the relation's side of ``b``, up to :data:`SLACK`."""
-    overlap = {
-        "left": a.x + a.w - b.x,
-        "right": b.x + b.w - a.x,
-        "above": a.y + a.h - b.y,
-        "under": b.y + b.h - a.y,
-    }
+    overlap = {"left": a.x + a.w - b.x, "right": b.x + b.w - a.x}
+    overlap |= {"above": a.y + a.h - b.y, "under": b.y + b.h - a.y}
     return overlap[relation] <= SLACK

@@ -11,8 +11,8 @@ import pytest
 import torch
 from pycocotools import mask as coco_mask
 from rich.console import Console
-from spatialbench.cli.commands import RUN
 
+from spatialbench.cli.data import data as data_command
 from spatialbench.data.coco.coco_check import UNREADABLE, check_coco, is_coco, print_coco
 from spatialbench.data.coco.coco_export import CATEGORY, export_coco
 from spatialbench.data.coco.coco_regions import CocoRegions
@@ -69,16 +69,16 @@ def test_a_coco_file_is_a_json_object(
 def test_the_command_checks_a_coco_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     raw, path = instances(tmp_path), tmp_path / "file.json"
     path.write_text(json.dumps(raw))
-    assert RUN["data"](["check", str(path), "--images", str(tmp_path / "images")]) == 0
+    assert data_command(["check", str(path), "--images", str(tmp_path / "images")]) == 0
     assert "2 images, 0 left out" in capsys.readouterr().out
-    message = "as COCO's files are; say where its images are with --images"
+    message = "is a COCO file; give its images: --images FOLDER"
     with pytest.raises(SpatialbenchError, match=message):
-        RUN["data"](["check", str(path)])
+        data_command(["check", str(path)])
     path.write_text("[]")
     with pytest.raises(SpatialbenchError, match="is no COCO file"):
-        RUN["data"](["check", str(path), "--images", str(tmp_path)])
+        data_command(["check", str(path), "--images", str(tmp_path)])
     with pytest.raises(SpatialbenchError, match=r"none\.json: No such file"):
-        RUN["data"](["check", str(tmp_path / "none.json"), "--images", str(tmp_path)])
+        data_command(["check", str(tmp_path / "none.json"), "--images", str(tmp_path)])
 
 
 def tiny_rooms(size: int = 20) -> RoomsSet:
@@ -136,7 +136,7 @@ def test_exported_and_read_back_it_is_the_same(tmp_path: Path) -> None:
 
 
 def test_rooms_of_another_size_and_a_closed_folder_are_one_line(tmp_path: Path) -> None:
-    message = "cannot export rooms of 20 x 20 pixels at 48; load them at 48"
+    message = "cannot export rooms of 20 x 20 pixels at 48; load that size"
     with pytest.raises(SpatialbenchError, match=message):
         export_coco(tiny_rooms(), tmp_path / "out.json", 48)
     assert list(tmp_path.iterdir()) == []
@@ -151,7 +151,7 @@ def test_rendered_rooms_go_out_by_the_command_and_come_back(
     monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "out.json"
     options = "--split val --limit 2 --size 48 --form coco"
-    assert RUN["data"](["export", "--out", str(out), *options.split()]) == 0
+    assert data_command(["export", "--out", str(out), *options.split()]) == 0
     rooms = load("val", 2, 48, tmp_path / "cache")
     count = same(rooms, CocoRegions(out, tmp_path / "out_images", 48, strict=True, smallest=1.0))
     assert count > 4

@@ -260,7 +260,7 @@ def test_damaged_records_are_counted_and_the_first_is_named(tmp_path: Path) -> N
     records, report = read_all(tmp_path, raws)
     assert [record.record_id for record in records] == ["good"]
     assert counted(report) == {"bad_record": 5, "duplicate_id": 1, "bad_image": 1}
-    assert report.first_damage == "record number 2: a str, not an object with fields"
+    assert report.first_damage == "record number 2: a str, not an object"
     assert report.summary() == (
         f"{tmp_path / 'file.json'}: 1 of 8 questions kept, 1 pairs on 1 images; dropped: "
         f"bad_record 5, duplicate_id 1, bad_image 1; first bad record: {report.first_damage}"
