@@ -80,9 +80,14 @@ def test_the_row_has_the_evaluation_everywhere(checkout: Path) -> None:
     assert (checkout / "results/rooms/smoke/value_query.mirror.npz").is_file()
     table = spatialbench(checkout, "table", *budget, "--evaluation", "mirror", "--format", "csv")
     assert "mirror_nearest_low" in table.splitlines()[0]
-    assert [line.split(",")[0] for line in table.splitlines()[1:]] == ["clip_finetune", "value_query"]
+    assert [line.split(",")[0] for line in table.splitlines()[1:]] == [
+        "clip_finetune",
+        "value_query",
+    ]
     versus = ("compare", "value_query", "clip_finetune", *budget)
-    assert "Nearest is the mirror image" in spatialbench(checkout, *versus, "--evaluation", "mirror")
+    assert "Nearest is the mirror image" in spatialbench(
+        checkout, *versus, "--evaluation", "mirror"
+    )
     alone = ("test", "--config", "benchmarks/clip_zeroshot.yaml", *budget)
     assert "16 images" in spatialbench(checkout, *alone, "--evaluation", "mirror")
     spatialbench(checkout, "check-results", "value_query", "--no-smoke")

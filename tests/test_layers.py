@@ -28,7 +28,12 @@ LAYERS = (
 )
 """From top to bottom."""
 SAME_NAME = {
-    "data.py": "pretrain's batches, beside the folder data",
+    "data.py": "pretrain's batches, named by its pages; the command `data`",
+    "doctor.py": "the command, and what it finds",
+    "base.py": "the base class of methods, and that of evaluations",
+    "controls.py": "making controls, and their table",
+    "pages.py": "the commands on a page, and the reading of pages",
+    "subsets.py": "the command, and its table",
 }
 """File names that may stand in two folders, and why."""
 

@@ -11,6 +11,7 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.patches import Rectangle
+from spatialbench.report.stored_rows import Row, read_reported, read_rows
 
 from spatialbench.data.relations import RELATIONS
 from spatialbench.data.rooms.facts import SceneView, records
@@ -18,7 +19,6 @@ from spatialbench.data.rooms.render import render
 from spatialbench.data.rooms.scene import generate
 from spatialbench.data.rooms.store import view
 from spatialbench.evaluation.statistics import COLUMNS
-from spatialbench.report.stored_rows import Row, read_reported, read_rows
 from spatialbench.utils.errors import atomic_path
 
 SCENES = 120

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 
 from spatialbench.config.experiment import resolve
-from spatialbench.data.embspatial.export import export
+from spatialbench.data.embspatial.embspatial_export import export
 from spatialbench.data.records import Box, Record, RecordSet, fingerprint
 from spatialbench.results.run_folder import RunRecord
 from spatialbench.utils import provenance
@@ -145,7 +145,8 @@ def variants(size: str) -> list[Variant]:
 
 def write_records(folder: Path, pixels: int, images: int) -> None:
     """Pictures of random patches with a record each, to train on and to test, in EmbSpatial's schema; few captions
-    are alike."""
+    are alike.
+    """
     names = [f"{colour} {thing}" for colour in COLOURS for thing in THINGS]
     for name, count, seed in (
         (f"{pixels}.json", images + VALIDATION, 0),

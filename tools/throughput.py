@@ -22,10 +22,10 @@ from typing import Any
 import torch
 from lightning import LightningModule
 
-from spatialbench.config.experiment import PICTURES, resolve
+from spatialbench.config.experiment import learns_from, resolve
 from spatialbench.config.pages import discover, load_page
 from spatialbench.data.datamodule import PairDataModule
-from spatialbench.data.pictures import PictureBatch, PictureDataModule
+from spatialbench.data.image_batches import ImageBatch, ImageDataModule
 from spatialbench.data.region_batches import RegionBatch, RegionDataModule
 from spatialbench.data.rooms import load
 from spatialbench.data.rooms.render import render
@@ -35,7 +35,7 @@ from spatialbench.methods.connected import ConnectedMethod
 from spatialbench.methods.diva import Diva
 from spatialbench.methods.r_sc_rla import RegionDistillation
 from spatialbench.methods.refiner import Refiner
-from spatialbench.models.vfm import load_vfm
+from spatialbench.models.timm_vfm import load_vfm
 from spatialbench.results.run_folder import RunRecord
 from spatialbench.training.build import build
 from spatialbench.utils import provenance
@@ -128,7 +128,8 @@ def training(page: Path, seconds: float) -> dict[str, float]:
 
 def distillation(page: Path, seconds: float) -> dict[str, float]:
     """Pictures a second of the training step of a page of regions and of what makes its batches, and milliseconds of
-    the parts of a step; the crops of fixed regions are in the cache, as they are in training."""
+    the parts of a step; the crops of fixed regions are in the cache, as they are in training.
+    """
     resolved = resolve(page, budget="smoke")  # few pictures, of the size of every budget
     built = build(resolved)
     model, data = built.model, built.data
@@ -185,15 +186,16 @@ def distillation(page: Path, seconds: float) -> dict[str, float]:
 
 def feedback(page: Path, seconds: float) -> dict[str, float]:
     """Pictures a second of the training step of a page of pictures alone, of what makes its batches and of the frozen
-    autoencoder; the latents are kept, as they are in training."""
+    autoencoder; the latents are kept, as they are in training.
+    """
     resolved = resolve(page, budget="smoke")  # few pictures, of the size of every budget
     built = build(resolved)
     model, data = built.model, built.data
-    assert isinstance(data, PictureDataModule)
+    assert isinstance(data, ImageDataModule)
     data.setup("fit")
     model.setup("fit")
     found = {"batch_images": float(data.picture_batch)}
-    batches: list[PictureBatch] = []
+    batches: list[ImageBatch] = []
 
     def load() -> int:
         batches[:] = list(data.train_dataloader())
@@ -201,7 +203,7 @@ def feedback(page: Path, seconds: float) -> dict[str, float]:
 
     found["loader_images"] = rate(load, 0)
     if isinstance(model, Diva):
-        model.prepare(data.picture_set)
+        model.prepare(data.image_set)
         encode = model.latents.diffusion.latents
         found["encoded_images"] = rate(lambda: len(encode(batches[0]["pixels"])), seconds / 3)
     return {**found, "train_images": rate(training_step(model, batches), seconds)}
@@ -264,8 +266,8 @@ def main() -> None:
         "pages": {},
     }
     for each in discover(arguments.benchmarks):
-        own = (each.config.get("data") or {}).get("class_path")
-        work = training if own is None else feedback if own.startswith(PICTURES) else distillation
+        kind = learns_from(each.config.get("data") or {})
+        work = {"pairs": training, "images": feedback, "regions": distillation}[kind]
         found["pages"][each.name] = work(each.path, arguments.seconds)
         print(each.name, found["pages"][each.name], flush=True)
     write_atomic(arguments.out, json.dumps(found, indent=2) + "\n")

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from spatialbench.cli.parser import Parser
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 USAGE = """\
 usage: spatialbench data check FILE [--strict] [--images FOLDER]
@@ -58,8 +58,9 @@ def _check(argv: list[str]) -> None:
     add("--size", type=int, default=224, metavar="PIXELS", help="of a COCO file (default: 224)")
     add("--strict", action="store_true", help="the first damaged record is an error")
     o = parser.parse_args(argv)
-    from spatialbench.data.coco.inspection import check_coco, is_coco, print_coco
-    from spatialbench.data.embspatial.audit import check_file, print_report
+    from spatialbench.data.coco.coco_check import check_coco, is_coco, print_coco
+    from spatialbench.data.embspatial.check_report import print_report
+    from spatialbench.data.embspatial.reader import check_file
 
     if is_coco(o.file):
         if o.images is None:
@@ -87,13 +88,13 @@ def _export(argv: list[str]) -> None:
     o = parser.parse_args(argv)
     if o.limit is not None and o.limit < 1:
         raise SpatialbenchError(f"--limit must be 1 or more, got {o.limit}")
-    from spatialbench.data.embspatial.export import export
+    from spatialbench.data.embspatial.embspatial_export import export
     from spatialbench.data.rooms import load
 
     images = o.limit or (None if o.split == "test" else 1000)
     rooms = load(o.split, images, o.size)
     if o.form == "coco":
-        from spatialbench.data.coco.writer import export_coco
+        from spatialbench.data.coco.coco_export import export_coco
 
         regions = export_coco(rooms, o.out, o.size)
         print(f"{o.out}: {regions} regions in {len(rooms.scenes)} images")

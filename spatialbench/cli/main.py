@@ -13,8 +13,8 @@ from collections.abc import Sequence
 
 from spatialbench.cli import pages
 from spatialbench.cli.pages import VERBS
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 COMMANDS = {
     "run": ("stored.run", "pages x seeds: fit, test and result file; what is done is skipped"),

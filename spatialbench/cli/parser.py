@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn
 
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 FORMATS = ("text", "md", "csv", "latex", "json")
 """The formats of a table; the same as in ``report.table_model``, whose import takes seconds."""

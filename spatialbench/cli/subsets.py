@@ -10,12 +10,11 @@ from spatialbench.config.pages import load_track
 from spatialbench.config.signatures import prune
 from spatialbench.data.datamodule import PairDataModule
 from spatialbench.data.records import Record, RecordSet
-from spatialbench.evaluation.facts import Fact, all_facts
+from spatialbench.evaluation.record_facts import Fact, all_facts
 from spatialbench.report.rows import no_rows, stored_rows
 from spatialbench.report.subsets import subsets_table
 from spatialbench.results.stale import Today
 from spatialbench.training.controls import test_set
-from spatialbench.utils.cache import cache_root
 from spatialbench.utils.errors import SpatialbenchError
 
 
@@ -70,8 +69,7 @@ def trained_on(resolved: Resolved) -> tuple[list[Record] | None, str]:
 
 def _rendered(split: str, size: int) -> int:
     """Count the images of a split of the rooms that are in the cache."""
-    from spatialbench.data.rooms.scene import VERSION
-    from spatialbench.data.rooms.store import code_hash
+    from spatialbench.data.rooms.store import cache_folder
 
-    path = cache_root() / "rooms" / f"v{VERSION}-{code_hash()}-{size}" / split / "scenes.jsonl"
+    path = cache_folder(size) / split / "scenes.jsonl"
     return path.read_bytes().count(b"\n") if path.is_file() else 0

@@ -51,7 +51,7 @@ def export(argv: list[str]) -> int:
     add("--to", required=True, choices=("open_clip", "hf"), help=text)
     parser.common("track", "seed", "ckpt_path", "runs", budget="quick")
     options = parser.parse_args(argv)
-    from spatialbench.training import export as exporting
+    from spatialbench.training import export_clip as exporting
 
     exporting.run(options)
     return 0

@@ -12,8 +12,8 @@ from spatialbench.config.pages import Config, Track, content_hash
 from spatialbench.config.signatures import import_class, unknown_key
 from spatialbench.data.download.status import ROOT
 from spatialbench.evaluation.base import Evaluation
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 CAPTIONS = "spatialbench.evaluation.caption_benchmark.CaptionBenchmark"
 SELECTION = "spatialbench.evaluation.selection.ImageSelection"
@@ -24,8 +24,8 @@ PUBLISHED = {
     "sugarcrepe": (CAPTIONS, "spatialbench.data.captions.sugarcrepe.SugarCrepe"),
     "aro": (CAPTIONS, "spatialbench.data.captions.aro.Aro"),
     "cvbench": (CAPTIONS, "spatialbench.data.captions.cvbench.CvBench"),
-    "cocoqa": (CAPTIONS, "spatialbench.data.captions.cocoqa.CocoQa"),
-    "vgqa": (CAPTIONS, "spatialbench.data.captions.vgqa.VgQa"),
+    "cocoqa": (CAPTIONS, "spatialbench.data.captions.whatsup_qa.CocoQa"),
+    "vgqa": (CAPTIONS, "spatialbench.data.captions.whatsup_qa.VgQa"),
     "spatialsense": (CAPTIONS, "spatialbench.data.captions.spatialsense.SpatialSense"),
 }
 """Published benchmarks: name -> evaluation, and the class that reads the downloaded folder."""

@@ -26,16 +26,22 @@ from spatialbench.config.pages import (
     load_page,
     load_track,
 )
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 DATAMODULE = "spatialbench.data.datamodule.PairDataModule"
 """The datamodule of every page that names no other."""
 OWN = ("region_", "picture_")
 """Keys of a track's data block that begin so concern pages with a datamodule of their own only."""
-PICTURES = "spatialbench.data.pictures."
-"""Where the datamodules are of pages that learn from pictures alone."""
+LEARNS_FROM = {
+    DATAMODULE: "pairs",
+    "spatialbench.data.region_batches.RegionDataModule": "regions",
+    "spatialbench.data.image_batches.ImageDataModule": "images",
+    "spatialbench.data.pictures.PictureDataModule": "images",
+}
+"""``learns_from`` of the suite's own datamodules, so that a table need not import torch."""
 DIFFUSION = "rooms-diffusion"
+"""The diffusion model of pages that learn from images and name none."""
 
 
 @dataclass(frozen=True)
@@ -279,13 +285,24 @@ def weights_digests(model: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
+def learns_from(data: Mapping[str, Any]) -> str:
+    """Return what a data block trains on: "pairs", "regions" or "images"; "": an unknown class."""
+    from spatialbench.config.signatures import import_class
+
+    path = str(data.get("class_path") or DATAMODULE)
+    if path in LEARNS_FROM:
+        return LEARNS_FROM[path]
+    try:
+        return getattr(import_class(path, "data"), "learns_from", "")
+    except SpatialbenchError:  # whoever runs the page is told
+        return ""
+
+
 def model_of(config: Mapping[str, Any]) -> Config:
-    """The arguments of a page's model; a page that learns from pictures alone has the shipped diffusion model where it
-    names none.
-    """
+    """Return the arguments of a page's model, with the diffusion model that it has by default."""
     model = dict(config["model"].get("init_args") or {})
-    data = str((config.get("data") or {}).get("class_path"))
-    return {"diffusion": DIFFUSION, **model} if data.startswith(PICTURES) else model
+    images = learns_from(config.get("data") or {}) == "images"
+    return {"diffusion": DIFFUSION, **model} if images else model
 
 
 def _digest(path: Path) -> str:

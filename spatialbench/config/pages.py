@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from spatialbench.config.yaml_files import check_keys, parse_yaml
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 PAGE_KEYS = ("seed_everything", "trainer", "model", "data", "budgets", "init_from")
 TRACK_KEYS = ("name", "seeds", "trainer", "model", "data", "budgets", "evaluations")

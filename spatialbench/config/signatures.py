@@ -10,8 +10,9 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
-from spatialbench.utils.arguments import did_you_mean
+from spatialbench.config.aliases import ALIASES
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 
 def import_class(class_path: str, where: str) -> type:
@@ -20,7 +21,7 @@ def import_class(class_path: str, where: str) -> type:
     Raises:
         SpatialbenchError: no such module or class; the message has ``where`` and the nearest name.
     """
-    module_name, _, name = class_path.rpartition(".")
+    module_name, _, name = ALIASES.get(class_path, class_path).rpartition(".")
     if not module_name:
         raise SpatialbenchError(
             f"{where}: the class path {class_path!r} names no module; write package.module.Class"

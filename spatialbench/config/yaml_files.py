@@ -8,8 +8,8 @@ from typing import Any
 
 import yaml
 
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 
 class _Loader(yaml.SafeLoader):

@@ -1,7 +1,8 @@
-"""From a record set to batches: which images and records go together, and in which order.
+"""From a record set to batches: the images and records of each, and their order.
 
-A batch holds *distinct* images and some records of each, so that every image is encoded once a batch.
-N pairs, M distinct images of a batch, S pixels a side.
+A batch holds distinct images and some records of each, so that each image is encoded once a batch.
+
+Letters: N pairs and M distinct images of a batch, S pixels a side.
 """
 
 from __future__ import annotations
@@ -12,30 +13,29 @@ from typing import Any, TypedDict
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
 
 from spatialbench.data.records import Record, RecordSet
 
 Plan = list[np.ndarray]
-"""One batch: for each of its images the rows of its records in ``RecordSet.records``; empty is a batch of nothing."""
+"""One batch: for each image the rows of its records in ``RecordSet.records``; it may be empty."""
+
+Key = tuple[int, int, int]
+"""Seed, epoch and batch: they determine the random numbers of a batch."""
 
 
 class Batch(TypedDict):
-    """What a method is given.
+    """The input of a method: distinct images, and pairs of captions about them."""
 
-    pixels: uint8 [M, 3, S, S], the distinct images. image: int64 [N], the row of ``pixels`` of every pair.
-    captions, negated: N sentences each. record: int64 [N], the row of every pair in ``RecordSet.records``.
-    """
-
-    pixels: Tensor
-    image: Tensor
-    captions: list[str]
-    negated: list[str]
-    record: Tensor
+    pixels: Tensor  # uint8 [M, 3, S, S]
+    image: Tensor  # int64 [N], row of ``pixels``
+    captions: list[str]  # N
+    negated: list[str]  # N
+    record: Tensor  # int64 [N], row of ``RecordSet.records``
 
 
 def records_by_image(records: Sequence[Record]) -> list[np.ndarray]:
-    """The rows of the records of each image that has any, images in the order of their rows."""
+    """Return the rows of the records of each image that has any, in the order of the images."""
     rows: dict[int, list[int]] = {}
     for row, record in enumerate(records):
         rows.setdefault(record.image, []).append(row)
@@ -43,7 +43,7 @@ def records_by_image(records: Sequence[Record]) -> list[np.ndarray]:
 
 
 class PairDataset(Dataset[Batch]):
-    """A record set that is indexed by plans: one item is one whole batch."""
+    """A record set indexed by plans: one item is one whole batch."""
 
     def __init__(self, record_set: RecordSet) -> None:
         self.record_set = record_set
@@ -53,33 +53,33 @@ class PairDataset(Dataset[Batch]):
 
     def __getitem__(self, plan: Plan) -> Batch:
         records = self.record_set.records
-        chosen = [[records[row] for row in rows] for rows in plan]
-        images = np.array([group[0].image for group in chosen], dtype=np.int64)
+        images = np.array([records[rows[0]].image for rows in plan], dtype=np.int64)
         pixels = self.record_set.images[images]  # [M, S, S, 3]
-        statements = [record.statement for group in chosen for record in group]
+        counts = torch.tensor([len(rows) for rows in plan], dtype=torch.int64)
+        chosen = np.concatenate([np.zeros(0, np.int64), *plan])
+        statements = [records[row].statement for row in chosen]
         return Batch(
             pixels=torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))),
-            image=torch.repeat_interleave(
-                torch.tensor([len(group) for group in chosen], dtype=torch.int64)
-            ),
+            image=torch.repeat_interleave(counts),
             captions=[statement.caption for statement in statements],
             negated=[statement.negated.caption for statement in statements],
-            record=torch.from_numpy(np.concatenate([np.zeros(0, np.int64), *plan])),
+            record=torch.from_numpy(chosen),
         )
 
 
 class ResumablePlans(DistributedSampler[Any]):
-    """The batches of an epoch, the same for the same (seed, epoch) wherever and however often they are asked for.
+    """The batches of an epoch, always the same for the same (seed, epoch).
 
-    A DistributedSampler, so that Lightning leaves the ranks to it: rank r of R takes the batches r, r + R, ..., equally
-    many on all ranks.
+    A DistributedSampler, so that Lightning does not add its own: rank r of R takes the batches
+    r, r + R, ..., equally many on all ranks.
 
     Args:
-        items: M, what is shuffled and cut into batches (what does not fill a batch is left for another epoch).
-        batch: of so many items.
-
-    Attributes:
-        resume: (epoch, batches of it that were seen before an interruption).
+        dataset: indexed by the plans.
+        items: number of items to shuffle; an incomplete last batch is dropped.
+        batch: items a batch.
+        seed: of the order.
+        world: R.
+        rank: r.
     """
 
     def __init__(
@@ -93,11 +93,11 @@ class ResumablePlans(DistributedSampler[Any]):
     ) -> None:
         super().__init__(dataset, num_replicas=world, rank=rank, seed=seed)
         self.items, self.batch = items, batch
-        self.resume = (0, 0)
+        self.resume = (0, 0)  # epoch, batches of it that were seen before an interruption
 
     @property
     def start(self) -> int:
-        """The batch of this epoch to begin with."""
+        """The first batch of this epoch."""
         epoch, seen = self.resume
         return seen if epoch == self.epoch else 0
 
@@ -108,21 +108,20 @@ class ResumablePlans(DistributedSampler[Any]):
         order = np.random.default_rng((self.seed, self.epoch)).permutation(self.items)
         for step in range(self.start, len(self)):
             batch = step * self.num_replicas + self.rank
-            yield self.plan(
-                order[batch * self.batch : (batch + 1) * self.batch], (self.seed, self.epoch, batch)
-            )
+            items = order[batch * self.batch : (batch + 1) * self.batch]
+            yield self.plan(items, (self.seed, self.epoch, batch))
 
-    def plan(self, items: np.ndarray, key: tuple[int, int, int]) -> Any:
-        """What the dataset is asked for: a batch of items and the key of its random numbers."""
+    def plan(self, items: np.ndarray, key: Key) -> Any:
+        """Return the dataset's index for a batch of items and the key of its random numbers."""
         return items, key
 
 
 class TrainingPlans(ResumablePlans):
     """Batches of pairs.
 
-    A batch has ``batch_images`` distinct images. Up to ``records_per_image`` records of each are drawn without
-    replacement, a record of a rare relation with more weight: in rooms left and right are six times as many as above
-    and under.
+    A batch has ``batch_images`` distinct images. Up to ``records_per_image`` records of each are
+    drawn without replacement, weighted by the inverse frequency of their relation: in the rooms,
+    left and right are six times as frequent as above and under.
     """
 
     def __init__(
@@ -140,7 +139,8 @@ class TrainingPlans(ResumablePlans):
         counts = record_set.counts
         self.weights = np.array([1 / counts[record.relation] for record in record_set.records])
 
-    def plan(self, items: np.ndarray, key: tuple[int, int, int]) -> Plan:
+    def plan(self, items: np.ndarray, key: Key) -> Plan:
+        """Draw the records of each image."""
         draw = np.random.default_rng(key)
         return [self._some(self.groups[image], draw) for image in items]
 
@@ -152,11 +152,10 @@ class TrainingPlans(ResumablePlans):
 
 
 class EvaluationPlans(DistributedSampler[Plan]):
-    """Every record exactly once, in order; the images of a batch are distinct and bring all their records.
+    """Every record exactly once, in order; each image brings all its records.
 
-    No padding and no dropped rest. All ranks have as many batches, as what DistributedDataParallel does at every batch
-    needs; where the batches do not divide the ranks, the last of some ranks holds nothing. A batch is the same whatever
-    the number of ranks.
+    There is no padding and no dropped rest, and a batch does not depend on the number of ranks. All
+    ranks have equally many batches, as DistributedDataParallel needs; the last one may be empty.
     """
 
     def __init__(
@@ -176,12 +175,13 @@ class EvaluationPlans(DistributedSampler[Plan]):
 
 
 class TrainingLoader(DataLoader[Any]):
-    """A loader that goes on in the middle of an epoch: Lightning keeps its state in the checkpoint."""
+    """A loader that resumes within an epoch: Lightning keeps its state in the checkpoint."""
 
     seen = 0
 
     @property
     def plans(self) -> ResumablePlans:
+        """The sampler."""
         assert isinstance(self.sampler, ResumablePlans)
         return self.sampler
 
@@ -192,25 +192,18 @@ class TrainingLoader(DataLoader[Any]):
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
+        """Return the epoch and the number of its batches that were seen."""
         return {"epoch": self.plans.epoch, "seen": self.seen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue after the batches that were seen."""
         self.seen = state["seen"]
         self.plans.resume = (state["epoch"], self.seen)
 
 
 def training_loader(plans: ResumablePlans, workers: int = 0, pin: bool = False) -> TrainingLoader:
-    """Args:
-    pin: batches in page-locked memory, from where a GPU takes them while it computes.
-    """
-    return TrainingLoader(
-        plans.dataset,
-        batch_size=None,
-        sampler=plans,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=pin,
-    )
+    """Return a resumable loader; ``pin``: page-locked batches, for faster copies to a GPU."""
+    return TrainingLoader(plans.dataset, **_settings(plans, workers, pin))
 
 
 def evaluation_loader(
@@ -221,13 +214,16 @@ def evaluation_loader(
     rank: int = 0,
     pin: bool = False,
 ) -> DataLoader[Batch]:
-    """Batches that hold every record exactly once (``EvaluationPlans``)."""
+    """Return batches that hold every record exactly once (``EvaluationPlans``)."""
     plans = EvaluationPlans(record_set, batch_images, world, rank)
-    return DataLoader(
-        plans.dataset,
-        batch_size=None,
-        sampler=plans,
-        num_workers=workers,
-        persistent_workers=workers > 0,
-        pin_memory=pin,
-    )
+    return DataLoader(plans.dataset, **_settings(plans, workers, pin))
+
+
+def _settings(plans: Sampler[Any], workers: int, pin: bool) -> dict[str, Any]:
+    return {
+        "batch_size": None,
+        "sampler": plans,
+        "num_workers": workers,
+        "persistent_workers": workers > 0,
+        "pin_memory": pin,
+    }

@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset
 
-from spatialbench.data.batches import Batch, TrainingPlans, evaluation_loader, training_loader
+from spatialbench.data.batches import (
+    Batch,
+    ResumablePlans,
+    TrainingPlans,
+    evaluation_loader,
+    training_loader,
+)
+from spatialbench.data.embspatial.check_report import CheckReport
 from spatialbench.data.embspatial.reader import Loaded
 from spatialbench.data.embspatial.reader import load as load_file
 from spatialbench.data.images import Resize
 from spatialbench.data.missing import check_files
-from spatialbench.data.problems import CheckReport
 from spatialbench.data.records import RecordSet
 from spatialbench.data.splits import by_record, one_reference, part, whole_batches, without_pairs
 from spatialbench.utils.errors import SpatialbenchError
@@ -24,41 +30,40 @@ from spatialbench.utils.say import say
 class PairDataModule(LightningDataModule):
     """Images with captions and negated captions for training, validation and test.
 
-    Pictures are never mirrored and never cropped at random: both would change which caption is true.
+    Images are never mirrored or cropped at random: both would change which caption is true.
 
     Args:
-        source: where training and validation come from: ``rooms`` (rendered) or ``embspatial`` (``train_path``).
-        path: a JSON or parquet file in EmbSpatial's schema, scored by test, validate and predict in the place of the
-            track's own test set.
+        source: of training and validation: ``rooms`` (rendered) or ``embspatial`` (``train_path``).
+        path: a file in EmbSpatial's schema that test, validate and predict score instead.
         train_path: for ``embspatial``, the file to train on (EmbSpatial-SFT).
-        val_path: for ``embspatial``, the file to validate on; without it the last ``val_images`` images of
-            ``train_path`` are held out.
+        val_path: the file to validate on; default: hold out the end of ``train_path``.
         image_size: side of the square images in pixels.
-        resize: how a picture becomes square: ``squash`` stretches it, ``crop`` keeps the centre (objects at the sides
-            may vanish), ``letterbox`` pads it.
-        train_images: the first so many distinct images are trained on.
+        resize: ``squash`` stretches an image, ``crop`` keeps its centre, ``letterbox`` pads it.
+        train_images: number of distinct images to train on, the first ones.
         val_images: distinct images of the validation set.
-        test_images: for ``rooms``, the first so many images of the test split; none is the balanced test of 3,600
-            records.
+        test_images: of the rooms' test split; default: the balanced test of 3,600 records.
         batch_images: distinct images a training batch.
         records_per_image: at most so many records of each image a training batch.
         eval_batch_images: distinct images a batch of validation, test and predict.
-        workers: processes that prepare batches beside the main one, as many as there are cores for at most.
-        pin_memory: batches in page-locked memory where there is a GPU, so that they travel while it computes.
-        strict: a damaged record of a file is an error; without it damaged records are dropped and counted.
-        split: for ``embspatial`` without ``val_path``, how ``train_path`` is divided: ``image`` keeps the pictures of
-            training and validation apart; ``record`` draws records, so that a picture may be on both sides.
+        workers: processes that prepare batches, at most as many as there are cores.
+        pin_memory: page-locked batches if there is a GPU, for copies while it computes.
+        strict: a damaged record of a file is an error; default: it is dropped and counted.
+        split: of ``train_path``: ``image`` shares no image between training and validation,
+            ``record`` draws records.
         held_out: share of the records that ``split: record`` holds out.
-        test_on: what is tested where no ``path`` is given: ``path`` asks for it, ``held_out`` takes the validation set.
-        depth_pairs: a close or far question gives its answer against ``all`` other objects, or one drawn at ``random``.
-        unseen_pairs: share of the pairs of names of which no record is trained on; ``spatialbench subsets`` then has
-            the accuracy on the test's records of these pairs (``unseen``).
-        drop_last: of every relation of what is scored, leave out the records that do not fill a batch of so many.
+        test_on: without ``path``, ``held_out`` tests on the validation set.
+        depth_pairs: a close or far answer against ``all`` other objects, or a ``random`` one.
+        unseen_pairs: share of the pairs of names without any training record; ``spatialbench
+            subsets`` then has the accuracy on the test's records of these pairs (``unseen``).
+        drop_last: leave out the scored records of a relation that do not fill a batch of this size.
         seed: of the order of training images and the choice of their records.
 
     Raises:
-        SpatialbenchError: a number is out of range, or a file is not given, not there, or without a usable record.
+        SpatialbenchError: a number is out of range, or a file is not given, missing, or without a
+            usable record.
     """
+
+    learns_from: ClassVar[Literal["pairs", "regions", "images"]] = "pairs"
 
     def __init__(
         self,
@@ -86,21 +91,11 @@ class PairDataModule(LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        limits = {
-            "image_size": (image_size, 8),
-            "train_images": (train_images, 1),
-            "val_images": (val_images, 1),
-            "test_images": (1 if test_images is None else test_images, 1),
-            "batch_images": (batch_images, 1),
-            "records_per_image": (records_per_image, 1),
-            "eval_batch_images": (eval_batch_images, 1),
-            "workers": (workers, 0),
-            "drop_last": (drop_last, 0),
-            "seed": (seed, 0),
-        }
-        for name, (value, least) in limits.items():
-            if value < least:
-                raise SpatialbenchError(f"data.{name} is {value}; it must be {least} or more")
+        check_least(8, image_size=image_size)
+        check_least(1, train_images=train_images, val_images=val_images, test_images=test_images)
+        check_least(1, batch_images=batch_images, eval_batch_images=eval_batch_images)
+        check_least(1, records_per_image=records_per_image)
+        check_least(0, workers=workers, drop_last=drop_last, seed=seed)
         check_files({"path": path, "train_path": train_path, "val_path": val_path})
         if not 0 < held_out < 1:
             raise SpatialbenchError(f"data.held_out is {held_out}; it must be between 0 and 1")
@@ -114,11 +109,8 @@ class PairDataModule(LightningDataModule):
         self.train_images, self.val_images, self.test_images = train_images, val_images, test_images
         self.batch_images, self.records_per_image = batch_images, records_per_image
         self.eval_batch_images, self.workers = eval_batch_images, min(workers, usable_cores())
-        self.pin_memory, self.strict, self.seed = (
-            pin_memory and torch.cuda.is_available(),
-            strict,
-            seed,
-        )
+        self.pin_memory = pin_memory and torch.cuda.is_available()
+        self.strict, self.seed = strict, seed
         self.split, self.held_out, self.test_on = split, held_out, test_on
         self.depth_pairs, self.unseen_pairs, self.drop_last = depth_pairs, unseen_pairs, drop_last
         self.train_set: RecordSet
@@ -129,12 +121,12 @@ class PairDataModule(LightningDataModule):
         self._rooms_sets: dict[str, RecordSet] = {}
 
     def prepare_data(self) -> None:
-        """Renders or decodes what is not in the cache yet; one process of a machine does it."""
+        """Fill the cache with rendered or decoded images, in one process of a machine."""
         stage = self.trainer.state.fn if self.trainer is not None else None
         self.setup(stage.value if stage is not None else None)
 
     def setup(self, stage: str | None = None) -> None:
-        """Loads the sets of a stage: ``fit``, ``validate``, ``test``, ``predict``, or all of them (None)."""
+        """Load the sets of ``fit``, ``validate``, ``test`` or ``predict``; None: all of them."""
         if stage in ("fit", None):
             self.setup_training()
             self.val_set = self._validation_set()
@@ -148,16 +140,14 @@ class PairDataModule(LightningDataModule):
                 )
 
     def setup_training(self) -> None:
-        """Loads what is trained on."""
+        """Load the training set."""
         self.train_set = self._training_set()
         if self.unseen_pairs:
             self.train_set = without_pairs(self.train_set, self.unseen_pairs)
         usable = len({record.image for record in self.train_set.records})
-        if usable < self.batch_images:
-            raise SpatialbenchError(
-                f"the training set {self.train_set.name} has {usable} images with records, fewer than one batch "
-                f"of {self.batch_images}; lower data.batch_images or give more images (data.train_images)"
-            )
+        check_fills_batch(
+            self.train_set.name, usable, "images with records", batch_images=self.batch_images
+        )
 
     def _training_set(self) -> RecordSet:
         if self.source == "rooms":
@@ -168,8 +158,8 @@ class PairDataModule(LightningDataModule):
         held_out = 0 if self.val_path else self.val_images
         if held_out >= len(whole.images):
             raise SpatialbenchError(
-                f"{self.train_path} has {len(whole.images)} images, all of them held out for validation; "
-                "give data.val_path or lower data.val_images"
+                f"{self.train_path} has {len(whole.images)} images, all of them held out for "
+                "validation; give data.val_path or lower data.val_images"
             )
         return part(whole, 0, min(self.train_images, len(whole.images) - held_out))
 
@@ -181,18 +171,15 @@ class PairDataModule(LightningDataModule):
         whole = self._file(self._needed("train_path", self.train_path))
         if self.split == "record":
             return self._scored(by_record(part(whole, 0, self.train_images), self.held_out)[1])
-        return self._scored(
-            part(whole, max(0, len(whole.images) - self.val_images), len(whole.images))
-        )
+        count = len(whole.images)
+        return self._scored(part(whole, max(0, count - self.val_images), count))
 
     def _test_set(self) -> RecordSet:
-        if self.path:
-            return self._scored(self._file(self.path))
-        if self.source == "embspatial" and self.test_on == "held_out":
+        if self.source == "rooms" and not self.path:
+            return self._rooms("test", self.test_images)
+        if self.test_on == "held_out" and not self.path:
             return self._validation_set()
-        if self.source == "embspatial":
-            self._needed("path", self.path)
-        return self._rooms("test", self.test_images)
+        return self._scored(self._file(self._needed("path", self.path)))
 
     def _needed(self, name: str, path: str | None) -> str:
         if path is None:
@@ -209,7 +196,7 @@ class PairDataModule(LightningDataModule):
         return self._rooms_sets[split]
 
     def _file(self, path: str) -> RecordSet:
-        """A file's record set, read once; says what was dropped and which images another file of this run shares."""
+        """Read a file once; report dropped records and images shared with another file."""
         if path not in self._files:
             loaded = load_file(path, self.image_size, self.resize, self.strict)
             if loaded.report.dropped:
@@ -217,9 +204,8 @@ class PairDataModule(LightningDataModule):
             for other, earlier in self._files.items():
                 shared = len(set(loaded.image_keys) & set(earlier.image_keys))
                 if shared:
-                    say(
-                        f"{path} shares {shared} of its {len(loaded.image_keys)} images with {other}"
-                    )
+                    count = len(loaded.image_keys)
+                    say(f"{path} shares {shared} of its {count} images with {other}")
             self._files[path] = loaded
             self.reports[path] = loaded.report
         record_set = self._files[path].record_set
@@ -228,28 +214,75 @@ class PairDataModule(LightningDataModule):
     def _scored(self, record_set: RecordSet) -> RecordSet:
         return whole_batches(record_set, self.drop_last) if self.drop_last else record_set
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> DataLoader[Any]:
+        """Return the training batches."""
         plans = TrainingPlans(
-            self.train_set, self.batch_images, self.records_per_image, self.seed, *self.ranks()
+            self.train_set, self.batch_images, self.records_per_image, self.seed, *self._ranks()
         )
         return training_loader(plans, self.workers, self.pin_memory)
 
+    def shuffled_loader(self, dataset: Dataset[Any], items: int, batch: int) -> DataLoader[Any]:
+        """Return batches of shuffled items, for subclasses with a training set of their own."""
+        plans = ResumablePlans(dataset, items, batch, self.seed, *self._ranks())
+        return training_loader(plans, self.workers)
+
     def val_dataloader(self) -> DataLoader[Batch]:
+        """Return every record of the validation set once."""
         return self._evaluation(self.val_set)
 
     def test_dataloader(self) -> DataLoader[Batch]:
+        """Return every record of the test set once."""
         return self._evaluation(self.test_set)
 
     def predict_dataloader(self) -> DataLoader[Batch]:
+        """Return the batches of the test."""
         return self._evaluation(self.test_set)
 
     def _evaluation(self, record_set: RecordSet) -> DataLoader[Batch]:
         return evaluation_loader(
-            record_set, self.eval_batch_images, self.workers, *self.ranks(), self.pin_memory
+            record_set, self.eval_batch_images, self.workers, *self._ranks(), self.pin_memory
         )
 
-    def ranks(self) -> tuple[int, int]:
-        """World size and rank."""
-        return (
-            (1, 0) if self.trainer is None else (self.trainer.world_size, self.trainer.global_rank)
+    def _ranks(self) -> tuple[int, int]:
+        """Return world size and rank."""
+        trainer = self.trainer
+        return (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
+
+
+def check_least(least: int, **values: int | None) -> None:
+    """Raise a SpatialbenchError for a setting below ``least``."""
+    for name, value in values.items():
+        if value is not None and value < least:
+            raise SpatialbenchError(f"data.{name} is {value}; it must be {least} or more")
+
+
+def check_fills_batch(name: str, count: int, what: str, **batch: int) -> None:
+    """Raise a SpatialbenchError for a training set that is smaller than one batch."""
+    ((key, size),) = batch.items()
+    if count < size:
+        raise SpatialbenchError(
+            f"the training set {name} has {count} {what}, fewer than one batch of {size}; lower "
+            f"data.{key}, or give more images (data.{_MORE[key]})"
         )
+
+
+def check_spans(area_key: str, area: Span, aspect_key: str, aspect: Span) -> tuple[Span, Span]:
+    """Return area and aspect of random boxes as tuples.
+
+    Raises:
+        SpatialbenchError: one does not rise, or is out of range.
+    """
+    area, aspect = (area[0], area[1]), (aspect[0], aspect[1])
+    if not 0 < area[0] <= area[1] <= 1 or not 0 < aspect[0] <= aspect[1]:
+        raise SpatialbenchError(
+            f"data.{area_key} {area} must rise in (0, 1], data.{aspect_key} {aspect} above 0"
+        )
+    return area, aspect
+
+
+Span = tuple[float, float]
+_MORE = {
+    "batch_images": "train_images",
+    "region_batch": "region_images",
+    "picture_batch": "picture_images",
+}

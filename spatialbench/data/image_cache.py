@@ -1,14 +1,13 @@
-"""The distinct pictures of a source at one size, kept on disk and addressed by content.
+"""The distinct images of a source at one size, cached on disk under a key of their content.
 
-An entry is a folder ``<cache>/images/<key>`` with ``images.npy`` (uint8 [M, S, S, 3], opened memory-mapped) and
-``index.json`` (sha1 of the encoded bytes -> row, width, height). It is written into a temporary folder and renamed
-when complete: a killed build leaves no entry, and the next start builds it again.
+An entry is a folder ``<cache>/images/<key>`` with ``images.npy`` (uint8 [M, S, S, 3], opened as a
+memory map) and ``index.json`` (sha1 of the encoded bytes -> row, width, height). It is written into
+a temporary folder and renamed when complete, so a killed build leaves no entry.
 """
 
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -27,10 +26,12 @@ from spatialbench.data.images import Resize, decode, fit
 from spatialbench.utils.cache import ABANDONED_SECONDS, CACHE_VARIABLE, cache_root
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
 
+_HEADER = 128  # bytes of the .npy header; numpy leaves room in it for the first axis to grow
+
 
 @dataclass
 class Entry:
-    """A distinct image: width and height of the original in pixels, and its row; -1 until a record needs it."""
+    """A distinct image: its stored width and height in pixels; its row, -1 until it is used."""
 
     width: int
     height: int
@@ -38,103 +39,87 @@ class Entry:
 
 
 class StaleCache(Exception):
-    """A cache entry does not hold an image that its source file holds."""
+    """The source refers to an image that its cache entry does not hold."""
 
 
 class ImageTable:
     """The distinct images of one source, by the sha1 of their encoded bytes.
 
-    Rows are given in the order in which records first need an image. This class only counts: the table of
-    :func:`build` also writes the pixels, and the one of :func:`stored` found them written.
+    Rows are numbered in the order in which records first use an image. This class keeps no pixels;
+    the table of :func:`build` writes them. The table of :func:`stored` is complete.
+
+    Raises:
+        StaleCache: a complete table does not have an image.
     """
 
-    def __init__(self) -> None:
-        self.entries: dict[str, Entry] = {}
+    def __init__(self, complete: dict[str, Entry] | None = None) -> None:
+        self.entries = complete or {}
+        self.complete = complete is not None
         self.rows = 0
         self._last: tuple[str, Image.Image] | None = None
 
-    def look(self, data: bytes) -> tuple[str, Entry]:
-        """The image's key and entry; decoded on the first sight only.
+    def look_up(self, data: bytes) -> tuple[str, Entry]:
+        """Return the key and the entry of an image; only a new one is decoded.
 
         Raises:
             BadImage: it cannot be decoded.
         """
         key = hashlib.sha1(data, usedforsecurity=False).hexdigest()
         if key not in self.entries:
-            picture = self.first_sight(data)
-            self.entries[key] = Entry(*picture.size)
-            self._last = (key, picture)
+            image = decode(data)
+            if self.complete:  # only a bad image has no entry
+                raise StaleCache
+            self.entries[key] = Entry(*image.size)
+            self._last = (key, image)
         return key, self.entries[key]
 
     def use(self, key: str, data: bytes) -> int:
-        """The row of an image that a record needs, given when it has none yet."""
+        """Return the row of an image that a record needs, and write it on its first use."""
         entry = self.entries[key]
         if entry.row < 0:
-            if (
-                self._last is None or self._last[0] != key
-            ):  # an earlier record with this image was dropped
+            if self.complete:
+                raise StaleCache
+            if self._last is None or self._last[0] != key:  # an earlier record was dropped
                 self._last = (key, decode(data))
             self.write(self._last[1])
             entry.row = self.rows
             self.rows += 1
         return entry.row
 
-    def first_sight(self, data: bytes) -> Image.Image:
-        return decode(data)
-
-    def write(self, picture: Image.Image) -> None:
-        """Called once per row, in the order of the rows."""
+    def write(self, image: Image.Image) -> None:
+        """Take the next row."""
 
 
 class _Writer(ImageTable):
-    """Writes each row at the end of a file, so that memory stays flat."""
+    """Appends each row to a file, so that memory stays flat."""
 
     def __init__(self, stream: BinaryIO, size: int, resize: Resize) -> None:
         super().__init__()
         self.stream, self.size, self.resize = stream, size, resize
         self.digest = hashlib.sha256()
-        self.stream.write(self._header())
+        self._write_header()
 
-    def _header(self) -> bytes:
-        header = io.BytesIO()
+    def _write_header(self) -> None:
         shape = (self.rows, self.size, self.size, 3)
-        np.lib.format.write_array_header_1_0(
-            header, {"descr": "|u1", "fortran_order": False, "shape": shape}
-        )
-        return header.getvalue()
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(self.stream, header)
+        assert self.stream.tell() == _HEADER
 
-    def write(self, picture: Image.Image) -> None:
-        pixels = fit(picture, self.size, self.resize).tobytes()
+    def write(self, image: Image.Image) -> None:
+        pixels = fit(image, self.size, self.resize).tobytes()
         self.digest.update(pixels)
         self.stream.write(pixels)
 
     def finish(self) -> None:
-        """Writes the header again, now with the number of rows; numpy leaves room for the first axis to grow."""
-        header = self._header()
-        assert len(header) + self.rows * self.size**2 * 3 == self.stream.tell()
+        """Rewrite the header, now with the number of rows."""
         self.stream.seek(0)
-        self.stream.write(header)
+        self._write_header()
         self.stream.flush()
         os.fsync(self.stream.fileno())
 
 
-class _Stored(ImageTable):
-    """The table of a complete entry: every image is known, none is decoded."""
-
-    def __init__(self, entries: dict[str, Entry]) -> None:
-        super().__init__()
-        self.entries = entries
-
-    def first_sight(self, data: bytes) -> Image.Image:
-        decode(data)  # a bad image never had an entry
-        raise StaleCache
-
-    def write(self, picture: Image.Image) -> None:
-        raise StaleCache
-
-
 def cache_key(source: Path, size: int, resize: Resize) -> str:
-    """The name of the cache entry of a source file at a size: a hash of the file's content, not of its name.
+    """Hash the content of a source file, not its name, with size and resize.
 
     Raises:
         SpatialbenchError: the file cannot be read.
@@ -149,7 +134,7 @@ def cache_key(source: Path, size: int, resize: Resize) -> str:
 
 @dataclass(frozen=True)
 class Stored:
-    """A complete cache entry: its table, its pixels uint8 [M, S, S, 3] and the sha256 of the pixels."""
+    """A complete cache entry: its table, pixels uint8 [M, S, S, 3], and the pixels' sha256."""
 
     table: ImageTable
     images: np.ndarray
@@ -157,23 +142,21 @@ class Stored:
 
 
 def stored(key: str) -> Stored | None:
-    """Opens the cache entry ``key``; None where there is none, or not a whole one."""
+    """Open the cache entry ``key``; None where there is none, or an incomplete one."""
     folder = cache_root() / "images" / key
     try:
         index = json.loads((folder / "index.json").read_text())
         images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        entries = {sha1: Entry(**entry) for sha1, entry in index["entries"].items()}
-        digest = str(index["digest"])
+        table = ImageTable({sha1: Entry(**entry) for sha1, entry in index["entries"].items()})
+        complete = len(images) == index["rows"]
+        return Stored(table, images, str(index["digest"])) if complete else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-    if len(images) != index["rows"]:
-        return None
-    return Stored(_Stored(entries), images, digest)
 
 
 @contextmanager
 def build(key: str, size: int, resize: Resize) -> Iterator[ImageTable]:
-    """Yields a table that writes its rows; when the block ends without an error they are the cache entry ``key``.
+    """Yield a table whose rows become the cache entry ``key`` when the block ends without an error.
 
     Raises:
         SpatialbenchError: the cache cannot be written.
@@ -206,7 +189,7 @@ def build(key: str, size: int, resize: Resize) -> Iterator[ImageTable]:
 
 
 def discard(key: str) -> None:
-    """Removes the cache entry ``key`` if there is one."""
+    """Remove the cache entry ``key`` if there is one."""
     shutil.rmtree(cache_root() / "images" / key, ignore_errors=True)
 
 

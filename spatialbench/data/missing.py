@@ -1,4 +1,4 @@
-"""What is said of a file of a published data set that is not there."""
+"""Error messages for missing data files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from spatialbench.utils.errors import SpatialbenchError
 
 
 def advice(path: str | Path) -> str:
-    """``; spatialbench data download NAME brings it`` for a file where a track looks for a data set; else nothing."""
+    """Return how to download a missing file of a known data set, else nothing."""
     path = Path(path)
     known = data_sets()
     if path.parent.parent == ROOT and path.parent.name in known:
@@ -23,10 +23,10 @@ def advice(path: str | Path) -> str:
 
 
 def check_files(arguments: Mapping[str, Any]) -> None:
-    """Of a datamodule's arguments those that name files of records.
+    """Check the files of records that a datamodule's arguments name, before a run starts.
 
     Raises:
-        SpatialbenchError: one is not there; now, not after an hour of training or of loading weights.
+        SpatialbenchError: a file is missing.
     """
     for name in ("path", "train_path", "val_path"):
         file = arguments.get(name)

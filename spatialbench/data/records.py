@@ -1,8 +1,9 @@
-"""What every dataset yields: records, and the images they speak of."""
+"""Records, the images that they describe, and sets of them: the output of every dataset."""
 
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -25,50 +26,33 @@ class Box:
 
     @property
     def centre(self) -> tuple[float, float]:
+        """Its x and y."""
         return self.x + self.w / 2, self.y + self.h / 2
-
-    def overlaps(self, other: Box) -> bool:
-        """Whether the two boxes share an area larger than zero."""
-        return (
-            self.x < other.x + other.w
-            and other.x < self.x + self.w
-            and self.y < other.y + other.h
-            and other.y < self.y + self.h
-        )
 
 
 @dataclass(frozen=True)
 class Record:
     """One true statement about one image.
 
-    Attributes:
-        record_id: unique in its set.
-        image: row of the image in ``RecordSet.images``.
-        subject, relation, object: the statement; relation is one of ``spatialbench.data.relations.RELATIONS``.
-        boxes: name -> box of the visible part, in pixels of the *original* image of size ``image_size``; holds the
-            subject and the object, and whatever else is known.
-        image_size: width and height of the original image in pixels.
-        source: where the image comes from (``rooms``, ``mp3d``, ``ai2thor``, ``scannet``, ...).
-        scene_id: images of one scene are not independent; the unit of the cluster bootstrap.
-        elevation: for close and far, whether the farther object also stands higher in the picture (``consistent``,
-            ``counter``, ``ambiguous``; ``elevation_tag``); None for the other relations.
-        weight: 1 / number of records that came from one source question; no score uses it.
+    ``boxes`` has the visible part of the subject, the object, and any other known object, in pixels
+    of the *original* image, whose width and height are ``image_size``.
     """
 
-    record_id: str
-    image: int
+    record_id: str  # unique in its set
+    image: int  # row of ``RecordSet.images``
     subject: str
-    relation: str
+    relation: str  # one of ``RELATIONS``
     object: str
     boxes: dict[str, Box] = field(default_factory=dict)
     image_size: tuple[int, int] = (0, 0)
-    source: str = ""
-    scene_id: str = ""
-    elevation: str | None = None
-    weight: float = 1.0
+    source: str = ""  # of the image: ``rooms``, ``mp3d``, ``ai2thor``, ``scannet``, ...
+    scene_id: str = ""  # images of one scene are not independent: the bootstrap's clusters
+    elevation: str | None = None  # ``elevation_tag`` for close and far, else None
+    weight: float = 1.0  # 1 / number of records from the same source question; no score uses it
 
     @property
     def statement(self) -> Statement:
+        """The statement, which builds the captions."""
         return Statement(self.subject, self.relation, self.object)
 
 
@@ -84,64 +68,44 @@ class Pair:
 
 
 def elevation_tag(near: Box, far: Box, image_height: float) -> str:
-    """Whether the elevation shortcut "higher in the picture = farther" gives the right answer.
+    """Return whether the shortcut "higher in the image = farther" gives the right answer.
 
-    dy = y_centre(near) - y_centre(far) with y down: over 5 % of the image height is ``consistent``, under -5 %
-    ``counter``, else ``ambiguous``. Source: arXiv 2605.30161.
+    dy = y_centre(near) - y_centre(far) with y down: over 5 % of the image height is ``consistent``,
+    under -5 % ``counter``, else ``ambiguous``. Source: arXiv 2605.30161.
     """
     dy = near.centre[1] - far.centre[1]
-    if dy > 0.05 * image_height:
-        return "consistent"
-    if dy < -0.05 * image_height:
-        return "counter"
-    return "ambiguous"
+    if abs(dy) <= 0.05 * image_height:
+        return "ambiguous"
+    return "consistent" if dy > 0 else "counter"
 
 
 @dataclass(frozen=True)
 class RecordSet:
-    """Records and their images.
+    """Records and their images."""
 
-    Attributes:
-        name: for people, for instance ``rooms/test``.
-        images: uint8 [M, S, S, 3], RGB; usually memory-mapped.
-        records: the statements; ``record.image`` indexes ``images``.
-        fingerprint: hash of everything that defines the set (content of records and images); part of result files
-            and cache keys.
-    """
-
-    name: str
-    images: np.ndarray
-    records: Sequence[Record]
-    fingerprint: str
+    name: str  # for people, for instance ``rooms/test``
+    images: np.ndarray  # uint8 [M, S, S, 3], RGB; usually memory-mapped
+    records: Sequence[Record]  # ``record.image`` indexes ``images``
+    fingerprint: str  # hash of their content; part of result files and cache keys
 
     def pairs(self) -> Iterator[Pair]:
-        for record in self.records:
-            statement = record.statement
-            yield Pair(
-                record.image,
-                statement.caption,
-                statement.negated.caption,
-                record.relation,
-                record.record_id,
-            )
+        """Yield every record as the task sees it."""
+        for r in self.records:
+            caption, negated = r.statement.caption, r.statement.negated.caption
+            yield Pair(r.image, caption, negated, r.relation, r.record_id)
 
     @cached_property
     def counts(self) -> dict[str, int]:
         """Records per relation, in the order of the tables."""
-        counts = dict.fromkeys(RELATIONS, 0)
-        for record in self.records:
-            counts[record.relation] += 1
-        return counts
+        counts = Counter(record.relation for record in self.records)
+        return {relation: counts[relation] for relation in RELATIONS}
 
 
 def fingerprint(records: Sequence[Record], image_digest: str) -> str:
-    """Hash of the records and of ``image_digest`` (a hash of the pixels, or of what they are made from)."""
+    """Hash records and ``image_digest``, a hash of the pixels or of their source."""
     digest = hashlib.sha256(image_digest.encode())
     for r in records:
         boxes = [(name, box.x, box.y, box.w, box.h) for name, box in sorted(r.boxes.items())]
-        digest.update(
-            repr(
-                (r.record_id, r.image, r.subject, r.relation, r.object, boxes, r.image_size)
-            ).encode()
-        )
+        identity = (r.record_id, r.image, r.subject, r.relation, r.object, boxes, r.image_size)
+        digest.update(repr(identity).encode())
     return digest.hexdigest()[:16]

@@ -1,8 +1,8 @@
-"""Batches of pictures and boxes, for methods that learn regions and not pairs.
+"""Batches of images and boxes, for methods that learn from regions and not from pairs.
 
-Letters: B pictures of S pixels a side, N regions, W wide boxes, s the student's own size.
+Letters: B images of S pixels a side, N regions, W wide boxes, s the student's own size.
 
-Source: wusize/CLIPSelf @ 1c7fe9c, src/training/data.py; of the wide boxes docs/r_sc_rla.md.
+Source: wusize/CLIPSelf @ 1c7fe9c, src/training/data.py; for the wide boxes docs/r_sc_rla.md.
 """
 
 from __future__ import annotations
@@ -18,10 +18,16 @@ from lightning import Trainer
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from spatialbench.data.batches import ResumablePlans, training_loader
-from spatialbench.data.datamodule import PairDataModule
+from spatialbench.data.batches import Key
+from spatialbench.data.boxes import crops, grid_boxes, random_boxes, with_surroundings
+from spatialbench.data.datamodule import (
+    PairDataModule,
+    Span,
+    check_fills_batch,
+    check_least,
+    check_spans,
+)
 from spatialbench.data.region_sets import Regions, RegionSet, check_regions
-from spatialbench.data.regions import crops, grid_boxes, random_boxes, with_surroundings
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.token_cache import content_key
 
@@ -30,58 +36,42 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class RegionBatch(TypedDict):
-    """What a method of regions is given. Boxes are x0 y0 x1 y1 in [0, 1] of the square picture.
+    """The input of a method that learns from regions. Boxes are x0 y0 x1 y1 in [0, 1].
 
-    Attributes:
-        pixels: uint8 [B, 3, S, S].
-        boxes: float32 [N, 4], the regions; a picture without any has itself as one region, of no class.
-        image: int64 [N], the row of ``pixels`` of each.
-        label: int64 [N], the class of each, -1 where it has none.
-        crop_boxes: float32 [N, 4], what the teacher sees of each region.
-        crops: uint8 [N, 3, s, s], those cut out; none where they are fixed.
-        keys: N names of the crops, the same whenever the same is seen; none where they are not fixed.
-        wide: float32 [W, 4], larger boxes at random. wide_image: int64 [W].
-        key: of the random numbers that a method draws for this batch.
+    An image without regions is one region itself, of no class.
     """
 
-    pixels: Tensor
-    boxes: Tensor
-    image: Tensor
-    label: Tensor
-    crop_boxes: Tensor
-    crops: Tensor
-    keys: list[bytes]
-    wide: Tensor
-    wide_image: Tensor
-    key: tuple[int, int, int]
+    pixels: Tensor  # uint8 [B, 3, S, S]
+    boxes: Tensor  # float32 [N, 4], the regions
+    image: Tensor  # int64 [N], row of ``pixels``
+    label: Tensor  # int64 [N], class; -1: none
+    crop_boxes: Tensor  # float32 [N, 4], the teacher's view of each region
+    crops: Tensor  # uint8 [N, 3, s, s], the views; none if they are fixed
+    keys: list[bytes]  # N names of the views by content; none if they are not fixed
+    wide: Tensor  # float32 [W, 4], larger boxes at random
+    wide_image: Tensor  # int64 [W], row of ``pixels``
+    key: Key  # of a method's random numbers: ``generator``
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """Which boxes of a picture make a batch.
-
-    Attributes:
-        kind: ``grid``: the cells of one of 24 grids, drawn anew each time; ``boxes``: the set's own.
-        most: at most so many regions a picture, drawn at random where there are more.
-        crop_size: s, of the teacher's crops; 0: none are wanted.
-        wide: so many larger boxes a picture; ``area`` and ``aspect`` as in ``random_boxes``.
-    """
+    """The choice of boxes for a batch; see ``RegionDataModule``."""
 
     kind: Kind = "grid"
     most: int = 20
-    crop_size: int = 0
+    crop_size: int = 0  # s; 0: no crops
     wide: int = 4
-    area: tuple[float, float] = (0.25, 0.5)
-    aspect: tuple[float, float] = (2 / 3, 3 / 2)
+    area: Span = (0.25, 0.5)
+    aspect: Span = (2 / 3, 3 / 2)
 
     @property
     def fixed(self) -> bool:
-        """Whether a picture's crops are always the same ones, so that they can be kept."""
+        """Whether an image's crops are always the same, so that they can be cached."""
         return self.kind == "boxes" and self.crop_size > 0
 
 
 class RegionDataset(Dataset[RegionBatch]):
-    """A region set that is indexed by plans (rows, key): one item is one whole batch."""
+    """A region set indexed by plans (rows, key): one item is one whole batch."""
 
     def __init__(self, regions: RegionSet, sampling: Sampling) -> None:
         self.regions, self.sampling = regions, sampling
@@ -89,122 +79,106 @@ class RegionDataset(Dataset[RegionBatch]):
     def __len__(self) -> int:
         return len(self.regions)
 
-    def __getitem__(self, plan: tuple[np.ndarray, tuple[int, int, int]]) -> RegionBatch:
+    def __getitem__(self, plan: tuple[np.ndarray, Key]) -> RegionBatch:
         rows, key = plan
-        rng = np.random.default_rng(key)
+        rng, how = np.random.default_rng(key), self.sampling
         items = [self._item(int(row)) for row in rows]
         chosen = [self._boxes(item, rng) for item in items]
-        wide = [in_square(random_boxes(rng, self.sampling.wide, self.sampling.area, self.sampling.aspect), item.extent)
-                for item in items]  # fmt: skip
+        wide = [
+            in_square(random_boxes(rng, how.wide, how.area, how.aspect), item.extent)
+            for item in items
+        ]
         pixels = torch.stack([item.pixels for item in items])
         image = torch.repeat_interleave(torch.tensor([len(boxes) for boxes, _ in chosen]))
-        crop_boxes = torch.cat(
-            [self.seen(boxes, item) for (boxes, _), item in zip(chosen, items, strict=True)]
+        views = torch.cat(
+            [self._view(boxes, item) for (boxes, _), item in zip(chosen, items, strict=True)]
         )
-        size, fixed = self.sampling.crop_size, self.sampling.fixed
-        cut = size > 0 and not fixed
+        cut = slice(0 if how.fixed or not how.crop_size else None)
         return RegionBatch(
             pixels=pixels,
             boxes=torch.cat([boxes for boxes, _ in chosen]),
             image=image,
             label=torch.cat([label for _, label in chosen]),
-            crop_boxes=crop_boxes,
-            crops=crops(pixels, crop_boxes, image, size)
-            if cut
-            else pixels.new_empty(0, 3, size, size),
-            keys=crop_keys(pixels, crop_boxes, image) if fixed else [],
+            crop_boxes=views,
+            crops=crops(pixels, views[cut], image[cut], how.crop_size),
+            keys=crop_keys(pixels, views, image) if how.fixed else [],
             wide=torch.cat(wide),
-            wide_image=torch.arange(len(items)).repeat_interleave(self.sampling.wide),
+            wide_image=torch.arange(len(items)).repeat_interleave(how.wide),
             key=key,
         )
 
     def _item(self, row: int) -> Regions:
-        item = self.regions[row]
-        check_regions(
-            item,
-            self.regions.size,
-            len(self.regions.classes),
-            f"picture {row} of {self.regions.name}",
-        )
+        item, source = self.regions[row], self.regions
+        check_regions(item, source.size, len(source.classes), f"image {row} of {source.name}")
         return item
 
     def _boxes(self, item: Regions, rng: np.random.Generator) -> tuple[Tensor, Tensor]:
-        """Regions and classes of a picture."""
+        """Draw regions of an image, with their classes."""
         if self.sampling.kind == "grid":
             boxes = in_square(grid_boxes(rng, count=self.sampling.most), item.extent)
             return boxes, torch.full((len(boxes),), -1)
         if not len(item.boxes):
-            return in_square(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), item.extent), torch.tensor([-1])
+            return _whole(item), torch.tensor([-1])
         order = torch.from_numpy(rng.permutation(len(item.boxes))[: self.sampling.most])
         return item.boxes[order], item.label[order]
 
-    def seen(self, boxes: Tensor, item: Regions) -> Tensor:
-        """What the teacher sees of regions: a cell itself, an object with its surroundings."""
+    def _view(self, boxes: Tensor, item: Regions) -> Tensor:
+        """Return the teacher's view of regions: cells themselves, objects with surroundings."""
         if self.sampling.kind == "grid":
             return boxes
         return with_surroundings(boxes, item.extent)
 
     def all_crops(self, row: int, known: Container[bytes] = ()) -> tuple[list[bytes], Tensor]:
-        """The names and the crops [n, 3, s, s] of every region that the picture ``row`` can ever have (``boxes``).
-
-        Args:
-            known: names of crops that are not wanted.
-        """
+        """Return names and crops [n, 3, s, s] of an image's own regions, but for ``known`` ones."""
         item = self._item(row)
-        boxes = (
-            item.boxes
-            if len(item.boxes)
-            else in_square(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), item.extent)
-        )
-        seen, pixels = self.seen(boxes, item), item.pixels[None]
-        names = crop_keys(pixels, seen, torch.zeros(len(boxes), dtype=torch.int64))
+        views = self._view(item.boxes if len(item.boxes) else _whole(item), item)
+        pixels, image = item.pixels[None], torch.zeros(len(views), dtype=torch.int64)
+        names = crop_keys(pixels, views, image)
         new = [place for place, name in enumerate(names) if name not in known]
-        image = torch.zeros(len(new), dtype=torch.int64)
-        return [names[place] for place in new], crops(
-            pixels, seen[new], image, self.sampling.crop_size
-        )
+        made = crops(pixels, views[new], image[new], self.sampling.crop_size)
+        return [names[place] for place in new], made
 
 
-def generator(key: tuple[int, int, int]) -> torch.Generator:
-    """Of a batch's random numbers: the same for the same (seed, epoch, batch)."""
+def _whole(item: Regions) -> Tensor:
+    return in_square(torch.tensor([[0.0, 0.0, 1.0, 1.0]]), item.extent)
+
+
+def generator(key: Key) -> torch.Generator:
+    """Return the generator of a batch, which depends on (seed, epoch, batch) alone."""
     state = np.random.SeedSequence([int(part) for part in key]).generate_state(1, np.uint64)[0]
     return torch.Generator().manual_seed(int(state) % 2**63)
 
 
 def regions_of(trainer: Trainer, wide: bool) -> RegionDataset:
-    """What a method of regions learns from.
-
-    Args:
-        trainer: whose datamodule it is.
-        wide: whether the method needs the larger boxes.
+    """Return the training regions of a trainer.
 
     Raises:
-        SpatialbenchError: another datamodule, or no larger boxes.
+        SpatialbenchError: another datamodule, or no larger boxes although ``wide`` needs them.
     """
     data = getattr(trainer, "datamodule", None)
-    name = f"{RegionDataModule.__module__}.{RegionDataModule.__qualname__}"
     if not isinstance(data, RegionDataModule):
+        name = f"{RegionDataModule.__module__}.{RegionDataModule.__qualname__}"
         raise SpatialbenchError(
             f"the method learns from regions: the page needs data.class_path {name}"
         )
     if wide and not data.sampling.wide:
         raise SpatialbenchError(
-            "data.init_args.wide is 0, and this method learns from larger boxes; 4 is usual"
+            "data.init_args.wide is 0, but this method learns from larger boxes; 4 is usual"
         )
     return data.region_set
 
 
 def crop_keys(pixels: Tensor, boxes: Tensor, image: Tensor) -> list[bytes]:
-    """A name of each crop by content: of its picture's pixels and its box."""
-    pictures = [content_key(picture.numpy()) for picture in pixels]
+    """Name each crop by its content: the image's pixels and the box."""
+    images = [content_key(item.numpy()) for item in pixels]
     return [
-        content_key(np.frombuffer(pictures[row] + box.tobytes(), dtype=np.uint8))
+        content_key(np.frombuffer(images[row] + box.tobytes(), dtype=np.uint8))
         for row, box in zip(image.tolist(), boxes.numpy(), strict=True)
     ]
 
 
-def in_square(boxes: Tensor, extent: tuple[float, float]) -> Tensor:
-    """Boxes of a picture [n, 4] -> of the square that it lies in."""
+def in_square(boxes: Tensor, extent: Span) -> Tensor:
+    """Map boxes [n, 4] of an image to the square that it lies in."""
     return boxes * torch.tensor(extent * 2)
 
 
@@ -212,24 +186,26 @@ class RegionDataModule(PairDataModule):
     """Training on regions; validation and test on pairs, as every row of the table.
 
     Args:
-        kind: which regions: ``grid``, the cells of a grid drawn anew each time, needs nothing but pictures; ``boxes``
-            are the set's own, with their classes.
-        region_path: a COCO-format file of instances, read beside ``region_folder``; without it the rooms' split
-            ``train``.
-        region_folder: the folder of the file's pictures.
-        region_size: S, side of the square pictures in pixels; whole patches of the student.
-        region_images: the first so many pictures; 0: all of a file.
-        region_batch: pictures a batch.
-        most: at most so many regions a picture.
-        crops: cut the regions out for a teacher; false where none looks at them.
-        wide: so many larger boxes a picture, for the correlation of tokens and for the Refiner.
-        wide_area: their share of the picture, drawn evenly.
-        wide_aspect: width over height, drawn evenly on a logarithmic scale.
+        kind: ``grid``, the cells of a grid drawn anew each time, needs only images; ``boxes`` are
+            the set's own, with their classes.
+        region_path: a COCO-format file of instances, together with ``region_folder``; default: the
+            rooms' split ``train``.
+        region_folder: the folder of the file's images.
+        region_size: S, side of the square images in pixels; whole patches of the student.
+        region_images: the number of images, the first ones; 0: all of a file.
+        region_batch: images a batch.
+        most: at most so many regions an image.
+        crops: crop the regions for a teacher.
+        wide: number of larger boxes an image, for the correlation of tokens and for the Refiner.
+        wide_area: their share of the image, drawn uniformly.
+        wide_aspect: width over height, drawn log-uniformly.
         kwargs: of ``PairDataModule``.
 
     Raises:
-        SpatialbenchError: a number is out of range, or a file is not there or cannot be used.
+        SpatialbenchError: a number is out of range, or a file is missing or unusable.
     """
+
+    learns_from = "regions"
 
     def __init__(
         self,
@@ -247,66 +223,45 @@ class RegionDataModule(PairDataModule):
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        limits = {
-            "region_size": (region_size, 8),
-            "region_batch": (region_batch, 1),
-            "most": (most, 1),
-        }
-        limits |= {"wide": (wide, 0), "region_images": (region_images, 0 if region_path else 1)}
-        for name, (value, least) in limits.items():
-            if value < least:
-                raise SpatialbenchError(f"data.{name} is {value}; it must be {least} or more")
+        check_least(8, region_size=region_size)
+        check_least(1, region_batch=region_batch, most=most)
+        check_least(0, wide=wide)
+        check_least(0 if region_path else 1, region_images=region_images)
         if kind not in KINDS:
             raise SpatialbenchError(f"data.kind is {kind!r}; one of {', '.join(KINDS)}")
         if (region_path is None) != (region_folder is None):
             raise SpatialbenchError(
-                "data.region_path and data.region_folder go together: the file and its pictures"
+                "data.region_path and data.region_folder go together: the file and its images"
             )
         if region_path is not None and not Path(region_path).is_file():
             raise SpatialbenchError(f"data.region_path: there is no file {region_path}")
-        area, aspect = tuple(wide_area), tuple(wide_aspect)
-        if not 0 < area[0] <= area[1] <= 1 or not 0 < aspect[0] <= aspect[1]:
-            raise SpatialbenchError(
-                f"data.wide_area {area} must rise in (0, 1], data.wide_aspect {aspect} above 0"
-            )
+        area, aspect = check_spans("wide_area", wide_area, "wide_aspect", wide_aspect)
         self.region_path, self.region_folder = region_path, region_folder
-        self.region_size, self.region_images, self.region_batch = (
-            region_size,
-            region_images,
-            region_batch,
-        )
+        self.region_size, self.region_images = region_size, region_images
+        self.region_batch = region_batch
         crop_size = self.image_size if crops else 0
-        self.sampling = Sampling(kind, most, crop_size, wide, area, aspect)  # type: ignore[arg-type]
+        self.sampling = Sampling(kind, most, crop_size, wide, area, aspect)
         self.region_set: RegionDataset
 
     def setup_training(self) -> None:
-        if hasattr(self, "region_set"):  # prepare_data has been here
+        """Open the region set."""
+        if hasattr(self, "region_set"):  # opened by prepare_data
             return
         regions = self._regions()
-        if len(regions) < self.region_batch:
-            raise SpatialbenchError(
-                f"the region set {regions.name} has {len(regions)} pictures, fewer than one batch of "
-                f"{self.region_batch}; lower data.region_batch or give more (data.region_images)"
-            )
+        check_fills_batch(regions.name, len(regions), "images", region_batch=self.region_batch)
         self.region_set = RegionDataset(regions, self.sampling)
 
     def _regions(self) -> RegionSet:
+        size, images = self.region_size, self.region_images
         if self.region_path is None or self.region_folder is None:
-            from spatialbench.data.rooms.regions import (
-                RoomsRegions,
-            )  # the renderer is not needed for files
+            from spatialbench.data.rooms.room_regions import RoomsRegions  # needs the renderer
 
-            return RoomsRegions("train", self.region_images, self.region_size)
-        from spatialbench.data.coco.regions import CocoRegions
+            return RoomsRegions("train", images, size)
+        from spatialbench.data.coco.coco_regions import CocoRegions
 
-        limit = self.region_images or None
-        return CocoRegions(
-            self.region_path, self.region_folder, self.region_size, limit, strict=self.strict
-        )
+        folder, limit = self.region_folder, images or None
+        return CocoRegions(self.region_path, folder, size, limit, strict=self.strict)
 
     def train_dataloader(self) -> DataLoader[Any]:
-        count = len(self.region_set)
-        return training_loader(
-            ResumablePlans(self.region_set, count, self.region_batch, self.seed, *self.ranks()),
-            self.workers,
-        )
+        """Return the training batches."""
+        return self.shuffled_loader(self.region_set, len(self.region_set), self.region_batch)

@@ -1,7 +1,8 @@
-"""The grammar: the six relations, the captions built from them, and the way back.
+"""The grammar: the six relations, their captions, and a parser.
 
-Captions are always built from (subject, relation, object), never by editing strings: exchanging names inside a finished
-sentence breaks on names of two words (the error of the poster's released script, hy30n80/Mixed-Transformer @ 0b9ac26).
+Captions are always built from (subject, relation, object), never by editing strings: swapping names
+inside a finished sentence breaks on names of two words (the error of the poster's released script,
+hy30n80/Mixed-Transformer @ 0b9ac26).
 """
 
 from __future__ import annotations
@@ -30,10 +31,10 @@ PHRASE: dict[str, str] = {
     "above": "above",
     "under": "under",
 }
-"""The words between subject and object (Yang and Jeon's poster; directions as in EmbSpatial's options)."""
+"""The words between subject and object (Yang and Jeon's poster; directions as in EmbSpatial)."""
 
 DEPTH_RELATIONS: tuple[str, ...] = ("close", "far")
-"""The relations decided by depth, the others by the image plane."""
+"""The relations decided by depth; the image plane decides the others."""
 
 _PATTERN = re.compile(
     r"^\s*the\s+(?P<subject>.+?)\s+is\s+(?P<phrase>{})\s+the\s+(?P<object>.+?)\s*\.?\s*$".format(
@@ -58,27 +59,17 @@ class Statement:
 
     @property
     def caption(self) -> str:
-        """The sentence, for instance ``The sofa is farther than the bed.``"""
+        """The sentence: "The sofa is farther than the bed."."""
         return f"The {self.subject} is {PHRASE[self.relation]} the {self.object}."
 
     @property
     def negated(self) -> Statement:
-        """The objects exchanged: the negated caption of the poster. False when this holds."""
+        """The statement with swapped objects, the poster's negated caption; false if this holds."""
         return Statement(self.object, self.relation, self.subject)
-
-    @property
-    def antonym(self) -> Statement:
-        """The opposite relation, the objects in place. False when this holds."""
-        return Statement(self.subject, CONVERSE[self.relation], self.object)
-
-    @property
-    def converse(self) -> Statement:
-        """The opposite relation with the objects exchanged: the same fact in other words."""
-        return Statement(self.object, CONVERSE[self.relation], self.subject)
 
 
 def parse(caption: str) -> Statement:
-    """Reads a caption back into its parts; the final period and the case of the fixed words are free.
+    """Parse a caption; the final period and the case of the fixed words are free.
 
     Raises:
         ValueError: the caption is not a sentence of the grammar.
@@ -93,5 +84,5 @@ def parse(caption: str) -> Statement:
 
 
 def with_articles(text: str) -> str:
-    """ "a orange sofa" -> "an orange sofa"."""
+    """Correct the article before a vowel: "a orange sofa" -> "an orange sofa"."""
     return re.sub(r"\ba (?=[aeiou])", "an ", text)

@@ -1,4 +1,4 @@
-"""What a source of image selection yields: pairs of pictures, each with the caption that is true of it.
+"""Sources of image selection: pairs of images, each with a caption that is true of it alone.
 
 Letters: M pairs, P patterns, S pixels a side.
 """
@@ -16,51 +16,34 @@ from spatialbench.data.images import Resize
 
 
 @dataclass(frozen=True)
-class PicturePairs:
-    """Pairs of one size.
+class ImagePairs:
+    """Pairs of one size; each caption is false of the other image."""
 
-    Attributes:
-        images: uint8 [M, 2, S, S, 3], RGB.
-        captions: of each pair those of its first and its second picture; each is false of the other.
-        pattern: int64 [M], what the two differ in, a row of ``patterns``.
-        patterns: P names, in the order of the tables.
-        scenes: the scene of each pair; pairs of one scene are not independent.
-        data: hash of everything that defines the pairs: answers about pairs that share it can be compared.
-    """
-
-    images: np.ndarray
-    captions: Sequence[tuple[str, str]]
-    pattern: np.ndarray
-    patterns: tuple[str, ...]
-    scenes: Sequence[str]
-    data: str
+    images: np.ndarray  # uint8 [M, 2, S, S, 3], RGB
+    captions: Sequence[tuple[str, str]]  # M, of the first and the second image
+    pattern: np.ndarray  # int64 [M], the difference between the two, a row of ``patterns``
+    patterns: tuple[str, ...]  # P names, in the order of the tables
+    scenes: Sequence[str]  # M; pairs of one scene are not independent
+    data: str  # hash of everything that defines the pairs: equal ones are comparable
 
     def __len__(self) -> int:
         return len(self.captions)
 
 
 class SelectionSet(ABC):
-    """A source of pairs.
-
-    Attributes:
-        name: for people, for instance ``mmvp``.
-    """
+    """A source of pairs; ``name`` is for people, for instance ``mmvp``."""
 
     name: str
 
     @abstractmethod
-    def pairs(self, size: int, resize: Resize = "crop") -> PicturePairs:
-        """The pairs at the size that a model reads.
-
-        Args:
-            size: S.
-            resize: how a picture that is not square becomes so.
+    def pairs(self, size: int, resize: Resize = "crop") -> ImagePairs:
+        """Return the pairs, S = ``size``; ``resize`` says how an image becomes square.
 
         Raises:
-            SpatialbenchError: a picture cannot be read.
+            SpatialbenchError: an image cannot be read.
         """
 
 
 def fingerprint(*parts: object) -> str:
-    """16 hex digits that change with any of ``parts``."""
+    """Hash ``parts`` to 16 hex digits."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]

@@ -18,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spatialbench.data.captions.caption_set import CaptionSet, Picture
+from spatialbench.data.captions.caption_set import CaptionSet
+from spatialbench.data.captions.image_files import ImageSource
 from spatialbench.data.images import Resize
 from spatialbench.data.selection_sets import fingerprint
 from spatialbench.evaluation.base import Evaluation, Model
@@ -179,7 +180,7 @@ def caption_scores(model: Model, source: CaptionSet) -> tuple[np.ndarray, str, l
     scores = np.full((len(records), max(len(r.captions) for r in records)), np.nan, np.float32)
     for start in range(0, len(records), _RECORDS):
         cells = [
-            (row, place, record.picture, rows[caption])
+            (row, place, record.image, rows[caption])
             for row, record in enumerate(records[start : start + _RECORDS], start)
             for place, caption in enumerate(record.captions)
         ]
@@ -189,7 +190,7 @@ def caption_scores(model: Model, source: CaptionSet) -> tuple[np.ndarray, str, l
             raise SpatialbenchError(
                 f"{source.name}: a score is not a finite number; the training diverged"
             )
-    asked = [(r.record, r.part, r.relation, r.picture, r.captions) for r in records]
+    asked = [(r.record, r.part, r.relation, r.image, r.captions) for r in records]
     return scores, source.name, asked, digest
 
 
@@ -206,7 +207,7 @@ def _texts(model: Model, captions: Sequence[str]) -> Tensor:
 def _images(model: Model, source: CaptionSet) -> tuple[Tensor, str]:
     """Encode the images: unit norm [P, D]; and the hash of the files and crops."""
     parts, digest = [], hashlib.sha256()
-    with progress("encoding images", len(source.pictures), "images") as advance:
+    with progress("encoding images", len(source.images), "images") as advance:
         for batch in _read(source, model.image_size, model.resize_mode):
             for _, content in batch:
                 digest.update(content)
@@ -221,14 +222,14 @@ def _read(
 ) -> Iterator[list[tuple[np.ndarray, bytes]]]:
     """Yield batches of pixels uint8 [S, S, 3] and hash of file and crop; reads one batch ahead."""
 
-    def read(image: Picture) -> tuple[np.ndarray, bytes]:
+    def read(image: ImageSource) -> tuple[np.ndarray, bytes]:
         data = image.content()
         key = hashlib.sha256(data + repr(image.crop).encode()).digest()
         return image.pixels(data, size, resize, source.source), key
 
     with ThreadPoolExecutor(_READERS) as pool:
-        starts = range(0, len(source.pictures), _IMAGES)
-        batches = [source.pictures[start : start + _IMAGES] for start in starts]
+        starts = range(0, len(source.images), _IMAGES)
+        batches = [source.images[start : start + _IMAGES] for start in starts]
         waiting = pool.map(read, batches[0])
         for batch in [*batches[1:], []]:
             ahead = pool.map(read, batch)

@@ -22,6 +22,7 @@ from spatialbench.utils.errors import SpatialbenchError, write_atomic
 from spatialbench.utils.npz import digest, npz_bytes
 
 ADVICE = "run it again with --force"
+_NOT_COMPARED = "cannot be compared; run them again on the same data"
 
 
 @dataclass(frozen=True)
@@ -163,19 +164,13 @@ class Evidence:
         if self.margins is not None and other.margins is not None:
             mine, theirs = self.margins.units, other.margins.units
             if not np.array_equal(mine, theirs):
-                order, place = np.argsort(mine), np.argsort(theirs)
-                if not np.array_equal(mine[order], theirs[place]):
-                    raise SpatialbenchError(
-                        "rows of different records cannot be compared; "
-                        "run them again on the same data"
-                    )
-                rows = np.empty(len(order), dtype=np.int64)
-                rows[place] = order
-                aligned = self.only(rows)
+                if not np.array_equal(np.sort(mine), np.sort(theirs)):
+                    raise SpatialbenchError(f"rows of different records {_NOT_COMPARED}")
+                order = np.argsort(mine)
+                aligned = self.only(order[np.searchsorted(mine[order], theirs)])
         if not same_units(aligned, other):
             raise SpatialbenchError(
-                "rows of the same records in different groups or scenes cannot be compared; "
-                "run them again on the same data"
+                f"rows of the same records in different groups or scenes {_NOT_COMPARED}"
             )
         return aligned
 

@@ -186,7 +186,7 @@ def sign_flip_ratio(
         count = min(_AT_ONCE, flips - start)
         bits = np.unpackbits(words.random_raw(-(-count * len(lead) // 64)).view(np.uint8))
         signs = bits[: count * len(lead)].reshape(count, len(lead))
-        swapped = signs.astype(np.float64) @ lead.reshape(len(lead), -1)
+        swapped = signs.astype(np.float64) @ lead.reshape(len(lead), mine.size)
         values = np.abs(statistic(swapped.reshape(count, *mine.shape)))
         extreme += int((values >= observed - 1e-9).sum())
     return (1 + extreme) / (1 + flips)

@@ -10,7 +10,7 @@ Letters: N records.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -142,9 +142,8 @@ class PairOutcomes(Metric):
     def sync(self, *args: Any, **kwargs: Any) -> None:
         """Sync as torchmetrics does; a rank without a batch contributes empty tensors."""
         if not self._is_synced and not self.record:
-            self.record.append(torch.empty(0, dtype=torch.int64, device=self.device))
-            self.positive.append(torch.empty(0, dtype=torch.float32, device=self.device))
-            self.negative.append(torch.empty(0, dtype=torch.float32, device=self.device))
+            empty = torch.empty(0, device=self.device)
+            self.update(empty.long(), empty, empty)
         super().sync(*args, **kwargs)
 
     def compute(self) -> Outcomes:
@@ -239,53 +238,17 @@ class Count:
         return 100.0 * (self.correct + 0.5 * self.ties) / self.n if self.n else float("nan")
 
 
-@dataclass(frozen=True)
-class Scores:
-    """Counts by relation, and their two averages.
-
-    Attributes:
-        relations: relation -> counts, all six in the order of the tables.
-    """
-
-    relations: Mapping[str, Count]
-
-    @property
-    def total(self) -> Count:
-        """Counts of all relations together."""
-        counts = [(c.n, c.correct, c.ties) for c in self.relations.values()]
-        return Count(*map(sum, zip(*counts, strict=True)))
-
-    @property
-    def micro(self) -> float:
-        """All: percent over records of any relation."""
-        return self.total.accuracy
-
-    @property
-    def macro(self) -> float:
-        """Percent, mean of the relations that have records."""
-        present = [count.accuracy for count in self.relations.values() if count.n]
-        return sum(present) / len(present) if present else float("nan")
-
-    def accuracy(self) -> dict[str, float]:
-        """Percent by column: the six relations, ``all`` and ``macro``."""
-        columns = {relation: count.accuracy for relation, count in self.relations.items()}
-        return {**columns, "all": self.micro, "macro": self.macro}
+def count(margin: np.ndarray, relation: np.ndarray) -> dict[str, Count]:
+    """Count margins [N] by relation [N]; all six relations in the order of the tables."""
+    chosen = {name: margin[relation == name] for name in RELATIONS}
+    return {
+        name: Count(len(own), int((own > 0).sum()), int((own == 0).sum()))
+        for name, own in chosen.items()
+    }
 
 
-def count(margin: np.ndarray, relation: Sequence[str] | np.ndarray) -> Scores:
-    """Count margins [N] by relation [N]."""
-    names = np.asarray(relation)
-    chosen = {name: margin[names == name] for name in RELATIONS}
-    return Scores(
-        {
-            name: Count(len(own), int((own > 0).sum()), int((own == 0).sum()))
-            for name, own in chosen.items()
-        }
-    )
-
-
-def score(outcomes: Outcomes, relations: Sequence[str], partial: bool = False) -> Scores:
-    """Count collected outcomes by relation.
+def score(outcomes: Outcomes, relations: Sequence[str], partial: bool = False) -> dict[str, float]:
+    """Percent by column: the six relations, ``all`` and ``macro``; NaN without records.
 
     Args:
         outcomes: from ``PairOutcomes.compute``.
@@ -297,4 +260,9 @@ def score(outcomes: Outcomes, relations: Sequence[str], partial: bool = False) -
         SpatialbenchError: a record is missing or unknown.
     """
     check_rows(outcomes.record, None if partial else len(relations))
-    return count(outcomes.margin, np.asarray(relations)[outcomes.record])
+    counts = count(outcomes.margin, np.asarray(relations)[outcomes.record])
+    columns = {relation: each.accuracy for relation, each in counts.items()}
+    total = Count(*np.sum([astuple(each) for each in counts.values()], 0).tolist())
+    present = [each.accuracy for each in counts.values() if each.n]
+    macro = sum(present) / len(present) if present else float("nan")
+    return {**columns, "all": total.accuracy, "macro": macro}

@@ -6,28 +6,18 @@ Letters: C captions, K classes, D joint width.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from spatialbench.data.relations import with_articles
+from spatialbench.evaluation.base import Model
 
 _AT_ONCE = 512
 
 
-class TextEncoder(Protocol):
-    """The text half of ``base.Model``."""
-
-    def text(self, tokens: Tensor) -> Tensor:
-        """Tokens int64 [C, context] -> unit norm [C, D]."""
-
-    def tokenize(self, captions: Sequence[str]) -> Tensor:
-        """Captions -> int64 [C, context]."""
-
-
-def caption_embeddings(model: TextEncoder, captions: Sequence[str]) -> Tensor:
+def caption_embeddings(model: Model, captions: Sequence[str]) -> Tensor:
     """Encode captions, each distinct one once: unit norm [C, D]."""
     rows = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
     distinct = list(rows)
@@ -36,9 +26,7 @@ def caption_embeddings(model: TextEncoder, captions: Sequence[str]) -> Tensor:
     return texts[torch.tensor([rows[caption] for caption in captions], device=texts.device)]
 
 
-def class_embeddings(
-    model: TextEncoder, classes: Sequence[str], templates: Sequence[str]
-) -> Tensor:
+def class_embeddings(model: Model, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
     """Mean embedding of each class's prompts, unit norm [K, D].
 
     Args:

@@ -27,8 +27,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from spatialbench.data.boxes import crops, with_surroundings
 from spatialbench.data.region_sets import CaptionSet, Regions, RegionSet, check_regions
-from spatialbench.data.regions import crops, with_surroundings
 from spatialbench.evaluation.base import Evaluation, Model
 from spatialbench.evaluation.dense import (
     STARTS,

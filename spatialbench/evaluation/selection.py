@@ -3,8 +3,8 @@
 For a pair (I_1, I_2) with captions (c_1, c_2), and unit-norm embeddings v of images, u of captions,
 
     (1)  s_jk = <u(c_j), v(I_k)>
-    (2)  correct  iff  s_11 > s_12  and  s_22 >= s_21    each caption picks its image; ties: I_2
-    (3)  value = mean over patterns of 100 (correct pairs) / (pairs)      formula (1) of ``ratio.py``
+    (2)  correct  iff  s_11 > s_12  and  s_22 >= s_21    a caption picks its own image; ties: I_2
+    (3)  value = mean over patterns of 100 (correct pairs) / (pairs)     formula (1) of ``ratio.py``
 
 with two scorers: ``select_cls``, the embedding itself, and ``select_local``, which adds the
 patches, as DIVA evaluates OpenAI's CLIP, but all patches instead of 76 random ones:

@@ -1,7 +1,7 @@
-"""Methods whose student reads a frozen VFM block by block: loading, alignment of tokens and depths, cache, checkpoint.
+"""Methods whose student reads a frozen VFM block by block: tokens, depths, cache, checkpoint.
 
-Letters: B images, T tokens of the student, H heads, d channels of a head, L_C and L_F blocks of the student and of the
-VFM.
+Letters: B images, T tokens of the student, H heads, d channels of a head, L_C and L_F blocks of the
+student and of the VFM; H', T', d' of the VFM.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from spatialbench.methods.base import DEFAULTS, FineTuning, Method
-from spatialbench.models.clip import normalisation
+from spatialbench.methods.base import DEFAULTS, Batch, FineTuning, Method
+from spatialbench.models.open_clip_student import normalisation
+from spatialbench.models.timm_vfm import load_vfm
 from spatialbench.models.towers import has_class_token, image_blocks, patch_size
-from spatialbench.models.vfm import load_vfm
 from spatialbench.utils.errors import SpatialbenchError
 
 Normalisation = Literal["own", "student"]
@@ -25,17 +25,14 @@ class ConnectedMethod(Method):
     """A student and a frozen VFM that sees the same images.
 
     Args:
-        student: ``<open_clip model>[:<weights>]``, for instance ``rooms-student``, ``ViT-L-14-336-quickgelu:openai``,
-            a config file ``my.json:my.safetensors``; ``:random`` for random weights.
-        vfm: ``<timm model>[:<weights>]``, for instance ``rooms-vfm``, ``vit_large_patch14_dinov2:depth-anything-v2``,
-            ``vit_base_patch14_dinov2:file.pth``.
-        cache: keep the VFM's tokens of every image on disk; false computes them in every step, for sets that are too
-            large for the disk.
+        student: an open_clip model, ``<model>[:<weights>]``; see ``Method``.
+        vfm: ``<timm model>[:<weights>]``, for instance ``rooms-vfm``,
+            ``vit_large_patch14_dinov2:depth-anything-v2``, ``vit_base_patch14_dinov2:file.pth``.
+        cache: keep the VFM's tokens of every image on disk; false recomputes them in every step,
+            for sets that are too large for the disk.
         finetuning: the protocol of training, the same for every row of a table.
-        vfm_normalisation: the VFM's pixels have its own mean and deviation, or the student's, as in the poster's code.
-
-    Raises:
-        SpatialbenchError: student or VFM cannot be loaded.
+        vfm_normalisation: the VFM's pixels have its ``own`` mean and deviation, or the
+            ``student``'s, as in the poster's code.
     """
 
     frozen = ("vfm.",)
@@ -50,9 +47,8 @@ class ConnectedMethod(Method):
         vfm_normalisation: Normalisation = "own",
     ) -> None:
         super().__init__(student, finetuning)
-        self.save_hyperparameters(
-            {"vfm": vfm, "cache": cache, "vfm_normalisation": vfm_normalisation}
-        )
+        own = {"vfm": vfm, "cache": cache, "vfm_normalisation": vfm_normalisation}
+        self.save_hyperparameters(own)
         pixels = normalisation(self.student) if vfm_normalisation == "student" else None
         self.vfm = load_vfm(vfm, self.image_size, cache, pixels)
         blocks = image_blocks(self.student)
@@ -60,27 +56,37 @@ class ConnectedMethod(Method):
         self.heads: int = blocks[0].attn.num_heads
         self.head_dim: int = blocks[0].attn.head_dim
 
-    # ---------------------------------------------------------------------------------------- what the VFM gives
+    def linears(self) -> nn.ModuleList:
+        """Return a Linear per block, from the VFM's width to the student's; zero at the start."""
+        vfm_width, width = self.vfm.heads * self.vfm.head_dim, self.heads * self.head_dim
+        layers = nn.ModuleList(nn.Linear(vfm_width, width) for _ in range(self.depth))
+        for parameter in layers.parameters():
+            nn.init.zeros_(parameter)
+        return layers
+
     def vfm_block(self, block: int) -> int:
-        """m(l), the VFM's block that goes with the student's block ``block``; both count from 0.
+        """Return m(l), the VFM's block that goes with the student's; both count from 0.
 
-        m(l) = round(l L_F / L_C) with blocks counted from 1, at least the first: the last meets the last. Halves up.
+        m(l) = round(l L_F / L_C), halves up and 1 at least, with blocks counted from 1: the last
+        goes with the last.
 
-        Source: ours, the poster's models being equally deep; docs/spatial_attn.md.
+        Source: ours, as the poster's models are equally deep; docs/spatial_attn.md.
         """
         return max(1, int((block + 1) * self.vfm.depth / self.depth + 0.5)) - 1
 
     def vfm_qkv(
         self, block: int, tokens: Tensor, grid: tuple[int, int], values: bool = True
     ) -> tuple[Tensor, ...]:
-        """Q', K' (and V') for the student's block ``block``, on the student's tokens: each [B, H', T, d'].
+        """Return Q', K' (and V') for a block and the tokens of the student, each [B, H', T, d'].
 
-        The class token goes with the class token, and is left out for a student that has none (SigLIP); the patches
-        are resampled bilinearly where the grids differ.
+        The class token goes with the class token; a student without one (SigLIP) gets none. The
+        patches are resampled bilinearly where the grids differ.
 
         Args:
+            block: of the student, from 0.
             tokens: from ``self.vfm.tokens``.
             grid: of the student's patches, ``self.grid(x)``.
+            values: also return V'.
         """
         number = self.vfm_block(block)
         parts = self.vfm.qkv(number, tokens[:, number], values)
@@ -89,34 +95,36 @@ class ConnectedMethod(Method):
         return parts if has_class_token(self.student) else tuple(part[:, :, 1:] for part in parts)
 
     def grid(self, x: Tensor) -> tuple[int, int]:
-        """Rows and columns of the student's patches of images [B, 3, H, W]."""
+        """Return the rows and columns of the student's patches of images [B, 3, H, W]."""
         height, width = patch_size(self.student)
         return x.shape[2] // height, x.shape[3] // width
 
     def _resampled(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
-        """[B, H', T', d'] on the VFM's grid -> [B, H', T, d'] on the student's."""
-        patches = (
-            x[:, :, 1:].flatten(0, 1).transpose(1, 2).unflatten(2, self.vfm.grid)
-        )  # [B H', d', h', w']
+        """Resample [B, H', T', d'] to the student's grid, [B, H', T, d']."""
+        patches = x[:, :, 1:].flatten(0, 1).mT.unflatten(2, self.vfm.grid)  # [B H', d', h', w']
         patches = F.interpolate(patches, size=grid, mode="bilinear", align_corners=False)
-        return torch.cat(
-            [x[:, :, :1], patches.flatten(2).transpose(1, 2).unflatten(0, x.shape[:2])], dim=2
-        )
+        return torch.cat([x[:, :, :1], patches.flatten(2).mT.unflatten(0, x.shape[:2])], dim=2)
 
-    # ---------------------------------------------------------------------------------------- cache
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return the protocol's loss."""
+        return self.finetuning_loss(batch)
+
     def on_fit_start(self) -> None:
+        """Fill the cache of tokens, unless nothing is trained."""
         if self.trainer.max_steps != 0:
             self._prepare("train_set", *(["val_set"] if self.trainer.enable_validation else []))
 
     def on_validation_start(self) -> None:
-        if self.trainer.state.fn == "validate":  # inside of fit it has been done
+        """Fill the cache of tokens; in a fit that is done already."""
+        if self.trainer.state.fn == "validate":
             self._prepare("val_set")
 
     def on_test_start(self) -> None:
+        """Fill the cache of tokens."""
         self._prepare("test_set")
 
     def _prepare(self, *names: str) -> None:
-        """Fills the cache of tokens for whole sets, every rank its share."""
+        """Fill the cache of tokens for whole sets; every rank does its share."""
         data: Any = getattr(self.trainer, "datamodule", None)
         for records in (getattr(data, name, None) for name in names):
             if records is not None:
@@ -124,19 +132,17 @@ class ConnectedMethod(Method):
         self.trainer.strategy.barrier()
         self.vfm.refresh()
 
-    # ---------------------------------------------------------------------------------------- checkpoint
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """With the fingerprint of the frozen VFM."""
+        """Add the fingerprint of the frozen VFM."""
         super().on_save_checkpoint(checkpoint)
         checkpoint["vfm"] = self.vfm.fingerprint
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Raises:
-        SpatialbenchError: as in ``Method``, or the checkpoint was trained with another VFM.
-        """
+        """Check that the VFM is the one of the training, too."""
         super().on_load_checkpoint(checkpoint)
         if checkpoint.get("vfm") != self.vfm.fingerprint:
             raise SpatialbenchError(
-                f"the checkpoint was trained with another VFM than {self.hparams['vfm']!r} as it is now: other "
-                "weights, normalisation or size; give the VFM of its training, or train again"
+                f"the checkpoint was trained with another VFM than {self.hparams['vfm']!r} as it is"
+                " now: other weights, normalisation or size; give the VFM of its training, or train"
+                " again"
             )

@@ -1,41 +1,46 @@
-r"""R-SC-RLA: region-language alignment that keeps, and refines, how the tokens of a picture are alike.
+r"""R-SC-RLA: region-language alignment that preserves and refines correlations among patch tokens.
 
-Paper  Qiu, Wu, Ke, Bai, Zhang, "Refining CLIP's Spatial Awareness: A Visual-Centric Perspective", ICLR 2025, arXiv
-       2504.02328. RLA: CLIPSelf (Wu et al., ICLR 2024, arXiv 2310.01403), RegionCLIP (Zhong et al., CVPR 2022).
-Code   The authors released none. wusize/CLIPSelf @ 1c7fe9c (S-Lab licence: nothing is copied) for RLA;
-       CongpeiQiu/UniRefiner @ 38f4e71, later code of the same first author, for the correlation and the Refiner.
-       docs/r_sc_rla.md tags every choice as quoted, from that code, or inferred; each is a field here.
+Paper  Qiu, Wu, Ke, Bai, Zhang, "Refining CLIP's Spatial Awareness: A Visual-Centric Perspective",
+       ICLR 2025, arXiv 2504.02328. RLA: CLIPSelf (Wu et al., ICLR 2024, arXiv 2310.01403),
+       RegionCLIP (Zhong et al., CVPR 2022).
+Code   The authors released none. wusize/CLIPSelf @ 1c7fe9c (S-Lab licence: nothing is copied) for
+       RLA; CongpeiQiu/UniRefiner @ 38f4e71, later code of the same first author, for the
+       correlation and the Refiner. docs/r_sc_rla.md tags every choice as quoted, from that code, or
+       inferred; each is a field here.
 
-With F = dense(X) of the student, a map in the joint space (last block by its value path), boxes b_i, and t(c) the
-frozen CLIP's embedding of a crop c, one forward of the student serves both losses:
+With F = dense(X) of the student, a map in the joint space (last block by its value path), boxes
+b_i, and t(c) the frozen CLIP's embedding of a crop c, one forward of the student serves both
+losses:
 
-    (1)  f_i = RoIAlign_{1x1}(F, b_i)                                              the regions
-    (2)  L_RLA = 1 - mean_i <f_i, t(crop_i)>                                       language of the image encoder, or
-    (3)  L_RLA = mean_i sum_{c in C} BCE(s <f_i, T_c>, [c = y_i])                  of the text encoder, C federated
-    (4)  Z = RoIAlign_{r x r}(F, b),  Z^t = RoIAlign_{r x r}(F^t, b)               larger boxes b
-    (5)  L_SCD = CE( softmax_row g(Z^t Z^tT) / tau, softmax_row g(Z Z^T) / tau )   how tokens are alike
+    (1)  f_i = RoIAlign_{1x1}(F, b_i)                           the regions
+    (2)  L_RLA = 1 - mean_i <f_i, t(crop_i)>                    language of the image encoder, or
+    (3)  L_RLA = mean_i sum_{c in C} BCE(s <f_i, T_c>, [c = y_i])   of the text encoder, C federated
+    (4)  Z = RoIAlign_{r x r}(F, b),  Z^t = RoIAlign_{r x r}(F^t, b)    larger boxes b
+    (5)  L_SCD = CE( softmax_row g(Z^t Z^tT) / tau, softmax_row g(Z Z^T) / tau )
+                                                                similarities among tokens
     (6)  L = L_RLA + lambda L_SCD
 
 F^t is the frozen CLIP's map (SC-RLA), or the Refiner's (R-SC-RLA; refiner.py).
 
-Differences  lambda, tau, r, the boxes and g of (5) are not known of the paper (its text after the introduction was not
-             to be had); the defaults are the follow-up code's where it has them.
+Differences  The paper's text after the introduction was not available, so its lambda, tau, r, boxes
+             and g of (5) are unknown; the defaults are the follow-up code's where it has them.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from spatialbench.data.boxes import crops as cut_out
 from spatialbench.data.region_batches import RegionBatch, RegionDataset, generator, regions_of
-from spatialbench.data.regions import crops as cut_out
 from spatialbench.evaluation.prompts import class_embeddings
-from spatialbench.methods.base import DEFAULTS, FineTuning, Method
+from spatialbench.methods.base import DEFAULTS, FineTuning, Method, below
+from spatialbench.methods.parts.argument_checks import check_choice, check_choices, settings_of
 from spatialbench.methods.parts.distillation import (
     Normaliser,
     crop_cosine,
@@ -47,8 +52,6 @@ from spatialbench.models.region_tokens import region_tokens
 from spatialbench.utils.errors import SpatialbenchError
 
 Language = Literal["image", "text", "none"]
-CorrelationTeacher = Literal["none", "clip", "refiner"]
-Boxes = Literal["wide", "regions", "both"]
 
 
 @dataclass
@@ -56,44 +59,33 @@ class CorrelationSettings:
     """Spatial correlation distillation, (4) and (5).
 
     Args:
-        teacher: whose correlations: ``none``, the frozen ``clip`` (SC-RLA), or the ``refiner`` (R-SC-RLA), which comes
-            from the page that ``init_from`` names.
+        teacher: whose correlations: ``none``, the frozen ``clip`` (SC-RLA), or the ``refiner``
+            (R-SC-RLA) of the page that ``init_from`` names.
         weight: lambda. 0.4 is the follow-up code's; sweep 0.1 to 2.
-        size: r, tokens a side of a box. Inferred: the native grid of a ViT-B/16; sweep 7 to 20.
-        boxes: ``wide`` boxes at random (the teaser's separate box), the ``regions`` themselves (the notation {b_i}), or
-            ``both``. Inferred (docs/r_sc_rla.md).
+        size: r, tokens per side of a box. Inferred: the native grid of a ViT-B/16; sweep 7 to 20.
+        boxes: random ``wide`` boxes (the teaser's separate box), the ``regions`` (the notation
+            {b_i}), or ``both``. Inferred (docs/r_sc_rla.md).
         temperature: tau, of both sides; the follow-up code's 0.2.
-        normaliser: g; the follow-up code's ``minmax``, or ``none`` (then with a temperature of 0.05 to 0.1).
+        normaliser: g; the follow-up code's ``minmax``, or ``none`` (temperatures of 0.05 to 0.1).
         stop_gradient: of the second factor of the student's correlation, as the follow-up code.
         diagonal: keep a token's correlation with itself.
-
-    Raises:
-        SpatialbenchError: a value out of its range.
     """
 
-    teacher: CorrelationTeacher = "none"
+    teacher: Literal["none", "clip", "refiner"] = "none"
     weight: float = 0.4
     size: int = 14
-    boxes: Boxes = "wide"
+    boxes: Literal["wide", "regions", "both"] = "wide"
     temperature: float = 0.2
     normaliser: Normaliser = "minmax"
     stop_gradient: bool = True
     diagonal: bool = True
 
     def __post_init__(self) -> None:
-        for name, known in (
-            ("teacher", CorrelationTeacher),
-            ("boxes", Boxes),
-            ("normaliser", Normaliser),
-        ):
-            if getattr(self, name) not in get_args(known):
-                raise SpatialbenchError(
-                    f"scd.{name} is {getattr(self, name)!r}; one of {', '.join(get_args(known))}"
-                )
+        check_choices(self, "scd")
         if not self.weight >= 0 or not self.temperature > 0 or self.size < 2:
             raise SpatialbenchError(
-                f"scd.weight {self.weight} must be 0 or more, scd.temperature {self.temperature} more than 0, "
-                f"scd.size {self.size} 2 or more"
+                f"scd.weight {self.weight} must be 0 or more, scd.temperature {self.temperature} "
+                f"more than 0, scd.size {self.size} 2 or more"
             )
 
 
@@ -101,17 +93,13 @@ class RegionDistillation(Method):
     """RLA, SCD, R-SCD and their sums: the image tower's blocks learn, all else is frozen.
 
     Args:
-        student: ``<open_clip model>[:<weights>]``, for instance ``rooms-student``, ``ViT-B-16-quickgelu:openai``,
-            a config file ``my.json:my.safetensors``; ``:random`` for random weights.
-        language: of which encoder the regions learn: ``image``, (2), CLIPSelf; ``text``, (3), as RegionCLIP, which
-            needs regions with classes (``data.kind: boxes``); ``none``, the correlation alone.
+        student: an open_clip model, ``<model>[:<weights>]``; see ``Method``.
+        language: of which encoder the regions learn: ``image``, (2), CLIPSelf; ``text``, (3), as
+            RegionCLIP, which needs regions with classes (``data.kind: boxes``); or ``none``.
         scd: the correlation.
-        classes: (3) compares with so many classes a step, those of the batch among them. CLIPSelf's 100.
-        last_blocks: so many of the image tower's blocks learn; none: all, as CLIPSelf.
-        finetuning: optimiser and schedule; what it says of captions is of no use here.
-
-    Raises:
-        SpatialbenchError: there is nothing to learn, or a value is out of its range.
+        classes: number of classes that (3) compares in a step, with the batch's; CLIPSelf's 100.
+        last_blocks: number of the image tower's last blocks that learn; none: all, as CLIPSelf.
+        finetuning: optimiser and schedule; its settings of captions are not used.
     """
 
     frozen = ("teacher.",)
@@ -126,16 +114,12 @@ class RegionDistillation(Method):
         finetuning: FineTuning = DEFAULTS,
     ) -> None:
         super().__init__(student, finetuning)
-        if isinstance(scd, Mapping):  # out of the hyper-parameters of a checkpoint
-            scd = CorrelationSettings(**scd)
-        self.scd = scd or CorrelationSettings()
+        self.scd = settings_of(CorrelationSettings, scd)
         self.save_hyperparameters({"language": language, "scd": asdict(self.scd)})
         self.save_hyperparameters({"classes": classes, "last_blocks": last_blocks})
-        if language not in get_args(Language):
-            raise SpatialbenchError(
-                f"language is {language!r}; one of {', '.join(get_args(Language))}"
-            )
-        if language == "none" and (self.scd.teacher == "none" or self.scd.weight == 0):
+        check_choice("language", language, Language)
+        self._correlates = self.scd.teacher != "none"
+        if language == "none" and (not self._correlates or self.scd.weight == 0):
             raise SpatialbenchError(
                 "language none and scd.teacher none leave nothing to learn; set one of them"
             )
@@ -149,35 +133,23 @@ class RegionDistillation(Method):
             )
         self.student.requires_grad_(False)
         blocks[-(last_blocks or len(blocks)) :].requires_grad_(True)
-        self.teacher: Teacher | None = None  # there while training only
-        self._refiner: dict[
-            str, Tensor
-        ] = {}  # weights, and no module: it is no part of what is trained
+        self.teacher: Teacher | None = None  # only during training
+        self._refiner: dict[str, Tensor] = {}  # weights and no module, so that nothing trains it
         self._texts: Tensor
 
-    # ---------------------------------------------------------------------------------------- the frozen side
     def start_from(self, weights: Mapping[str, Tensor], label: str) -> None:
-        """Takes the student, and the Refiner where it is the teacher.
-
-        Raises:
-            SpatialbenchError: they do not fit, or there is no Refiner.
-        """
+        """Take the student, and the Refiner if it is the teacher."""
         super().start_from(weights, label)
         if self.scd.teacher != "refiner":
             return
-        found = {
-            name.removeprefix("refiner."): value
-            for name, value in weights.items()
-            if name.startswith("refiner.")
-        }
-        if not found:
+        self._refiner = below("refiner.", weights)
+        if not self._refiner:
             raise SpatialbenchError(
-                f"scd.teacher is refiner, but {label} has no Refiner: init_from a page that makes one"
+                f"scd.teacher is refiner, but {label} has no Refiner: init_from a page that has one"
             )
-        self._refiner = found
 
     def setup(self, stage: str) -> None:
-        """Makes the teacher, of the weights that training starts from."""
+        """Make the teacher from the weights that training starts from."""
         if stage != "fit":
             return
         refiner = None
@@ -186,27 +158,24 @@ class RegionDistillation(Method):
                 raise SpatialbenchError(
                     "scd.teacher is refiner: the page needs init_from, a page that makes a Refiner"
                 )
-            refiner = refiner_blocks(
-                self.student, len({name.split(".")[0] for name in self._refiner})
-            )
+            count = len({name.split(".")[0] for name in self._refiner})
+            refiner = refiner_blocks(self.student, count)
             refiner.load_state_dict(self._refiner)
-        if self.language == "image" or self.scd.teacher != "none":
+        if self.language == "image" or self._correlates:
             self.teacher = Teacher(self.student, self.mean, self.std, refiner)
 
     def on_fit_start(self) -> None:
-        regions = regions_of(
-            self.trainer, wide=self.scd.teacher != "none" and self.scd.boxes != "regions"
-        )
-        self.prepare(regions, first=self.trainer.is_global_zero, wait=self.trainer.strategy.barrier)
+        """Prepare the regions of the data module."""
+        wide = self._correlates and self.scd.boxes != "regions"
+        regions, wait = regions_of(self.trainer, wide=wide), self.trainer.strategy.barrier
+        self.prepare(regions, first=self.trainer.is_global_zero, wait=wait)
 
     def prepare(
         self, regions: RegionDataset, first: bool = True, wait: Callable[[], object] = lambda: None
     ) -> None:
-        """Computes once what is frozen and recurs: the classes' embeddings, and those of crops that are fixed.
+        """Compute once what is frozen and recurs: embeddings of the classes and of fixed crops.
 
-        Args:
-            first: whether this process is the one that fills the cache of crops.
-            wait: for the others.
+        Of several processes, the ``first`` fills the cache of crops and the others ``wait``.
         """
         if self.language == "text":
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
@@ -221,11 +190,11 @@ class RegionDistillation(Method):
             self._cache = self.teacher.cache(regions.sampling.crop_size)
 
     def on_fit_end(self) -> None:
-        """The teacher and the Refiner are gone: what is left is a CLIP."""
+        """Drop the teacher and the Refiner: a CLIP remains."""
         self.teacher, self._refiner = None, {}
 
-    # ---------------------------------------------------------------------------------------- training
     def training_step(self, batch: RegionBatch, batch_idx: int) -> Tensor:
+        """Return (6)."""
         dense = self.dense(batch["pixels"])  # one forward for both losses
         loss = dense.new_zeros(())
         if self.language != "none":
@@ -233,21 +202,16 @@ class RegionDistillation(Method):
             aligned = self._aligned(regions, batch)  # (2) or (3)
             self.log("train/rla", aligned.detach(), batch_size=len(regions))
             loss = loss + aligned
-        if self.scd.teacher != "none":
+        if self._correlates:
             assert self.teacher is not None, "setup makes the teacher"
-            boxes, image = self._correlated(batch)
-            tokens = region_tokens(dense, boxes, image, self.scd.size)  # (4)
-            wanted = region_tokens(self.teacher.dense(batch["pixels"]), boxes, image, self.scd.size)
-            options = (
-                self.scd.temperature,
-                self.scd.normaliser,
-                self.scd.stop_gradient,
-                self.scd.diagonal,
-            )
-            found = spatial_correlation(tokens, wanted, *options)  # (5)
-            self.log("train/scd", found.loss.detach(), batch_size=len(boxes))
-            self.log("train/scd_kl", found.divergence, batch_size=len(boxes))
-            loss = loss + self.scd.weight * found.loss  # (6)
+            scd, (boxes, image) = self.scd, self._correlated(batch)
+            tokens = region_tokens(dense, boxes, image, scd.size)  # (4)
+            target = region_tokens(self.teacher.dense(batch["pixels"]), boxes, image, scd.size)
+            options = scd.temperature, scd.normaliser, scd.stop_gradient, scd.diagonal
+            correlation = spatial_correlation(tokens, target, *options)  # (5)
+            self.log("train/scd", correlation.loss.detach(), batch_size=len(boxes))
+            self.log("train/scd_kl", correlation.divergence, batch_size=len(boxes))
+            loss = loss + scd.weight * correlation.loss  # (6)
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(batch["pixels"]))
         return loss
 
@@ -256,15 +220,16 @@ class RegionDistillation(Method):
             return crop_cosine(regions, self._crops(batch))  # (2)
         labelled = batch["label"] >= 0
         self.log("train/labelled", labelled.float().mean(), batch_size=len(regions))
-        if not labelled.any():  # pictures without a region: nothing to learn from this batch
+        if not labelled.any():  # images without a region: nothing to learn from this batch
             return 0.0 * regions.sum()
-        chosen = self._federated(batch["label"][labelled], batch["key"])
-        label = (batch["label"][labelled][:, None] == chosen[None]).int().argmax(1)
+        label = batch["label"][labelled]
+        chosen = self._federated(label, batch["key"])
+        position = (label[:, None] == chosen[None]).int().argmax(1)
         scale = self.student.logit_scale.exp().detach()
-        return region_text(regions[labelled], self._texts[chosen], label, scale)  # (3)
+        return region_text(regions[labelled], self._texts[chosen], position, scale)  # (3)
 
     def _crops(self, batch: RegionBatch) -> Tensor:
-        """t(crop_i), float32 [N, D]; those that recur come from the cache."""
+        """Return t(crop_i), float32 [N, D]; fixed crops come from the cache."""
         assert self.teacher is not None, "setup makes the teacher"
         if not batch["keys"]:
             if not len(batch["crops"]):
@@ -272,28 +237,26 @@ class RegionDistillation(Method):
                     "language image learns from crops of the regions: set data.init_args.crops true"
                 )
             return self.teacher.crops(batch["crops"])
-        found, missing = self._cache.get(batch["keys"])
-        found = found.float().to(self.device)
-        if missing:  # pictures that changed on the disk since the cache was filled
+        embeddings, missing = self._cache.get(batch["keys"])
+        embeddings = embeddings.float().to(self.device)
+        if missing:  # images that changed on disk since the cache was filled
             rows = torch.tensor(missing)
             boxes, image = batch["crop_boxes"].cpu()[rows], batch["image"].cpu()[rows]
             cut = cut_out(batch["pixels"].cpu(), boxes, image, self.image_size)
-            found[missing] = self.teacher.crops(cut.to(self.device)).bfloat16().float()
-        return F.normalize(found, dim=-1)
+            embeddings[missing] = self.teacher.crops(cut.to(self.device)).bfloat16().float()
+        return F.normalize(embeddings, dim=-1)
 
     def _federated(self, label: Tensor, key: tuple[int, int, int]) -> Tensor:
-        """C of (3): the batch's classes, and others at random up to ``classes``."""
+        """Return C of (3): the batch's classes, and random others up to ``classes``."""
         present = label.unique()
         absent = torch.ones(len(self._texts), dtype=torch.bool, device=label.device)
         absent[present] = False
         others = absent.nonzero()[:, 0]
-        draw = torch.randperm(len(others), generator=generator(key))[
-            : max(0, self.classes - len(present))
-        ]
-        return torch.cat([present, others[draw.to(others.device)]])
+        order = torch.randperm(len(others), generator=generator(key)).to(others.device)
+        return torch.cat([present, others[order[: max(0, self.classes - len(present))]]])
 
     def _correlated(self, batch: RegionBatch) -> tuple[Tensor, Tensor]:
-        """The boxes of (4) and the picture of each."""
+        """Return the boxes of (4) and the image of each."""
         sets = {
             "wide": (batch["wide"], batch["wide_image"]),
             "regions": (batch["boxes"], batch["image"]),

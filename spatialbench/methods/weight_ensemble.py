@@ -1,13 +1,15 @@
-r"""The mean of two CLIPs' weights: of one that an earlier stage trained, and of the one that it began with.
+r"""The mean of two CLIPs' weights: one that an earlier stage trained, and the one it began with.
 
-Paper  Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, arXiv 2109.01903 (WiSE-FT); CLIPSelf (Wu et
-       al., ICLR 2024) saves and evaluates such a mean.
-Code   wusize/CLIPSelf @ 1c7fe9c, ``student_teacher_ensemble`` (nothing is copied); alpha 0.7 for ViT-B, 0.95 for ViT-L.
+Paper  Wortsman et al., "Robust fine-tuning of zero-shot models", CVPR 2022, arXiv 2109.01903
+       (WiSE-FT); CLIPSelf (Wu et al., ICLR 2024) saves and evaluates such a mean.
+Code   wusize/CLIPSelf @ 1c7fe9c, ``student_teacher_ensemble`` (nothing is copied); alpha 0.7 for
+       ViT-B, 0.95 for ViT-L.
 
     (1)  w = alpha w_trained + (1 - alpha) w_begun
 
-A page of its own, which trains nothing and begins with ``init_from``: the row of that page is the one without (1). It
-gives spatial structure back by itself, and would hide what a distillation of correlations does.
+It has a page of its own, which trains nothing and begins with ``init_from``; the page it begins
+with is the row without (1). The mean by itself restores spatial structure, and would hide the
+effect of distilling correlations.
 """
 
 from __future__ import annotations
@@ -22,15 +24,12 @@ from spatialbench.utils.errors import SpatialbenchError
 
 
 class WeightEnsemble(Method):
-    """Trains nothing: ``trainer.max_steps`` is 0.
+    """A mean of weights, on a page with ``trainer.max_steps: 0``.
 
     Args:
-        student: the CLIP that the earlier stage began with, as in ``Clip``.
-        alpha: weight of the trained student, in [0, 1]; 1 is the trained one, 0 the one that it began with.
-        finetuning: of no use here.
-
-    Raises:
-        SpatialbenchError: alpha is out of range.
+        student: the CLIP that the earlier stage began with, ``<model>[:<weights>]``.
+        alpha: weight of the trained student, in [0, 1]; 0 is the one that it began with.
+        finetuning: not used.
     """
 
     def __init__(
@@ -43,7 +42,7 @@ class WeightEnsemble(Method):
         self.alpha = alpha
 
     def start_from(self, weights: Mapping[str, Tensor], label: str) -> None:
-        """(1), where ``weights`` are of a trained student."""
+        """Take (1), where ``weights`` are of a trained student."""
         begun = {name: value.clone() for name, value in self.student.state_dict().items()}
         super().start_from(weights, label)
         with torch.no_grad():
@@ -52,4 +51,5 @@ class WeightEnsemble(Method):
                     value.copy_(self.alpha * value + (1 - self.alpha) * begun[name])  # (1)
 
     def training_step(self, batch: object, batch_idx: int) -> Tensor:
+        """Refuse to train."""
         raise SpatialbenchError("a weight ensemble trains nothing: set trainer.max_steps to 0")

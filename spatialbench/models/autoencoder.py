@@ -1,6 +1,6 @@
-"""A frozen autoencoder: pictures to latents, the posterior's mean or drawn from it, and back.
+"""A frozen autoencoder: images to latents, the posterior's mean or drawn from it, and back.
 
-    (1)  z = f (m + s n - b)            m, s: mean and deviation of the posterior; f, b: scaling and shift factor
+    (1)  z = f (m + s n - b)     m, s: mean and deviation of the posterior; f, b: scale and shift
     (2)  x = D(z / f + b)
 
 Letters: B images, G pixels a side, C channels and H W rows and columns of the latents.
@@ -10,7 +10,6 @@ Source: latent diffusion (Rombach et al., arXiv 2112.10752); mashijie1028/GenHan
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,20 +17,9 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from spatialbench import WEIGHTS
-from spatialbench.models.files.diffusion_files import (
-    CONFIGS,
-    DTYPES,
-    OWN,
-    build,
-    find_folder,
-    preset_config,
-    read_part,
-)
+from spatialbench.models.files import diffusion_files as files
 from spatialbench.utils.errors import SpatialbenchError
 
-FLUX = "flux-vae"
-"""The architecture of FLUX's autoencoder, 16 channels: configs/flux-vae.json. To be had with random weights only."""
 _OPENAI = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
@@ -41,12 +29,13 @@ class Autoencoder(nn.Module):
 
     Args:
         vae: diffusers' AutoencoderKL.
-        legacy_range: give it what DIVA's released code gives it: pixels that were normalised with OpenAI's mean and
-            deviation and taken back with ImageNet's, which scales the contrast by about 0.85.
+        legacy_range: as in DIVA's released code, normalise pixels with OpenAI's mean and deviation
+            and undo it with ImageNet's, which scales the contrast by about 0.85.
 
     Attributes:
         channels: C.
         factor: pixels a side of one latent.
+        advice: what to do about images of another size.
     """
 
     def __init__(self, vae: Any, legacy_range: bool = False) -> None:
@@ -54,27 +43,21 @@ class Autoencoder(nn.Module):
         self.vae = vae.eval().requires_grad_(False)
         self.legacy_range = legacy_range
         self.advice = "take a student of such a size"
-        """What to do about pictures of another size."""
         self.channels: int = vae.config.latent_channels
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
 
     def train(self, mode: bool = True) -> Autoencoder:
-        """Stays in eval mode."""
+        """Stay in eval mode."""
         return super().train(False)
 
     @torch.no_grad()
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """(1), with n of the generator; without one the posterior's mean.
+        """Encode images uint8 [B, 3, G, G] by (1): float32 [B, C, H, W], or float64 as the weights.
 
-        Args:
-            pixels: uint8 [B, 3, G, G], G a multiple of ``factor``.
-            generator: on the CPU, so that n is the same on every device.
-
-        Returns:
-            float32 [B, C, H, W] (float64 where the weights are).
+        n is drawn from a generator of the CPU, the same on every device; without one it is 0.
 
         Raises:
-            SpatialbenchError: pictures of another type or size.
+            SpatialbenchError: images of another type, or G not a multiple of ``factor``.
         """
         with torch.autocast(pixels.device.type, enabled=False):
             posterior = self.vae.encode(self.vae_input(pixels).to(self.vae.dtype)).latent_dist
@@ -82,15 +65,17 @@ class Autoencoder(nn.Module):
         if generator is not None:
             n = torch.randn(z.shape, generator=generator, dtype=torch.float32)
             z = z + posterior.std.to(z) * n.to(z)
-        return (z - self._shift) * self._scale  # (1)
+        scale, shift = self.scaling
+        return (z - shift) * scale  # (1)
 
     def vae_input(self, pixels: Tensor) -> Tensor:
-        """uint8 [B, 3, G, G] -> float32 [B, 3, G, G] in [-1, 1], or in DIVA's range."""
-        cut = pixels.ndim != 4 or any(side % self.factor for side in pixels.shape[-2:])
-        if pixels.dtype != torch.uint8 or cut or pixels.shape[1] != 3:
+        """Scale uint8 [B, 3, G, G] to float32 [B, 3, G, G] in [-1, 1], or in DIVA's range."""
+        wrong = pixels.ndim != 4 or any(side % self.factor for side in pixels.shape[-2:])
+        if pixels.dtype != torch.uint8 or wrong or pixels.shape[1] != 3:
             raise SpatialbenchError(
-                f"the autoencoder reads images uint8 [B, 3, H, W] with H and W multiples of {self.factor}, found "
-                f"{str(pixels.dtype).removeprefix('torch.')} {list(pixels.shape)}; {self.advice}"
+                "the autoencoder reads images uint8 [B, 3, H, W] with H and W multiples of "
+                f"{self.factor}, found {str(pixels.dtype).removeprefix('torch.')} "
+                f"{list(pixels.shape)}; {self.advice}"
             )
         x = pixels.to(self._exact) / 255
         if self.legacy_range:
@@ -103,59 +88,41 @@ class Autoencoder(nn.Module):
 
     @torch.no_grad()
     def decode(self, z: Tensor) -> Tensor:
-        """(2), uint8 [B, 3, G, G], of latents [B, C, H, W]."""
+        """Decode latents [B, C, H, W] by (2) to uint8 [B, 3, G, G]."""
+        scale, shift = self.scaling
         with torch.autocast(z.device.type, enabled=False):
-            x = self.vae.decode((z / self._scale + self._shift).to(self.vae.dtype)).sample  # (2)
+            x = self.vae.decode((z / scale + shift).to(self.vae.dtype)).sample  # (2)
         return ((x.float() + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
 
     @property
+    def scaling(self) -> tuple[float, float]:
+        """The pair f, b."""
+        return self.vae.config.scaling_factor, self.vae.config.shift_factor or 0.0
+
+    @property
     def _exact(self) -> torch.dtype:
-        """Of latents and losses: float32, or float64 where the weights are."""
+        """Of latents and losses: float32, or float64 as the weights."""
         return torch.promote_types(self.vae.dtype, torch.float32)
-
-    @property
-    def _scale(self) -> float:
-        return self.vae.config.scaling_factor
-
-    @property
-    def _shift(self) -> float:
-        return self.vae.config.shift_factor or 0.0
 
 
 def load_autoencoder(
-    spec: str = OWN,
+    spec: str = files.OWN,
     dtype: str = "bfloat16",
     hashes: Mapping[str, str] | None = None,
     random_seed: int = 0,
 ) -> Autoencoder:
-    """The autoencoder of a diffusion model.
+    """Load the autoencoder of a diffusion model.
 
-    Args:
-        spec: as in :func:`spatialbench.models.diffusion.load_diffusion`; of a folder only ``vae/`` is read; beside
-            its presets ``flux-vae:random``.
-        dtype: of its weights: ``bfloat16``, ``float16``, ``float32`` or ``float64``.
-        hashes: sha256 of files of the folder, by path.
-        random_seed: of the weights of ``:random``.
+    Arguments are those of :func:`spatialbench.models.latent_diffusion.load_diffusion`. ``spec`` may
+    also be ``flux-vae:random``, and only ``vae/`` of a folder is read.
 
     Raises:
-        SpatialbenchError: there is nothing of that name, or it is no autoencoder; one line.
+        SpatialbenchError: there is no such model, or it has no autoencoder.
     """
-    if dtype not in DTYPES:
-        raise SpatialbenchError(
-            f"diffusion {spec!r}: no dtype {dtype!r}; one of {', '.join(DTYPES)}"
-        )
+    files.check_dtype(dtype, spec)
     name, _, weights = spec.partition(":")
     if weights == "random":
-        config = (
-            json.loads((CONFIGS / f"{FLUX}.json").read_text())
-            if name == FLUX
-            else preset_config(name)
-        )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(random_seed)
-            vae = build(AutoencoderKL, config["vae"])
+        vae = files.random_autoencoder(name, random_seed)
     else:
-        vae = read_part(
-            AutoencoderKL, find_folder(spec, {OWN: WEIGHTS / OWN}, hashes or {}) / "vae", spec
-        )
-    return Autoencoder(nn.Module.to(vae, DTYPES[dtype]))
+        vae = files.read_part(AutoencoderKL, files.find_folder(spec, hashes or {}) / "vae", spec)
+    return Autoencoder(nn.Module.to(vae, files.DTYPES[dtype]))

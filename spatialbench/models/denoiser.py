@@ -1,19 +1,20 @@
-r"""A light denoiser of FLUX's topology that knows a picture by one vector, out of diffusers' own class.
+r"""A light denoiser of FLUX's topology, conditioned on one vector per image, of diffusers' class.
 
-Letters: B pictures, C channels and H W rows and columns of a latent, N = H W / 4 tokens, D width of the vector.
+    (1)  y = P_y(c),  s = P_s(c)       two projectors: LayerNorm, Linear, GELU, Linear
+    (2)  u = F(x_t; t, y, s)           y and t modulate every block; s is the text stream's token
 
-    (1)  y = P_y(c),  s = P_s(c)          two projectors: LayerNorm, Linear, GELU, Linear
-    (2)  u = F(x_t; t, y, s)              y modulates every block, with t; s is the one token of the text stream
+Letters: B images, C channels and H W rows and columns of a latent, N = H W / 4 tokens, D width of
+the vector c.
 
-F is ``FluxTransformer2DModel`` from a config, with random weights: a light one learns enough (arXiv 2503.19480).
-P's LayerNorm takes the length of c away, so that no gradient can change it directly (G7 of docs/genhancer.md).
+F is ``FluxTransformer2DModel`` from a config, with random weights: a light one learns enough (arXiv
+2503.19480). P's LayerNorm removes the length of c, so no gradient can change it directly (G7 of
+docs/genhancer.md).
 
 Source: mashijie1028/GenHancer @ d716ba2; docs/genhancer.md.
 """
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,10 +22,10 @@ import numpy as np
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from spatialbench.utils.arguments import did_you_mean
+from spatialbench.models.running import written_out
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Architecture:
     Attributes:
         heads, head_dim: the hidden width is their product.
         pooled, context: widths of y and s.
-        axes: channels of a head that the rotary embedding gives to (nothing, row, column); their sum is ``head_dim``.
+        axes: channels of a head that the rotary embedding gives to (nothing, row, column), in sum
+            ``head_dim``.
         double, single: blocks of two streams, then blocks of one.
     """
 
@@ -55,11 +57,7 @@ PRESETS = {
 
 
 def architecture(name: str) -> Architecture:
-    """The preset of a name.
-
-    Raises:
-        SpatialbenchError: there is none.
-    """
+    """Look up a preset."""
     if name not in PRESETS:
         raise SpatialbenchError(f"denoiser is {name!r}{did_you_mean(name, list(PRESETS))}")
     return PRESETS[name]
@@ -72,8 +70,8 @@ class Denoiser(nn.Module):
         preset: a name of ``PRESETS``.
         channels: C.
         condition: D.
-        guidance: the constant that FLUX's guidance embedding is given (4 in the released code, where it is a learned
-            offset and nothing else); None: no such embedding.
+        guidance: the constant that FLUX's guidance embedding is given (4 in the released code,
+            where it is a learned offset and nothing else); None: no such embedding.
 
     Raises:
         SpatialbenchError: unknown preset.
@@ -100,35 +98,24 @@ class Denoiser(nn.Module):
         self.context = projector(condition, sizes.context)
 
     def forward(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
-        """u of (2), [B, C, H, W].
+        """Compute u of (2), [B, C, H, W].
 
-        On a CPU attention is written out: torch's fused kernel has a slow backward pass there.
-
-        Args:
-            x: [B, C, H, W], noised latents; H and W even.
-            t: [B] in [0, 1]; 1 is noise.
-            c: [B, D], what is known of the pictures, not normalised.
-
-        Raises:
-            SpatialbenchError: an odd number of rows or columns.
+        From noised latents x [B, C, H, W], H and W even, times t [B] in [0, 1], where 1 is noise,
+        and the images' vectors c [B, D], not normalised.
         """
-        plain = x.device.type == "cpu" and not self.transformer.is_gradient_checkpointing
-        with sdpa_kernel(SDPBackend.MATH) if plain else nullcontext():
-            return self._predict(x, t, c)
-
-    def _predict(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
         guidance = None if self.guidance is None else x.new_full((len(x),), self.guidance)
         rows, columns = x.shape[-2:]
-        (u,) = self.transformer(
-            hidden_states=pack(x),
-            encoder_hidden_states=self.context(c)[:, None],  # (1)
-            pooled_projections=self.pooled(c),
-            timestep=t.to(x.dtype),  # the class multiplies by 1000
-            guidance=guidance,
-            img_ids=positions(rows // 2, columns // 2, x.device),
-            txt_ids=torch.zeros(1, 3, device=x.device),
-            return_dict=False,
-        )  # (2)
+        with written_out(x, self.transformer):
+            (u,) = self.transformer(
+                hidden_states=pack(x),
+                encoder_hidden_states=self.context(c)[:, None],  # (1)
+                pooled_projections=self.pooled(c),
+                timestep=t.to(x.dtype),  # the class multiplies by 1000
+                guidance=guidance,
+                img_ids=positions(rows // 2, columns // 2, x.device),
+                txt_ids=torch.zeros(1, 3, device=x.device),
+                return_dict=False,
+            )  # (2)
         return unpack(u, rows, columns)
 
 
@@ -138,47 +125,36 @@ def projector(width: int, out: int) -> nn.Sequential:
 
 
 def pack(x: Tensor) -> Tensor:
-    """[B, C, H, W] -> [B, H W / 4, 4 C]: every 2 x 2 cells are one token, as FLUX packs them.
-
-    Raises:
-        SpatialbenchError: an odd number of rows or columns.
-    """
+    """[B, C, H, W] -> [B, H W / 4, 4 C]: every 2 x 2 cells are one token, as FLUX packs them."""
     if x.shape[-2] % 2 or x.shape[-1] % 2:
         raise SpatialbenchError(
-            f"the denoiser packs 2 x 2 cells of a latent, which has {x.shape[-2]} x {x.shape[-1]}: the pictures' side "
-            "must be a multiple of 16 pixels for a VAE of stride 8"
+            f"the denoiser packs 2 x 2 cells of a latent, which has {x.shape[-2]} x {x.shape[-1]}: "
+            "the side of the images must be a multiple of 16 pixels for a VAE of stride 8"
         )
     x = x.unflatten(-2, (-1, 2)).unflatten(-1, (-1, 2))  # [B, C, H/2, 2, W/2, 2]
     return x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
 
 
 def unpack(tokens: Tensor, rows: int, columns: int) -> Tensor:
-    """The inverse of ``pack`` for H ``rows`` and W ``columns``."""
-    x = tokens.unflatten(1, (rows // 2, columns // 2)).unflatten(
-        -1, (-1, 2, 2)
-    )  # [B, H/2, W/2, C, 2, 2]
-    return x.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)
+    """Invert ``pack`` for H ``rows`` and W ``columns``."""
+    x = tokens.unflatten(1, (rows // 2, columns // 2)).unflatten(-1, (-1, 2, 2))
+    return x.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)  # from [B, H/2, W/2, C, 2, 2]
 
 
 def positions(rows: int, columns: int, device: torch.device | None = None) -> Tensor:
     """(0, row, column) of every token, float32 [rows columns, 3]."""
-    row, column = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-    return (
-        torch.stack([torch.zeros_like(row), row, column], dim=-1).flatten(0, 1).float().to(device)
-    )
+    return torch.cartesian_prod(
+        torch.zeros(1), torch.arange(rows).float(), torch.arange(columns).float()
+    ).to(device)
 
 
 @torch.no_grad()
 def denoise(
     denoiser: Denoiser, x: Tensor, c: Tensor, start: float = 1.0, step: float = 0.1
 ) -> Tensor:
-    """Follows the flow from x at the time ``start`` to the time 0 in Euler steps of one size.
+    """Follow the flow from x at the time ``start`` in (0, 1] to 0, in Euler steps near ``step``.
 
-    Args:
-        x: [B, C, H, W]: noise, where ``start`` is 1.
-        c: [B, D].
-        start: in (0, 1].
-        step: about the size of a step.
+    x is [B, C, H, W], pure noise where ``start`` is 1; c is [B, D].
     """
     steps = max(1, round(start / step))
     scheduler: Any = FlowMatchEulerDiscreteScheduler()

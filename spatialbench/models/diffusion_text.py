@@ -1,7 +1,8 @@
-"""What a diffusion model's text encoder makes of a prompt: the hidden states that the UNet attends to.
+"""Hidden states of a diffusion model's text encoder, which its UNet attends to.
 
-Two kinds of text encoder: a CLIP text model of transformers, in a folder of diffusers' layout, and the text tower of a
-student of this package, named in the folder's ``student.json``: ``{"student": "rooms-student", "length": 20}``.
+Two kinds of text encoder: a CLIP text model of transformers, in a folder of diffusers' layout, and
+the text tower of a student of this package, named in the folder's ``student.json``:
+``{"student": "rooms-student", "length": 20}``.
 
 Letters: T positions, W width.
 """
@@ -19,8 +20,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
-from spatialbench.models.clip import TextTokenizer, load_clip
+from spatialbench.models.open_clip_student import TextTokenizer, load_clip
 from spatialbench.models.towers import Model, text_states
+from spatialbench.utils import hub
 from spatialbench.utils.cache import cache_root
 from spatialbench.utils.errors import SpatialbenchError, atomic_path
 
@@ -30,11 +32,7 @@ STUDENT_FILE = "student.json"
 
 
 def prompt_states(folder: Path, prompt: str, spec: str) -> Tensor:
-    """E, float32 [T, W], of a folder's text encoder.
-
-    Raises:
-        SpatialbenchError: the folder has no text encoder, or it cannot be read.
-    """
+    """Compute E, float32 [T, W], by a folder's text encoder."""
     try:
         if (folder / STUDENT_FILE).is_file():
             return student_states(json.loads((folder / STUDENT_FILE).read_text()), prompt)
@@ -42,18 +40,20 @@ def prompt_states(folder: Path, prompt: str, spec: str) -> Tensor:
             return _cached(folder, prompt)
     except SpatialbenchError:
         raise
-    except Exception as error:  # transformers, the disk: whatever it was, the user reads one line
+    except Exception as error:  # of transformers or the disk; the user reads one line
         raise SpatialbenchError(
-            f"diffusion {spec!r}: the text encoder in {folder} cannot be read: {' '.join(str(error).split())[:300]}"
+            f"diffusion {spec!r}: the text encoder in {folder} cannot be read: "
+            f"{hub.first_line(error)}"
         ) from error
     raise SpatialbenchError(
-        f"diffusion {spec!r}: {folder} has neither text_encoder/ and tokenizer/ nor {STUDENT_FILE}; the constant "
-        "prompt needs the text encoder that the model was trained with"
+        f"diffusion {spec!r}: {folder} has neither text_encoder/ and tokenizer/ nor "
+        f"{STUDENT_FILE}; the constant prompt needs the text encoder that the model was trained "
+        "with"
     )
 
 
 def student_states(text: dict[str, Any], prompt: str) -> Tensor:
-    """E of a student's text tower, float32 [length, W]; ``text`` is what ``student.json`` holds."""
+    """Compute E, float32 [length, W], by a student's text tower; ``text`` is a ``student.json``."""
     model = load_clip(text["student"])
     with torch.no_grad():
         return caption_states(model, TextTokenizer(text["student"]), [prompt], text["length"])[0]
@@ -62,7 +62,7 @@ def student_states(text: dict[str, Any], prompt: str) -> Tensor:
 def caption_states(
     model: Model, tokenizer: TextTokenizer, captions: Sequence[str], length: int
 ) -> Tensor:
-    """Hidden states [C, length, W] of C captions, behind their ends too, as the UNet was trained on.
+    """Compute hidden states [C, length, W] of C captions, also behind their ends, as in training.
 
     Raises:
         SpatialbenchError: a caption is longer than ``length`` tokens.
@@ -71,24 +71,19 @@ def caption_states(
     too_long = tokens[:, length:].any(1).nonzero()
     if len(too_long):
         raise SpatialbenchError(
-            f"caption {captions[int(too_long[0])]!r} is longer than the {length} tokens of the diffusion model; "
-            "shorten it"
+            f"caption {captions[int(too_long[0])]!r} is longer than the {length} tokens of the "
+            "diffusion model; shorten it"
         )
     return text_states(model, tokens[:, :length].to(model.token_embedding.weight.device))
 
 
 def _cached(folder: Path, prompt: str) -> Tensor:
-    """E of a text encoder of transformers, from the disk where the same files and prompt were seen before."""
+    """E of a text encoder of transformers, cached by the prompt and the content of its files."""
     digest = hashlib.sha256(prompt.encode())
-    for path in sorted(
-        p
-        for part in ("text_encoder", "tokenizer")
-        for p in (folder / part).rglob("*")
-        if p.is_file()
-    ):
+    parts = [*(folder / "text_encoder").rglob("*"), *(folder / "tokenizer").rglob("*")]
+    for path in sorted(part for part in parts if part.is_file()):
         digest.update(f"\0{path.relative_to(folder)}\0".encode())
-        with path.open("rb") as stream:
-            digest.update(hashlib.file_digest(stream, "sha256").digest())
+        digest.update(bytes.fromhex(hub.digest(path)))
     stored = cache_root() / "prompts" / f"{digest.hexdigest()[:32]}.safetensors"
     if not stored.is_file():
         states = _encoded(folder, prompt)
@@ -99,7 +94,7 @@ def _cached(folder: Path, prompt: str) -> Tensor:
 
 @torch.no_grad()
 def _encoded(folder: Path, prompt: str) -> Tensor:
-    """The last hidden states after the final norm, padded to the tokenizer's length, float32 [T, W]."""
+    """Last hidden states after the final norm, padded to the tokenizer's length, float32 [T, W]."""
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
     model = CLIPTextModel.from_pretrained(
         folder / "text_encoder", local_files_only=True, dtype=torch.float32

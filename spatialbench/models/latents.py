@@ -1,8 +1,6 @@
-"""Latents of pictures under a frozen autoencoder, kept on disk and found by the content of the picture.
+"""Latents of images under a frozen autoencoder, cached on disk.
 
-What is kept is rounded to bfloat16, and so is what is not kept yet: a picture has one latent whichever way it comes.
-
-Letters: B pictures of G pixels a side, c h w of a latent.
+Letters: B images of G pixels a side, c h w of a latent.
 """
 
 from __future__ import annotations
@@ -10,24 +8,19 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Protocol
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from spatialbench.models.diffusion import Diffusion
+from spatialbench.models.encoded_images import EncodedImages, in_equal_chunks
+from spatialbench.models.latent_diffusion import Diffusion
 from spatialbench.utils.cache import cache_root
-from spatialbench.utils.progress import progress
-from spatialbench.utils.token_cache import TokenCache, content_key
 
 VERSION = 1
-"""Of how a latent is made of pixels; another version misses the cache."""
-_CHUNK = 32
-"""Pictures of one forward pass, always: a convolution may round differently for another number."""
+"""Of the way from pixels to a latent; another version misses the cache."""
 _SHARD = 2048
 
 
-class Pictures(Protocol):
-    """A set whose every picture is always the same."""
+class Images(Protocol):
+    """A set in which an image is the same every time."""
 
     def __len__(self) -> int: ...
 
@@ -37,11 +30,11 @@ class Pictures(Protocol):
 
 
 class Latents:
-    """Pictures -> latents.
+    """Images -> latents.
 
     Args:
-        diffusion: whose autoencoder.
-        cache: keep them under ``cache_root()/latents``; for pictures that are never the same again it is of no use.
+        diffusion: has the autoencoder.
+        cache: keep latents under ``cache_root()/latents``; of no use for images that never recur.
     """
 
     def __init__(self, diffusion: Diffusion, cache: bool = True) -> None:
@@ -49,62 +42,29 @@ class Latents:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """uint8 [B, 3, G, G] -> float32 [B, c, h, w], on the device of the pixels; no gradient."""
-        if not self.cache:
-            return self.diffusion.latents(pixels)
-        found, missing = self._cache.get([content_key(picture) for picture in pixels.cpu().numpy()])
-        found = found.float().to(pixels.device)
-        if missing:
-            found[missing] = self._compute(pixels[missing]).float()
-        return found
+        return self._cache(pixels).float() if self.cache else self.diffusion.latents(pixels)
 
-    def prepare(self, pictures: Pictures) -> None:
-        """Encodes what a set without random crops shows, with a progress bar. Nothing without ``cache``.
-
-        What is there is not made again, and what is done stays after a kill.
+    def prepare(self, images: Images) -> None:
+        """Cache the latents of a set without random crops. Finished work survives a kill.
 
         Raises:
-            SpatialbenchError: the cache cannot be written, or a picture cannot be read.
+            SpatialbenchError: the cache cannot be written, or an image cannot be read.
         """
-        if not self.cache:
-            return
-        self.refresh()
-        todo: dict[bytes, Tensor] = {}
-        done: dict[bytes, Tensor] = {}
-        with progress("latents", len(pictures), "pictures") as advance:
-            for row in range(len(pictures)):
-                pixels = pictures.whole(row)
-                key = content_key(pixels.numpy())
-                if key not in self._cache and key not in done:
-                    todo[key] = pixels
-                last = row + 1 == len(pictures)
-                if len(todo) == _CHUNK or last:
-                    done |= self._encoded(todo)
-                    todo = {}
-                if len(done) >= _SHARD or (done and last):
-                    self._cache.put(list(done), torch.stack(list(done.values())))
-                    done = {}
-                advance(1)
-
-    def _encoded(self, pictures: dict[bytes, Tensor]) -> dict[bytes, Tensor]:
-        if not pictures:
-            return {}
-        pixels = torch.stack(list(pictures.values())).to(self.diffusion.context.device)
-        return dict(zip(pictures, self._compute(pixels).cpu(), strict=True))
+        if self.cache:
+            whole = map(images.whole, range(len(images)))
+            device = self.diffusion.context.device
+            self._cache.prepare(whole, len(images), "latents", device, _SHARD)
 
     def refresh(self) -> None:
-        """Takes up what other processes have put into the cache."""
+        """Pick up what other processes added to the cache."""
         if self.cache:
-            self._cache.refresh()
+            self._cache.cache.refresh()
 
     @cached_property
-    def _cache(self) -> TokenCache:
+    def _cache(self) -> EncodedImages:
         name = f"v{VERSION}-{self.diffusion.latents_fingerprint}"
-        return TokenCache(cache_root() / "latents" / name, self.diffusion.latent_shape)
-
-    def _compute(self, pixels: Tensor) -> Tensor:
-        """bfloat16 [B, c, h, w], in chunks of one size."""
-        chunks = []
-        for chunk in pixels.split(_CHUNK):
-            padded = F.pad(chunk, (0, 0, 0, 0, 0, 0, 0, _CHUNK - len(chunk)))
-            chunks.append(self.diffusion.latents(padded)[: len(chunk)].bfloat16())
-        return torch.cat(chunks)
+        return EncodedImages(
+            cache_root() / "latents" / name,
+            self.diffusion.latent_shape,
+            lambda pixels: in_equal_chunks(self.diffusion.latents, pixels),
+        )

@@ -1,49 +1,48 @@
-"""How the blocks of a tower are run in training: as written, compiled, or with their activations computed again.
+"""Ways to run a tower's blocks in training: as written, compiled, or recomputed when needed.
 
-The numbers are the same, but for the rounding of compiled code.
+The numbers are the same, except for the rounding of compiled code.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import cache
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import cache, partial
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-from spatialbench.models.towers import Block, BlockMix, attend, attention_block, project_qkv
+from spatialbench.models.towers import BlockRunner, attention_block
 from spatialbench.utils.flops import repeated
-
-BlockRunner = Callable[..., Tensor]
-"""Called as ``towers.attention_block``."""
 
 
 def runner(compiled: bool = False, checkpointing: bool = False) -> BlockRunner:
-    """The way to run a block.
+    """Return a function that runs one block.
 
     Args:
-        compiled: the two halves of a block through ``torch.compile``; what a method does between them runs as written.
-            All blocks of a tower share one compilation for each shape.
-        checkpointing: keep the input of a block only and compute it again in the backward pass.
+        compiled: run the two halves of a block through ``torch.compile``; a method's step between
+            them runs as written. All blocks of a tower share one compilation per shape.
+        checkpointing: keep only the input of each block and recompute the rest in the backward
+            pass.
     """
-    run = compiled_block if compiled else attention_block
+    run = partial(attention_block, wrap=_compiled) if compiled else attention_block
     if not checkpointing:
         return run
 
-    def again(*args: Any, **kwargs: Any) -> Tensor:
+    def recomputed(*args: Any, **kwargs: Any) -> Tensor:
         if not torch.is_grad_enabled():
             return run(*args, **kwargs)
         return checkpoint(run, *args, use_reentrant=False, context_fn=repeated, **kwargs)
 
-    return again
+    return recomputed
 
 
 @contextmanager
 def tensor_cores(device: torch.device) -> Iterator[None]:
-    """float32 products of a GPU on its tensor cores, in TF32 (10 bits behind the point); on a CPU nothing changes."""
+    """Compute a GPU's float32 products in TF32 (10 bits of mantissa); no effect on a CPU."""
     if device.type != "cuda":
         yield
         return
@@ -55,22 +54,16 @@ def tensor_cores(device: torch.device) -> Iterator[None]:
         torch.set_float32_matmul_precision(before)
 
 
-def compiled_block(
-    block: Block,
-    x: Tensor,
-    mix: BlockMix | None = None,
-    mask: Tensor | None = None,
-    scale: float | None = None,
-    read: Tensor | None = None,
-) -> Tensor:
-    """``towers.attention_block`` with compiled halves."""
-    q, k, v = _compiled(project_qkv)(block, x)
-    if mix is not None:
-        q, k, v = mix(q, k, v)
-    return _compiled(attend)(block, x, q, k, v, mask, scale, read)
+def written_out(x: Tensor, model: Any) -> AbstractContextManager[None]:
+    """Write attention out on a CPU, where the backward pass of torch's fused kernel is slow.
+
+    Not under gradient checkpointing, whose second pass would run outside of this context.
+    """
+    plain = x.device.type == "cpu" and not model.is_gradient_checkpointing
+    return sdpa_kernel(SDPBackend.MATH) if plain else nullcontext()
 
 
 @cache
 def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Shapes are static: a chunk that is computed again must meet the code that computed it first."""
+    """Compile for static shapes: a recomputed chunk must meet the code that computed it first."""
     return torch.compile(function, dynamic=False)

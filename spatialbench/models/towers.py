@@ -1,17 +1,17 @@
-"""CLIP's two towers, written so that a method can reach the queries, keys and values of every block.
+"""CLIP's two towers, with access to the queries, keys and values of every block.
 
-open_clip computes attention inside ``nn.MultiheadAttention``, where nothing can be added to a query. Here the towers
-are functions over open_clip's own parameters and modules (``ln_1``, ``attn.in_proj_weight``, ``mlp``, ...): the same
-numbers as ``encode_image`` and ``encode_text``, with a hook between the projections and the softmax. No module of
-open_clip is changed.
+open_clip computes attention inside ``nn.MultiheadAttention``, where nothing can be added to a
+query. Here the towers are functions over open_clip's own parameters and modules (``ln_1``,
+``attn.in_proj_weight``, ``mlp``, ...): the same numbers as ``encode_image`` and ``encode_text``,
+with a hook between the projections and the softmax. open_clip's modules are not changed.
 
-Letters: B images, C captions, T tokens, H heads, d channels of a head, D width of the joint space.
+Letters: B images, C captions, T tokens, H heads, d channels per head, D width of the joint space.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -24,37 +24,35 @@ from spatialbench.utils.errors import SpatialbenchError
 Block = Any
 """``open_clip.transformer.ResidualAttentionBlock``, or timm's ``Block`` in SigLIP's image tower."""
 Model = Any
-"""``open_clip.CLIP``, as ``spatialbench.models.clip.load_clip`` gives it."""
+"""``open_clip.CLIP``, as ``spatialbench.models.open_clip_student.load_clip`` returns it."""
 BlockMix = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
 """(q, k, v) -> (q, k, v) of one block."""
 Mix = Callable[[int, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
-"""(block, q, k, v) -> (q, k, v), each [B, H, T, d]: what a method does between the projections and the softmax.
+"""(block, q, k, v) -> (q, k, v), each [B, H, T, d]: a method's step between the projections and the
+softmax.
 
-q and k may come back with more channels than d; the logits are then scaled by 1 / sqrt of those channels.
+q and k may come back with more than d channels; the logits are then scaled by 1 / sqrt of the new
+number.
 """
+BlockRunner = Callable[..., Tensor]
+"""Called like ``attention_block``; see ``running.py``."""
 
 
 def attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None
 ) -> Tensor:
-    r"""softmax(s q k^T + mask) v.
+    r"""Return softmax(s q k^T + mask) v, [B, H, T, e], of q and k [B, H, T, d] and v [B, H, T, e].
 
-    On a CPU and for few tokens the three steps are written out: there torch's fused kernel is up to 6 times slower in
-    bfloat16, forward and backward together. Elsewhere it is ``scaled_dot_product_attention``.
+    The mask [T, T], or of a shape that broadcasts to [B, H, T, T], is added to the logits; s is
+    ``scale``, by default 1 / sqrt(d) of the given ``q``.
 
-    Args:
-        q, k: [B, H, T, d].
-        v: [B, H, T, e].
-        mask: [T, T] or anything that broadcasts to [B, H, T, T], added to the logits.
-        scale: s; default 1 / sqrt(d), d the channels of ``q`` as given.
-
-    Returns:
-        [B, H, T, e].
+    On a CPU and for few tokens the three steps are written out: torch's fused kernel is up to 6
+    times slower there in bfloat16, forward and backward together. Elsewhere
+    ``scaled_dot_product_attention`` is called.
     """
     if q.device.type != "cpu" or q.shape[-2] > 256:
-        return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=None if mask is None else mask.to(q), scale=scale
-        )
+        mask = None if mask is None else mask.to(q)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
     logits = (q * (scale or 1 / math.sqrt(q.shape[-1]))) @ k.transpose(-1, -2)
     if mask is not None:
         logits = logits + mask.to(logits.dtype)
@@ -72,15 +70,14 @@ def merge_heads(x: Tensor) -> Tensor:
 
 
 def project_qkv(block: Block, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Queries, keys and values of one block, each [B, H, T, d], from its input tokens x [B, T, H d]."""
+    """Compute a block's queries, keys and values, each [B, H, T, d], from its input [B, T, H d]."""
     if hasattr(block, "norm1"):  # timm's, of SigLIP
-        q, k, v = (
-            split_heads(part, block.attn.num_heads)
-            for part in block.attn.qkv(block.norm1(x)).chunk(3, dim=-1)
-        )
-        return block.attn.q_norm(q), block.attn.k_norm(k), v
-    qkv = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
+        qkv = block.attn.qkv(block.norm1(x))
+    else:
+        qkv = F.linear(block.ln_1(x), block.attn.in_proj_weight, block.attn.in_proj_bias)
     q, k, v = (split_heads(part, block.attn.num_heads) for part in qkv.chunk(3, dim=-1))
+    if hasattr(block, "norm1"):
+        q, k = block.attn.q_norm(q), block.attn.k_norm(k)
     return q, k, v
 
 
@@ -91,23 +88,27 @@ def attention_block(
     mask: Tensor | None = None,
     scale: float | None = None,
     read: Tensor | None = None,
+    wrap: Callable[[Any], Any] = lambda half: half,
 ) -> Tensor:
-    """One residual block of open_clip, with ``mix`` between its projections and its softmax.
+    """Run a residual block of open_clip, with ``mix`` between its projections and its softmax.
 
     Args:
+        block: a block of a tower.
         x: [B, T, H d].
         mix: (q, k, v) -> (q, k, v).
-        mask, scale: see ``attention``.
-        read: int64 [B], the one token of each row that is wanted. In the last block the others are of no use, and
-            leaving them out saves three quarters of it.
+        mask: see ``attention``.
+        scale: see ``attention``.
+        read: int64 [B], the only token of each row that is needed. Leaving out the others saves
+            three quarters of the last block.
+        wrap: applied to the two functions that run before and after ``mix``.
 
     Returns:
         [B, T, H d], or [B, 1, H d] with ``read``.
     """
-    q, k, v = project_qkv(block, x)
+    q, k, v = wrap(project_qkv)(block, x)
     if mix is not None:
         q, k, v = mix(q, k, v)
-    return attend(block, x, q, k, v, mask, scale, read)
+    return wrap(attend)(block, x, q, k, v, mask, scale, read)
 
 
 def attend(
@@ -120,26 +121,21 @@ def attend(
     scale: float | None = None,
     read: Tensor | None = None,
 ) -> Tensor:
-    """What comes after the projections of a block; arguments as in ``attention_block``."""
+    """Run the rest of a block after its projections; arguments as in ``attention_block``."""
     if read is not None:
         rows = torch.arange(len(x), device=x.device)
         x, q = x[rows, read][:, None], q[rows, :, read][:, :, None]
         mask = None if mask is None else mask[read][:, None, None]
+    attended = merge_heads(attention(q, k, v, mask, scale))
     if hasattr(block, "norm1"):
-        x = x + block.ls1(
-            block.attn.proj(block.attn.norm(merge_heads(attention(q, k, v, mask, scale))))
-        )
+        x = x + block.ls1(block.attn.proj(block.attn.norm(attended)))
         return x + block.ls2(block.mlp(block.norm2(x)))
-    x = x + block.ls_1(block.attn.out_proj(merge_heads(attention(q, k, v, mask, scale))))
+    x = x + block.ls_1(block.attn.out_proj(attended))
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
-def value_block(
-    block: Block,
-    x: Tensor,
-    mix: BlockMix | None = None,
-) -> Tensor:
-    """The block with its attention replaced by its value path: every token attends to itself alone.
+def value_block(block: Block, x: Tensor, mix: BlockMix | None = None) -> Tensor:
+    """One block in which every token attends to itself alone: the value path in place of attention.
 
     Source: wusize/CLIPSelf @ 1c7fe9c, src/open_clip/transformer.py, ``forward_without_attn``.
     """
@@ -150,70 +146,61 @@ def value_block(
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
-def encode_image(
-    model: Model,
-    pixels: Tensor,
-    mix: Mix | None = None,
-    run: Callable[..., Tensor] = attention_block,
+def run_blocks(
+    blocks: Iterable[Block], x: Tensor, mix: Mix | None = None, run: BlockRunner = attention_block
 ) -> Tensor:
-    """open_clip's ``encode_image`` with a hook.
-
-    Args:
-        pixels: normalised images, float [B, 3, S, S].
-        mix: called with the number of every block and its q, k, v.
-        run: in the place of ``attention_block``; see ``running.py``.
-
-    Returns:
-        [B, D], not normalised.
-    """
-    visual = model.visual
-    if hasattr(visual, "trunk"):
-        return _encode_pooled(visual, pixels, mix, run)
-    x = embed_patches(visual, pixels)
-    *blocks, last = visual.transformer.resblocks
+    """Run ``blocks`` one after the other; ``mix`` receives the number of each."""
     for number, block in enumerate(blocks):
         x = run(block, x, mix and partial(mix, number))
-    read = (
-        torch.zeros(len(x), dtype=torch.long, device=x.device)
-        if visual.pool_type == "tok"
-        else None
-    )
+    return x
+
+
+def encode_image(
+    model: Model, pixels: Tensor, mix: Mix | None = None, run: BlockRunner = attention_block
+) -> Tensor:
+    """Encode normalised images, float [B, 3, S, S], as open_clip does: [B, D], not normalised.
+
+    ``mix`` receives the number of every block and its q, k, v; ``run`` replaces
+    ``attention_block``, see ``running.py``.
+    """
+    visual = model.visual
+    if hasattr(visual, "trunk"):  # SigLIP's, of timm: patches alone, pooled by a head
+        trunk = visual.trunk
+        x = trunk.norm_pre(trunk._pos_embed(trunk.patch_embed(pixels)))
+        return visual.head(trunk.forward_head(trunk.norm(run_blocks(trunk.blocks, x, mix, run))))
+    *blocks, last = visual.transformer.resblocks
+    x = run_blocks(blocks, embed_patches(visual, pixels), mix, run)
+    class_token = torch.zeros(len(x), dtype=torch.long, device=x.device)
+    read = class_token if visual.pool_type == "tok" else None
     return pool(visual, run(last, x, mix and partial(mix, len(blocks)), read=read))
 
 
-def _encode_pooled(
-    visual: Any, pixels: Tensor, mix: Mix | None, run: Callable[..., Tensor]
-) -> Tensor:
-    """SigLIP's image tower: timm's blocks over the patches alone, pooled by its head."""
-    trunk = visual.trunk
-    x = trunk.norm_pre(trunk._pos_embed(trunk.patch_embed(pixels)))
-    for number, block in enumerate(trunk.blocks):
-        x = run(block, x, mix and partial(mix, number))
-    return visual.head(trunk.forward_head(trunk.norm(x)))
-
-
 def image_blocks(model: Model) -> Sequence[Block]:
-    """The residual blocks of the image tower."""
+    """Return the residual blocks of the image tower."""
     visual = model.visual
     return visual.trunk.blocks if hasattr(visual, "trunk") else visual.transformer.resblocks
 
 
 def has_class_token(model: Model) -> bool:
-    """Whether the image tower's first token is none of the patches."""
+    """Return whether the image tower puts a class token before its patches."""
     return not hasattr(model.visual, "trunk")
 
 
 def patch_size(model: Model) -> tuple[int, int]:
     """Height and width of a patch in pixels."""
     visual = model.visual
-    height, width = (
-        visual.trunk.patch_embed.patch_size if hasattr(visual, "trunk") else visual.patch_size
-    )
+    height, width = (visual.trunk.patch_embed if hasattr(visual, "trunk") else visual).patch_size
     return height, width
 
 
+def patch_grid(model: Model, pixels: Tensor) -> tuple[int, int]:
+    """Rows and columns of patches of images [B, 3, H, W]."""
+    height, width = patch_size(model)
+    return pixels.shape[-2] // height, pixels.shape[-1] // width
+
+
 def pool(visual: Any, x: Tensor) -> Tensor:
-    """Tokens that left the last block [B, 1 + h w, width], the class token first -> embeddings [B, D]."""
+    """Pool the last block's tokens [B, 1 + h w, width], class token first, to embeddings [B, D]."""
     if visual.pool_type == "tok":
         x = visual.ln_post(x[:, 0])
     elif visual.final_ln_after_pool:
@@ -223,19 +210,20 @@ def pool(visual: Any, x: Tensor) -> Tensor:
     return x if visual.proj is None else x @ visual.proj
 
 
+def project_patches(visual: Any, x: Tensor) -> Tensor:
+    """Project the patches among the last block's tokens to the joint space, [B, h w, D]."""
+    x = visual.ln_post(x[:, 1:])
+    return x if visual.proj is None else x @ visual.proj
+
+
 def encode_dense(
     model: Model, pixels: Tensor, mix: Mix | None = None, blocks: Sequence[Block] | None = None
 ) -> Tensor:
-    """The image tower's tokens in the joint space: the last block by its value path, then norm and projection.
+    """Encode patches in the joint space: the last block by its value path, norm and projection.
 
-    Args:
-        pixels: normalised images, float [B, 3, H, W]; H and W multiples of the patch size. Off the native size the
-            position embedding is interpolated.
-        mix: called with the number of every block and its q, k, v.
-        blocks: in the place of the tower's own.
-
-    Returns:
-        [B, h, w, D], not normalised.
+    Normalised images, float [B, 3, H, W], H and W multiples of the patch size -> [B, h, w, D], not
+    normalised. The position embedding is interpolated to sizes other than the native one. ``mix``
+    is that of ``encode_image``; ``blocks`` replace the tower's own.
 
     Raises:
         SpatialbenchError: a SigLIP tower.
@@ -246,20 +234,14 @@ def encode_dense(
         raise SpatialbenchError(
             "SigLIP's pooling head gives its patches no place in the joint space: no dense map"
         )
-    visual = model.visual
-    x = embed_patches(visual, pixels)
-    *before, last = visual.transformer.resblocks if blocks is None else blocks
-    for number, block in enumerate(before):
-        x = attention_block(block, x, mix and partial(mix, number))
-    x = visual.ln_post(value_block(last, x, mix and partial(mix, len(before)))[:, 1:])
-    x = x if visual.proj is None else x @ visual.proj
-    return x.unflatten(
-        1, (pixels.shape[-2] // visual.patch_size[0], pixels.shape[-1] // visual.patch_size[1])
-    )
+    *before, last = image_blocks(model) if blocks is None else blocks
+    x = run_blocks(before, embed_patches(model.visual, pixels), mix)
+    x = value_block(last, x, mix and partial(mix, len(before)))
+    return project_patches(model.visual, x).unflatten(1, patch_grid(model, pixels))
 
 
 def embed_patches(visual: Any, pixels: Tensor) -> Tensor:
-    """Images [B, 3, H, W] -> the tokens that enter the first block [B, 1 + h w, width], class token first."""
+    """Embed images as the first block's input [B, 1 + h w, width], class token first."""
     x = visual.conv1(pixels)
     grid = (x.shape[-2], x.shape[-1])
     x = x.flatten(2).transpose(1, 2)
@@ -276,36 +258,20 @@ def _positions(visual: Any, grid: tuple[int, int]) -> Tensor:
     return torch.cat([embedding[:1], patches.flatten(1).T])
 
 
-def encode_text(
-    model: Model, tokens: Tensor, run: Callable[..., Tensor] = attention_block
-) -> Tensor:
-    """open_clip's ``encode_text``, run at the length of the longest caption instead of the full context.
+def encode_text(model: Model, tokens: Tensor, run: BlockRunner = attention_block) -> Tensor:
+    """Run open_clip's ``encode_text``, only up to the end of the longest caption.
 
-    The text tower is causal and reads out at the end token, so that nothing behind it has any effect.
-
-    Args:
-        tokens: int64 [C, context_length].
-        run: in the place of ``attention_block``; see ``running.py``.
-
-    Returns:
-        [C, D], not normalised.
+    Tokens int64 [C, context_length] -> [C, D], not normalised. The tower is causal and reads out
+    at the end token, so nothing behind it has an effect. ``run`` as in ``encode_image``.
     """
-    if not hasattr(
-        model, "token_embedding"
-    ):  # SigLIP's looks both ways and reads at its last position
+    if not hasattr(model, "token_embedding"):  # SigLIP's is not causal; it reads the last position
         return model.encode_text(tokens)
-    end = (
-        tokens.eq(model.text_eos_id).int().argmax(-1)
-        if model.text_pool_type == "eos"
-        else tokens.argmax(-1)
-    )
+    by_eos = model.text_pool_type == "eos"
+    end = tokens.eq(model.text_eos_id).int().argmax(-1) if by_eos else tokens.argmax(-1)
     length = int(end.max()) + 1
-    x = model.token_embedding(tokens[:, :length])
-    x = x + model.positional_embedding[:length].to(x.dtype)
-    mask = model.attn_mask[:length, :length]
     *blocks, last = model.transformer.resblocks
-    for block in blocks:
-        x = run(block, x, mask=mask)
+    x, mask = _embed_text(model, tokens[:, :length])
+    x = run_blocks(blocks, x, run=partial(run, mask=mask))
     x = model.ln_final(run(last, x, mask=mask, read=end)[:, 0])
     if isinstance(model.text_projection, nn.Linear):
         return model.text_projection(x)
@@ -313,18 +279,18 @@ def encode_text(
 
 
 def text_states(model: Model, tokens: Tensor) -> Tensor:
-    """The text tower's hidden states behind the final norm, at every position, those behind the end token too.
+    """Hidden states [C, T, width] of the text tower for tokens int64 [C, T], also behind the end.
 
-    Args:
-        tokens: int64 [C, T], T at most the context length.
-
-    Returns:
-        [C, T, width of the text tower], not projected. At the end token it is what ``encode_text`` projects.
+    They are taken after the final norm; ``encode_text`` projects the state at the end token.
     """
+    x, mask = _embed_text(model, tokens)
+    run = partial(attention_block, mask=mask)
+    return model.ln_final(run_blocks(model.transformer.resblocks, x, run=run))
+
+
+def _embed_text(model: Model, tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Embed tokens as the first block's input [C, T, width]; also return the causal mask [T, T]."""
     length = tokens.shape[1]
     x = model.token_embedding(tokens)
     x = x + model.positional_embedding[:length].to(x.dtype)
-    mask = model.attn_mask[:length, :length]
-    for block in model.transformer.resblocks:
-        x = attention_block(block, x, mask=mask)
-    return model.ln_final(x)
+    return x, model.attn_mask[:length, :length]

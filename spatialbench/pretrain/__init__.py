@@ -1,1 +1,1 @@
-"""Trains the foundation models in miniature that the package ships."""
+"""The training of the small foundation models that the package ships."""

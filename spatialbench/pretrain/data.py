@@ -13,13 +13,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from spatialbench.data.batches import ResumablePlans, training_loader
 from spatialbench.data.rooms import RoomsSet, load
-from spatialbench.data.rooms.captions import PLAIN, seen_things, write_captions
+from spatialbench.data.rooms.room_captions import PLAIN, seen_things, write_captions
 
 
 class CaptionBatch(TypedDict):
-    """pixels uint8 [B, 3, S, S]; captions and foils: C strings each, caption c was written for image ``image[c]``;
-    seen bool [B, THINGS]; claims int64 [C, 2] and foil_claims int64 [C, 2]: the things that a caption names (the same
-    one twice when it names one); twin int64 [C]: the caption with its two objects in the other order, or itself."""
+    """Images with C captions and as many foils; claims are the things that a sentence names.
+
+    pixels uint8 [B, 3, S, S]; image int64 [C], the image of each caption; twin int64 [C], the
+    caption with its two objects in the other order, or itself; seen bool [B, THINGS]; claims and
+    foil_claims int64 [C, 2], the same thing twice where a sentence names one.
+    """
 
     pixels: Tensor
     image: Tensor
@@ -32,7 +35,10 @@ class CaptionBatch(TypedDict):
 
 
 class DenseBatch(TypedDict):
-    """pixels uint8 [B, 3, S, S]; depth float32 [B, S, S] metres; masks uint8 [B, S, S] instance codes."""
+    """Images with dense targets.
+
+    pixels uint8 [B, 3, S, S]; depth float32 [B, S, S] metres; masks uint8 [B, S, S] instance codes.
+    """
 
     pixels: Tensor
     depth: Tensor
@@ -40,7 +46,7 @@ class DenseBatch(TypedDict):
 
 
 class _Scenes(Dataset):
-    """Items are whole batches: the index is the list of pictures together with the generator's seed."""
+    """Items are whole batches: the index is the list of images together with a seed."""
 
     def __init__(self, rooms: RoomsSet, names: int, pairs: int, plain: float) -> None:
         self.rooms, self.names, self.pairs, self.plain = rooms, names, pairs, plain
@@ -50,32 +56,27 @@ class _Scenes(Dataset):
         return torch.from_numpy(self.rooms.images[rows]).permute(0, 3, 1, 2).contiguous()
 
     def whole(self, row: int) -> Tensor:
-        """The picture ``row``, uint8 [3, S, S]."""
         return self.pixels(np.array([row]))[0]
 
     def __len__(self) -> int:
-        """Pictures."""
         return len(self.rooms.scenes)
 
     def __getitem__(self, key: tuple[np.ndarray, int]) -> CaptionBatch | DenseBatch:
         rows, seed = key
+        pixels = self.pixels(rows)
         if self.names + self.pairs == 0:
             depth = torch.from_numpy(self.rooms.depth[rows].astype(np.float32))
-            return DenseBatch(
-                pixels=self.pixels(rows),
-                depth=depth,
-                masks=torch.from_numpy(self.rooms.masks[rows]),
-            )
+            masks = torch.from_numpy(self.rooms.masks[rows])
+            return DenseBatch(pixels=pixels, depth=depth, masks=masks)
         rng = np.random.default_rng([seed, int(rows[0])])
+        scenes = [self.rooms.scenes[row] for row in rows]
         written = [
             (k, caption)
-            for k, row in enumerate(rows)
-            for caption in write_captions(
-                self.rooms.scenes[row], self.names, self.pairs, rng, self.plain
-            )
+            for k, scene in enumerate(scenes)
+            for caption in write_captions(scene, self.names, self.pairs, rng, self.plain)
         ]
         return CaptionBatch(
-            pixels=self.pixels(rows),
+            pixels=pixels,
             image=torch.tensor([k for k, _ in written]),
             captions=[caption.text for _, caption in written],
             twin=torch.tensor([c + caption.twin for c, (_, caption) in enumerate(written)]),
@@ -87,7 +88,7 @@ class _Scenes(Dataset):
 
 
 class _Batches(ResumablePlans):
-    """Batches of a fixed size in an order drawn from (seed, epoch); without ``shuffle``, in order and with the rest."""
+    """Batches of a fixed size in an order drawn from (seed, epoch), or unshuffled with the rest."""
 
     def __init__(self, scenes: _Scenes, count: int, batch: int, seed: int, shuffle: bool) -> None:
         super().__init__(scenes, count, batch, seed)
@@ -107,16 +108,17 @@ class _Batches(ResumablePlans):
 
 
 class PretrainData(L.LightningDataModule):
-    """Pictures of the rooms' ``pretrain`` split; validation on ``val``.
+    """Images of the rooms' ``pretrain`` split; validation on ``val``.
 
     Args:
-        images: pictures to train on.
-        val_images: pictures to validate on.
-        image_size: pixels a side.
-        batch_images: pictures a batch; the captions of the validation are drawn a batch at a time, and differ with it.
-        names, pairs: objects named alone and couples named together (in both orders), a picture and batch; none of
-            either gives depth and masks.
-        plain: share of the training's captions that leave the colours out; the validation's is ``PLAIN``.
+        images: number of images to train on.
+        val_images: number of images to validate on.
+        image_size: pixels per side.
+        batch_images: images per batch; validation captions are drawn per batch, so depend on it.
+        names: objects named alone, per image and batch.
+        pairs: couples named together (in both orders), per image and batch; with neither names nor
+            pairs the batches are of depth and masks.
+        plain: share of training captions without colours; the validation's is ``PLAIN``.
         seed: of order and captions.
     """
 
@@ -137,16 +139,14 @@ class PretrainData(L.LightningDataModule):
         self.plain, self.seed = plain, seed
 
     def _loader(self, split: str, count: int, shuffle: bool) -> DataLoader:
-        scenes = _Scenes(
-            load(split, count, self.image_size),
-            self.names,
-            self.pairs,
-            self.plain if shuffle else PLAIN,
-        )
+        rooms, plain = load(split, count, self.image_size), self.plain if shuffle else PLAIN
+        scenes = _Scenes(rooms, self.names, self.pairs, plain)
         return training_loader(_Batches(scenes, count, self.batch_images, self.seed, shuffle))
 
     def train_dataloader(self) -> DataLoader:
+        """Return shuffled batches of ``pretrain``."""
         return self._loader("pretrain", self.images, shuffle=True)
 
     def val_dataloader(self) -> DataLoader:
+        """Return the batches of ``val``."""
         return self._loader("val", self.val_images, shuffle=False)

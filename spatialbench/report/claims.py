@@ -22,8 +22,8 @@ from spatialbench.evaluation.base import Evaluation
 from spatialbench.report.differences import Differences, Gain
 from spatialbench.report.table_model import markdown_table
 from spatialbench.results.files import Row
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 from spatialbench.utils.typed_files import parse
 
 EXPECT = ("higher", "lower", "not lower")

@@ -38,8 +38,8 @@ from spatialbench.report.table_model import (
 from spatialbench.results.files import STORED_BUDGET, Row, result_path
 from spatialbench.results.schema import PAIRS
 from spatialbench.results.stale import Today
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 SAME = "not distinguishable"
 
@@ -326,13 +326,11 @@ def _matrix(
     cells = {(p.a, p.b): Cell(f"{p.gain.points:+.1f}", p.verdict != SAME) for p in pairs}
     cells |= {(p.b, p.a): Cell(f"{0 - p.gain.points:+.1f}", p.verdict != SAME) for p in pairs}
     stale, first = stale_notes(rows), rows[0].result
-    records = [
-        {"": f"{place} {shown_name(row.name, row.stale)}"}
-        | {other.name: cells.get((row.name, other.name), "–") for other in rows}
-        for place, row in enumerate(rows, 1)
-    ]
+    records: list[Record] = []
     columns = [Column("", itemgetter(""))]
     for place, row in enumerate(rows, 1):
+        line = {other.name: cells.get((row.name, other.name), "–") for other in rows}
+        records.append({"": f"{place} {shown_name(row.name, row.stale)}", **line})
         columns.append(Column(str(place), itemgetter(row.name)))
     notes = [
         *stale,

@@ -26,8 +26,8 @@ from spatialbench.report.table_model import (
 from spatialbench.results.files import STORED_BUDGET, Row
 from spatialbench.results.schema import PAIRS, EvaluationResult
 from spatialbench.results.stale import Today
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 DISCORDANCES = (0.1, 0.2, 0.3)
 BEST = (

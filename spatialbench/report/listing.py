@@ -12,8 +12,8 @@ from rich.table import Table
 from spatialbench.config.pages import Page
 from spatialbench.results.files import STORED_BUDGET, read_result, result_path
 from spatialbench.results.stale import Today
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 COLUMNS = ("name", "paper", "command", "cost", "status", "why")
 

@@ -18,8 +18,8 @@ from spatialbench.evaluation.pairs import COLUMNS, PairEvaluation
 from spatialbench.results.files import STORED_BUDGET, Row, list_results, read_row
 from spatialbench.results.schema import PAIRS, Result
 from spatialbench.results.stale import Today
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 from spatialbench.utils.typed_files import parse
 
 ADVICE = "see the head of results/reported.yaml for its form"

@@ -10,12 +10,12 @@ import numpy as np
 
 from spatialbench.data.records import RecordSet
 from spatialbench.evaluation.bootstrap import Interval, percentiles
-from spatialbench.evaluation.facts import Fact
+from spatialbench.evaluation.record_facts import Fact
 from spatialbench.report.differences import stream
 from spatialbench.report.table_model import Cell, Column, Record, Table, check_format, number
 from spatialbench.results.files import Row
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 FEW = 30
 """Records below which a bootstrap says nothing, and no difference is emphasised."""

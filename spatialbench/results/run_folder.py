@@ -21,8 +21,8 @@ from spatialbench.config.experiment import Resolved
 from spatialbench.config.pages import Config
 from spatialbench.evaluation.evidence import Evidence
 from spatialbench.results.schema import PAIRS
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
+from spatialbench.utils.suggest import did_you_mean
 
 SCHEMA = 2
 STAMP = "spatialbench"

@@ -12,8 +12,8 @@ from spatialbench.config.pages import Page, Track, content_hash, discover, load_
 from spatialbench.data.relations import RELATIONS, Statement
 from spatialbench.results.files import Row, read_row
 from spatialbench.results.schema import PAIRS, Result
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 
 def page_hash(page: Page, budget: str) -> str:

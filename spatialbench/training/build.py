@@ -27,9 +27,9 @@ from spatialbench.config.experiment import DATAMODULE, Resolved
 from spatialbench.config.pages import Config
 from spatialbench.config.signatures import import_class, unknown_key
 from spatialbench.data.missing import check_files
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.checkpoints import AtomicCheckpoints
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 
 TRAINER_DEFAULTS = {"logger": False, "num_sanity_val_steps": 0, "enable_model_summary": False}
 QUIET = (

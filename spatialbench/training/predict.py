@@ -12,8 +12,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from spatialbench.data.predict import predict_set
 from spatialbench.data.relations import Statement, parse
+from spatialbench.data.user_image import predict_set
 from spatialbench.methods.base import Method
 from spatialbench.results.run_folder import read_checkpoint
 from spatialbench.training.build import Built

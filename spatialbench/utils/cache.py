@@ -10,16 +10,16 @@ from spatialbench.utils.errors import SpatialbenchError
 
 CACHE_VARIABLE = "SPATIALBENCH_CACHE"
 ABANDONED_SECONDS = 3600
-"""A temporary folder that was not written for this long belongs to a build that was killed."""
+"""A temporary file or folder untouched for this long was left by a killed process."""
 
 
 def cache_root() -> Path:
-    """The folder of everything that can be made again: ``$SPATIALBENCH_CACHE``, else ``~/.cache/spatialbench``.
+    """Return ``$SPATIALBENCH_CACHE``, else ``~/.cache/spatialbench``; create it if needed.
 
-    Made when it does not exist.
+    Everything in it can be made again.
 
     Raises:
-        SpatialbenchError: the folder cannot be made or written.
+        SpatialbenchError: the folder cannot be created or written.
     """
     value = os.environ.get(CACHE_VARIABLE)
     try:

@@ -1,4 +1,4 @@
-"""The batch of all ranks: a contrastive loss needs every image beside every caption, wherever they were encoded.
+"""The batch of all ranks, for losses that compare every image with every caption.
 
 Letters: W ranks; M images, K captions and N pairs of one rank; D joint width.
 """
@@ -15,15 +15,20 @@ from torch import Tensor
 
 
 def is_first_rank() -> bool:
-    """Whether this process is the one that writes, before the process group stands as well."""
+    """Return whether this process writes files; valid before the process group exists, too."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
 class Encoded(NamedTuple):
     """A batch after the towers.
 
-    images: [M, D]. texts: [K, D], embeddings of the sentences ``names``. image: int64 [N], row of ``images`` of every
-    pair. captions, negated: N sentences each, all among ``names``; ``negated`` may be empty.
+    Attributes:
+        images: [M, D].
+        texts: [K, D], embeddings of the sentences ``names``.
+        names: K sentences.
+        image: int64 [N], row of ``images`` of each pair.
+        captions: N sentences, all among ``names``.
+        negated: N sentences, all among ``names``, or none.
     """
 
     images: Tensor
@@ -34,7 +39,7 @@ class Encoded(NamedTuple):
     negated: list[str]
 
     def columns(self, sentences: list[str]) -> Tensor:
-        """int64: the row of ``texts`` of each sentence, the first where ranks encoded it more than once."""
+        """Return the (first) row of ``texts`` of each sentence, int64."""
         first: dict[str, int] = {}
         for number, name in enumerate(self.names):
             first.setdefault(name, number)
@@ -44,11 +49,11 @@ class Encoded(NamedTuple):
 
 
 def gather(batch: Encoded) -> Encoded:
-    """The batches of all ranks as one, the same on every rank; without process group, the batch itself.
+    """Concatenate the batches of all ranks; without a process group, return the batch itself.
 
-    Gradients flow back to the rank that encoded. A loss of the whole batch, computed on every rank, sends each
-    embedding W times its gradient; DistributedDataParallel's mean over ranks takes the W away again, so that training
-    with W ranks is training with one process and the whole batch.
+    Gradients flow back to the rank that encoded. A loss of the whole batch, computed on each rank,
+    gives each embedding W times its gradient; the mean over ranks of DistributedDataParallel
+    divides by W again, so that W ranks train like one process with the whole batch.
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return batch
@@ -73,13 +78,13 @@ def gather(batch: Encoded) -> Encoded:
 
 
 def gather_rows(x: Tensor, counts: list[int]) -> Tensor:
-    """The rows of all ranks below one another, with gradients; ``counts`` says how many each rank has."""
+    """Concatenate the rows of all ranks, with gradients; ``counts`` are their numbers of rows."""
     parts = _AllGather.apply(F.pad(x, (0, 0, 0, max(counts) - len(x))))
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
 
 
 class _AllGather(torch.autograd.Function):
-    """Equal shapes of all ranks, stacked; the gradient of an input is the sum over the ranks that used it."""
+    """Stack equal shapes of all ranks; the gradient of an input is the sum over all ranks."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The one error type a user sees, and the files that are written whole or not at all."""
+"""The error type a user sees, and atomic writes."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from pathlib import Path
 class SpatialbenchError(ValueError):
     """A mistake in something the user gave: a page, a record, an image, a checkpoint.
 
-    The message is one line that says what is wrong, where, and what to do. The command line prints it without a
-    stack trace and exits with status 2.
+    The message is one line: what is wrong, where, and what to do. The command line prints it
+    without a stack trace and exits with status 2.
     """
 
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yields a temporary path beside ``path`` that becomes ``path`` when the block ends without an error.
+    """Yield a temporary path that is renamed to ``path`` when the block ends without an error.
 
     Raises:
-        SpatialbenchError: the folder cannot be made or written, or ``path`` is one itself.
+        SpatialbenchError: the folder cannot be created or written, or ``path`` is a folder.
     """
     target = Path(path)
     if target.is_dir():
@@ -44,15 +44,13 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
             os.fsync(stream.fileno())
         umask = os.umask(0)
         os.umask(umask)
-        temporary.chmod(
-            0o666 & ~umask
-        )  # mkstemp's 0600 would hide a shared cache from its other users
+        temporary.chmod(0o666 & ~umask)  # mkstemp's 0600 would hide a shared cache from others
         temporary.replace(target)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def write_atomic(path: str | os.PathLike[str], content: str | bytes) -> None:
-    """Writes ``content`` to ``path`` in one step: a reader sees the old file or the new one, never half of it."""
+    """Write ``content`` to ``path`` in one step: a reader sees the old file or the new one."""
     with atomic_path(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)

@@ -1,8 +1,8 @@
-"""How much arithmetic a training step is, and how much a GPU could do: the two halves of MFU.
+"""FLOPs of a training step and the peak of the GPU: the two halves of MFU.
 
-FLOPs are counted, not estimated: ``torch.utils.flop_counter`` sees every matrix product, convolution and attention of
-one real step, forward and backward. What a step computes a second time to save memory (``repeated``) is left out, as
-the definition of MFU asks (Chowdhery et al., PaLM, 2022, appendix B).
+FLOPs are counted, not estimated: ``torch.utils.flop_counter`` sees every matrix product,
+convolution and attention of one real step, forward and backward. Recomputation to save memory
+(``repeated``) does not count, as MFU is defined (Chowdhery et al., PaLM, 2022, appendix B).
 """
 
 from __future__ import annotations
@@ -16,10 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 
 class Peak(NamedTuple):
-    """What a GPU can do in 16 bits, dense.
-
-    tflops: 10^12 FLOP/s. source: where the number is from.
-    """
+    """Dense 16-bit peak of a GPU in 10^12 FLOP/s, and the source of the number."""
 
     tflops: float
     source: str
@@ -38,21 +35,21 @@ PEAKS = {
     "RTX 4090": Peak(165, "Ada white paper, fp32 accumulation"),
     "RTX 3090": Peak(71, "GA102 white paper, fp32 accumulation"),
 }
-"""By a part of the device's name; the first that fits counts. Data sheets print twice as much for sparse matrices."""
+"""By a part of the device's name; the first match counts. Data sheets print 2x, for sparsity."""
 
 
 def peak(name: str) -> Peak | None:
-    """The peak of a device by its name, for instance ``NVIDIA H100 80GB HBM3``; None where it is not known."""
+    """Return the peak of a device by its name (``NVIDIA H100 80GB HBM3``), None if unknown."""
     words = f" {name} ".replace("-", " ")
-    return next((found for part, found in PEAKS.items() if f" {part} " in words), None)
+    return next((known for part, known in PEAKS.items() if f" {part} " in words), None)
 
 
 class StepFlops:
-    """Counts the FLOPs of what runs between ``start`` and ``stop``; compiled code runs as written meanwhile.
+    """Counts the FLOPs between ``start`` and ``stop``; compiled code runs eagerly meanwhile.
 
     Attributes:
-        total: all that was computed.
-        again: those among them that were computed a second time.
+        total: all FLOPs.
+        again: the part of ``total`` that was recomputation.
     """
 
     _counting: StepFlops | None = None
@@ -64,16 +61,17 @@ class StepFlops:
 
     @property
     def once(self) -> int:
-        """What the step is worth: the model's forward and backward, each counted once."""
+        """FLOPs of the model's forward and backward, each counted once."""
         return self.total - self.again
 
     def start(self) -> None:
+        """Start counting."""
         self._stack.enter_context(torch.compiler.set_stance("force_eager"))
         self._counter = self._stack.enter_context(FlopCounterMode(display=False))
         StepFlops._counting = self
 
     def stop(self) -> None:
-        """Harmless when nothing was started."""
+        """Stop counting; does nothing when counting has not started."""
         if StepFlops._counting is self:
             StepFlops._counting = None
             self._stack.close()
@@ -81,7 +79,7 @@ class StepFlops:
 
     @contextmanager
     def _again(self) -> Iterator[None]:
-        if self._inside:  # a block computed again inside of a chunk that is computed again
+        if self._inside:  # a recomputed block inside a recomputed chunk
             yield
             return
         self._inside = True
@@ -94,7 +92,7 @@ class StepFlops:
 
 
 class _Repeated(AbstractContextManager[None]):
-    """Around a recomputation; asks when it is entered whether somebody counts."""
+    """Surrounds a recomputation; looks up on entry whether FLOPs are being counted."""
 
     def __enter__(self) -> None:
         counting = StepFlops._counting
@@ -106,5 +104,5 @@ class _Repeated(AbstractContextManager[None]):
 
 
 def repeated() -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """``context_fn`` of ``torch.utils.checkpoint``: nothing around the first time, a count around the second."""
+    """Return a ``context_fn`` for ``torch.utils.checkpoint`` that counts the recomputation only."""
     return nullcontext(), _Repeated()

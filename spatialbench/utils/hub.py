@@ -1,7 +1,7 @@
-"""Files of the Hugging Face Hub at a given revision, from its cache or over the network, and the hashes of files.
+"""Files of the Hugging Face Hub at a given revision, from its cache or the network; file hashes.
 
-The cache is huggingface_hub's own: what one program has loaded the next one finds, a broken download goes on, and
-HF_HUB_OFFLINE, HF_HUB_CACHE and HF_ENDPOINT are heard.
+The cache is huggingface_hub's own: programs share files, an interrupted download is resumed, and
+HF_HUB_OFFLINE, HF_HUB_CACHE and HF_ENDPOINT apply.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.progress import progress
 
-_LONG = 2e8
-"""Bytes from which on hashing a file shows how far it is."""
+LARGE = 2e8
+"""Hashing a file of more bytes shows progress."""
 
 
 def snapshot(
@@ -28,16 +28,17 @@ def snapshot(
     ignored: Sequence[str] = (),
     kind: str = "model",
 ) -> Path:
-    """The folder of a repository at a revision, with the files of ``patterns``; its name is the commit.
+    """Return the folder of a repository at a revision; the folder's name is the commit.
 
     Args:
         repository: ``<owner>/<name>``.
         revision: a commit of 40 hex digits, or a branch.
-        patterns, ignored: files that are wanted, and of those the ones that are not.
+        patterns: the files that are wanted.
+        ignored: those among them that are not.
         kind: ``model`` or ``dataset``.
 
     Raises:
-        SpatialbenchError: it is neither in the cache nor can it be downloaded.
+        SpatialbenchError: it is not cached and cannot be downloaded.
     """
     try:
         return Path(
@@ -49,24 +50,16 @@ def snapshot(
                 ignore_patterns=[*ignored],
             )
         )
-    except (
-        Exception
-    ) as error:  # the Hub, the network, the disk: whatever it was, the user reads one line
+    except Exception as error:  # of the Hub, the network or the disk: the user reads one line
         raise _missing(repository, error) from error
 
 
 def hub_file(repository: str, revision: str, name: str, kind: str = "model") -> Path:
-    """One file of a repository at a revision, where it lies in the cache.
-
-    A file of a commit that is in the cache is that file: the network is not asked.
+    """Return the cached path of one file; offline if the revision is a commit in the cache.
 
     Raises:
-        SpatialbenchError: it is neither in the cache nor can it be downloaded.
+        SpatialbenchError: it is not cached and cannot be downloaded.
     """
-    if re.fullmatch("[0-9a-f]{40}", revision) and (
-        found := cached(repository, [name], revision, kind)
-    ):
-        return found
     try:
         return Path(hf_hub_download(repository, name, repo_type=kind, revision=revision))
     except Exception as error:
@@ -76,30 +69,28 @@ def hub_file(repository: str, revision: str, name: str, kind: str = "model") -> 
 def cached(
     repository: str, names: Sequence[str], revision: str | None = None, kind: str = "model"
 ) -> Path | None:
-    """The first of ``names`` that the cache holds; None where it holds none. The network is never asked."""
+    """Return the first of ``names`` that is in the cache, else None; works offline."""
     for name in names:
-        found = try_to_load_from_cache(repository, name, revision=revision, repo_type=kind)
-        if isinstance(found, str):
-            return Path(found)
+        path = try_to_load_from_cache(repository, name, revision=revision, repo_type=kind)
+        if isinstance(path, str):
+            return Path(path)
     return None
 
 
 def cached_folder(repository: str, commit: str, names: Sequence[str]) -> Path | None:
-    """The folder of a commit whose files ``names`` are all in the cache; None where one is not. Asks no network."""
-    found = [cached(repository, [name], commit) for name in names]
-    if not all(found):
-        return None
-    return Path(str(found[0])).parents[names[0].count("/")]
+    """Return the folder of a commit if all files ``names`` are cached, else None; works offline."""
+    paths = [cached(repository, [name], commit) for name in names]
+    return Path(str(paths[0])).parents[names[0].count("/")] if all(paths) else None
 
 
 def recorded_sha256(path: Path) -> str | None:
-    """The sha256 that the Hub itself gives for a large file in its cache, whose blob is named by it."""
+    """Return the sha256 that the Hub gives for a large cached file, whose blob is named by it."""
     name = path.resolve().name
     return name if re.fullmatch(r"[0-9a-f]{64}", name) else None
 
 
 def digest(path: Path, algorithm: str = "sha256") -> str:
-    """The hash of a file in hex digits; of a large one with progress on the standard error.
+    """Hash a file, with progress if it is large; return hex digits.
 
     Raises:
         SpatialbenchError: it cannot be read.
@@ -107,27 +98,28 @@ def digest(path: Path, algorithm: str = "sha256") -> str:
     try:
         size = path.stat().st_size
         with path.open("rb") as stream:
-            if size < _LONG:
+            if size < LARGE:
                 return hashlib.file_digest(stream, algorithm).hexdigest()
-            found = hashlib.new(algorithm)
+            state = hashlib.new(algorithm)
             with progress(f"hashing {path.name}", size / 1e6, "MB") as advance:
                 while chunk := stream.read(1 << 22):
-                    found.update(chunk)
+                    state.update(chunk)
                     advance(len(chunk) / 1e6)
-            return found.hexdigest()
+            return state.hexdigest()
     except OSError as error:
         raise SpatialbenchError(f"cannot read {path}: {error.strerror or error}") from error
 
 
 def first_line(error: BaseException) -> str:
-    """An error of others as one line."""
+    """Return another library's error as one line."""
     return " ".join(str(error).split())[:300] or type(error).__name__
 
 
 def _missing(repository: str, error: Exception) -> SpatialbenchError:
     reason = first_line(error)
     if isinstance(error, LocalEntryNotFoundError):
-        reason = reason.partition(". ")[0].removesuffix(".")  # then follows advice on the network
+        reason = reason.partition(". ")[0].removesuffix(".")  # without advice on the network
     return SpatialbenchError(
-        f"{repository} is neither in the cache of the Hugging Face Hub nor can it be downloaded ({reason})"
+        f"{repository} is neither in the cache of the Hugging Face Hub nor can it be downloaded "
+        f"({reason})"
     )

@@ -1,4 +1,4 @@
-"""npz files without pickles and without timestamps: the same arrays give the same bytes."""
+"""Reproducible npz files without pickles."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from spatialbench.utils.errors import SpatialbenchError
 
 
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
-    """A compressed npz; the same arrays give the same bytes (numpy stamps members with 1980-01-01)."""
+    """Return a compressed npz; the same arrays give the same bytes (numpy writes no date)."""
     assert all(array.dtype.kind != "O" for array in arrays.values()), "objects would be pickled"
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]
@@ -22,7 +22,12 @@ def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def read_npz(path: Path, kinds: Mapping[str, str], advice: str) -> dict[str, np.ndarray]:
-    """Reads exactly the arrays ``kinds`` (name -> numpy kind, ``U`` text, ``f`` float) of an npz; no pickles.
+    """Read an npz that holds exactly the arrays ``kinds``.
+
+    Args:
+        path: the npz file.
+        kinds: name -> numpy kind of the array, ``U`` for text, ``f`` for floats.
+        advice: what the user can do, at the end of the message.
 
     Raises:
         SpatialbenchError: the file is missing, damaged, or holds other arrays.
@@ -47,7 +52,7 @@ def read_npz(path: Path, kinds: Mapping[str, str], advice: str) -> dict[str, np.
 
 
 def digest(arrays: Mapping[str, np.ndarray]) -> str:
-    """sha256 of names, types, shapes and contents: independent of the compression around them."""
+    """sha256 of names, types, shapes and contents, independent of the compression."""
     state = hashlib.sha256()
     for name in sorted(arrays):
         array = np.ascontiguousarray(arrays[name])

@@ -1,4 +1,4 @@
-"""Where a number comes from: commit, versions, hardware, memory."""
+"""Provenance of a number: commit, versions, hardware, memory."""
 
 from __future__ import annotations
 
@@ -14,24 +14,16 @@ from typing import Any
 
 from spatialbench import PACKAGE, __version__
 
-PACKAGES = (
-    "torch",
-    "lightning",
-    "open_clip_torch",
-    "timm",
-    "torchmetrics",
-    "numpy",
-    "diffusers",
-    "peft",
-)
+PACKAGES = ["torch", "lightning", "open_clip_torch", "timm", "torchmetrics", "numpy", "diffusers"]
+PACKAGES += ["peft"]
 
 
 def commit() -> tuple[str, bool]:
-    """The commit of this package's checkout, and whether what runs differs from it: in tracked files, or by files of
-    the package and pages that were never committed. Empty outside of git, and where the package is installed in a
-    folder of a repository that does not hold it.
+    """Return the commit of this package's checkout, and whether the files differ from it.
 
-    Changes under ``results/`` do not count: a run writes there itself.
+    Files differ if a tracked file was changed, except under ``results/``, where runs write; or if
+    the package or the pages contain a file that is not committed. The commit is empty if the
+    package itself is not tracked by git.
     """
     folder = PACKAGE.parent
     try:
@@ -49,33 +41,31 @@ def commit() -> tuple[str, bool]:
 
 
 def changed_since(commit: str) -> list[str] | None:
-    """The files of this package that differ now from a commit, and those that it lacks; None where git does not know
-    the commit."""
-    package = PACKAGE
+    """Return the files of the package that differ from a commit; None if git does not know it."""
     try:
-        return _git(package, "diff", "--name-only", "--relative", commit, "--", ".").splitlines()
+        return _git(PACKAGE, "diff", "--name-only", "--relative", commit, "--", ".").splitlines()
     except (OSError, subprocess.SubprocessError):
         return None
 
 
 def versions() -> dict[str, str]:
-    """Versions of Python, of this package and of what computes the numbers."""
-    found = {"python": platform.python_version(), "spatialbench": __version__}
+    """Return the versions of Python, of this package, and of the packages behind the numbers."""
+    installed = {"python": platform.python_version(), "spatialbench": __version__}
     for package in PACKAGES:
         try:
-            found[package] = metadata.version(package)
+            installed[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+            installed[package] = "not installed"
+    return installed
 
 
 def usable_cores() -> int:
-    """Processor cores that this process may use."""
+    """Return the number of processor cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def hardware() -> dict[str, Any]:
-    """Processor, cores this process may use, threads of torch, GPU (None without one)."""
+    """Describe processor, usable cores, torch threads, and GPU (None without one)."""
     import torch
 
     return {
@@ -88,7 +78,7 @@ def hardware() -> dict[str, Any]:
 
 
 def reset_peak_memory() -> None:
-    """Begins a new measurement, so that each run of a long process has a peak of its own (where the system can)."""
+    """Restart the measurement of peak memory, where the system can, before another run."""
     import torch
 
     if torch.cuda.is_available():
@@ -98,7 +88,7 @@ def reset_peak_memory() -> None:
 
 
 def peak_memory_mb() -> float:
-    """Largest resident memory of this process since the last reset, in MB (10^6 bytes)."""
+    """Return the peak resident memory since the last reset, in MB (10^6 bytes)."""
     with suppress(OSError, ValueError):
         for line in Path("/proc/self/status").read_text().splitlines():
             if line.startswith("VmHWM:"):
@@ -108,7 +98,7 @@ def peak_memory_mb() -> float:
 
 
 def peak_gpu_memory_mb() -> float:
-    """Largest memory that torch held on the current GPU since the last reset, in MB; 0 without a GPU."""
+    """Return torch's peak memory on the current GPU since the last reset, in MB; 0 without one."""
     import torch
 
     return round(torch.cuda.max_memory_allocated() / 1e6, 1) if torch.cuda.is_available() else 0.0

@@ -1,9 +1,9 @@
-"""Tokens of images, computed once and kept on disk, found by the content of the image.
+"""Tokens of images on disk, found by the content of the image.
 
-A folder of shards of two files each: ``<name>.npy`` holds bfloat16 tokens (as int16) and is memory-mapped;
-``<name>.keys`` holds the 16-byte keys of its rows and is written last, so that a shard without keys was never finished.
-A process that is killed loses the shard under way; what it left half written is removed by a later one, an hour on.
-Shards are never changed, so several processes may share a folder.
+A cache is a folder of shards of two files each: ``<name>.npy`` holds bfloat16 tokens (as int16)
+and is memory-mapped; ``<name>.keys`` holds the 16-byte keys of its rows and is written last, so a
+shard without keys is unfinished. Shards are never changed, so several processes may share a
+folder. A killed process loses only its current shard; leftovers are deleted after an hour.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ KEY_BYTES = 16
 
 
 def content_key(pixels: np.ndarray) -> bytes:
-    """blake2b of the bytes of one image, uint8 [3, S, S]."""
+    """Return the blake2b hash of the bytes of one image, uint8 [3, S, S]."""
     return hashlib.blake2b(np.ascontiguousarray(pixels).data, digest_size=KEY_BYTES).digest()
 
 
 def tensors_digest(tensors: Mapping[str, Tensor], extra: str = "") -> str:
-    """24 hex digits: a hash of names and contents of tensors, and of ``extra``."""
+    """Hash names and contents of tensors, and ``extra``; 24 hex digits."""
     digest = hashlib.blake2b(extra.encode(), digest_size=12)
     for name in sorted(tensors):
         digest.update(name.encode())
@@ -41,10 +41,11 @@ def tensors_digest(tensors: Mapping[str, Tensor], extra: str = "") -> str:
 
 
 class TokenCache:
-    """Keys -> tokens bfloat16 of one shape.
+    """Maps keys to bfloat16 tokens of one shape.
 
     Args:
-        folder: made on the first write. Whatever the tokens depend on beside the image must be part of its name.
+        folder: created on the first write. Its name must cover everything that the tokens depend on
+            besides the image.
         shape: of the tokens of one image.
     """
 
@@ -63,25 +64,30 @@ class TokenCache:
         return key in self._rows
 
     def refresh(self) -> None:
-        """Takes up the shards that came to the folder since the last time."""
+        """Read the shards that were added to the folder since the last time."""
         for path in sorted(self.folder.glob("*.keys")):
             if path.stem not in self._read:
                 self._take(path.stem)
 
     def get(self, keys: Sequence[bytes]) -> tuple[Tensor, list[int]]:
-        """Tokens bfloat16 [len(keys), *shape], and the positions that were not found, whose rows hold anything."""
+        """Look up tokens.
+
+        Returns:
+            Tokens, bfloat16 [len(keys), *shape], and the positions of missing keys, whose rows are
+            undefined.
+        """
         out = np.empty((len(keys), *self.shape), dtype=np.int16)
         missing = []
         for position, key in enumerate(keys):
-            if (found := self._rows.get(key)) is None:
-                missing.append(position)
-            else:
-                shard, row = found
+            if key in self._rows:
+                shard, row = self._rows[key]
                 out[position] = shard[row]
+            else:
+                missing.append(position)
         return torch.from_numpy(out).view(torch.bfloat16), missing
 
     def put(self, keys: Sequence[bytes], tokens: Tensor) -> None:
-        """Writes one shard.
+        """Write one shard.
 
         Args:
             keys: distinct.
@@ -99,13 +105,14 @@ class TokenCache:
             write_atomic(self.folder / f"{name}.keys", joined)
         except OSError as error:
             raise SpatialbenchError(
-                f"cannot write {tokens.nbytes / 2**20:.0f} MiB of tokens to {self.folder}: {error.strerror or error}; "
-                "make room, set SPATIALBENCH_CACHE to another disk, or set the method's cache to false"
+                f"cannot write {tokens.nbytes / 2**20:.0f} MiB of tokens to {self.folder}: "
+                f"{error.strerror or error}; make room, set SPATIALBENCH_CACHE to another disk, "
+                "or set the method's cache to false"
             ) from error
         self._take(name)
 
     def _sweep(self) -> None:
-        """Removes temporary files, which may hold gigabytes, of processes that were killed; once."""
+        """Delete temporary files of killed processes, which may hold gigabytes; once."""
         if self._swept:
             return
         self._swept = True
@@ -115,7 +122,7 @@ class TokenCache:
                     path.unlink()
 
     def _take(self, name: str) -> None:
-        """A shard that cannot be read as its keys promise is left out, and so computed again."""
+        """Read a shard; one that does not fit its keys is skipped, so its tokens are made again."""
         self._read.add(name)
         try:
             keys = (self.folder / f"{name}.keys").read_bytes()

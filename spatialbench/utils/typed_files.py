@@ -1,34 +1,47 @@
-"""Typed reading of JSON and YAML: a dataclass says what a file holds; a wrong file is refused with the field's name.
-
-Knows what our files need and no more: dataclasses, ``str | int | float | bool | None``, lists, mappings, unions.
-"""
+"""Typed JSON and YAML: a dataclass declares what a file holds, and pydantic checks it."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import json
-import math
-import types
-import typing
-from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from spatialbench.utils.errors import SpatialbenchError
 
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+    from pydantic_core import ErrorDetails
+
 T = TypeVar("T")
+
+EXPECTED = {
+    "string_type": "str",
+    "int_type": "int",
+    "float_type": "float",
+    "finite_number": "float",
+    "bool_type": "bool",
+    "list_type": "a list",
+    "dict_type": "a mapping",
+    "dataclass_type": "a mapping",
+}
+"""Type of a pydantic error -> what was expected."""
 
 
 def load_json(path: Path, advice: str) -> Any:
-    """Parses a JSON file; NaN and infinity, which JSON does not have, and a key given twice are refused.
+    """Parse a JSON file; refuse NaN, infinity and duplicate keys.
+
+    Args:
+        path: the JSON file.
+        advice: what the user can do, at the end of the message.
 
     Raises:
-        SpatialbenchError: missing, unreadable or truncated, with line and column; ``advice`` says what to do.
+        SpatialbenchError: missing, unreadable or truncated, with line and column.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        return json.loads(text, parse_constant=_no_constant, object_pairs_hook=_once)
+        return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except FileNotFoundError as error:
         raise SpatialbenchError(f"{path}: no such file; {advice}") from error
     except json.JSONDecodeError as error:
@@ -40,22 +53,19 @@ def load_json(path: Path, advice: str) -> Any:
         raise SpatialbenchError(f"{path}: cannot be read ({error}); {advice}") from error
 
 
-def _no_constant(name: str) -> None:
+def _refuse_constant(name: str) -> None:
     raise ValueError(f"{name} is not a JSON number")
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(
-            f"{next(name for name in names if names.count(name) > 1)!r} stands there twice"
-        )
-    return found
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if len(set(names)) != len(names):
+        raise ValueError(f"duplicate key {next(n for n in names if names.count(n) > 1)!r}")
+    return dict(pairs)
 
 
 def dump_json(value: Any) -> str:
-    """Indented JSON with a final newline; dataclasses become mappings. The same value gives the same bytes."""
+    """Return indented JSON with a final newline; dataclasses become mappings."""
     plain = (
         dataclasses.asdict(value)
         if dataclasses.is_dataclass(value) and not isinstance(value, type)
@@ -65,116 +75,61 @@ def dump_json(value: Any) -> str:
 
 
 def parse(cls: type[T], data: Any, where: str, advice: str) -> T:
-    """Builds the dataclass ``cls`` from plain data; every field must be there (or have a default), and no other.
+    """Build the dataclass ``cls`` from plain data, without conversions except int to float.
 
     Args:
+        cls: a dataclass; a field without a default is required, and no other field is allowed.
+        data: what JSON or YAML gave.
         where: what the message names, usually the file.
-        advice: what the user can do, the end of the message.
+        advice: what the user can do, at the end of the message.
 
     Raises:
         SpatialbenchError: ``<where>: field 'a.b': expected ..., found ...; <advice>``.
     """
+    from pydantic import ValidationError
+
+    # strict mode takes mappings for dataclasses only from JSON; a date of YAML fits no field
+    text = json.dumps([data], default=lambda value: [repr(value)])
     try:
-        return _convert(cls, data, "")
-    except _Mismatch as error:
-        field = f"field {error.field!r}: " if error.field else ""
-        raise SpatialbenchError(f"{where}: {field}{error.message}; {advice}") from error
+        return _adapter(cls).validate_json(text)[0]  # type: ignore[arg-type]
+    except ValidationError as error:
+        errors = error.errors(include_url=False)
+        unknown = [e for e in errors if e["type"] == "unexpected_keyword_argument"]
+        problem = (unknown or errors)[0]  # an unknown field explains a missing one: a typo
+        field = _field(data, problem)
+        name = f"field {field!r}: " if field else ""
+        raise SpatialbenchError(f"{where}: {name}{_complaint(problem)}; {advice}") from error
 
 
-class _Mismatch(Exception):
-    def __init__(self, field: str, message: str) -> None:
-        super().__init__(message)
-        self.field, self.message = field, message
+@cache
+def _adapter(cls: type) -> TypeAdapter[list[Any]]:
+    from pydantic import ConfigDict, TypeAdapter  # here, so that --help does not wait for it
+
+    # pydantic takes a configuration for a list, not for a dataclass of the standard library
+    config = ConfigDict(strict=True, extra="forbid", allow_inf_nan=False)
+    return TypeAdapter(list[cls], config=config)  # type: ignore[valid-type]
 
 
-def _convert(kind: Any, data: Any, field: str) -> Any:
-    if dataclasses.is_dataclass(kind):
-        return _dataclass(kind, data, field)
-    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
-    if origin in (types.UnionType, typing.Union):
-        return _union(arguments, data, field)
-    if origin in (list, Sequence):
-        if not isinstance(data, list):
-            raise _Mismatch(field, f"expected a list, found {_shown(data)}")
-        return [
-            _convert(arguments[0], item, f"{field}[{index}]") for index, item in enumerate(data)
-        ]
-    if origin in (dict, Mapping):
-        if not isinstance(data, dict):
-            raise _Mismatch(field, f"expected a mapping, found {_shown(data)}")
-        return {
-            _key(key, field): _convert(arguments[1], item, _join(field, key))
-            for key, item in data.items()
-        }
-    return _scalar(kind, data, field)
+def _field(data: Any, error: ErrorDetails) -> str:
+    """Write where an error is as ``a.b[0]``, without the types of a union that pydantic adds."""
+    text = ""
+    for part in error["loc"][1:]:
+        if isinstance(data, list) and isinstance(part, int):
+            text, data = f"{text}[{part}]", data[part]
+        elif isinstance(data, dict) and (part in data or error["type"] == "missing"):
+            text, data = f"{text}.{part}", data.get(part)
+    return text.removeprefix(".")
 
 
-def _scalar(kind: Any, data: Any, field: str) -> Any:
-    if kind is types.NoneType and data is None:
-        return None
-    if (
-        kind is float
-        and isinstance(data, int | float)
-        and not isinstance(data, bool)
-        and math.isfinite(data)
-    ):
-        return float(data)
-    if kind in (int, str, bool) and type(data) is kind:
-        return data
-    raise _Mismatch(field, f"expected {getattr(kind, '__name__', kind)}, found {_shown(data)}")
-
-
-def _union(kinds: tuple[Any, ...], data: Any, field: str) -> Any:
-    failures = []
-    for kind in kinds:
-        try:
-            return _convert(kind, data, field)
-        except _Mismatch as error:
-            failures.append(error)
-    raise max(failures, key=lambda error: len(error.field))  # the alternative that fitted furthest
-
-
-def _dataclass(kind: Any, data: Any, field: str) -> Any:
-    if not isinstance(data, dict):
-        raise _Mismatch(field, f"expected a mapping, found {_shown(data)}")
-    hints = _hints(kind)
-    fields = {known.name: known for known in dataclasses.fields(kind)}
-    for key in data:
-        if key not in fields:
-            raise _Mismatch(_join(field, key), "unknown field")
-    for name, known in fields.items():
-        required = (
-            known.default is dataclasses.MISSING and known.default_factory is dataclasses.MISSING
-        )
-        if required and name not in data:
-            raise _Mismatch(_join(field, name), "missing")
-    try:
-        return kind(
-            **{
-                name: _convert(hints[name], data[name], _join(field, name))
-                for name in fields
-                if name in data
-            }
-        )
-    except ValueError as error:  # __post_init__ has the last word
-        raise _Mismatch(field, str(error)) from error
-
-
-@functools.cache
-def _hints(kind: type) -> dict[str, Any]:
-    return typing.get_type_hints(kind)
-
-
-def _key(key: Any, field: str) -> str:
-    if not isinstance(key, str):
-        raise _Mismatch(field, f"expected names as keys, found {key!r}")
-    return key
-
-
-def _join(field: str, name: Any) -> str:
-    return f"{field}.{name}" if field else str(name)
-
-
-def _shown(data: Any) -> str:
-    text = repr(data)
-    return text if len(text) <= 40 else text[:37] + "..."
+def _complaint(error: ErrorDetails) -> str:
+    match error["type"]:
+        case "missing":
+            return "missing"
+        case "unexpected_keyword_argument":
+            return "unknown field"
+        case "value_error":  # of __post_init__
+            return str(error["ctx"]["error"])
+    expected = EXPECTED.get(error["type"])
+    shown = repr(error["input"])
+    shown = shown if len(shown) <= 40 else f"{shown[:37]}..."
+    return f"expected {expected}, found {shown}" if expected else error["msg"]

@@ -224,7 +224,7 @@ def test_predict_without_a_picture_goes_through_the_test_set(
 def test_data_check_counts(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     text = output(capsys, "data", "check", folder / "test.json")
     assert "24 of 24" in text
-    assert "unknown_relation" in text
+    assert "distinct images" in text
 
 
 def test_ctrl_c_says_how_to_go_on(

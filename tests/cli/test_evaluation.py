@@ -8,8 +8,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-
 from spatialbench.cli.evaluation import EVALUATIONS, FOLDERS
+
 from spatialbench.cli.main import main
 from spatialbench.config.signatures import import_class
 from spatialbench.data.captions.caption_set import CaptionSet

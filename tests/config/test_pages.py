@@ -13,8 +13,8 @@ from spatialbench.config.pages import discover, load_page, load_track, parse_yam
 from spatialbench.config.signatures import import_class, parameters, prune, unknown_key
 from spatialbench.results.stale import track_hash
 from spatialbench.training.build import dump_config
-from spatialbench.utils.arguments import did_you_mean
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.suggest import did_you_mean
 from tests.support import BENCHMARKS
 
 PAGES = sorted([*BENCHMARKS.glob("*.yaml"), *BENCHMARKS.glob("pretrain/*.yaml")])

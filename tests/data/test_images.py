@@ -1,4 +1,4 @@
-"""Pictures: decoding, the three ways to a square, and where boxes go; the cache of pixels."""
+"""Images: decoding, the three ways to a square, and the place of boxes; the cache of pixels."""
 
 from __future__ import annotations
 
@@ -17,10 +17,21 @@ from PIL import Image
 
 from spatialbench.data import image_cache
 from spatialbench.data.embspatial.reader import load
-from spatialbench.data.images import PADDING, BadImage, clip, decode, fit, place, visible_share
+from spatialbench.data.images import (
+    PADDING,
+    BadImage,
+    Resize,
+    clip,
+    decode,
+    fit,
+    place,
+    visible_share,
+)
 from spatialbench.data.records import Box
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support.records import direction, jpeg, text, write
+
+RESIZES: tuple[Resize, ...] = ("squash", "crop", "letterbox")
 
 
 @pytest.fixture(autouse=True)
@@ -29,14 +40,17 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache" / "images"
 
 
-def test_places_by_hand() -> None:
-    box = Box(160, 120, 64, 48)  # in 640 x 480
-    placed = place(box, (640, 480), 96, "squash")
-    assert (placed.x, placed.y, placed.w, placed.h) == pytest.approx((24, 24, 9.6, 9.6))
-    placed = place(box, (640, 480), 96, "crop")  # 0.2 a pixel, 16 pixels lost on either side
-    assert (placed.x, placed.y, placed.w, placed.h) == pytest.approx((16, 24, 12.8, 9.6))
-    placed = place(box, (640, 480), 96, "letterbox")  # 0.15 a pixel, 12 rows of padding above
-    assert (placed.x, placed.y, placed.w, placed.h) == pytest.approx((24, 30, 9.6, 7.2))
+@pytest.mark.parametrize(
+    ("resize", "expected"),
+    [
+        ("squash", (24, 24, 9.6, 9.6)),
+        ("crop", (16, 24, 12.8, 9.6)),  # 0.2 a pixel, 16 pixels lost on either side
+        ("letterbox", (24, 30, 9.6, 7.2)),  # 0.15 a pixel, 12 rows of padding above
+    ],
+)
+def test_places_by_hand(resize: Resize, expected: tuple[float, ...]) -> None:
+    placed = place(Box(160, 120, 64, 48), (640, 480), 96, resize)
+    assert (placed.x, placed.y, placed.w, placed.h) == pytest.approx(expected)
 
 
 def test_visible_shares_by_hand() -> None:
@@ -50,16 +64,16 @@ def test_visible_shares_by_hand() -> None:
     assert clip(Box(-5, 90, 10, 20), 100, 100) == Box(0, 90, 5, 10)
 
 
-@pytest.mark.parametrize("resize", ["squash", "crop", "letterbox"])
+@pytest.mark.parametrize("resize", RESIZES)
 @pytest.mark.parametrize("size", [(64, 48), (48, 64), (31, 97), (1, 1), (32, 32)])
-def test_a_marked_box_is_found_where_place_says(resize: str, size: tuple[int, int]) -> None:
+def test_a_marked_box_is_where_place_says(resize: Resize, size: tuple[int, int]) -> None:
     width, height = size
-    box = Box(width // 4, height // 4, max(width // 2, 1), max(height // 2, 1))
+    box = Box(width // 4, height // 4, max(width // 4, 1), max(height // 2, 1))  # left of centre
     pixels = np.zeros((height, width, 3), np.uint8)
     pixels[int(box.y) : int(box.y + box.h), int(box.x) : int(box.x + box.w)] = 255
-    fitted = fit(Image.fromarray(pixels), 32, resize)  # type: ignore[arg-type]
+    fitted = fit(Image.fromarray(pixels), 32, resize)
     assert fitted.shape == (32, 32, 3)
-    placed = clip(place(box, size, 32, resize), 32, 32)  # type: ignore[arg-type]
+    placed = clip(place(box, size, 32, resize), 32, 32)
     centre = fitted[int(placed.centre[1]), int(placed.centre[0])]
     assert (centre > 128).all()
     lit = (fitted.min(axis=2) > 128).sum()
@@ -67,22 +81,12 @@ def test_a_marked_box_is_found_where_place_says(resize: str, size: tuple[int, in
 
 
 def test_the_letterbox_pads_with_the_mean_colour_and_a_square_comes_back_exactly() -> None:
-    white = Image.new("RGB", (64, 32), (255, 255, 255))
-    fitted = fit(white, 32, "letterbox")
-    assert (fitted[:8] == PADDING).all()
+    fitted = fit(Image.new("RGB", (64, 32), (255, 255, 255)), 32, "letterbox")
+    assert (fitted[[*range(8), *range(24, 32)]] == PADDING).all()
     assert (fitted[8:24] == 255).all()
-    assert (fitted[24:] == PADDING).all()
     pixels = np.random.default_rng(0).integers(0, 256, (32, 32, 3), dtype=np.uint8)
-    for resize in ("squash", "crop", "letterbox"):
-        assert np.array_equal(fit(Image.fromarray(pixels), 32, resize), pixels)  # type: ignore[arg-type]
-
-
-def test_left_stays_left() -> None:
-    pixels = np.zeros((48, 64, 3), np.uint8)
-    pixels[:, 10:20] = 255
-    for resize in ("squash", "crop", "letterbox"):
-        fitted = fit(Image.fromarray(pixels), 32, resize)  # type: ignore[arg-type]
-        assert fitted[16, :16].astype(int).sum() > fitted[16, 16:].astype(int).sum() + 1000
+    for resize in RESIZES:
+        assert np.array_equal(fit(Image.fromarray(pixels), 32, resize), pixels)
 
 
 def test_upright_turns_a_photograph_and_datasets_stay_as_stored() -> None:
@@ -94,16 +98,15 @@ def test_upright_turns_a_photograph_and_datasets_stay_as_stored() -> None:
     assert decode(stream.getvalue(), upright=True).size == (48, 64)
 
 
-def test_a_picture_beyond_the_limit_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_image_beyond_the_limit_is_not_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
     with pytest.raises(BadImage, match="exceeds limit"):
         decode(jpeg())
 
 
 def records_file(tmp_path: Path, images: int = 3) -> Path:
-    return write(
-        tmp_path / "file.json", [direction(f"r{i}", image=text(jpeg(i))) for i in range(images)]
-    )
+    raws = [direction(f"r{i}", image=text(jpeg(i))) for i in range(images)]
+    return write(tmp_path / "file.json", raws)
 
 
 def test_the_cache_holds_the_resized_pixels(tmp_path: Path, cache: Path) -> None:
@@ -134,44 +137,39 @@ def test_a_second_load_decodes_nothing_and_is_equal(
 def test_the_key_is_content_size_and_resize_and_not_the_name(tmp_path: Path, cache: Path) -> None:
     path = records_file(tmp_path)
     prints = {load(path, 24).record_set.fingerprint}
-    load(path.rename(tmp_path / "renamed.json"), 24)
+    renamed = path.rename(tmp_path / "renamed.json")
+    load(renamed, 24)
     assert len(list(cache.iterdir())) == 1
-    prints.add(load(tmp_path / "renamed.json", 32).record_set.fingerprint)
-    prints.add(load(tmp_path / "renamed.json", 24, "crop").record_set.fingerprint)
+    prints.add(load(renamed, 32).record_set.fingerprint)
+    prints.add(load(renamed, 24, "crop").record_set.fingerprint)
     prints.add(load(records_file(tmp_path, 2), 24).record_set.fingerprint)
-    assert len(list(cache.iterdir())) == 4
-    assert len(prints) == 4
+    assert len(list(cache.iterdir())) == len(prints) == 4
 
 
-def test_images_of_dropped_records_take_no_row(tmp_path: Path) -> None:
+def test_only_images_of_kept_records_take_a_row(tmp_path: Path) -> None:
+    """The first record of image 0 is dropped, its second one is not."""
     raws = [
-        direction("r0") | {"relation": "on"},
-        direction("r1", a="lamp"),
+        direction("r0", a="lamp"),
+        direction("r1", image=text(jpeg(1))) | {"relation": "on"},
         direction("r2", image=text(jpeg(2))),
+        direction("r3"),
     ]
     for _ in range(2):
         loaded = load(write(tmp_path / "file.json", raws), 24)
-        assert [record.image for record in loaded.record_set.records] == [0]
-        assert loaded.report.images == 1
-        assert np.array_equal(loaded.record_set.images[0], fit(decode(jpeg(2)), 24, "squash"))
+        assert [(r.record_id, r.image) for r in loaded.record_set.records] == [("r2", 0), ("r3", 1)]
+        assert loaded.report.images == 2
+        for row, seed in enumerate((2, 0)):
+            expected = fit(decode(jpeg(seed)), 24, "squash")
+            assert np.array_equal(loaded.record_set.images[row], expected)
 
 
-def test_an_image_whose_first_record_was_dropped_is_kept_for_the_next(tmp_path: Path) -> None:
-    raws = [direction("r0", a="lamp"), direction("r1", image=text(jpeg(1))), direction("r2")]
-    loaded = load(write(tmp_path / "file.json", raws), 24)
-    assert [record.record_id for record in loaded.record_set.records] == ["r1", "r2"]
-    assert np.array_equal(loaded.record_set.images[1], fit(decode(jpeg(0)), 24, "squash"))
-
-
-def test_a_changed_picture_beside_the_file_is_seen(tmp_path: Path) -> None:
+def test_a_changed_image_beside_the_file_is_seen(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(jpeg(0))
     path = write(tmp_path / "file.json", [direction(image="a.jpg")])
-    before = load(path, 24).record_set
-    pixels = np.array(before.images)
+    before = load(path, 24).record_set.fingerprint
     (tmp_path / "a.jpg").write_bytes(jpeg(1))
     after = load(path, 24).record_set
-    assert not np.array_equal(after.images, pixels)
-    assert after.fingerprint != before.fingerprint
+    assert after.fingerprint != before
     assert np.array_equal(after.images[0], fit(decode(jpeg(1)), 24, "squash"))
 
 
@@ -180,32 +178,32 @@ def test_a_damaged_entry_is_built_again(tmp_path: Path, cache: Path, damage: str
     path = records_file(tmp_path)
     expected = np.array(load(path, 24).record_set.images)
     (entry,) = cache.iterdir()
+    index = entry / "index.json"
     if damage == "index":
-        (entry / "index.json").write_text("{")
+        index.write_text("{")
     elif damage == "pixels":
         os.truncate(entry / "images.npy", 1000)
     elif damage == "rows":
-        index = json.loads((entry / "index.json").read_text())
-        (entry / "index.json").write_text(json.dumps(index | {"rows": 2}))
+        index.write_text(json.dumps(json.loads(index.read_text()) | {"rows": 2}))
     else:
-        (entry / "index.json").unlink()
+        index.unlink()
     assert np.array_equal(load(path, 24).record_set.images, expected)
 
 
 BUILD_AND_DIE = """
 import os, signal, sys
 from spatialbench.data import image_cache
-from spatialbench.data.embspatial import reader as embspatial
+from spatialbench.data.embspatial import reader
 write, count = image_cache._Writer.write, 0
-def dying(self, picture):
+def dying(self, image):
     global count
     count += 1
     if count == 2:
         self.stream.flush()
         os.kill(os.getpid(), signal.SIGKILL)
-    write(self, picture)
+    write(self, image)
 image_cache._Writer.write = dying
-embspatial.load(sys.argv[1], 24)
+reader.load(sys.argv[1], 24)
 """
 
 
@@ -213,24 +211,22 @@ def test_a_killed_build_leaves_no_entry_and_the_next_start_builds_it(
     tmp_path: Path, cache: Path
 ) -> None:
     path = records_file(tmp_path)
-    killed = subprocess.run(
-        [sys.executable, "-c", BUILD_AND_DIE, path], capture_output=True, check=False
-    )
-    assert killed.returncode == -9
-    (left,) = cache.iterdir()  # a temporary folder
-    assert left.name.startswith(".")
+    command = [sys.executable, "-c", BUILD_AND_DIE, path]
+    assert subprocess.run(command, capture_output=True, check=False).returncode == -9
+    (leftover,) = cache.iterdir()  # a temporary folder
+    assert leftover.name.startswith(".")
     old = time.time() - 2 * image_cache.ABANDONED_SECONDS
-    for item in (*left.iterdir(), left):
+    for item in (*leftover.iterdir(), leftover):
         os.utime(item, (old, old))
     assert load(path, 24).record_set.images.shape == (3, 24, 24, 3)
-    (entry,) = cache.iterdir()  # what the killed build left is gone
+    (entry,) = cache.iterdir()  # the leftover is gone
     assert not entry.name.startswith(".")
 
 
 def test_an_error_in_the_middle_leaves_nothing(tmp_path: Path, cache: Path) -> None:
     path = records_file(tmp_path)
     path.write_bytes(path.read_bytes()[:-700])
-    with pytest.raises(SpatialbenchError, match="ends early"):
+    with pytest.raises(SpatialbenchError, match="broken download"):
         load(path, 24)
     assert list(cache.iterdir()) == []
 
@@ -248,10 +244,8 @@ except SpatialbenchError as error:
 
 
 def test_a_full_disk_is_one_line(tmp_path: Path, cache: Path) -> None:
-    path = records_file(tmp_path, 5)
-    run = subprocess.run(
-        [sys.executable, "-c", LIMITED, path], capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-c", LIMITED, records_file(tmp_path, 5)]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
     (line,) = run.stdout.splitlines()
     assert line.startswith(f"cannot write the image cache in {cache.parent}: File too large")
     assert "SPATIALBENCH_CACHE" in line

@@ -1,4 +1,4 @@
-"""EmbSpatial-SFT's size through the data module: memory grows by the records, not by the file or its pictures."""
+"""EmbSpatial-SFT's size through the data module: memory grows by the records, not by the file."""
 
 from __future__ import annotations
 
@@ -13,11 +13,8 @@ from tests.support.records import direction, jpeg, sft, text
 
 RECORDS, IMAGES = 25_000, 300
 PHRASES = {"left": "left of", "right": "at the right side of", "above": "above", "under": "beneath"}
-NAMES = [
-    f"{colour} {thing}"
-    for colour in ("red", "old", "round")
-    for thing in ("sofa", "lamp", "bed", "chair", "desk")
-]
+THINGS = ("sofa", "lamp", "bed", "chair", "desk")
+NAMES = [f"{colour} {thing}" for colour in ("red", "old", "round") for thing in THINGS]
 PAIRS = [(a, b) for a in NAMES for b in NAMES if a.split()[1] != b.split()[1]]
 
 MEASURE = """
@@ -30,43 +27,34 @@ for data in (small, large):  # a small file first: what is imported and allocate
     before = peak()
     data.setup("fit")
     batches = sum(1 for _ in data.train_dataloader())
-print(len(data.train_set.records) + len(data.val_set.records), len(data.train_set.images), batches, peak() - before)
+records = len(data.train_set.records) + len(data.val_set.records)
+print(records, len(data.train_set.images), batches, peak() - before)
 """
 
 
 def write_sft(path: Path, records: int) -> Path:
-    """SFT's schema, the pictures in base64 inside of the records as there, some 9 kB each."""
-    padding = np.random.default_rng(0).bytes(
-        6000
-    )  # bytes after the end of the JPEG, which decoders pass over
-    pictures = [text(jpeg(image) + padding) for image in range(IMAGES)]
-    relations = list(PHRASES)
+    """Write SFT's schema, with images of some 9 kB in base64 inside of the records."""
+    padding = np.random.default_rng(0).bytes(6000)  # decoders ignore bytes after a JPEG's end
+    images = [text(jpeg(image) + padding) for image in range(IMAGES)]
     with path.open("w") as stream:
         for row in range(records):
-            (a, b), relation = PAIRS[row // IMAGES], relations[row % 4]
-            raw = sft(
-                direction(f"q{row}", relation, a, b, image="IMAGE"),
-                f"The {a} is {PHRASES[relation]} the {b}.",
-            )
+            (a, b), relation = PAIRS[row // IMAGES], list(PHRASES)[row % 4]
+            raw = direction(f"q{row}", relation, a, b, image="IMAGE")
+            raw = sft(raw, f"The {a} is {PHRASES[relation]} the {b}.")
             stream.write("[" if row == 0 else ",")
-            stream.write(json.dumps(raw).replace("IMAGE", pictures[row % IMAGES]))
+            stream.write(json.dumps(raw).replace("IMAGE", images[row % IMAGES]))
         stream.write("]")
     return path
 
 
 def test_25_000_records_are_read_in_flat_memory(tmp_path: Path) -> None:
-    small, large = (
-        write_sft(tmp_path / "small.json", 600),
-        write_sft(tmp_path / "large.json", RECORDS),
-    )
-    assert large.stat().st_size > 200e6
-    environment = {
-        "SPATIALBENCH_CACHE": str(tmp_path / "cache"),
-        "PATH": "",
-        "OMP_NUM_THREADS": "1",
-    }
+    small = write_sft(tmp_path / "small.json", 600)
+    large = write_sft(tmp_path / "large.json", RECORDS)
+    megabytes = large.stat().st_size / 1e6
+    assert megabytes > 200
+    cache = {"SPATIALBENCH_CACHE": str(tmp_path / "cache"), "PATH": "", "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", MEASURE, small, large]
-    run = subprocess.run(command, capture_output=True, text=True, check=True, env=environment)
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=cache)
     records, images, batches, grown = run.stdout.split()
     assert (int(records), int(images), int(batches)) == (RECORDS, IMAGES - 20, 7)
-    assert float(grown) < 90, f"{grown} MB more, of a file of {large.stat().st_size / 1e6:.0f} MB"
+    assert float(grown) < 90, f"{grown} MB more, of a file of {megabytes:.0f} MB"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
+from spatialbench.data.boxes import check_boxes, crops
 from spatialbench.data.region_batches import (
     RegionDataModule,
     RegionDataset,
@@ -16,82 +18,68 @@ from spatialbench.data.region_batches import (
     generator,
 )
 from spatialbench.data.region_sets import BoxFilter, Regions, RegionSet, check_regions
-from spatialbench.data.regions import check_boxes, crops
 from spatialbench.utils.errors import SpatialbenchError
 
 SIZE = 24
+NAN = float("nan")
 
 
 class Made(RegionSet):
-    """Noise; picture 0 has no region, picture k has k, all of class k; picture 2 fills the upper half only."""
+    """Noise; image k has k regions, all of class k; image 2 fills only the upper half."""
 
-    def __init__(self, count: int = 4) -> None:
-        self.count, self.name, self.size = count, "made", SIZE
-        self.classes, self.things, self.templates = (
-            ("sofa", "lamp", "bed", "box"),
-            (True,) * 4,
-            ("a {}",),
-        )
-        self.fingerprint, self.skipped = "made", Counter()
+    name, size, fingerprint = "made", SIZE, "made"
+    classes, things, templates = ("sofa", "lamp", "bed", "box"), (True,) * 4, ("a {}",)
+
+    def __init__(self) -> None:
+        self.skipped = Counter()
 
     def __len__(self) -> int:
-        return self.count
+        return 4
 
     def __getitem__(self, row: int) -> Regions:
-        pixels = torch.randint(
-            0, 256, (3, SIZE, SIZE), dtype=torch.uint8, generator=torch.Generator().manual_seed(row)
-        )
+        noise = np.random.default_rng(row).integers(0, 256, (3, SIZE, SIZE), dtype=np.uint8)
         height = 0.5 if row == 2 else 1.0
-        boxes = torch.tensor(
-            [[0.1 * k, 0.0, 0.1 * k + 0.2, height / 2] for k in range(row)]
-        ).reshape(-1, 4)
-        masks = torch.ones(row, SIZE, SIZE, dtype=torch.bool)
-        return Regions(pixels, (1.0, height), boxes, torch.full((row,), row), masks)
+        boxes = [[0.1 * k, 0.0, 0.1 * k + 0.2, height / 2] for k in range(row)]
+        return Regions(
+            torch.from_numpy(noise),
+            (1.0, height),
+            torch.tensor(boxes).reshape(-1, 4),
+            torch.full((row,), row),
+            torch.ones(row, SIZE, SIZE, dtype=torch.bool),
+        )
 
     def scene(self, row: int) -> str:
         return str(row)
 
 
-def batch(
-    sampling: Sampling, rows: tuple[int, ...] = (3, 0, 2), key: tuple[int, int, int] = (0, 0, 0)
-) -> dict:
-    return RegionDataset(Made(), sampling)[np.array(rows), key]  # type: ignore[return-value]
+def batch(sampling: Sampling, rows: tuple[int, ...] = (3, 0, 2), number: int = 0) -> dict[str, Any]:
+    return RegionDataset(Made(), sampling)[np.array(rows), (0, 0, number)]  # type: ignore[return-value]
 
 
 def test_the_own_boxes_with_their_classes() -> None:
-    found = batch(Sampling("boxes", crop_size=8, wide=0))
-    assert found["image"].tolist() == [0, 0, 0, 1, 2, 2]
-    assert found["label"].tolist() == [
-        3,
-        3,
-        3,
-        -1,
-        2,
-        2,
-    ]  # a picture without regions is one region of no class
-    assert found["boxes"][3].tolist() == [0, 0, 1, 1]
-    assert sorted(found["boxes"][:3, 0].tolist()) == pytest.approx([0, 0.1, 0.2])
-    assert len(found["wide"]) == 0
+    made = batch(Sampling("boxes", crop_size=8, wide=0))
+    assert made["image"].tolist() == [0, 0, 0, 1, 2, 2]
+    assert made["label"].tolist() == [3, 3, 3, -1, 2, 2]  # image 0 is one region of no class
+    assert made["boxes"][3].tolist() == [0, 0, 1, 1]
+    assert sorted(made["boxes"][:3, 0].tolist()) == pytest.approx([0, 0.1, 0.2])
+    assert len(made["wide"]) == 0
     few = batch(Sampling("boxes", most=2, crop_size=8))
     assert few["image"].tolist() == [0, 0, 1, 2, 2]
 
 
-def test_cells_and_wide_boxes_stay_in_the_picture() -> None:
+def test_cells_and_wide_boxes_stay_in_the_image() -> None:
     for number in range(20):
-        found = batch(Sampling("grid", wide=3), rows=(2, 1), key=(0, 0, number))
-        for boxes, image in (
-            (found["boxes"], found["image"]),
-            (found["wide"], found["wide_image"]),
-        ):
-            check_boxes(boxes)
-            assert (boxes[image == 0, 3] <= 0.5 + 1e-6).all()  # picture 2 is its upper half
-            assert boxes[image == 1, 3].max() > 0.5
-        assert found["label"].eq(-1).all()
-        assert found["wide_image"].tolist() == [0, 0, 0, 1, 1, 1]
+        made = batch(Sampling("grid", wide=3), (2, 1), number)
+        for name, image in (("boxes", made["image"]), ("wide", made["wide_image"])):
+            check_boxes(made[name])
+            assert (made[name][image == 0, 3] <= 0.5 + 1e-6).all()  # image 2 is its upper half
+            assert made[name][image == 1, 3].max() > 0.5
+        assert made["label"].eq(-1).all()
+        assert made["wide_image"].tolist() == [0, 0, 0, 1, 1, 1]
 
 
-def test_the_same_key_gives_the_same_batch_and_another_another() -> None:
-    first, again, other = (batch(Sampling(), key=key) for key in ((1, 2, 3), (1, 2, 3), (1, 2, 4)))
+def test_a_batch_depends_on_its_key_alone() -> None:
+    first, again, other = (batch(Sampling(), number=number) for number in (3, 3, 4))
     assert torch.equal(first["wide"], again["wide"])
     assert torch.equal(first["boxes"], again["boxes"])
     assert not torch.equal(first["wide"], other["wide"])
@@ -102,96 +90,94 @@ def test_crops_are_cells_or_objects_with_their_surroundings() -> None:
     assert torch.equal(cells["crop_boxes"], cells["boxes"])
     assert torch.equal(cells["crops"], crops(cells["pixels"], cells["boxes"], cells["image"], 8))
     assert cells["keys"] == []
-    objects = batch(Sampling("boxes", crop_size=8), rows=(2,))
-    assert len(objects["crops"]) == 0  # fixed: found by name
-    for box, seen in zip(objects["boxes"].tolist(), objects["crop_boxes"].tolist(), strict=True):
-        width, height = box[2] - box[0], box[3] - box[1]
-        assert seen == pytest.approx(
-            [max(0, box[0] - width / 4), 0, box[2] + width / 4, min(0.5, box[3] + height / 4)]
-        )
+    objects = batch(Sampling("boxes", crop_size=8), (2,))
+    assert len(objects["crops"]) == 0  # fixed: cached by name
+    for (x0, y0, x1, y1), view in zip(
+        objects["boxes"].tolist(), objects["crop_boxes"], strict=True
+    ):
+        w, h = (x1 - x0) / 4, (y1 - y0) / 4
+        assert view.tolist() == pytest.approx([max(0, x0 - w), 0, x1 + w, min(0.5, y1 + h)])
     assert len(batch(Sampling("grid", crop_size=0))["crops"]) == 0
 
 
 def test_crops_are_named_by_their_content() -> None:
     dataset = RegionDataset(Made(), Sampling("boxes", crop_size=8))
-    found = dataset[np.array([2, 3]), (0, 0, 5)]
+    made = dataset[np.array([2, 3]), (0, 0, 5)]
     names = {name for row in (2, 3) for name in dataset.all_crops(row)[0]}
-    assert set(found["keys"]) == names
+    assert set(made["keys"]) == names
     assert len(names) == 5
     keys, cut = dataset.all_crops(3)
-    place = found["keys"].index(keys[1])
+    at = [made["keys"].index(keys[1])]
     assert torch.equal(
-        cut[1], crops(found["pixels"], found["crop_boxes"][[place]], found["image"][[place]], 8)[0]
+        cut[[1]], crops(made["pixels"], made["crop_boxes"][at], made["image"][at], 8)
     )
-    changed = found["pixels"].clone()
+    assert dataset.all_crops(3, known=keys[:2])[0] == keys[2:]
+    changed = made["pixels"].clone()
     changed[0, 0, 0, 0] ^= 1
-    other = crop_keys(changed, found["crop_boxes"], found["image"])
-    assert not set(other[:2]) & names  # another picture
+    other = crop_keys(changed, made["crop_boxes"], made["image"])
+    assert not set(other[:2]) & names  # another image
     assert set(other[2:]) < names
 
 
-def test_large_seeds_have_random_numbers_too() -> None:
-    first, other = (torch.rand(3, generator=generator((seed, 0, 1))) for seed in (2**31, 123456789))
+def test_large_seeds_have_random_numbers_of_their_own() -> None:
+    first, again, other = (
+        torch.rand(3, generator=generator((seed, 0, 1))) for seed in (2**31, 2**31, 123456789)
+    )
+    assert torch.equal(first, again)
     assert not torch.equal(first, other)
-    assert torch.equal(first, torch.rand(3, generator=generator((2**31, 0, 1))))
 
 
-def test_boxes_that_are_none_are_counted() -> None:
+def test_unusable_boxes_are_counted() -> None:
     keep = BoxFilter(smallest=2)
     assert keep.keep([-0.5, 0.1, 0.5, 2], (1, 0.5), 20) == pytest.approx([0, 0.1, 0.5, 0.5])
-    for box in (
-        [0, 0, float("nan"), 1],
-        [0, 0, 1],
-        [0.5, 0, 0.5, 1],
-        [0, 0.6, 1, 0.9],
-        [0, 0, 0.05, 1],
-    ):
-        assert keep.keep(box, (1, 0.5), 20) is None
+    wrong = [[0, 0, NAN, 1], [0, 0, 1], [0.5, 0, 0.5, 1], [0, 0.6, 1, 0.9], [0, 0, 0.05, 1]]
+    assert [keep.keep(box, (1, 0.5), 20) for box in wrong] == [None] * 5
     assert keep.skipped == {
         "box is not four finite numbers": 2,
         "box has no area": 1,
-        "box lies outside of the picture": 1,
+        "box lies outside of the image": 1,
         "box is smaller than 2 pixels": 1,
     }
 
 
+def masks(count: int, width: int = SIZE) -> torch.Tensor:
+    return torch.ones(count, SIZE, width, dtype=torch.bool)
+
+
+def two(*second: float) -> torch.Tensor:
+    return torch.tensor([[0.0, 0, 1, 1], second])
+
+
 @pytest.mark.parametrize(
-    ("changes", "what"),
+    ("name", "value", "message"),
     [
-        (
-            {"masks": torch.ones(2, SIZE, 9, dtype=torch.bool)},
-            r"masks is bool \[2, 24, 9\], not bool \[2, 24, 24\]",
-        ),
-        ({"masks": torch.ones(2, SIZE, SIZE)}, "masks is float32"),
-        ({"masks": torch.ones(3, SIZE, SIZE, dtype=torch.bool)}, r"masks is bool \[3, 24, 24\]"),
-        ({"masks": torch.zeros(2, SIZE, SIZE, dtype=torch.bool)}, "a mask is empty"),
-        ({"label": torch.tensor([0, 4])}, "a class is outside of 0 to 3"),
-        ({"label": torch.tensor([0])}, r"label is int64 \[1\], not int64 \[2\]"),
-        ({"pixels": torch.zeros(3, 8, 8, dtype=torch.uint8)}, "pixels is uint8"),
-        (
-            {"boxes": torch.tensor([[0.0, 0, 1, 1], [0, 0, float("nan"), 1]])},
-            "region 1, .* is not finite",
-        ),
-        ({"boxes": torch.tensor([[0.0, 0, 1, 1], [0.5, 0, 0.5, 1]])}, "region 1, .* is empty"),
-        (
-            {"boxes": torch.tensor([[0.0, 0, 1, 1.2], [0, 0, 1, 1]])},
-            "region 0, .* reaches out of the image",
-        ),
+        ("masks", masks(2, 9), r"masks is bool \[2, 24, 9\], not bool \[2, 24, 24\]"),
+        ("masks", masks(2).float(), "masks is float32"),
+        ("masks", masks(3), r"masks is bool \[3, 24, 24\]"),
+        ("masks", ~masks(2), "a mask is empty"),
+        ("label", torch.tensor([0, 4]), "a class is outside of 0 to 3"),
+        ("label", torch.tensor([0]), r"label is int64 \[1\], not int64 \[2\]"),
+        ("pixels", torch.zeros(3, 8, 8, dtype=torch.uint8), "pixels is uint8"),
+        ("boxes", two(0, 0, NAN, 1), "region 1, .* is not finite"),
+        ("boxes", two(0.5, 0, 0.5, 1), "region 1, .* is empty"),
+        ("boxes", two(0, 0, 1, 1.2), "region 1, .* reaches out of the image"),
     ],
 )
-def test_what_a_region_set_must_not_give_is_named(changes: dict, what: str) -> None:
+def test_a_wrong_item_of_a_region_set_is_named(
+    name: str, value: torch.Tensor, message: str
+) -> None:
     class Wrong(Made):
         def __getitem__(self, row: int) -> Regions:
             item = super().__getitem__(row)
-            return item._replace(**changes) if row == 2 else item
+            return item._replace(**{name: value}) if row == 2 else item
 
-    with pytest.raises(SpatialbenchError, match=f"picture 2 of made: .*{what}"):
+    with pytest.raises(SpatialbenchError, match=f"image 2 of made: .*{message}"):
         RegionDataset(Wrong(), Sampling("boxes", crop_size=8))[np.array([3, 2]), (0, 0, 0)]
-    check_regions(Made()[0], SIZE, 4, "a picture without regions")
+    check_regions(Made()[0], SIZE, 4, "an image without regions")
 
 
 @pytest.mark.parametrize(
-    ("settings", "what"),
+    ("settings", "message"),
     [
         ({"region_batch": 0}, r"data\.region_batch is 0"),
         ({"region_images": 0}, r"data\.region_images is 0"),
@@ -202,6 +188,6 @@ def test_what_a_region_set_must_not_give_is_named(changes: dict, what: str) -> N
         ({"wide_aspect": (0.0, 0.2)}, "must rise"),
     ],
 )
-def test_wrong_settings(settings: dict, what: str) -> None:
-    with pytest.raises(SpatialbenchError, match=what):
+def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpatialbenchError, match=message):
         RegionDataModule(**settings)

@@ -1,13 +1,13 @@
-"""Intervals and tests on made-up tables whose truth is known: coverage, size and power.
+"""Intervals and tests on simulated tables whose truth is known: coverage, size and power.
 
-The tables are like the rooms': several records a scene, right or wrong together; three seeds or more, each with a luck
-of its own. The margin of record i of scene c under seed s is
+The tables are like the rooms': several records a scene, right or wrong together; seeds, each with
+its own luck. The margin of record i of scene c under seed s is
 
     m = level + scene_c + own_cr + luck_s + noise,    noise ~ N(0, 1)
 
-with ``scene`` shared by all rows, ``own`` the row's own in that scene and ``luck`` the row's own with that seed, all
-normal: the true accuracy is Phi(level / sqrt(1 + sum of the variances)). Seeds are fixed, so that what is asserted was
-measured once; the bounds are those of chance, over ``TABLES`` tables, at three standard errors.
+with ``scene`` shared by all rows, ``own`` the row's own in that scene and ``luck`` the row's own
+with that seed, all normal: the true accuracy is Phi(level / sqrt(1 + sum of the variances)). Seeds
+are fixed; the bounds are three standard errors over ``TABLES`` tables.
 
 Letters: T tables, S seeds, N records.
 """
@@ -21,21 +21,17 @@ import pytest
 from scipy import stats
 
 from spatialbench.data.relations import RELATIONS
-from spatialbench.evaluation.paired import holm, sign_flip
-from spatialbench.evaluation.statistics import (
-    ALPHA,
-    Resampler,
-    intervals,
-    mcnemar,
-    mcnemar_power,
-)
+from spatialbench.evaluation.bootstrap import Resampler, percentiles
+from spatialbench.evaluation.paired import holm, sign_flip, sign_flip_ratio
+from spatialbench.evaluation.ratio import Ratio, accuracy
+from spatialbench.evaluation.statistics import ALPHA, mcnemar
 
 TABLES = 500
 SCENES, PER_SCENE = 90, 6
 N = SCENES * PER_SCENE
-SCENE = np.repeat(np.arange(SCENES), PER_SCENE)
+SCENE = np.repeat([f"s{number:02}" for number in range(SCENES)], PER_SCENE)
 RELATION = np.tile(RELATIONS, SCENES)
-ALONE = np.arange(N)
+ALONE = np.arange(N).astype(str)
 SHARED, OWN = 0.8, 0.6
 """Standard deviations of what a scene does to all rows, and to one row."""
 
@@ -43,13 +39,13 @@ SHARED, OWN = 0.8, 0.6
 def tables(
     seed: int, *levels: float, seeds: int = 1, luck: float = 0.0
 ) -> Iterator[tuple[np.ndarray, ...]]:
-    """``TABLES`` times one row [S, N] for each of ``levels``."""
+    """Yield ``TABLES`` times one row [S, N] for each of ``levels``."""
     rng = np.random.default_rng(seed)
     for _ in range(TABLES):
         shared = rng.normal(0, SHARED, SCENES)
         yield tuple(
             level
-            + (shared + rng.normal(0, OWN, SCENES))[SCENE]
+            + np.repeat(shared + rng.normal(0, OWN, SCENES), PER_SCENE)
             + rng.normal(0, luck, (seeds, 1))
             + rng.standard_normal((seeds, N))
             for level in levels
@@ -61,60 +57,83 @@ def truth(level: float, luck: float = 0.0) -> float:
     return 100 * float(stats.norm.cdf(level / np.sqrt(1 + SHARED**2 + OWN**2 + luck**2)))
 
 
-def within(share: float, expected: float) -> bool:
-    """Whether a share of ``TABLES`` is the expected one but for chance."""
-    return abs(share - expected) <= 3 * np.sqrt(expected * (1 - expected) / TABLES)
+def within(share: float, expected: float, count: int = TABLES) -> bool:
+    """Whether a share of ``count`` is the expected one but for chance."""
+    return abs(share - expected) <= 3 * np.sqrt(expected * (1 - expected) / count)
 
 
 def coverage(
     seed: int, levels: tuple[float, ...], cluster: np.ndarray, seeds: int = 1, luck: float = 0.0
 ) -> float:
-    """How often the interval of All, of a row or of the difference of two, holds the truth."""
-    resampler = Resampler(RELATION, cluster, resamples=500)
+    """How often the interval, of a row or of the difference of two, contains the truth."""
+    resampler = Resampler(cluster, resamples=500)
     expected = truth(levels[0], luck) - (truth(levels[1], luck) if len(levels) > 1 else 0)
     held = 0
     for rows in tables(seed, *levels, seeds=seeds, luck=luck):
-        samples = [resampler.columns(row, place) for place, row in enumerate(rows)]
-        interval = intervals(samples[0] - samples[1] if len(rows) > 1 else samples[0])["all"]
-        assert interval is not None
-        held += interval.low <= expected <= interval.high
+        samples = [resampler.samples(accuracy(row), place) for place, row in enumerate(rows)]
+        low, high = percentiles(samples[0] - samples[1] if len(rows) > 1 else samples[0])
+        held += low <= expected <= high
     return held / TABLES
 
 
-# --------------------------------------------------------------------------------------------------------- coverage
-
-
-def test_the_interval_of_a_row_holds_the_truth_95_times_in_100() -> None:
-    assert within(coverage(1, (0.5,), SCENE), 0.95)
-
-
-def test_the_interval_of_a_difference_does_too() -> None:
-    assert within(coverage(2, (0.5, 0.3), SCENE), 0.95)
-
-
-def test_without_clusters_the_intervals_would_be_too_narrow() -> None:
-    """What this file would say were scenes ignored: three quarters instead of 95 in 100."""
-    assert coverage(1, (0.5,), ALONE) < 0.85
-    assert coverage(2, (0.5, 0.3), ALONE) < 0.9
+@pytest.mark.parametrize(("seed", "levels"), [(1, (0.5,)), (2, (0.5, 0.3))])
+def test_the_interval_contains_the_truth_95_times_in_100(
+    seed: int, levels: tuple[float, ...]
+) -> None:
+    """Without clusters it would be too narrow."""
+    assert within(coverage(seed, levels, SCENE), 0.95)
+    assert coverage(seed, levels, ALONE) < 0.9
 
 
 @pytest.mark.parametrize(("seeds", "least"), [(3, 0.9), (10, 0.92)])
 def test_with_luck_of_the_seeds_the_intervals_nearly_hold(seeds: int, least: float) -> None:
-    """Luck of 2.7 points, three times that of the rooms' rows. The part between S seeds is understated by (S - 1) / S,
-    so that three seeds hold somewhat less often than ten."""
+    """Luck of 2.7 points, three times that of the rooms' rows.
+
+    The part between S seeds is understated by (S - 1) / S.
+    """
     for levels in ((0.5,), (0.5, 0.3)):
         assert coverage(3, levels, SCENE, seeds, luck=0.1) >= least
 
 
-# ------------------------------------------------------------------------------------------------- size of the tests
+def test_the_interval_of_a_ratio_contains_the_truth() -> None:
+    """Scenes of three similar images, 1 to 3 regions each, a true value of 50."""
+    held = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        level = np.repeat(rng.beta(2, 2, 60), 3)
+        regions = rng.integers(1, 4, 180).astype(float)
+        hits = rng.binomial(regions.astype(int), level).astype(float)
+        scenes = np.repeat(np.arange(60).astype(str), 3)
+        ratio = Ratio(hits[None, :, None], regions[None, :, None])
+        low, high = Resampler(scenes, resamples=300, seed=seed).interval(ratio)
+        held += low <= 50 <= high
+    assert 180 <= held <= 199  # of 200, 190 expected
 
 
-def test_the_exchange_of_scenes_finds_nothing_where_nothing_is() -> None:
-    """5 in 100 at most; McNemar's test, for which records are independent, finds three times as many."""
-    found = [(sign_flip(a, b, SCENE), mcnemar(a, b).p) for a, b in tables(4, 0.4, 0.4)]
-    by_scene, by_record = (np.array(found) <= ALPHA).mean(0)
+def test_swapping_scenes_finds_nothing_where_nothing_is() -> None:
+    """5 in 100; McNemar's test, for which records are independent, finds three times as many."""
+    found = [
+        (sign_flip(a, b, SCENE), mcnemar(a, b).p, _drawn(accuracy(a), accuracy(b)))
+        for a, b in tables(4, 0.4, 0.4)
+    ]
+    by_scene, by_record, drawn = (np.array(found) <= ALPHA).mean(0)
     assert within(by_scene, ALPHA)
+    assert within(drawn, ALPHA)
     assert by_record > 2 * ALPHA
+
+
+def _drawn(a: Ratio, b: Ratio) -> float:
+    return sign_flip_ratio(a, b, SCENE, flips=399)
+
+
+def test_drawn_flips_are_calibrated_for_a_mean_over_classes() -> None:
+    """Classes of unequal frequency, hits correlated within scenes, equal rows: 5 in 100."""
+    found = []
+    for number, (a, b) in enumerate(tables(9, 0.4, 0.4)):
+        classes = np.random.default_rng(number).choice(4, N, p=[0.5, 0.3, 0.15, 0.05])
+        groups = np.eye(4)[classes]
+        found.append(_drawn(accuracy(a, groups), accuracy(b, groups)) <= ALPHA)
+    assert within(float(np.mean(found)), ALPHA)
 
 
 def test_holm_keeps_the_six_relations_together_at_5_in_100() -> None:
@@ -132,42 +151,29 @@ def test_holm_keeps_the_six_relations_together_at_5_in_100() -> None:
 
 
 def test_a_verdict_needs_the_interval_because_seeds_have_luck() -> None:
-    """Two equal methods, three lucky seeds: the models do differ, and the exact test says so; the interval, which draws
-    the seeds too, does not take that for a difference of the methods."""
-    resampler = Resampler(RELATION, SCENE, resamples=500)
+    """Two equal methods, three lucky seeds: the models differ, and the exact test says so.
+
+    The interval draws the seeds too, and does not take that for a difference of the methods.
+    """
+    resampler = Resampler(SCENE, resamples=500)
     tested, judged = 0, 0
     for a, b in tables(6, 0.4, 0.4, seeds=3, luck=0.1):
         if sign_flip(a, b, SCENE) <= ALPHA:
             tested += 1
-            interval = intervals(resampler.columns(a, 0) - resampler.columns(b, 1))["all"]
-            assert interval is not None
-            judged += not interval.low <= 0 <= interval.high
+            _, (low, high) = resampler.difference(accuracy(a), accuracy(b))
+            judged += not low <= 0 <= high
     assert tested / TABLES > 1.5 * ALPHA
     assert judged / TABLES <= 0.09  # 5 in 100 but for the few seeds
 
 
-# ------------------------------------------------------------------------------------------------ power of the tests
-
-
-def test_mcnemars_power_is_what_the_formula_says() -> None:
-    """Independent records of known disagreement: 20 % answered differently, a gain of 8 points."""
-    rng, n, discordance, gain, times = np.random.default_rng(7), 300, 0.2, 0.08, 1000
-    chances = [(discordance + gain) / 2, (discordance - gain) / 2, 1 - discordance]
-    hits = 0
-    for won, lost, _ in rng.multinomial(n, chances, times).tolist():
-        a, b = np.ones(n), np.ones(n)
-        b[:won], a[won : won + lost] = -1, -1
-        hits += mcnemar(a, b).p <= ALPHA
-    expected = mcnemar_power(n, discordance, gain)
-    assert abs(hits / times - expected) <= 3 * np.sqrt(expected * (1 - expected) / times)
-
-
-def test_the_exchange_of_scenes_finds_what_a_test_of_the_scenes_means_finds() -> None:
-    """Power: a true gain of 8 points, as often as the t-test of the scenes finds it, right in the limit."""
+def test_swapping_scenes_finds_what_a_test_of_the_scenes_means_finds() -> None:
+    """Power: a true gain of 8 points, as often as the t-test of the scenes finds it."""
     found = []
     for a, b in tables(8, 0.6, 0.3):
         lead = ((a[0] > 0) * 1.0 - (b[0] > 0)).reshape(SCENES, PER_SCENE).sum(1)
-        found.append((sign_flip(a, b, SCENE), stats.ttest_1samp(lead, 0).pvalue))
-    by_exchange, by_mean = (np.array(found) <= ALPHA).mean(0)
-    assert by_exchange > 0.4
-    assert by_exchange == pytest.approx(by_mean, abs=0.04)
+        drawn = _drawn(accuracy(a), accuracy(b))
+        found.append((sign_flip(a, b, SCENE), drawn, stats.ttest_1samp(lead, 0).pvalue))
+    exact, drawn, by_mean = (np.array(found) <= ALPHA).mean(0)
+    assert exact > 0.4
+    assert exact == pytest.approx(by_mean, abs=0.04)
+    assert drawn == pytest.approx(by_mean, abs=0.04)

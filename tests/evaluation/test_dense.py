@@ -13,7 +13,6 @@ from spatialbench.evaluation import dense
 from spatialbench.evaluation.dense import (
     cell_shares,
     cluster_classes,
-    cluster_overlap,
     hits,
     inside,
     mask_tokens,
@@ -24,8 +23,7 @@ from spatialbench.evaluation.dense import (
 
 
 def test_a_hit_is_a_class_among_the_first() -> None:
-    scores = torch.tensor([[3.0, 2.0, 1.0, 0.0]] * 3)
-    label = torch.tensor([0, 1, 3])
+    scores, label = torch.tensor([[3.0, 2.0, 1.0, 0.0]] * 3), torch.tensor([0, 1, 3])
     assert hits(scores, label, 1).tolist() == [True, False, False]
     assert hits(scores, label, 2).tolist() == [True, True, False]
     assert hits(scores, label, 9).tolist() == [True, True, True]
@@ -36,10 +34,7 @@ def test_cells_masks_and_tokens_by_hand() -> None:
     masks[0, :2, :3] = True  # all of the first cell, half of the second
     masks[1, 3, 3] = True  # a quarter of the last cell
     assert cell_shares(masks, (2, 2)).tolist() == [[[1, 0.5], [0, 0]], [[0, 0], [0, 0.25]]]
-    assert token_segments(masks, (2, 2)).tolist() == [
-        [1, 1],
-        [0, 0],
-    ]  # half is enough, a quarter is not
+    assert token_segments(masks, (2, 2)).tolist() == [[1, 1], [0, 0]]  # half is enough
     tokens = F.normalize(torch.randn(2, 2, 5, generator=torch.Generator().manual_seed(0)), dim=-1)
     found = mask_tokens(tokens, masks)
     torch.testing.assert_close(found[0], F.normalize(tokens[0, 0] + tokens[0, 1] / 2, dim=0))
@@ -48,77 +43,57 @@ def test_cells_masks_and_tokens_by_hand() -> None:
 
 
 def test_padding_is_not_inside() -> None:
-    assert inside((1.0, 0.5), (4, 2)).tolist() == [
-        [True, True],
-        [True, True],
-        [False, False],
-        [False, False],
-    ]
+    assert inside((1.0, 0.5), (4, 2)).tolist() == [[True] * 2] * 2 + [[False] * 2] * 2
     assert inside((0.75, 1.0), (1, 4)).tolist() == [[True, True, True, False]]
 
 
 def test_same_segment_area_by_hand() -> None:
     tokens = F.normalize(torch.tensor([[1.0, 0.0], [1.0, 0.1], [0.0, 1.0], [0.1, 1.0]]), dim=-1)
     assert same_segment_area(tokens, torch.tensor([0, 0, 1, 1])) == pytest.approx(100)
-    # the pairs by cosine: 01 and 23 (alike), 13, 03 and 12 (alike), 02; with one other token's segment exchanged the
-    # two pairs of one segment are 02 and 13: 13 beats 2 of 4 others, 02 none
+    # pairs by cosine: 01 and 23 (equal), 13, 03 and 12 (equal), 02. Here the two pairs of one
+    # segment are 02 and 13: 13 beats 2 of 4 others, 02 none.
     assert same_segment_area(tokens, torch.tensor([0, 1, 0, 1])) == pytest.approx(100 * (2 + 0) / 8)
     assert math.isnan(same_segment_area(tokens, torch.zeros(4, dtype=torch.long)))
     assert math.isnan(same_segment_area(tokens, torch.arange(4)))
 
 
-def test_cluster_overlap_by_hand() -> None:
+def test_classes_of_clusters_by_hand() -> None:
     tokens = torch.tensor([[0.0, 1.0]] * 6 + [[1.0, 0.0]] * 4)
-    assert cluster_overlap(tokens, torch.tensor([7] * 6 + [3] * 4), 2) == pytest.approx(100)
-    label = torch.tensor([7] * 5 + [3] * 5)
-    assert cluster_classes(tokens, label, 2).tolist() == [7] * 6 + [3] * 4
-    assert cluster_overlap(tokens, label, 2) == pytest.approx(100 * (5 / 6 + 4 / 5) / 2)
+    for label in (torch.tensor([7] * 6 + [3] * 4), torch.tensor([7] * 5 + [3] * 5)):
+        assert cluster_classes(tokens, label, 2).tolist() == [7] * 6 + [3] * 4
     with pytest.raises(ValueError, match="1 clusters for 2 classes"):
-        cluster_overlap(tokens, torch.tensor([7] * 5 + [3] * 5), 1)
-
-
-def test_overlap_of_parts_adds_up_to_the_whole() -> None:
-    generator = torch.Generator().manual_seed(0)
-    found, label = (torch.randint(low, 4, (50,), generator=generator).numpy() for low in (-1, 0))
-    both, either = overlap(found, label, 4)
-    parts = [overlap(found[part], label[part], 4) for part in (slice(0, 20), slice(20, 50))]
-    assert (both == sum(part[0] for part in parts)).all()
-    assert (either == sum(part[1] for part in parts)).all()
-    assert both[2] == sum((a == 2) & (b == 2) for a, b in zip(found, label, strict=True))
-    assert either[2] == sum((a == 2) | (b == 2) for a, b in zip(found, label, strict=True))
-
-
-def test_cluster_overlap_is_the_same_twice() -> None:
+        cluster_classes(tokens, label, 1)
     tokens = F.normalize(torch.randn(60, 5, generator=torch.Generator().manual_seed(0)), dim=-1)
-    label = torch.arange(60) % 4
-    assert cluster_overlap(tokens, label, 6, seed=1) == cluster_overlap(tokens, label, 6, seed=1)
+    first, again = (cluster_classes(tokens, torch.arange(60) % 4, 6, seed=1) for _ in range(2))
+    assert first.tolist() == again.tolist()
+    assert set(first.tolist()) == {-1, 0, 1, 2, 3}
+
+
+def test_overlaps_by_hand_and_in_parts() -> None:
+    label = np.array([0] * 5 + [1] * 5)
+    both, either = overlap(np.array([0] * 6 + [1] * 4), label, 3)
+    assert (both.tolist(), either.tolist()) == ([5, 4, 0], [6, 5, 0])
+    generator = torch.Generator().manual_seed(0)
+    guess, label = (torch.randint(low, 4, (50,), generator=generator).numpy() for low in (-1, 0))
+    both, either = overlap(guess, label, 4)
+    parts = [overlap(guess[part], label[part], 4) for part in (slice(0, 20), slice(20, 50))]
+    assert np.array_equal((both, either), np.sum(parts, 0))
+    assert both[2] == ((guess == 2) & (label == 2)).sum()
+    assert either[2] == ((guess == 2) | (label == 2)).sum()
 
 
 def test_k_means_places_its_centres_by_some_tokens_and_gives_all_a_class(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    sizes = []
-    plain = dense.kmeans2
-    monkeypatch.setattr(
-        dense,
-        "kmeans2",
-        lambda points, *a, **k: sizes.append(len(points)) or plain(points, *a, **k),
-    )
+    sizes, plain = [], dense.kmeans2
+
+    def noting(points: np.ndarray, *args: object, **options: object) -> object:
+        sizes.append(len(points))
+        return plain(points, *args, **options)
+
+    monkeypatch.setattr(dense, "kmeans2", noting)
     monkeypatch.setattr(dense, "FITTED", 20)
     tokens = torch.eye(2).repeat_interleave(25, dim=0)
     assert cluster_classes(tokens, torch.arange(50) // 25, 2).tolist() == [0] * 25 + [1] * 25
     assert cluster_classes(tokens[::5], torch.arange(50)[::5] // 25, 2).shape == (10,)
     assert sizes == [20, 10]
-
-
-def test_overlap_adds_up_the_starts(monkeypatch: pytest.MonkeyPatch) -> None:
-    seeds = []
-
-    def found(tokens: torch.Tensor, label: torch.Tensor, clusters: int, seed: int) -> np.ndarray:
-        seeds.append(seed)
-        return np.array([0, 0, 1, 1]) if seed == 7 else np.array([-1, 0, 1, 1])
-
-    monkeypatch.setattr(dense, "cluster_classes", found)
-    value = cluster_overlap(torch.eye(4), torch.tensor([0, 0, 1, 1]), 2, seed=7)
-    assert seeds == [7, 8, 9, 10]
-    assert value == pytest.approx(100 * ((2 + 3 * 1) / (4 * 2) + 1) / 2)

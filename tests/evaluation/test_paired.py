@@ -1,4 +1,4 @@
-"""The exact exchange test against enumeration, scipy and statsmodels; disagreement and Holm by hand."""
+"""Tests by swapping scenes, against enumeration and statsmodels; the rest by hand."""
 
 from __future__ import annotations
 
@@ -6,20 +6,20 @@ import itertools
 
 import numpy as np
 import pytest
-from scipy import stats
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from spatialbench.data.relations import RELATIONS
-from spatialbench.evaluation.paired import TESTED, disagreement, holm, paired_tests, sign_flip
-from spatialbench.evaluation.statistics import (
-    Interval,
-    accuracy,
-    correctness,
-    mcnemar,
-    smallest_detectable_gain,
-    verdict,
+from spatialbench.evaluation.paired import (
+    TESTED,
+    disagreement,
+    holm,
+    paired_tests,
+    sign_flip,
+    sign_flip_ratio,
 )
+from spatialbench.evaluation.ratio import Ratio, accuracy, correctness
+from spatialbench.evaluation.statistics import mcnemar, smallest_detectable_gain
 
 
 def pair(
@@ -36,42 +36,25 @@ def pair(
 def test_one_record_a_scene_and_one_seed_is_statsmodels_exact_mcnemar() -> None:
     for seed in range(8):
         a, b = pair(seed, 150)
-        right = (a[0] > 0).astype(int), (b[0] > 0).astype(int)
-        table = np.histogram2d(*right, bins=2)[0]
+        table = np.histogram2d(a[0] > 0, b[0] > 0, bins=2)[0]
         expected = statsmodels_mcnemar(table, exact=True).pvalue
         assert sign_flip(a, b, np.arange(150)) == pytest.approx(expected, rel=1e-9)
         assert mcnemar(a, b).p == pytest.approx(expected, rel=1e-9)
 
 
 def test_scenes_and_seeds_by_enumeration() -> None:
-    """Nine scenes, three seeds, ties: every one of the 2^9 exchanges of whole scenes."""
+    """Nine scenes, three seeds, ties: every one of the 2^9 swaps of whole scenes."""
     a, b = pair(1, 40, seeds=3, ties=0.2)
     scene = np.random.default_rng(2).integers(0, 9, 40)
     lead = correctness(a).mean(0) - correctness(b).mean(0)
-    sums = [lead[scene == number].sum() for number in range(9)]
-    flips = [
-        abs(sum(sign * value for sign, value in zip(signs, sums, strict=True)))
-        for signs in _signs(9)
-    ]
-    assert sign_flip(a, b, scene) == pytest.approx(
-        np.mean(np.array(flips) >= abs(sum(sums)) - 1e-9), rel=1e-12
-    )
+    sums = np.bincount(scene, lead)
+    flips = [abs(np.dot(signs, sums)) for signs in itertools.product((-1, 1), repeat=9)]
+    expected = np.mean(np.array(flips) >= abs(sums.sum()) - 1e-9)
+    assert sign_flip(a, b, scene) == pytest.approx(expected, rel=1e-12)
 
 
-def _signs(size: int) -> list[tuple[int, ...]]:
-    return list(itertools.product((-1, 1), repeat=size))
-
-
-def test_scipys_permutation_test_counts_the_same() -> None:
-    a, b = pair(3, 48, ties=0.1)
-    scene = np.arange(48) // 4
-    sums = np.bincount(scene, correctness(a[0]) - correctness(b[0]))
-    found = stats.permutation_test((sums,), np.sum, permutation_type="samples", n_resamples=np.inf)
-    assert sign_flip(a, b, scene) == pytest.approx(found.pvalue, rel=1e-12)
-
-
-def test_the_exchange_is_of_scenes_and_not_of_records() -> None:
-    """Every record four times: as records of one scene they add nothing, as scenes of their own they seem to."""
+def test_scenes_are_swapped_and_not_records() -> None:
+    """Every record four times: as records of one scene they add nothing."""
     a, b = pair(13, 100)
     copies = [np.repeat(row, 4, axis=1) for row in (a, b)]
     once = sign_flip(a, b, np.arange(100))
@@ -82,30 +65,64 @@ def test_the_exchange_is_of_scenes_and_not_of_records() -> None:
 def test_seeds_are_no_new_records() -> None:
     a, b = pair(5, 100)
     once = sign_flip(a, b, np.arange(100))
-    assert sign_flip(
-        np.repeat(a, 3, axis=0), np.repeat(b, 3, axis=0), np.arange(100)
-    ) == pytest.approx(once, rel=1e-9)
-    assert sign_flip(np.repeat(a, 3, axis=0), b, np.arange(100)) == pytest.approx(once, rel=1e-9)
+    more = np.repeat(a, 3, axis=0), np.repeat(b, 3, axis=0)
+    for first, second in (more, (more[0], b)):
+        assert sign_flip(first, second, np.arange(100)) == pytest.approx(once, rel=1e-9)
 
 
 def test_edges() -> None:
     a, b = pair(6, 60)
     assert sign_flip(a, a, np.arange(60)) == 1.0
     assert sign_flip(a, b, np.arange(60)) == sign_flip(b, a, np.arange(60))
-    assert sign_flip(np.ones((1, 5)), -np.ones((1, 5)), np.arange(5)) == 2 / 2**5
-    assert (
-        sign_flip(np.ones((1, 5)), -np.ones((1, 5)), np.zeros(5)) == 1.0
-    )  # one scene shows nothing
+    ones = np.ones((1, 5))
+    assert sign_flip(ones, -ones, np.arange(5)) == 2 / 2**5
+    assert sign_flip(ones, -ones, np.zeros(5)) == 1.0  # one scene shows nothing
     many = np.ones((1, 5000))
     assert 0 <= sign_flip(many, -many, np.arange(5000)) < 1e-300
 
 
+@pytest.mark.parametrize(("seed", "seeds"), [(1, (1, 1)), (3, (3, 3)), (8, (3, 2))])
+def test_drawn_flips_agree_with_all_of_them(seed: int, seeds: tuple[int, int]) -> None:
+    a, b = pair(seed, 120, max(seeds), ties=0.1)
+    a, b, scene = a[: seeds[0]], b[: seeds[1]], np.arange(120) // 3
+    exact = sign_flip(a, b, scene)
+    drawn = sign_flip_ratio(accuracy(a), accuracy(b), scene.astype(str))
+    assert 0.001 < exact < 1
+    assert drawn == pytest.approx(exact, abs=4 * np.sqrt(exact * (1 - exact) / 10_000) + 1e-4)
+
+
+def test_drawn_flips_of_a_mean_of_ratios_by_enumeration() -> None:
+    """Five scenes, three groups, denominators that differ between the rows: all 2^5 swaps."""
+    rng = np.random.default_rng(0)
+    below = rng.integers(1, 4, (2, 2, 20, 3)).astype(np.float32)  # [row, S, U, G]
+    above = rng.binomial(below.astype(int), [[[[0.7]]], [[[0.4]]]]).astype(np.float32)
+    scene, rows = np.arange(20) // 4, [Ratio(*parts) for parts in zip(above, below, strict=True)]
+
+    def difference(swapped: np.ndarray) -> float:
+        chosen = swapped[scene].astype(int)
+        values = []
+        for row in (chosen, 1 - chosen):
+            n, d = (part[row, :, np.arange(20)].sum((0, 1)) for part in (above, below))
+            values.append(100 * np.mean(n / d))
+        return values[0] - values[1]
+
+    flips = [difference(np.array(signs)) for signs in itertools.product((0, 1), repeat=5)]
+    expected = np.mean(np.abs(flips) >= abs(flips[0]) - 1e-9)
+    found = sign_flip_ratio(*rows, scene.astype(str))
+    assert found == pytest.approx(expected, abs=0.02)
+    assert sign_flip_ratio(*rows, scene.astype(str)) == found  # the same draws
+    assert sign_flip_ratio(rows[0], rows[0], scene.astype(str)) == 1.0
+    assert sign_flip_ratio(*rows, np.array(["one"] * 20)) == 1.0
+    ones = Ratio(np.ones((1, 200, 1)), np.ones((1, 200, 1)))
+    zeros = Ratio(np.zeros((1, 200, 1)), np.ones((1, 200, 1)))
+    assert sign_flip_ratio(ones, zeros, np.arange(200).astype(str), flips=99) == 1 / 100
+
+
 def test_won_minus_lost_is_the_difference() -> None:
     a, b = pair(7, 300, seeds=3, ties=0.1)
-    relation = np.tile(RELATIONS, 50)
     for first, second in ((a, b), (a, b[:2])):
         won, lost = disagreement(first, second)
-        gain = accuracy(first, relation)["all"] - accuracy(second, relation)["all"]
+        gain = accuracy(first).seeds.mean() - accuracy(second).seeds.mean()
         assert won - lost == pytest.approx(gain)
     by_hand = disagreement(np.array([[1.0, -1.0, 0.0, 1.0]]), np.array([[-1.0, 1.0, 1.0, 1.0]]))
     assert by_hand == (25.0, 37.5)  # a tie against right loses one half
@@ -121,34 +138,17 @@ def test_every_column_and_its_numbers() -> None:
     assert found["left"].seeds == tuple(mcnemar(a[seed, left], b[seed, left]) for seed in range(2))
     discordance = (found["all"].won + found["all"].lost) / 100
     assert found["all"].smallest == smallest_detectable_gain(240, discordance)
-    family = [found[name].p for name in RELATIONS]
-    assert [found[name].holm for name in RELATIONS] == pytest.approx(
-        multipletests(family, method="holm")[1]
-    )
+    family = multipletests([found[name].p for name in RELATIONS], method="holm")[1]
+    assert [found[name].holm for name in RELATIONS] == pytest.approx(family)
     assert found["all"].holm == found["all"].p
     assert paired_tests(a, b[:1], relation, scene)["all"].seeds == ()
     same = paired_tests(a, a, relation, scene)["far"]
     assert (same.p, same.holm, same.won, same.smallest) == (1.0, 1.0, 0.0, None)
-
-
-def test_a_relation_without_records_is_not_tested() -> None:
-    a, b = pair(9, 40)
-    assert list(paired_tests(a, b, np.repeat(["left", "far"], 20), np.arange(40))) == [
-        "far",
-        "left",
-        "all",
-    ]
+    two = np.repeat(["left", "far"], 120)
+    assert list(paired_tests(a, b, two, scene)) == ["far", "left", "all"]
 
 
 def test_holm_by_hand() -> None:
     """Smallest times 3, next times 2, last times 1, never falling."""
     assert holm([0.02, 0.04, 0.01]) == pytest.approx([0.04, 0.04, 0.03])
     assert holm([]) == []
-
-
-def test_a_verdict_needs_the_interval_and_the_test() -> None:
-    assert verdict(Interval(0.1, 2.0)) == verdict(Interval(0.1, 2.0), 0.05) == "better"
-    assert verdict(Interval(-2.0, -0.1), 0.01) == "worse"
-    assert verdict(Interval(0.1, 2.0), 0.051) == "not distinguishable"
-    assert verdict(Interval(-0.1, 2.0), 0.001) == "not distinguishable"
-    assert verdict(None, 0.001) == "not distinguishable"

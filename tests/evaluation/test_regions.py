@@ -14,24 +14,22 @@ from torchmetrics.functional.classification import multiclass_accuracy
 
 from spatialbench.data.region_sets import CaptionSet, Regions, RegionSet
 from spatialbench.evaluation import regions
+from spatialbench.evaluation.evidence import Evidence
 from spatialbench.evaluation.prompts import class_embeddings
-from spatialbench.evaluation.regions import data_fingerprint, measure, retrieval
+from spatialbench.evaluation.regions import RegionEvaluation, data_fingerprint, retrieval
+from tests.support.eyes import Eyes
 
 SIZE = 8
 COLOURS = torch.tensor([[250, 0, 0], [0, 250, 0], [0, 0, 250], [125, 125, 0]], dtype=torch.uint8)
 
 
 class Painted(RegionSet):
-    """Pictures of two coloured halves on black: class k has colour k, class 2 is stuff."""
+    """Images of two coloured halves on black: class k has colour k, class 2 is stuff."""
 
     def __init__(self, pairs: Sequence[tuple[int, int]], padded: bool = False) -> None:
         self.pairs, self.padded = pairs, padded
-        self.name, self.size, self.fingerprint, self.skipped = (
-            "painted",
-            SIZE,
-            repr(pairs),
-            Counter(),
-        )
+        self.name, self.size, self.skipped = "painted", SIZE, Counter()
+        self.fingerprint = repr(pairs)
         self.classes, self.templates = ("0", "1", "2", "3"), ("{}",)
         self.things = (True, True, False, True)
 
@@ -39,63 +37,41 @@ class Painted(RegionSet):
         return len(self.pairs)
 
     def __getitem__(self, row: int) -> Regions:
-        pixels, masks = (
-            torch.zeros(3, SIZE, SIZE, dtype=torch.uint8),
-            torch.zeros(2, SIZE, SIZE, dtype=torch.bool),
-        )
+        pixels = torch.zeros(3, SIZE, SIZE, dtype=torch.uint8)
+        masks = torch.zeros(2, SIZE, SIZE, dtype=torch.bool)
         masks[0, 2:4, 0:4], masks[1, 2:4, 4:8] = True, True
         for mask, label in zip(masks, self.pairs[row], strict=True):
             pixels[:, mask] = COLOURS[label][:, None]
         boxes = torch.tensor([[0, 2, 4, 4], [4, 2, 8, 4]]) / SIZE
-        return Regions(
-            pixels,
-            (1.0, 0.5) if self.padded else (1.0, 1.0),
-            boxes,
-            torch.tensor(self.pairs[row]),
-            masks,
-        )
+        extent = (1.0, 0.5) if self.padded else (1.0, 1.0)
+        return Regions(pixels, extent, boxes, torch.tensor(self.pairs[row]), masks)
 
     def scene(self, row: int) -> str:
         return f"scene {row}"
 
 
-class Eyes:
-    """A model that embeds colours: its dense map is the colour of each 2 x 2 patch, and class k has colour k."""
-
-    image_size = SIZE
-    device = torch.device("cpu")
-
-    def __init__(self, confused: bool = False) -> None:
-        self.order = [1, 0, 2, 3] if confused else [0, 1, 2, 3]
-        self.texts = 0
-
-    def image(self, x: Tensor) -> Tensor:
-        return F.normalize(x.float().mean((2, 3)), dim=-1)
-
-    def tokenize(self, captions: Sequence[str]) -> Tensor:
-        return torch.tensor([[self.order[int(caption)]] for caption in captions])
-
-    def text(self, tokens: Tensor) -> Tensor:
-        self.texts += len(tokens)
-        return F.normalize(COLOURS[tokens[:, 0]].float(), dim=-1)
-
-    def dense(self, x: Tensor) -> Tensor:
-        colours = F.avg_pool2d(x.float(), 2).permute(0, 2, 3, 1)
-        return F.normalize(colours + 1e-3 * torch.tensor([1.0, 1.0, 1.0]), dim=-1)
+def eyes(confused: bool = False, kind: type[Eyes] = Eyes) -> Eyes:
+    """Class k has colour k; a confused model takes 0 and 1 for one another."""
+    order = [1, 0, 2, 3] if confused else [0, 1, 2, 3]
+    return kind(SIZE, {str(k): COLOURS[colour].tolist() for k, colour in enumerate(order)})
 
 
 PAIRS = [(0, 1), (1, 2), (3, 0), (2, 1)]
 
 
+def run(model: Eyes, source: RegionSet) -> Evidence:
+    return RegionEvaluation(source).run(model)
+
+
 def test_a_model_that_sees_everything() -> None:
-    found = measure(Eyes(), Painted(PAIRS)).values()
+    found = run(eyes(), Painted(PAIRS)).values()
     for name in ("box_top1", "mask_top1", "stuff_top1", "object_top1", "same_mask", "cluster"):
         assert found[name] == pytest.approx(100), name
 
 
 def test_class_mean_accuracy_is_torchmetrics() -> None:
     """Classes 0 and 1 taken for one another; class 2 is stuff and no box."""
-    found = measure(Eyes(confused=True), Painted(PAIRS))
+    found = run(eyes(confused=True), Painted(PAIRS))
     label = torch.tensor([k for pair in PAIRS for k in pair])
     answer = torch.tensor([[1, 0, 2, 3][k] for k in label])
     thing = label != 2
@@ -107,79 +83,65 @@ def test_class_mean_accuracy_is_torchmetrics() -> None:
         for own, other in zip(found.ratios[top], found.ratios[box], strict=True):
             assert (
                 own.tolist() == other.tolist()
-            )  # the same objects, classes 0 and 1 confused by the embedding, too
-    assert found.scenes.tolist() == [f"scene {row}" for row in range(4)]
+            )  # the same objects, and the embedding confuses classes 0 and 1, too
+    assert found.clusters.tolist() == [f"scene {row}" for row in range(4)]
     above, below = found.ratios["box_top1"]
     assert below[0].tolist() == [[1, 1, 0, 0], [0, 1, 0, 0], [1, 0, 0, 1], [0, 1, 0, 0]]
     assert above[0].sum() == 1
 
 
 def test_objects_are_seen_alone_with_their_surroundings() -> None:
-    class Noting(Eyes):
-        def __init__(self) -> None:
-            super().__init__()
-            self.seen: list[Tensor] = []
+    seen: list[Tensor] = []
 
+    class Noting(Eyes):
         def image(self, x: Tensor) -> Tensor:
-            self.seen.append(x)
+            seen.append(x)
             return super().image(x)
 
-    eyes = Noting()
-    measure(eyes, Painted([(0, 2), (2, 2), (3, 1)], padded=True))
-    [all_seen] = eyes.seen  # all pictures at once; stuff is not cut out
-    assert len(all_seen) == 3
-    seen = all_seen[:1]
-    # box 0 to 4 by 2 to 4, half as much again is -1 to 5 by 1.5 to 4.5, cut at the picture: 0 to 5 by 1.5 to 4
-    assert seen.shape == (1, 3, SIZE, SIZE)
-    assert seen.dtype == torch.uint8
+    run(eyes(kind=Noting), Painted([(0, 2), (2, 2), (3, 1)], padded=True))
+    [alone] = seen  # all images at once; stuff is not cut out
+    assert len(alone) == 3
+    first = alone[:1]
+    # box 0 to 4 by 2 to 4; half as much again is -1 to 5 by 1.5 to 4.5, cut to 0 to 5 by 1.5 to 4
+    assert first.shape == (1, 3, SIZE, SIZE)
     shown = Painted([(0, 2)])[0].pixels[None, :, 1:4, 0:5].float()
     shown = F.interpolate(shown, size=(5, 8), mode="bicubic", antialias=True).round().clamp(0, 255)
-    assert torch.equal(seen[0, :, 1:6].float(), shown[0])
-    assert not seen[0, :, :1].any()
-    assert not seen[0, :, 6:].any()
+    assert torch.equal(first[0, :, 1:6].float(), shown[0])
+    assert not first[0, :, :1].any()
+    assert not first[0, :, 6:].any()
 
 
 def test_padding_is_left_out_of_the_area_under_the_curve() -> None:
     class Blind(Eyes):
-        """Sees the rows of patches only: 0 and 1 are the halves, 2 and 3 are below."""
+        """See the rows of patches only: what lies below looks like the halves."""
 
         def dense(self, x: Tensor) -> Tensor:
-            rows = torch.eye(4)[[0, 1, 1, 1]]  # what lies below looks like the halves
-            return rows[None, :, None].expand(len(x), 4, 4, 4)
+            rows = torch.eye(3)[[0, 1, 1, 1]]
+            return rows[None, :, None].expand(len(x), 4, 4, 3)
 
-        def text(self, tokens: Tensor) -> Tensor:
-            return torch.eye(4)[tokens[:, 0]]
-
-        def image(self, x: Tensor) -> Tensor:
-            return torch.eye(4)[torch.zeros(len(x), dtype=torch.int64)]
-
-    whole = measure(Blind(), Painted(PAIRS)).values()["same_mask"]
-    padded = measure(Blind(), Painted(PAIRS, padded=True)).values()["same_mask"]
-    # eight tokens: a row of the rest, and two halves of two; 28 pairs, 6 + 1 + 1 of one segment, all alike, and of the
-    # 20 others 4 (between the halves) alike
+    whole = run(eyes(kind=Blind), Painted(PAIRS)).values()["same_mask"]
+    padded = run(eyes(kind=Blind), Painted(PAIRS, padded=True)).values()["same_mask"]
+    # eight tokens: a row of the rest, and two halves of two; 28 pairs, 6 + 1 + 1 of one segment,
+    # all alike, and of the 20 others 4 (between the halves) alike
     assert padded == pytest.approx(100 * (16 + 4 / 2) / 20)
     assert whole < padded
 
 
 def test_sentences_are_encoded_once() -> None:
-    eyes = Eyes()
-    found = class_embeddings(eyes, ("0", "1", "0"), ("{}", "{}"))
-    assert eyes.texts == 2
+    model = eyes()
+    found = class_embeddings(model, ("0", "1", "0"), ("{}", "{}"))
+    assert model.texts == 2
     torch.testing.assert_close(found, F.normalize(COLOURS[[0, 1, 0]].float(), dim=-1))
 
 
 def test_retrieval_by_hand() -> None:
-    pictures = COLOURS[:, None, None].expand(4, SIZE, SIZE, 3).numpy()
+    pixels = COLOURS[:, None, None].expand(4, SIZE, SIZE, 3).numpy()
     truth = np.zeros((4, 3), dtype=bool)
-    truth[0, 0] = truth[1, 1] = truth[2, 2] = True  # nothing is true of picture 3
-    captions = CaptionSet(pictures, ["0", "1", "2"], np.array([0, 0, 2]), truth)
-    found = retrieval(Eyes(confused=True), captions)
-    assert found["image_r1"][0].tolist() == [
-        0,
-        0,
-        1,
-        0,
-    ]  # 0 finds picture 1 and 1 picture 0, both written for 0
+    truth[0, 0] = truth[1, 1] = truth[2, 2] = True  # nothing is true of image 3
+    captions = CaptionSet(pixels, ["0", "1", "2"], np.array([0, 0, 2]), truth)
+    found = retrieval(eyes(confused=True), captions)
+    # 0 finds image 1 and 1 image 0, both written for 0
+    assert found["image_r1"][0].tolist() == [0, 0, 1, 0]
     assert found["image_r1"][1].tolist() == [2, 0, 1, 0]
     assert found["image_r5"][0].tolist() == [2, 0, 1, 0]
     assert found["text_r1"][0].tolist() == [0, 0, 1, 0]
@@ -195,7 +157,7 @@ def test_other_data_has_another_fingerprint() -> None:
     assert data_fingerprint(first, None) != data_fingerprint(other, None)
 
 
-def test_pictures_without_regions_count_for_nothing() -> None:
+def test_images_without_regions_count_for_nothing() -> None:
     class Some(Painted):
         def __getitem__(self, row: int) -> Regions:
             item = super().__getitem__(row)
@@ -204,7 +166,7 @@ def test_pictures_without_regions_count_for_nothing() -> None:
                 boxes=item.boxes[keep], label=item.label[keep], masks=item.masks[keep]
             )
 
-    found = measure(Eyes(), Some(PAIRS))
+    found = run(eyes(), Some(PAIRS))
     assert found.ratios["box_top1"].denominator[0, 1].sum() == 0
     assert found.ratios["same_mask"].denominator[0, :, 0].tolist() == [1, 0, 1, 1]
     assert found.values()["box_top1"] == pytest.approx(100)
@@ -218,12 +180,7 @@ def test_every_start_of_k_means_counts(monkeypatch: pytest.MonkeyPatch) -> None:
         return label.numpy()
 
     monkeypatch.setattr(regions, "cluster_classes", found)
-    above, below = measure(Eyes(), Painted(PAIRS)).ratios["cluster"]
+    above, below = run(eyes(), Painted(PAIRS)).ratios["cluster"]
     assert seeds == list(range(regions.STARTS))
     assert above[0].tolist() == below[0].tolist()
-    assert below[0, 0].tolist() == [
-        regions.STARTS * 2,
-        regions.STARTS * 2,
-        0,
-        0,
-    ]  # two tokens of each class
+    assert below[0, 0].tolist() == [regions.STARTS * 2] * 2 + [0, 0]  # two tokens of each class

@@ -19,8 +19,8 @@ from tests.support import models
 CAPTION = "The sofa is left of the lamp."
 
 
-def attentions(model: Method, one: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """The embedding of a picture and the attention [1, H, T, T] of every block, all in the graph."""
+def attentions(model: Method, image: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Return an embedding and the attention [1, H, T, T] of every block, all in the graph."""
     kept: list[Tensor] = []
 
     def block(block: Any, x: Tensor, mix: Any = None, read: Tensor | None = None) -> Tensor:
@@ -32,19 +32,18 @@ def attentions(model: Method, one: Tensor) -> tuple[Tensor, list[Tensor]]:
         x = x + block.mlp(block.ln_2(x))
         return x if read is None else x[:, :1]
 
-    return encode_image(
-        model.student, model._normalised(one[None]), model.connect(one[None]), block
-    ), kept
+    pixels = model._normalised(image[None])
+    return encode_image(model.student, pixels, model.connect(image[None]), block), kept
 
 
 def written_out(model: Method, pixels: Tensor, caption: str) -> Tensor:
-    """Equations (1) to (3) with every attention matrix in the graph, picture by picture."""
+    """Compute equations (1) to (3) with every attention matrix in the graph, image by image."""
     rows = []
-    for one in pixels:
-        found, kept = attentions(model, one)
-        image = found / found.norm(dim=-1, keepdim=True)
-        text = model.text(model.tokenize([caption]))[0].detach()
-        gradients = torch.autograd.grad((image @ text).sum(), kept)
+    text = model.text(model.tokenize([caption]))[0].detach()
+    for pixel in pixels:
+        embedding, kept = attentions(model, pixel)
+        cosine = torch.nn.functional.normalize(embedding, dim=-1) @ text
+        gradients = torch.autograd.grad(cosine.sum(), kept)
         rollout = torch.eye(kept[0].shape[-1])
         for each, gradient in zip(kept, gradients, strict=True):
             heads = [
@@ -55,57 +54,51 @@ def written_out(model: Method, pixels: Tensor, caption: str) -> Tensor:
     return torch.stack(rows)
 
 
-def method(kind: str) -> Method:
+@pytest.fixture(params=["clip", "spatial_attn"])
+def model(request: pytest.FixtureRequest) -> Method:
     torch.manual_seed(3)
-    if kind == "clip":
+    if request.param == "clip":
         return Clip(models.student()).eval()
-    return SpatialAttention(
-        models.student(), models.SAME, cache=False, value_connection=True
-    ).eval()
+    options = {"cache": False, "value_connection": True}
+    return SpatialAttention(models.student(), models.SAME, **options).eval()
 
 
-@pytest.mark.parametrize("kind", ["clip", "spatial_attn"])
-def test_relevance_is_autograd_through_written_out_attention(kind: str) -> None:
-    model, pixels = method(kind), models.images(2)
-    found = relevance(model, pixels, CAPTION)
-    assert found.shape == (2, 4, 4)
-    assert (found >= 0).all()
-    assert found.max() > 0
-    torch.testing.assert_close(found, written_out(model, pixels, CAPTION), rtol=1e-3, atol=1e-8)
+def test_relevance_is_autograd_through_written_out_attention(model: Method) -> None:
+    pixels = models.images(2)
+    values = relevance(model, pixels, CAPTION)
+    assert values.shape == (2, 4, 4)
+    assert (values >= 0).all()
+    assert values.max() > 0
+    torch.testing.assert_close(values, written_out(model, pixels, CAPTION), rtol=1e-3, atol=1e-8)
 
 
-@pytest.mark.parametrize("kind", ["clip", "spatial_attn"])
-def test_attention_is_the_product_of_written_out_attention(kind: str) -> None:
-    model, pixels = method(kind), models.images(2)
-    found = attention(model, pixels)
+def test_attention_is_the_product_of_written_out_attention(model: Method) -> None:
+    pixels = models.images(2)
+    values = attention(model, pixels)
     expected = []
-    for one in pixels:
+    for image in pixels:
         product = torch.eye(17)
-        for each in attentions(model, one)[1]:
+        for each in attentions(model, image)[1]:
             product = (each[0].mean(0) / 2 + torch.eye(17) / 2) @ product  # (4)
         expected.append(product[0, 1:].reshape(4, 4))
-    torch.testing.assert_close(found, torch.stack(expected), rtol=1e-4, atol=1e-7)
-    assert (found >= 0).all()
-    assert (found.sum((1, 2)) < 1).all()  # the rest stays with the class token
-    assert "connect" not in vars(model)
+    torch.testing.assert_close(values, torch.stack(expected), rtol=1e-4, atol=1e-7)
+    assert (values >= 0).all()
+    assert (values.sum((1, 2)) < 1).all()  # the rest stays with the class token
 
 
-def test_the_model_is_left_as_it_was() -> None:
-    model, pixels = method("clip"), models.images(1)
+def test_the_model_is_left_as_it_was(model: Method) -> None:
+    pixels, attributes = models.images(1), set(vars(model))
     before = model.image(pixels)
     relevance(model, pixels, CAPTION)
-    assert "connect" not in vars(model)
-    assert all(
-        not block.attn.out_proj._forward_pre_hooks
-        for block in model.student.visual.transformer.resblocks
-    )
+    assert set(vars(model)) == attributes
+    assert not any(module._forward_pre_hooks for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
     torch.testing.assert_close(model.image(pixels), before, rtol=0, atol=0)
 
 
-def test_frozen_towers_and_other_captions() -> None:
+def test_frozen_towers_and_other_captions(model: Method) -> None:
     """No parameter that learns is needed, and the caption matters."""
-    model, pixels = method("clip"), models.images(1)
+    pixels = models.images(1)
     expected = relevance(model, pixels, CAPTION)
     model.requires_grad_(False)
     torch.testing.assert_close(relevance(model, pixels, CAPTION), expected)

@@ -1,4 +1,4 @@
-"""Writes tests/golden/rooms.json: ``python tests/golden/make_rooms.py`` (after VERSION was raised)."""
+"""Write tests/golden/rooms.json: ``python tests/golden/make_rooms.py``, after raising VERSION."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from spatialbench.utils.errors import write_atomic
 
 def describe(split: str, index: int) -> dict[str, object]:
     scene = generate(split, index)
-    picture = render(scene, 48)
+    image = render(scene, 48)
     return {
         "split": split,
         "index": index,
         "objects": [o.name for o in scene.objects],
-        "mean_rgb": [round(float(c), 3) for c in picture.image.mean((0, 1))],
-        "mean_depth": round(float(picture.depth.mean()), 5),
-        "areas": {v.name: v.area for v in view(scene, picture).views},
+        "mean_rgb": [round(float(c), 3) for c in image.image.mean((0, 1))],
+        "mean_depth": round(float(image.depth.mean()), 5),
+        "areas": {v.name: v.area for v in view(scene, image).views},
     }
 
 

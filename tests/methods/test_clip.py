@@ -10,21 +10,14 @@ from tests.support.models import NAMES, SIZE, images, student
 
 
 def test_it_is_open_clip() -> None:
-    method = Clip(student())
-    x = images(3)
-    mean, std = (
-        torch.tensor(value).view(3, 1, 1)
-        for value in ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-    )
+    method, x = Clip(student()), images(3)
+    mean = torch.tensor((0.48145466, 0.4578275, 0.40821073)).view(3, 1, 1)
+    std = torch.tensor((0.26862954, 0.26130258, 0.27577711)).view(3, 1, 1)
     expected = method.student.encode_image((x / 255 - mean) / std, normalize=True)
     torch.testing.assert_close(method.image(x), expected, rtol=1e-5, atol=1e-6)
     tokens = method.tokenize([f"The {name} is left of the bed." for name in NAMES])
-    torch.testing.assert_close(
-        method.text(tokens),
-        method.student.encode_text(tokens, normalize=True),
-        rtol=1e-5,
-        atol=1e-6,
-    )
+    expected = method.student.encode_text(tokens, normalize=True)
+    torch.testing.assert_close(method.text(tokens), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_everything_of_the_student_is_trained_but_the_temperature() -> None:
@@ -34,19 +27,14 @@ def test_everything_of_the_student_is_trained_but_the_temperature() -> None:
 
 
 def test_embeddings_have_unit_norm_and_are_float32_in_any_precision() -> None:
-    method = Clip(student())
+    method, x = Clip(student()), images(2)
     with torch.autocast("cpu", torch.bfloat16):
-        found = (
-            method.image(images(2)),
-            method.text(method.tokenize(["The sofa."])),
-            method.dense(images(2)),
-        )
-    assert [tuple(part.shape) for part in found] == [
-        (2, 24),
-        (1, 24),
-        (2, SIZE // 8, SIZE // 8, 24),
-    ]
-    for part in found:
-        assert part.dtype == torch.float32
-        torch.testing.assert_close(part.norm(dim=-1), torch.ones(part.shape[:-1]))
-    assert F.cosine_similarity(found[0], method.image(images(2))).min() > 0.99
+        image, text = method.image(x), method.text(method.tokenize(["The sofa."]))
+        dense = method.dense(x)
+    assert image.shape == (2, 24)
+    assert text.shape == (1, 24)
+    assert dense.shape == (2, SIZE // 8, SIZE // 8, 24)
+    for embeddings in (image, text, dense):
+        assert embeddings.dtype == torch.float32
+        torch.testing.assert_close(embeddings.norm(dim=-1), torch.ones(embeddings.shape[:-1]))
+    assert F.cosine_similarity(image, method.image(x)).min() > 0.99

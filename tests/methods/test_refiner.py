@@ -1,4 +1,4 @@
-"""The Refiner's step as loops: a token of the picture against the tokens of a crop, with and without the options."""
+"""The Refiner's step as loops: a token of the image against the tokens of a crop, with options."""
 
 from __future__ import annotations
 
@@ -13,34 +13,28 @@ from spatialbench.data.region_batches import RegionBatch, RegionDataset, Samplin
 from spatialbench.methods.parts.finetuning import FineTuning
 from spatialbench.methods.refiner import Refiner
 from spatialbench.models.region_tokens import region_tokens
-from spatialbench.utils.errors import SpatialbenchError
 from tests.data.test_region_batches import Made
-from tests.support.models import images, student
+from tests.support.checks import refused
+from tests.support.models import images, shaken, silent, step, student
 
 
-def batch(number: int = 0, wide: int = 2) -> RegionBatch:
-    return RegionDataset(Made(), Sampling("grid", most=1, wide=wide))[
-        np.array([3, 1]), (0, 0, number)
-    ]
-
-
-def method(**arguments: object) -> Refiner:
-    made = Refiner(student(), blocks=2, **arguments)  # type: ignore[arg-type]
-    made.log = lambda *_, **__: None  # type: ignore[method-assign, assignment]
-    with torch.no_grad():
-        for parameter in made.refiner.parameters():
-            parameter.add_(
-                0.02 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0))
-            )
-    return made
-
-
-def big(data: RegionBatch) -> RegionBatch:
+def batch(number: int = 0) -> RegionBatch:
+    data = RegionDataset(Made(), Sampling("grid", most=1, wide=2))[np.array([3, 1]), (0, 0, number)]
     data["pixels"] = images(2, seed=5, size=48)
     return data
 
 
-def info_nce(refined: Tensor, local: Tensor, place: list[int], uniformity: float) -> float:
+def method(**arguments: object) -> Refiner:
+    made = silent(Refiner(student(), blocks=2, **arguments))
+    shaken(made.refiner)
+    return made
+
+
+def refined(made: Refiner, data: RegionBatch) -> Tensor:
+    return region_tokens(made.dense(data["pixels"]), data["wide"], data["wide_image"], (4, 4))
+
+
+def info_nce(refined: Tensor, local: Tensor, place: list[int], uniformity: float = 1.0) -> float:
     total = 0.0
     for j, token in enumerate(refined.detach()):
         logits = local @ token / 0.2
@@ -50,105 +44,102 @@ def info_nce(refined: Tensor, local: Tensor, place: list[int], uniformity: float
 
 @pytest.mark.parametrize("uniformity", [1.0, 0.3])
 def test_the_loss_is_the_printed_one(uniformity: float) -> None:
-    made, data = method(uniformity=uniformity), big(batch())
-    crops, where = made.contexts(data)
-    assert where == (0, 0, 4, 4)
+    made, data = method(uniformity=uniformity), batch()
+    crops, box = made.contexts(data)
+    assert box == (0, 0, 4, 4)
     assert crops.shape == (4, 3, 32, 32)
-    local = made.plain(crops).flatten(1, 2)
-    refined = region_tokens(made.dense(data["pixels"]), data["wide"], data["wide_image"], (4, 4))
-    wanted = np.mean(
-        [info_nce(refined[p], local[p], list(range(16)), uniformity) for p in range(4)]
-    )
+    pairs = zip(refined(made, data), made.plain(crops).flatten(1, 2), strict=True)
+    wanted = np.mean([info_nce(*pair, [*range(16)], uniformity) for pair in pairs])
     assert made.training_step(data, 0).item() == pytest.approx(float(wanted), rel=1e-4)
 
 
 def test_a_crop_is_what_its_box_shows() -> None:
-    made, data = method(), big(batch())
+    made, data = method(), batch()
     data["wide"] = torch.tensor([[0.0, 0.0, 1.0, 1.0], [0.5, 0.0, 1.0, 0.5]])
     data["wide_image"] = torch.tensor([1, 0])
     data["pixels"][1] = torch.arange(48)[None, None] * 5  # a ramp from left to right, from 0 to 235
-    found, _ = made.contexts(data)
-    expected = F.interpolate(data["pixels"][1:].float(), size=32, mode="bilinear", antialias=True)
-    assert (found[0].float() - expected[0]).abs().max() <= 2
-    corner = data["pixels"][0, :, :24, 24:].float()
-    enlarged = F.interpolate(corner[None], size=32, mode="bilinear")
-    assert (found[1].float() - enlarged[0])[
-        :, 2:-2, 2:-2
-    ].abs().max() <= 1  # the border reads its neighbours
+    whole, enlarged = made.contexts(data)[0].float()
+    ramp = F.interpolate(data["pixels"][1:].float(), size=32, mode="bilinear", antialias=True)
+    assert (whole - ramp[0]).abs().max() <= 2
+    corner = F.interpolate(data["pixels"][:1, :, :24, 24:].float(), size=32, mode="bilinear")[0]
+    inner = (slice(None), slice(2, -2), slice(2, -2))  # the border reads its neighbours
+    assert (enlarged - corner)[inner].abs().max() <= 1
 
 
-def test_a_strip_of_another_picture_takes_one_side() -> None:
+def test_a_strip_of_another_image_takes_one_side() -> None:
     made = method(background=0.35)  # 1 of 4 tokens
     seen = set()
     for number in range(24):
-        data = big(batch(number))
+        data = batch(number)
         data["pixels"][0], data["pixels"][1] = 50, 200
         crops, (top, left, rows, columns) = made.contexts(data)
         assert sorted((rows, columns)) == [3, 4]
         seen.add((top, left, rows, columns))
         own = torch.zeros(32, 32, dtype=torch.bool)
         own[8 * top : 8 * (top + rows), 8 * left : 8 * (left + columns)] = True
-        for crop, picture in zip(crops, data["wide_image"], strict=True):
-            value = (50, 200)[picture]
-            assert (crop[:, own] == value).all()
-            assert (crop[:, ~own] == 250 - value).all()
+        for crop, image in zip(crops, data["wide_image"], strict=True):
+            assert (crop[:, own] == (50, 200)[image]).all()
+            assert (crop[:, ~own] == (200, 50)[image]).all()
         assert torch.isfinite(made.training_step(data, 0))
     assert seen == {(0, 0, 3, 4), (1, 0, 3, 4), (0, 0, 4, 3), (0, 1, 4, 3)}
 
 
-def test_matching_takes_the_most_alike_token_of_the_whole_picture() -> None:
-    made, data = method(match_to_full=True), big(batch())
-    crops, _ = made.contexts(data)
-    local, whole = made.plain(crops).flatten(1, 2), made.plain(data["pixels"]).flatten(1, 2)
-    refined = region_tokens(made.dense(data["pixels"]), data["wide"], data["wide_image"], (4, 4))
-    total = 0.0
-    for p, row in enumerate(data["wide_image"].tolist()):
-        place = [int((whole[row] @ token).argmax()) for token in local[p]]
-        total += info_nce(refined[p], whole[row], place, 1.0)
+def test_matching_takes_the_most_similar_token_of_the_whole_image() -> None:
+    made, data = method(match_to_full=True), batch()
+    local = made.plain(made.contexts(data)[0]).flatten(1, 2)
+    whole, total = made.plain(data["pixels"]).flatten(1, 2), 0.0
+    for row, own, tokens in zip(data["wide_image"], refined(made, data), local, strict=True):
+        place = [int((whole[row] @ token).argmax()) for token in tokens]
+        total += info_nce(own, whole[row], place)
     assert made.training_step(data, 0).item() == pytest.approx(total / 4, rel=1e-4)
 
 
-@pytest.mark.parametrize("background", [0.05, 0.95])
-def test_a_strip_is_of_whole_tokens_and_leaves_some(background: float) -> None:
-    with pytest.raises(SpatialbenchError, match=r"background .* of the 4 tokens a side"):
-        method(background=background)
-
-
-def test_a_strip_needs_another_picture() -> None:
-    data = RegionDataset(Made(), Sampling("grid", most=1))[np.array([3]), (0, 0, 0)]
-    with pytest.raises(SpatialbenchError, match="needs another picture in the batch"):
-        method(background=0.35).contexts(data)
-
-
-def test_only_the_refiner_learns() -> None:
-    made = method()
-    made.training_step(big(batch()), 0).backward()
-    assert all(p.grad is None for p in made.student.parameters())
-    assert {n.split(".")[0] for n, p in made.refiner.named_parameters() if p.grad is not None} == {
-        "0",
-        "1",
-    }
-
-
-def test_the_refiner_learns_at_the_student_s_rate() -> None:
+def test_only_the_refiner_learns_at_the_student_s_rate() -> None:
     made = method(finetuning=FineTuning(lr=0.1, connection_lr=0.5, schedule="constant"))
+    own = {name for name, _ in made.named_parameters() if name.startswith("refiner.")}
+    assert {name.split(".")[1] for name in own} == {"0", "1"}
+    assert set(step(made, batch())[1]) == own
     made.trainer = Trainer(max_steps=1, logger=False, enable_checkpointing=False)
     groups = made.configure_optimizers()["optimizer"].param_groups
     assert {group["lr"] for group in groups} == {0.1}
-    assert sum(len(group["params"]) for group in groups) == len(list(made.refiner.parameters()))
+    assert sum(len(group["params"]) for group in groups) == len(own)
 
 
-def test_images_and_captions_are_clip_s() -> None:
-    made = method()
-    other = Refiner(student(), blocks=2)
-    other.student.load_state_dict(made.student.state_dict())
-    assert torch.equal(made.image(images(2)), other.image(images(2)))
-    assert not torch.allclose(made.dense(images(2)), other.dense(images(2)))
+def test_it_begins_as_clip_and_changes_the_dense_map_alone() -> None:
+    x = images(2, size=48)
+    for blocks in (1, 2, 3):
+        made = Refiner(student(), blocks=blocks)
+        torch.testing.assert_close(made.dense(x), made.plain(x), rtol=0, atol=1e-5)
+        copied = made.student.visual.transformer.resblocks[-blocks:].parameters()
+        trained = (p for p in made.parameters() if p.requires_grad)
+        assert sum(p.numel() for p in trained) == sum(p.numel() for p in copied)
+    before = {name: value.clone() for name, value in made.student.state_dict().items()}
+    image, plain = made.image(images(2)), made.plain(x)
+    shaken(made.refiner)
+    assert all(value.equal(before[name]) for name, value in made.student.state_dict().items())
+    assert made.image(images(2)).equal(image)
+    assert made.plain(x).equal(plain)
+    assert not torch.allclose(made.dense(x), plain)
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"temperature": 0}, {"uniformity": -1}, {"background": 1.0}, {"background": -0.1}]
+    ("arguments", "what"),
+    [
+        ({"temperature": 0}, "must be more than 0, uniformity"),
+        ({"uniformity": -1}, "must be more than 0, uniformity"),
+        ({"background": 1.0}, "must be more than 0, uniformity"),
+        ({"background": -0.1}, "must be more than 0, uniformity"),
+        ({"background": 0.05}, r"background 0\.05 is 0 of the 4 tokens a side"),
+        ({"background": 0.95}, r"background 0\.95 is 4 of the 4 tokens a side"),
+        ({"blocks": 4}, "a Refiner of 4 blocks on an image tower of 3"),
+    ],
 )
-def test_wrong_arguments(arguments: dict) -> None:
-    with pytest.raises(SpatialbenchError, match="must be more than 0, uniformity"):
+def test_wrong_arguments(arguments: dict, what: str) -> None:
+    with refused(what):
         Refiner(student(), **arguments)
+
+
+def test_a_strip_needs_another_image() -> None:
+    data = RegionDataset(Made(), Sampling("grid", most=1))[np.array([3]), (0, 0, 0)]
+    with refused("needs another image in the batch"):
+        method(background=0.35).contexts(data)

@@ -6,12 +6,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch import Tensor
 
-from spatialbench.data.pictures import PictureDataset
-from spatialbench.models.diffusion import Diffusion
+from spatialbench.data.image_batches import ImageDataset
+from spatialbench.models import encoded_images, latents
+from spatialbench.models.latent_diffusion import Diffusion
 from spatialbench.models.latents import Latents
 from tests.support.diffusions import SIZE, diffusion
-from tests.support.pictures import Noise
+from tests.support.images import Noise
+
+SINGLE = torch.float32
 
 
 @pytest.fixture(autouse=True)
@@ -19,74 +23,58 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path))
 
 
-def pictures(count: int = 5) -> PictureDataset:
-    return PictureDataset(Noise(count, SIZE), SIZE)
+def pictures(count: int = 5) -> ImageDataset:
+    return ImageDataset(Noise(count, SIZE), SIZE)
 
 
-def test_kept_latents_are_those_of_the_pictures_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = diffusion(dtype=torch.float32)
-    kept, data = Latents(model), pictures()
-    pixels = torch.stack([data.whole(row) for row in (4, 0, 2)])
-    before = kept(pixels)  # computed
-    kept.prepare(data)
-    monkeypatch.setattr(Diffusion, "latents", lambda *_: pytest.fail("a picture was encoded again"))
-    assert torch.equal(kept(pixels), before)
-    kept.prepare(data)  # nothing to do
-    assert torch.equal(Latents(model)(pixels), before)  # another process
-    monkeypatch.undo()
-    torch.testing.assert_close(before, model.latents(pixels), rtol=2**-8, atol=1e-6)
-    assert torch.equal(Latents(model, cache=False)(pixels), model.latents(pixels))
+def pixels(*rows: int) -> Tensor:
+    return torch.stack([pictures().whole(row) for row in rows])
 
 
-def test_pictures_are_always_encoded_in_equally_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A convolution may round differently for another number; how many are missing must not show."""
-    seen, plain, data = [], Diffusion.latents, pictures()
+def test_kept_latents_are_those_of_the_images_rounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x = diffusion(dtype=SINGLE), pixels(4, 0, 2)
+    kept = Latents(model)
+    before = kept(x)  # computed
+    kept.prepare(pictures())
+    with monkeypatch.context() as patch:
+        patch.setattr(Diffusion, "latents", lambda *_: pytest.fail("an image was encoded again"))
+        assert torch.equal(kept(x), before)
+        kept.prepare(pictures())  # nothing to do
+        assert torch.equal(Latents(model)(x), before)  # another process
+    torch.testing.assert_close(before, model.latents(x), rtol=2**-8, atol=1e-6)
+    assert torch.equal(Latents(model, cache=False)(x), model.latents(x))
+    x[0, 0, 0, 0] ^= 128  # an image that is new
+    assert torch.equal(kept(x)[1:], before[1:])
+    assert not torch.equal(kept(x)[0], before[0])
+
+
+def test_images_are_always_encoded_in_equally_many(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A convolution may round differently for another number; a cache must not change results."""
+    seen, plain = [], Diffusion.latents
     monkeypatch.setattr(Diffusion, "latents", lambda self, x: seen.append(len(x)) or plain(self, x))
-    kept = Latents(diffusion(dtype=torch.float32))
-    kept(torch.stack([data.whole(row) for row in (4, 0, 2)]))
-    kept.prepare(data)
+    kept = Latents(diffusion(dtype=SINGLE))
+    kept(pixels(4, 0, 2))
+    kept.prepare(pictures())
     assert seen == [32, 32]
 
 
 def test_every_chunk_and_every_shard_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spatialbench.models.latents._CHUNK", 2)
-    monkeypatch.setattr(
-        "spatialbench.models.latents._SHARD", 3
-    )  # pictures 1 to 4 in the first, 5 in the second
-    kept = Latents(diffusion(dtype=torch.float32))
+    monkeypatch.setattr(encoded_images, "CHUNK", 2)
+    monkeypatch.setattr(latents, "_SHARD", 3)  # images 1 to 4 in the first, 5 in the second
+    kept = Latents(diffusion(dtype=SINGLE))
     kept.prepare(pictures())
-    monkeypatch.setattr(Diffusion, "latents", lambda *_: pytest.fail("a picture was not kept"))
-    assert len(kept._cache) == 5
-    kept(torch.stack([pictures().whole(row) for row in range(5)]))
+    monkeypatch.setattr(Diffusion, "latents", lambda *_: pytest.fail("an image was not kept"))
+    assert len(kept._cache.cache) == 5
+    kept(pixels(0, 1, 2, 3, 4))
 
 
-def test_a_picture_that_is_new_is_encoded_beside_those_that_are_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path))
-    kept, data = Latents(diffusion(dtype=torch.float32)), pictures()
-    kept.prepare(data)
-    pixels = torch.stack([data.whole(row) for row in (1, 3)])
-    changed = pixels.clone()
-    changed[0, 0, 0, 0] ^= 128
-    found = kept(changed)
-    assert torch.equal(found[1], kept(pixels)[1])
-    assert not torch.equal(found[0], kept(pixels)[0])
-
-
-def test_changed_weights_and_another_range_miss_the_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path))
-    Latents(diffusion(dtype=torch.float32)).prepare(pictures())
-    changed = diffusion(dtype=torch.float32)
+def test_changed_weights_and_another_range_miss_the_cache() -> None:
+    Latents(diffusion(dtype=SINGLE)).prepare(pictures())
+    changed, legacy = diffusion(dtype=SINGLE), diffusion(dtype=SINGLE, legacy_range=True)
     with torch.no_grad():
         changed.vae.encoder.conv_in.bias[0] += 1
-    legacy = diffusion(dtype=torch.float32, legacy_range=True)
-    assert len(Latents(diffusion(dtype=torch.float32))._cache) == 5
-    pixels = pictures().whole(0)[None]
+    assert len(Latents(diffusion(dtype=SINGLE))._cache.cache) == 5
     for other in (changed, legacy):
-        assert len(Latents(other)._cache) == 0
-        torch.testing.assert_close(
-            Latents(other)(pixels), other.latents(pixels), rtol=2**-8, atol=1e-6
-        )
+        kept, x = Latents(other), pixels(0)
+        assert len(kept._cache.cache) == 0
+        torch.testing.assert_close(kept(x), other.latents(x), rtol=2**-8, atol=1e-6)

@@ -1,4 +1,4 @@
-"""Adapters: nothing at the start, the printed equations afterwards, and a plain tower in the end."""
+"""Adapters: no effect at the start, then the printed equations, and a plain tower in the end."""
 
 from __future__ import annotations
 
@@ -9,48 +9,48 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spatialbench.models.clip import load_clip
 from spatialbench.models.lora import Adapters, LoraSettings
+from spatialbench.models.open_clip_student import load_clip
 from spatialbench.models.towers import encode_dense, encode_image
-from spatialbench.utils.errors import SpatialbenchError
-from tests.support.models import SIZE, student
+from tests.support.checks import close, refused
+from tests.support.models import normal_images, student
 
 BLOCK = "transformer.resblocks.1."
 ATTENTION = ("attn.in_proj_weight", "attn.out_proj.weight")
 MLP = ("mlp.c_fc.weight", "mlp.c_proj.weight")
 
 
-def made(moved: bool = True, double: bool = True, **settings: Any) -> tuple[Any, Any, Adapters]:
-    """A student with adapters, what it was, and the adapters; with ``moved`` they and the biases are random."""
+def made(moved: bool = True, **settings: Any) -> tuple[Any, Any, Adapters]:
+    """Student with adapters, a copy from before, and the adapters, by default randomly moved."""
     torch.manual_seed(0)
-    model = load_clip(student())
-    model = model.double() if double else model
+    model = load_clip(student()).double()
     before = copy.deepcopy(model)
     adapters = Adapters(model.visual, LoraSettings(rank=2, alpha=3, **settings), seed=0)
-    if moved:
-        with torch.no_grad():
-            for parameter in model.visual.parameters():
-                if parameter.requires_grad:
-                    parameter.add_(0.1 * torch.randn_like(parameter))
+    with torch.no_grad():
+        for parameter in model.visual.parameters():
+            if parameter.requires_grad and moved:
+                parameter.add_(0.1 * torch.randn_like(parameter))
     return model, before, adapters
 
 
-def pixels(dtype: torch.dtype = torch.float64) -> Tensor:
-    return torch.randn(2, 3, SIZE, SIZE, generator=torch.Generator().manual_seed(0), dtype=dtype)
+def pixels() -> Tensor:
+    return normal_images(2).double()
+
+
+def part(model: Any, name: str) -> Any:
+    return model.visual.get_submodule(BLOCK + name)
 
 
 def product(model: Any, name: str) -> Tensor:
     """(alpha / r) B A of a weight, as loops."""
-    layer = model.visual.get_submodule(
-        BLOCK + name.removesuffix("in_proj_weight").removesuffix("weight").rstrip(".")
-    )
-    if name == "attn.out_proj.weight":
-        layer = model.visual.get_submodule(BLOCK + "attn").base_layer.out_proj
+    if name.startswith("attn"):
+        attention = part(model, "attn")
+        layer = attention if name == ATTENTION[0] else attention.base_layer.out_proj
+    else:
+        layer = part(model, name.removesuffix(".weight"))
     a, b = layer.lora_A["default"].weight.tolist(), layer.lora_B["default"].weight.tolist()
     assert len(a) == 2
-    rows = [
-        [3 / 2 * sum(row[k] * a[k][j] for k in range(2)) for j in range(len(a[0]))] for row in b
-    ]
+    rows = [[1.5 * sum(row[k] * a[k][j] for k in range(2)) for j in range(len(a[0]))] for row in b]
     return torch.tensor(rows, dtype=torch.float64)
 
 
@@ -59,21 +59,19 @@ def learned(model: nn.Module) -> set[str]:
 
 
 def test_at_the_start_nothing_changes() -> None:
-    model, before, adapters = made(moved=False, double=False)
-    x = pixels(torch.float32)
+    model, before, adapters = made(moved=False)
     for encode in (encode_image, encode_dense):
         with adapters.active():
-            assert torch.equal(encode(model, x), encode(before, x))
-    assert torch.equal(model.encode_image(x), before.encode_image(x))
+            assert torch.equal(encode(model, pixels()), encode(before, pixels()))
+    assert torch.equal(model.encode_image(pixels()), before.encode_image(pixels()))
     assert adapters.drift() == 0
 
 
 def test_who_learns() -> None:
-    model, _, _ = made(moved=False)
-    found = learned(model.visual)
-    blocks = {f"transformer.resblocks.{number}." for number in range(3)}
+    names = learned(made(moved=False)[0].visual)
+    blocks = [f"transformer.resblocks.{number}." for number in range(3)]
     for block in blocks:
-        here = {name.removeprefix(block) for name in found if name.startswith(block)}
+        here = {name.removeprefix(block) for name in names if name.startswith(block)}
         assert {name for name in here if "lora_" not in name} == {
             "attn.base_layer.in_proj_bias",
             "attn.base_layer.out_proj.base_layer.bias",
@@ -81,26 +79,20 @@ def test_who_learns() -> None:
             "mlp.c_proj.base_layer.bias",
         }
         assert len(here) == 4 + 2 * 4  # A and B of each
-    assert all(name.startswith(tuple(blocks)) for name in found)
-    plain, _, _ = made(moved=False, bias=False)
-    assert learned(plain.visual) == {name for name in found if "lora_" in name}
+    assert all(name.startswith(tuple(blocks)) for name in names)
+    plain = learned(made(moved=False, bias=False)[0].visual)
+    assert plain == {name for name in names if "lora_" in name}
 
 
 def test_weights_and_outputs_are_the_printed_equations() -> None:
     model, before, adapters = made()
-    inside, outside = (dict(before.visual.named_parameters())[BLOCK + name] for name in ATTENTION)
+    start = dict(before.visual.named_parameters())
     with adapters.active():
-        attention = model.visual.get_submodule(BLOCK + "attn")
-        torch.testing.assert_close(
-            attention.in_proj_weight, inside + product(model, ATTENTION[0])
-        )  # (2)
-        torch.testing.assert_close(
-            attention.out_proj.weight, outside + product(model, ATTENTION[1])
-        )
-    layer, plain = (
-        model.visual.get_submodule(BLOCK + "mlp.c_fc"),
-        before.visual.get_submodule(BLOCK + "mlp.c_fc"),
-    )
+        attention = part(model, "attn")
+        weights = (attention.in_proj_weight, attention.out_proj.weight)
+        for name, weight in zip(ATTENTION, weights, strict=True):
+            torch.testing.assert_close(weight, start[BLOCK + name] + product(model, name))  # (2)
+    layer, plain = part(model, "mlp.c_fc"), part(before, "mlp.c_fc")
     x = torch.randn(3, 48, dtype=torch.float64)
     wanted = x @ plain.weight.T + x @ product(model, MLP[0]).T + layer.base_layer.bias
     torch.testing.assert_close(layer.eval()(x), wanted)  # (1)
@@ -114,11 +106,9 @@ def test_merged_is_unmerged() -> None:
     products = {name: product(model, name) for name in (*ATTENTION, *MLP)}
     copied, drift = adapters.merged(), adapters.drift()
     adapters.merge()
-    torch.testing.assert_close(encode_image(model, x), image, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(encode_dense(model, x), dense, rtol=1e-10, atol=1e-12)
-    torch.testing.assert_close(
-        model.encode_image(x), image, rtol=1e-8, atol=1e-10
-    )  # open_clip's own
+    close(encode_image(model, x), image, 1e-10, 1e-12)
+    close(encode_dense(model, x), dense, 1e-10, 1e-12)
+    close(model.encode_image(x), image, 1e-8, 1e-10)  # open_clip's own
     start, state = before.visual.state_dict(), model.visual.state_dict()
     assert all(torch.equal(copied[name], state[name]) for name in state)
     for name, value in products.items():
@@ -128,73 +118,62 @@ def test_merged_is_unmerged() -> None:
     assert not torch.allclose(image, encode_image(before, x), atol=1e-2)
 
 
-def test_what_is_left_is_open_clips_tower() -> None:
+def test_after_the_merge_it_is_open_clips_tower() -> None:
     model, before, adapters = made()
     adapters.merge()
-    kinds = [{name: type(part) for name, part in one.named_modules()} for one in (model, before)]
+    kinds = [{n: type(m) for n, m in clip.named_modules()} for clip in (model, before)]
     assert kinds[0] == kinds[1]
-    assert set(model.state_dict()) == set(before.state_dict())
-    assert {name.rsplit(".", 1)[0] for name in learned(model.visual) if BLOCK in name} == {
-        BLOCK + part for part in ("attn", "attn.out_proj", "mlp.c_fc", "mlp.c_proj")
-    }
-    for name, value in model.state_dict().items():
-        if not name.startswith("visual."):
-            assert torch.equal(value, before.state_dict()[name]), name
-    fixed = ("conv1", "ln_", "proj", "positional_embedding", "class_embedding")
-    for name, value in model.visual.state_dict().items():
-        if name.startswith(fixed) or ".ln_" in name:
-            assert torch.equal(value, before.visual.state_dict()[name]), name
+    adapted = {name.rsplit(".", 1)[0] for name in learned(model.visual) if BLOCK in name}
+    parts = ("attn", "attn.out_proj", "mlp.c_fc", "mlp.c_proj")
+    assert adapted == {BLOCK + name for name in parts}
+    start, state = before.state_dict(), model.state_dict()
+    assert set(state) == set(start)
+    changed = {name for name, value in state.items() if not torch.equal(value, start[name])}
+    assert changed == {f"visual.{name}" for name in learned(model.visual)}
 
 
 def test_gradients_are_those_of_the_adapted_weights() -> None:
     """Against a plain tower whose weights are written as functions of A and B."""
     model, before, adapters = made()
-    x = pixels()
     with adapters.active():
-        encode_image(model, x).square().sum().backward()
-    found = {name: p.grad for name, p in model.visual.named_parameters() if p.requires_grad}
-    assert all(gradient is not None and gradient.any() for gradient in found.values())
-    factors, weights = {}, {}
-    for name, parameter in before.visual.named_parameters():
-        weights[name] = parameter
-    for name, parameter in model.visual.named_parameters():
-        if parameter.requires_grad:
-            factors[name] = parameter.detach().clone().requires_grad_()
-    for name in factors:
+        encode_image(model, pixels()).square().sum().backward()
+    learning = {name: p for name, p in model.visual.named_parameters() if p.requires_grad}
+    factors = {name: p.detach().clone().requires_grad_() for name, p in learning.items()}
+    weights = dict(before.visual.named_parameters())
+    for name, factor in factors.items():
         if "lora_A" in name:
             owner = name.split(".lora_A")[0].replace(".base_layer", "")
             weight = f"{owner}.in_proj_weight" if owner.endswith(".attn") else f"{owner}.weight"
-            weights[weight] = (
-                weights[weight] + 1.5 * factors[name.replace("lora_A", "lora_B")] @ factors[name]
-            )
+            b = factors[name.replace("lora_A", "lora_B")]
+            weights[weight] = weights[weight] + 1.5 * b @ factor
         elif "lora_B" not in name:
-            weights[name.replace(".base_layer", "")] = factors[name]
-    torch.func.functional_call(before.visual, weights, (x,)).square().sum().backward()
-    for name, gradient in found.items():
-        torch.testing.assert_close(gradient, factors[name].grad, rtol=1e-8, atol=1e-10, msg=name)
+            weights[name.replace(".base_layer", "")] = factor
+    torch.func.functional_call(before.visual, weights, (pixels(),)).square().sum().backward()
+    for name, parameter in learning.items():
+        assert parameter.grad.any()
+        close(parameter.grad, factors[name].grad, 1e-8, 1e-10)
 
 
 def test_the_frozen_weights_are_what_they_were() -> None:
     model, before, adapters = made()
-    attention = model.visual.get_submodule(BLOCK + "attn").base_layer
+    attention = part(model, "attn").base_layer
     held = attention.in_proj_weight, attention.out_proj.base_layer.weight
-    with pytest.raises(RuntimeError), adapters.active():  # wrong pictures, say
+    with pytest.raises(RuntimeError), adapters.active():  # wrong images, say
         encode_image(model, pixels()[:, :1])
     assert attention.in_proj_weight is held[0]
     assert attention.out_proj.base_layer.weight is held[1]
-    assert torch.equal(held[0], before.visual.get_submodule(BLOCK + "attn").in_proj_weight)
+    assert torch.equal(held[0], part(before, "attn").in_proj_weight)
     assert not held[0].requires_grad
 
 
 def test_dropout_is_asked_for_and_follows_the_generator() -> None:
     model, _, adapters = made(dropout=0.5)
-    model.train()  # whoever says so
-    x = pixels()
+    model.train()  # has no effect
 
     def encoded(seed: int, dropout: bool) -> Tensor:
         torch.manual_seed(seed)
         with adapters.active(dropout), torch.no_grad():
-            return encode_image(model, x)
+            return encode_image(model, pixels())
 
     assert torch.equal(encoded(0, False), encoded(1, False))
     assert torch.equal(encoded(0, True), encoded(0, True))
@@ -205,18 +184,18 @@ def test_dropout_is_asked_for_and_follows_the_generator() -> None:
 
 def test_the_seed_is_of_the_adapters_alone() -> None:
     states = []
-    for drawn, seed in ((0, 0), (5, 0), (0, 1)):
+    for count, seed in ((0, 0), (5, 0), (0, 1)):
         model = load_clip(student())
-        torch.rand(drawn)
+        torch.rand(count)
         state = torch.random.get_rng_state()
         Adapters(model.visual, LoraSettings(), seed)
         assert torch.equal(torch.random.get_rng_state(), state)
-        states.append(model.visual.get_submodule(BLOCK + "mlp.c_fc").lora_A["default"].weight)
+        states.append(part(model, "mlp.c_fc").lora_A["default"].weight)
     assert torch.equal(states[0], states[1])
     assert not torch.equal(states[0], states[2])
 
 
 @pytest.mark.parametrize("wrong", [{"rank": 0}, {"alpha": 0.0}, {"dropout": 1.0}])
 def test_settings_out_of_range(wrong: dict) -> None:
-    with pytest.raises(SpatialbenchError, match=rf"lora\.{next(iter(wrong))}"):
+    with refused(rf"lora\.{next(iter(wrong))}"):
         LoraSettings(**wrong)

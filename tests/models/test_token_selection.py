@@ -1,4 +1,4 @@
-"""Which tokens are taken: the same under one seed, others under another, and none drawn where a picture is scored."""
+"""Selected tokens: the same under one seed, others under another; nothing random in scoring."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from torch import Tensor
 
 from spatialbench.models.token_selection import TokenSelector, score_vector
 from spatialbench.models.visual_tokens import Tokens
-from spatialbench.utils.errors import SpatialbenchError
+from tests.support.checks import refused
 
 GRID = (4, 5)
 
 
-def tokens(images: int = 3, grid: tuple[int, int] = GRID) -> Tokens:
-    """The embedding is -1; patch l of picture b is 1000 b + l in both channels."""
-    local = (1000 * torch.arange(images)[:, None] + torch.arange(grid[0] * grid[1])).float()
-    return Tokens(-torch.ones(images, 2), local[..., None].expand(-1, -1, 2).contiguous(), grid)
+def tokens(images: int = 3) -> Tokens:
+    """Tokens whose embedding is -1; patch l of image b is 1000 b + l in both channels."""
+    local = (1000 * torch.arange(images)[:, None] + torch.arange(GRID[0] * GRID[1])).float()
+    return Tokens(-torch.ones(images, 2), local[..., None].expand(-1, -1, 2).contiguous(), GRID)
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -25,11 +25,11 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def drawn(selector: TokenSelector, seed: int = 0, images: int = 3) -> Tensor:
-    """The patches that were taken, [B, n]; the embedding must come first."""
-    found = selector(tokens(images), seeded(seed))
-    assert found.shape == (images, selector.length(GRID), 2)
-    assert found[:, 0].eq(-1).all()
-    return found[:, 1:, 0]
+    """Draw patches [B, n]; the embedding must come first."""
+    selected = selector(tokens(images), seeded(seed))
+    assert selected.shape == (images, selector.length(GRID), 2)
+    assert selected[:, 0].eq(-1).all()
+    return selected[:, 1:, 0]
 
 
 def test_the_embedding_alone_and_all_patches() -> None:
@@ -38,32 +38,26 @@ def test_the_embedding_alone_and_all_patches() -> None:
 
 
 @pytest.mark.parametrize("replacement", [True, False])
-def test_random_patches_are_of_the_own_picture_and_of_the_seed(replacement: bool) -> None:
+def test_random_patches_are_of_their_own_image_and_of_the_seed(replacement: bool) -> None:
     selector = TokenSelector("random", count=12, replacement=replacement)
     first = drawn(selector)
     assert torch.equal(first // 1000, torch.arange(3.0)[:, None].expand(-1, 12))
     assert torch.equal(first, drawn(selector))
     assert not torch.equal(first, drawn(selector, seed=1))
-    assert not torch.equal(first[0], first[1] % 1000)  # every picture has its own
-    distinct = [len(row.unique()) for row in first]
-    assert all((count == 12) != replacement for count in distinct)
+    assert not torch.equal(first[0], first[1] % 1000)  # every image has its own
+    assert all((len(row.unique()) == 12) != replacement for row in first)
+    selector = TokenSelector("random", count=5, replacement=replacement)
+    counts = (drawn(selector, images=4000) % 1000).long().flatten().bincount(minlength=20)
+    assert (counts - 1000).abs().max() < 150  # uniform within 5 standard deviations
 
 
-def test_random_is_even() -> None:
-    """Every patch comes as often as every other, with and without replacement."""
-    for replacement in (True, False):
-        found = drawn(TokenSelector("random", count=5, replacement=replacement), images=4000) % 1000
-        counts = found.long().flatten().bincount(minlength=20)
-        assert (counts - 1000).abs().max() < 150  # 5 standard deviations
-
-
-def test_ratios_are_rounded_down() -> None:
-    assert TokenSelector("random", ratio=0.5).length((27, 27)) == 365  # DIVA, DFN at 378 pixels
-    assert (
-        TokenSelector("random", count=76).length((16, 16)) == 77
-    )  # DIVA, OpenAI: beside 77 of the prompt
+def test_counts_and_ratios_as_diva_has_them() -> None:
+    assert TokenSelector("random", ratio=0.5).length((27, 27)) == 365  # DFN at 378 pixels
+    assert TokenSelector("random", count=76).length((16, 16)) == 77  # OpenAI: the prompt's 77
     assert TokenSelector("random", ratio=0.01).length((4, 4)) == 2
     assert drawn(TokenSelector("random", ratio=0.3)).shape == (3, 6)
+    assert TokenSelector("avgpool1d", window=6).length((16, 16)) == 43  # SigLIP at 224 pixels
+    assert TokenSelector("avgpool1d", window=10).length((27, 27)) == 73  # at 384
 
 
 def test_means_along_the_raster_and_over_squares() -> None:
@@ -71,26 +65,21 @@ def test_means_along_the_raster_and_over_squares() -> None:
     assert line.tolist() == [1, 4, 7, 10, 13, 16]  # 18 and 19 are left out, rows are of 5
     square = drawn(TokenSelector("avgpool2d", window=2))[0]
     assert square.tolist() == [3, 5, 13, 15]  # mean of 0 1 5 6, of 2 3 7 8, ...
-    assert TokenSelector("avgpool1d", window=6).length((16, 16)) == 43  # DIVA, SigLIP at 224 pixels
-    assert TokenSelector("avgpool1d", window=10).length((27, 27)) == 73  # at 384
 
 
 def test_the_gradient_of_a_patch_counts_how_often_it_was_drawn() -> None:
     given = tokens(1)
     local = given.local.clone().requires_grad_()
-    found = TokenSelector("random", count=30)(given._replace(local=local), seeded())
-    found.sum().backward()
-    times = found[0, 1:, 0].long().bincount(minlength=20)
+    selected = TokenSelector("random", count=30)(given._replace(local=local), seeded())
+    selected.sum().backward()
+    times = selected[0, 1:, 0].long().bincount(minlength=20)
     assert torch.equal(local.grad[0, :, 0].long(), times)
 
 
 @pytest.mark.parametrize(
-    ("arguments", "what"),
+    ("arguments", "message"),
     [
-        (
-            {"mode": "some"},
-            r"tokens\.mode is 'some'; one of cls, all, random, avgpool1d, avgpool2d",
-        ),
+        ({"mode": "some"}, r"tokens\.mode is 'some'; one of cls, all, random, avgpool1d"),
         ({"mode": "random"}, r"random needs one of tokens\.count and tokens\.ratio; found none"),
         ({"mode": "random", "count": 3, "ratio": 0.5}, "found count, ratio"),
         ({"mode": "random", "window": 3}, "found window"),
@@ -100,35 +89,27 @@ def test_the_gradient_of_a_patch_counts_how_often_it_was_drawn() -> None:
         ({"mode": "random", "ratio": 1.5}, r"tokens\.ratio is 1\.5; it must be in \(0, 1\]"),
     ],
 )
-def test_wrong_arguments(arguments: dict, what: str) -> None:
-    with pytest.raises(SpatialbenchError, match=what):
+def test_wrong_arguments(arguments: dict, message: str) -> None:
+    with refused(message):
         TokenSelector(**arguments)
 
 
 def test_more_than_there_is() -> None:
-    with pytest.raises(
-        SpatialbenchError, match=r"tokens\.count is 30, without replacement, .* has 20 patches"
-    ):
+    with refused(r"tokens\.count is 30, without replacement, .* has 20 patches"):
         TokenSelector("random", count=30, replacement=False)(tokens(), seeded())
     for mode in ("avgpool1d", "avgpool2d"):
-        with pytest.raises(
-            SpatialbenchError, match=r"tokens\.window 30 is larger than the 4 x 5 patches"
-        ):
+        with refused(r"tokens\.window 30 is larger than the 4 x 5 patches"):
             TokenSelector(mode, window=30)(tokens(), seeded())  # type: ignore[arg-type]
 
 
 def test_scoring_draws_nothing() -> None:
-    generator = torch.Generator().manual_seed(0)
-    given = Tokens(
-        torch.randn(3, 8, generator=generator), torch.randn(3, 20, 8, generator=generator), GRID
-    )
-    torch.manual_seed(0)
+    cls, local = torch.randn(3, 8, generator=seeded()), torch.randn(3, 20, 8, generator=seeded(1))
     before = torch.get_rng_state()
-    torch.testing.assert_close(score_vector(given), F.normalize(given.cls, dim=-1))
-    both = torch.stack([given.cls[b] + sum(given.local[b]) / 20 for b in range(3)])
-    torch.testing.assert_close(
-        score_vector(given, "cls_local"), both / both.norm(dim=-1, keepdim=True)
-    )
+    given = Tokens(cls, local, GRID)
+    torch.testing.assert_close(score_vector(given), F.normalize(cls, dim=-1))
+    both = torch.stack([cls[b] + sum(local[b]) / 20 for b in range(3)])
+    wanted = both / both.norm(dim=-1, keepdim=True)
+    torch.testing.assert_close(score_vector(given, "cls_local"), wanted)
     assert torch.equal(before, torch.get_rng_state())
-    with pytest.raises(SpatialbenchError, match="the scorer is 'mean'; one of cls, cls_local"):
+    with refused("the scorer is 'mean'; one of cls, cls_local"):
         score_vector(given, "mean")  # type: ignore[arg-type]

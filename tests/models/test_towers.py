@@ -1,4 +1,4 @@
-"""The towers are open_clip's own numbers, and the hook sees what it says."""
+"""The towers' numbers are open_clip's own, and the hook receives every block."""
 
 from __future__ import annotations
 
@@ -11,20 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spatialbench.models import towers
-from spatialbench.models.clip import TextTokenizer, load_clip
-from tests.support.models import SIZE, student
+from spatialbench.models.open_clip_student import TextTokenizer, load_clip
+from tests.support.checks import close
+from tests.support.models import VARIANTS, normal_images, student
 
-VARIANTS: dict[str, dict[str, Any]] = {
-    "plain": {},
-    "quick_gelu": {"quick_gelu": True},
-    "average": {"vision": '{"pool_type": "avg"}'},
-    "norm_after_pool": {"vision": '{"pool_type": "avg", "final_ln_after_pool": true}'},
-    "layer_scale": {
-        "vision": '{"ls_init_value": 0.3, "no_ln_pre": true}',
-        "text": '{"ls_init_value": 0.2}',
-    },
-    "projection_bias": {"text": '{"proj_bias": true}'},
-}
 CAPTIONS = [
     "The sofa is left of the lamp.",
     "The lamp is above the bed.",
@@ -33,111 +23,73 @@ CAPTIONS = [
 
 
 @pytest.fixture(params=VARIANTS)
-def spec(request: pytest.FixtureRequest) -> str:
-    return student(request.param, **VARIANTS[request.param])
+def model(request: pytest.FixtureRequest) -> Any:
+    return load_clip(student(request.param, **VARIANTS[request.param])).double()
 
 
-def pixels(count: int = 3, size: int = SIZE) -> Tensor:
-    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(0))
+def tokens() -> Tensor:
+    return TextTokenizer(student())(CAPTIONS)
 
 
-def test_the_image_tower_is_open_clips(spec: str) -> None:
-    model = load_clip(spec)
-    torch.testing.assert_close(
-        towers.encode_image(model, pixels()), model.encode_image(pixels()), rtol=1e-5, atol=1e-6
-    )
+def doubles(*shape: int) -> Tensor:
+    return torch.randn(shape, dtype=torch.float64)
 
 
-def test_the_text_tower_is_open_clips_whole_context(spec: str) -> None:
-    """Exact in double: what lies behind the longest caption has no effect."""
-    model = load_clip(spec).double()
-    tokens = TextTokenizer(spec)(CAPTIONS)
-    torch.testing.assert_close(
-        towers.encode_text(model, tokens), model.encode_text(tokens), rtol=1e-12, atol=1e-12
-    )
-    garbage = tokens.clone()
-    garbage[:, -1] = 1
-    assert towers.encode_text(model, garbage).equal(towers.encode_text(model, tokens))
+def test_both_towers_and_all_gradients_are_open_clips(model: Any) -> None:
+    """In double; the text tower is run over its whole context there."""
+    results = []
+    for own in (towers, type(model)):
+        model.zero_grad()
+        image, text = (
+            own.encode_image(model, normal_images().double()),
+            own.encode_text(model, tokens()),
+        )
+        (image.square().sum() + text.square().sum()).backward()
+        grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
+        results.append((image, text, grads))
+    ours, theirs = results
+    close(ours[:2], theirs[:2])
+    assert len(ours[2]) == len([*model.parameters()]) - 1, "all but the logit scale"
+    torch.testing.assert_close(ours[2], theirs[2], rtol=1e-9, atol=1e-11)
+
+
+def test_text_behind_the_longest_caption_has_no_effect() -> None:
+    model, changed = load_clip(student()), tokens()
+    changed[:, -1] = 1
+    assert towers.encode_text(model, changed).equal(towers.encode_text(model, tokens()))
 
 
 def test_a_text_tower_that_reads_at_its_end_token() -> None:
     model = load_clip(student("eos", text='{"pool_type": "eos", "eos_id": 2}')).double()
-    tokens = torch.tensor([[1, 500, 7, 2, 0, 0, 0], [1, 9, 2, 0, 0, 0, 0]])
-    tokens = F.pad(tokens, (0, 13))
-    torch.testing.assert_close(
-        towers.encode_text(model, tokens), model.encode_text(tokens), rtol=1e-12, atol=1e-12
-    )
-
-
-def test_gradients_are_open_clips(spec: str) -> None:
-    """Every parameter of both towers, in double."""
-    model = load_clip(spec).double()
-    tokens = TextTokenizer(spec)(CAPTIONS)
-    gradients = []
-    for image, text in (
-        (towers.encode_image, towers.encode_text),
-        (type(model).encode_image, type(model).encode_text),
-    ):
-        model.zero_grad()
-        (
-            image(model, pixels().double()).square().sum() + text(model, tokens).square().sum()
-        ).backward()
-        gradients.append(
-            {name: p.grad.clone() for name, p in model.named_parameters() if p.grad is not None}
-        )
-    assert gradients[0].keys() == gradients[1].keys()
-    assert len(gradients[0]) == len([*model.parameters()]) - 1, "all but the logit scale"
-    for name, ours in gradients[0].items():
-        torch.testing.assert_close(ours, gradients[1][name], rtol=1e-9, atol=1e-11, msg=name)
+    given = F.pad(torch.tensor([[1, 500, 7, 2, 0, 0, 0], [1, 9, 2, 0, 0, 0, 0]]), (0, 13))
+    close(towers.encode_text(model, given), model.encode_text(given))
 
 
 def test_attention_is_torchs_own() -> None:
-    q, k = (torch.randn(2, 3, 7, 10, dtype=torch.float64) for _ in range(2))
-    v = torch.randn(2, 3, 7, 4, dtype=torch.float64)
+    q, k, v = doubles(2, 3, 7, 10), doubles(2, 3, 7, 10), doubles(2, 3, 7, 4)
     mask = torch.full((7, 7), -torch.inf, dtype=torch.float64).triu(1)
     for bias, scale in itertools.product((None, mask), (None, 0.7)):
         expected = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
-        torch.testing.assert_close(
-            towers.attention(q, k, v, bias, scale), expected, rtol=1e-12, atol=1e-12
-        )
+        close(towers.attention(q, k, v, bias, scale), expected)
 
 
 def test_many_tokens_take_the_fused_kernel_and_give_the_same() -> None:
-    q, k, v = (torch.randn(1, 1, 257, 8, dtype=torch.float64) for _ in range(3))
-    few = torch.cat(
-        [towers.attention(part, k[:, :, :200], v[:, :, :200]) for part in q.split(100, dim=2)],
-        dim=2,
-    )
-    torch.testing.assert_close(
-        towers.attention(q, k[:, :, :200], v[:, :, :200]), few, rtol=1e-12, atol=1e-12
-    )
+    q, k, v = doubles(1, 1, 257, 8), doubles(1, 1, 200, 8), doubles(1, 1, 200, 8)
+    few = torch.cat([towers.attention(part, k, v) for part in q.split(100, dim=2)], dim=2)
+    close(towers.attention(q, k, v), few)
 
 
-def test_with_zero_foreign_channels_and_the_old_scale_a_block_is_open_clips(spec: str) -> None:
-    """Q' = K' = 0 and the scale set to sqrt(d_k)."""
-    model = load_clip(spec).double()
+def test_with_zero_foreign_channels_and_the_old_scale_a_block_is_open_clips(model: Any) -> None:
+    """Q' = K' = 0 and the scale set to sqrt(d_k); also where one token alone is read."""
+
+    def widen(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return F.pad(q, (0, 16)), F.pad(k, (0, 16)), v
+
+    x, read = doubles(3, 17, 48), torch.tensor([4, 0, 16])
     for block in model.visual.transformer.resblocks:
-        x = torch.randn(2, 17, 48, dtype=torch.float64)
-
-        def widen(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-            return F.pad(q, (0, 16)), F.pad(k, (0, 16)), v
-
-        torch.testing.assert_close(
-            towers.attention_block(block, x, widen, scale=16**-0.5),
-            block(x),
-            rtol=1e-12,
-            atol=1e-12,
-        )
-
-
-def test_one_token_of_a_block_is_the_blocks(spec: str) -> None:
-    model = load_clip(spec).double()
-    block = model.visual.transformer.resblocks[0]
-    x, read = torch.randn(3, 17, 48, dtype=torch.float64), torch.tensor([4, 0, 16])
-    expected = block(x)[torch.arange(3), read][:, None]
-    torch.testing.assert_close(
-        towers.attention_block(block, x, read=read), expected, rtol=1e-12, atol=1e-12
-    )
+        close(towers.attention_block(block, x, widen, scale=16**-0.5), block(x))
+        wanted = block(x)[torch.arange(3), read][:, None]
+        close(towers.attention_block(block, x, read=read), wanted)
 
 
 def test_the_hook_sees_every_block_in_order_and_its_values_count() -> None:
@@ -148,50 +100,38 @@ def test_the_hook_sees_every_block_in_order_and_its_values_count() -> None:
         seen.append((block, q.shape, k.shape, v.shape))
         return q, k, 2 * v
 
-    changed = towers.encode_image(model, pixels(), look)
+    changed = towers.encode_image(model, normal_images(), look)
     assert seen == [(block, *(3 * [(3, 3, 17, 16)])) for block in range(3)]
-    assert not changed.allclose(towers.encode_image(model, pixels()))
+    assert not changed.allclose(towers.encode_image(model, normal_images()))
 
 
 def test_dense_is_the_tower_with_the_last_attention_matrix_the_identity() -> None:
     """With a huge q = k of one-hot positions, softmax(q k^T) is the identity."""
     model = load_clip(student()).double()
-    x = pixels().double()
+    x, visual = normal_images().double(), model.visual
 
     def identity(block: int, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        if block < 2:
-            return q, k, v
         hot = 1e3 * torch.eye(q.shape[2], dtype=q.dtype).expand(*q.shape[:3], -1)
-        return hot, hot, v
+        return (hot, hot, v) if block == 2 else (q, k, v)
 
-    visual = model.visual
-    tokens = visual._embeds(x)
-    for number, block in enumerate(visual.transformer.resblocks):
-        tokens = towers.attention_block(
-            block, tokens, lambda q, k, v, n=number: identity(n, q, k, v)
-        )
-    expected = (visual.ln_post(tokens) @ visual.proj)[:, 1:].unflatten(1, (4, 4))
-    torch.testing.assert_close(towers.encode_dense(model, x), expected, rtol=1e-10, atol=1e-10)
+    last = towers.run_blocks(visual.transformer.resblocks, visual._embeds(x), identity)
+    expected = (visual.ln_post(last) @ visual.proj)[:, 1:].unflatten(1, (4, 4))
+    close(towers.encode_dense(model, x), expected, 1e-10)
 
 
 def test_dense_at_another_size() -> None:
     model = load_clip(student())
-    assert towers.encode_dense(model, pixels(size=48)).shape == (3, 6, 6, 24)
+    assert towers.encode_dense(model, normal_images(height=48)).shape == (3, 6, 6, 24)
     with torch.no_grad():  # a position embedding that is the same everywhere stays so
         model.visual.positional_embedding.copy_(model.visual.positional_embedding[3].clone())
-    embedded = towers._positions(model.visual, (6, 6))
-    torch.testing.assert_close(
-        embedded, model.visual.positional_embedding[:1].expand(37, -1), rtol=1e-5, atol=1e-6
-    )
+    same = model.visual.positional_embedding[:1].expand(37, -1)
+    close(towers._positions(model.visual, (6, 6)), same, 1e-5, 1e-6)
 
 
 def test_the_text_tower_s_states_are_what_it_projects_at_the_end_token() -> None:
     model = load_clip(student("states")).double()
-    tokens = TextTokenizer(student("states"))(CAPTIONS)
-    states = towers.text_states(model, tokens)
+    states = towers.text_states(model, tokens())
     assert states.shape == (3, 20, 32)
-    ends = states[torch.arange(3), tokens.argmax(-1)] @ model.text_projection
-    torch.testing.assert_close(ends, model.encode_text(tokens), rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(
-        towers.text_states(model, tokens[:, :9]), states[:, :9], rtol=1e-12, atol=1e-12
-    )
+    ends = states[torch.arange(3), tokens().argmax(-1)] @ model.text_projection
+    close(ends, model.encode_text(tokens()))
+    close(towers.text_states(model, tokens()[:, :9]), states[:, :9])

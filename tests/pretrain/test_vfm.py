@@ -7,10 +7,9 @@ import math
 
 import pytest
 import torch
-from lightning import Trainer
 
 from spatialbench import WEIGHTS
-from spatialbench.models.vfm import OWN
+from spatialbench.models.timm_vfm import OWN
 from spatialbench.pretrain.data import PretrainData
 from spatialbench.pretrain.vfm import (
     CELLS,
@@ -20,12 +19,12 @@ from spatialbench.pretrain.vfm import (
     group_targets,
     patch_objects,
 )
+from tests.support.models import quiet
 
 
 def test_depth_cells_are_means_in_row_order() -> None:
     depth = torch.rand(2, 16, 16) + 0.5
-    cells = depth_cells(depth, grid=2)
-    side = 16 // (2 * CELLS)
+    cells, side = depth_cells(depth, grid=2), 16 // (2 * CELLS)
     for patch in range(4):
         for cell in range(CELLS**2):
             row = (patch // 2) * 8 + (cell // CELLS) * side
@@ -51,8 +50,8 @@ def test_pairs_need_an_object_and_two_clear_patches() -> None:
     same, valid = group_targets(masks, grid=2)
     assert same[0, 0, 1]
     assert not same[0, 0, 3]
-    expected = {(0, 1), (1, 0), (0, 3), (3, 0), (1, 3), (3, 1)}
-    assert {(int(p), int(q)) for p, q in valid[0].nonzero()} == expected
+    pairs = {(int(p), int(q)) for p, q in valid[0].nonzero()}
+    assert pairs == {(0, 1), (1, 0), (0, 3), (3, 0), (1, 3), (3, 1)}
 
 
 def test_group_loss_by_hand() -> None:
@@ -67,10 +66,7 @@ def test_the_shipped_weights_have_their_stored_scores() -> None:
     stored = json.loads((WEIGHTS / f"{OWN}.json").read_text())
     module = VfmPretraining(vfm=OWN)
     module.load_heads(WEIGHTS / f"{OWN}-heads.safetensors")
-    trainer = Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, enable_checkpointing=False
-    )
-    trainer.validate(module, PretrainData(names=0, pairs=0), verbose=False)
+    quiet().validate(module, PretrainData(names=0, pairs=0), verbose=False)
     for name, value in stored.items():
         assert module.scores[name] == pytest.approx(value, abs=0.5), name
     assert stored["depth_abs_rel"] < 20

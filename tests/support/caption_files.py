@@ -1,4 +1,4 @@
-"""What the tests of the benchmarks of captions share: small pictures, JSON files, and answers that are known."""
+"""Shared by the tests of caption benchmarks: small images, JSON files, and known answers."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ import pytest
 from PIL import Image
 
 from spatialbench.data.captions.caption_set import CaptionRecord, CaptionSet
-from spatialbench.evaluation.captions import evaluate
+from spatialbench.evaluation.caption_benchmark import caption_evidence, measure_facts
 from spatialbench.utils.errors import SpatialbenchError
 
 
 def photo(
     path: Path, colour: tuple[int, int, int] = (200, 10, 10), size: tuple[int, int] = (24, 16)
 ) -> Path:
-    """A picture of one colour, whatever the ending of its name."""
+    """Write an image of one colour, whatever its file name ends with."""
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.new("RGB", size, colour).save(path, "PNG")
     return path
@@ -31,10 +31,9 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def answers(found: CaptionSet, margin: Callable[[CaptionRecord], float]) -> np.ndarray:
-    """Scores [M, K]: the true caption has ``margin`` and all others 0; NaN where a record has no more captions."""
-    scores = np.full(
-        (len(found.records), max(len(r.captions) for r in found.records)), np.nan, dtype=np.float32
-    )
+    """Return scores [M, K]: ``margin`` for the true caption, 0 for others, NaN beyond them."""
+    most = max(len(record.captions) for record in found.records)
+    scores = np.full((len(found.records), most), np.nan, dtype=np.float32)
     for row, record in enumerate(found.records):
         scores[row, : len(record.captions)] = 0
         scores[row, 0] = margin(record)
@@ -42,37 +41,41 @@ def answers(found: CaptionSet, margin: Callable[[CaptionRecord], float]) -> np.n
 
 
 def values(found: CaptionSet, scores: np.ndarray) -> dict[str, float]:
-    """measure -> percent."""
-    return {measure.name: evaluate(found, measure, scores).value for measure in found.measures()}
+    """Return measure -> percent."""
+    return caption_evidence(found, scores, "d").values()
+
+
+def ties(found: CaptionSet, scores: np.ndarray) -> dict[str, int]:
+    """Return measure -> units with a tie."""
+    facts = measure_facts(found, caption_evidence(found, scores, "d"))
+    return {measure: fact.ties for measure, fact in facts.items()}
 
 
 def check_chance(found: CaptionSet) -> None:
-    """A constant scorer gets the chance, on pairs exactly 50; exchanged captions mirror what two captions give."""
+    """Check that a constant scorer gets the chance, and swapped captions the complement."""
     constant = answers(found, lambda record: 0)
-    for measure in found.measures():
-        made = evaluate(found, measure, constant)
-        assert made.value == pytest.approx(measure.chance), measure.name
-        assert made.ties == made.n == len(measure.units)
-        if measure.options == 2:
-            assert made.value == 50.0
-            assert tuple(made.interval) == (50.0, 50.0)
     scores = np.random.default_rng(0).normal(size=constant.shape) + 0 * constant
-    exchanged = scores[:, [1, 0, *range(2, scores.shape[1])]]
+    swapped = scores[:, [1, 0, *range(2, scores.shape[1])]]
+    there, back = values(found, scores), values(found, swapped)
+    evidence = caption_evidence(found, constant, "d")
+    chance = {measure.name: measure.chance for measure in found.measures()}
+    assert evidence.values() == pytest.approx(chance, abs=1e-5)
+    assert ties(found, constant) == {m.name: len(m.units) for m in found.measures()}
     for measure in found.measures():
         if measure.options == 2:
-            value, other = (evaluate(found, measure, which).value for which in (scores, exchanged))
-            assert value + other == pytest.approx(100)
+            name = measure.name
+            assert (evidence.values()[name], *evidence.interval(name)) == (50.0, 50.0, 50.0)
+            assert there[name] + back[name] == pytest.approx(100)
 
 
 def check_account(found: CaptionSet, read: int, dropped: int) -> None:
-    """What was read, and what was dropped; each reason names its first record."""
-    assert found.account.read == read
-    assert sum(noted.count for noted in found.account.dropped.values()) == dropped
-    assert all(noted.first for noted in found.account.dropped.values())
+    """Check what was read and dropped; each reason names its first record."""
+    assert (found.account.read, found.account.dropped.total()) == (read, dropped)
+    assert all(found.account.first[reason] for reason in found.account.dropped)
 
 
 def complaint(make: Callable[[], object], match: str) -> None:
-    """``make`` ends in one line that ``match`` finds."""
+    """Check that ``make`` fails with one line that matches."""
     with pytest.raises(SpatialbenchError, match=match) as error:
         make()
     assert "\n" not in str(error.value)

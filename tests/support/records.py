@@ -17,10 +17,9 @@ Raw = dict[str, Any]
 
 
 def jpeg(seed: int = 0, width: int = 64, height: int = 48) -> bytes:
-    """A picture of coarse random patches."""
-    patches = np.random.default_rng(seed).integers(
-        0, 256, (height // 8, width // 8, 3), dtype=np.uint8
-    )
+    """Return an image of coarse random patches."""
+    shape = (height // 8, width // 8, 3)
+    patches = np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
     stream = io.BytesIO()
     Image.fromarray(patches).resize((width, height)).save(stream, "JPEG")
     return stream.getvalue()
@@ -30,6 +29,15 @@ def text(data: bytes) -> str:
     return base64.b64encode(data).decode()
 
 
+BOXES = {
+    "left": ([2, 10, 20, 20], [40, 10, 20, 20]),
+    "right": ([40, 10, 20, 20], [2, 10, 20, 20]),
+    "above": ([20, 2, 20, 10], [20, 30, 20, 10]),
+    "under": ([20, 30, 20, 10], [20, 2, 20, 10]),
+}
+PHRASES = {"right": "at the right side of", "above": "above", "under": "beneath"}
+
+
 def direction(
     question_id: str = "mp3d_1",
     relation: str = "left",
@@ -37,35 +45,20 @@ def direction(
     b: str = "lamp",
     **changes: Any,
 ) -> Raw:
-    """A bench record: ``a`` is left of, right of, above, under ``b`` in a picture of 64 x 48 pixels."""
-    boxes = {
-        "left": ([2, 10, 20, 20], [40, 10, 20, 20]),
-        "right": ([40, 10, 20, 20], [2, 10, 20, 20]),
-        "above": ([20, 2, 20, 10], [20, 30, 20, 10]),
-        "under": ([20, 30, 20, 10], [20, 2, 20, 10]),
-    }
-    phrase = {
-        "left": "left of",
-        "right": "at the right side of",
-        "above": "above",
-        "under": "beneath",
-    }
-    first, second = boxes.get(relation, boxes["left"])
-    words = [phrase.get(relation, "left of"), "inside", "touching", "out of"]
-    raw = {
+    """Return a bench record: ``a`` is left of, right of, above, under ``b``, in 64 x 48 pixels."""
+    words = ["inside", "touching", PHRASES.get(relation, "left of"), "out of"]
+    boxes = zip((a, b), BOXES.get(relation, BOXES["left"]), strict=True)
+    return {
         "data_source": "mp3d",
         "scene_id": "YVUC4YcDtcY",
         "question_id": question_id,
         "question": f"'What is the spatial relationship between {a} and {b} in the image?",
         "relation": relation,
         "image": text(jpeg()),
-        "answer_options": [
-            f"The {a} is {word} the {b}." for word in [*words[1:3], words[0], words[3]]
-        ],
+        "answer_options": [f"The {a} is {word} the {b}." for word in words],
         "answer": 2,
-        "objects": [{"name": a, "bbox": first}, {"name": b, "bbox": second}],
-    }
-    return raw | changes
+        "objects": [{"name": name, "bbox": box} for name, box in boxes],
+    } | changes
 
 
 def depth(
@@ -75,8 +68,9 @@ def depth(
     answer: Any = 3,
     **changes: Any,
 ) -> Raw:
-    """A bench record of close or far; object i has the box [6 + 12 i, 40 - 10 i, 10, 6]."""
-    raw = {
+    """Return a bench record of close or far; object i has the box [6 + 12 i, 40 - 10 i, 10, 6]."""
+    boxes = [[6 + 12 * i, 40 - 10 * i, 10, 6] for i in range(len(names))]
+    return {
         "data_source": "ai2thor",
         "scene_id": "FloorPlan15",
         "question_id": question_id,
@@ -85,15 +79,12 @@ def depth(
         "image": text(jpeg()),
         "answer_options": list(names),
         "answer": answer,
-        "objects": [
-            {"name": name, "bbox": [6 + 12 * i, 40 - 10 * i, 10, 6]} for i, name in enumerate(names)
-        ],
-    }
-    return raw | changes
+        "objects": [{"name": n, "bbox": box} for n, box in zip(names, boxes, strict=True)],
+    } | changes
 
 
 def sft(raw: Raw, answer: str) -> Raw:
-    """The same record as EmbSpatial-SFT writes it: five questions, no options, no scene, the answer in words."""
+    """Return a record as EmbSpatial-SFT writes it: no options, no scene, the answer in words."""
     kept = {key: raw[key] for key in ("data_source", "question_id", "relation", "image", "objects")}
     return kept | {"question": [raw["question"]] * 5, "answer": answer}
 
@@ -108,7 +99,7 @@ def said(records: Any) -> list[tuple[str, str, str]]:
 
 
 def small_set(images: int = 7, size: int = 16, seed: int = 0) -> RecordSet:
-    """A record set in memory: image i has 1 + i % 3 records."""
+    """Return a record set in memory: image i has 1 + i % 3 records."""
     pixels = np.random.default_rng(seed).integers(0, 256, (images, size, size, 3), dtype=np.uint8)
     boxes = {"sofa": Box(1, 2, 4, 5), "floor lamp": Box(8, 2, 5, 6), "bed": Box(8, 10, 5, 4)}
     statements = [
@@ -117,8 +108,8 @@ def small_set(images: int = 7, size: int = 16, seed: int = 0) -> RecordSet:
         ("bed", "close", "floor lamp"),
     ]
     records = [
-        Record(f"{i}.{k}", i, subject, relation, other, boxes, (size, size), "memory", f"scene {i}")
+        Record(f"{i}.{k}", i, *statement, boxes, (size, size), "memory", f"scene {i}")
         for i in range(images)
-        for k, (subject, relation, other) in enumerate(statements[: 1 + i % 3])
+        for k, statement in enumerate(statements[: 1 + i % 3])
     ]
     return RecordSet("memory", pixels, records, fingerprint(records, str(seed)))

@@ -1,4 +1,4 @@
-"""Rows made up for the tests of the report: of pictures of noise, with weights, curves and hostile names."""
+"""Made-up rows for the tests of the report: images of noise, curves and hostile names."""
 
 from __future__ import annotations
 
@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from spatialbench.data.datamodule import PairDataModule
-from spatialbench.data.embspatial.export import export
-from spatialbench.evaluation.outcomes import RunOutcomes
-from spatialbench.report.html.inputs import Material
-from spatialbench.results.files import ResultOutcomes, make_result, write_result
-from spatialbench.results.stale import Today, ancestors, grammar_hash, page_hash, track_hash
+from spatialbench.data.embspatial.embspatial_export import export
+from spatialbench.data.relations import RELATIONS
+from spatialbench.evaluation.evidence import Evidence
+from spatialbench.evaluation.ratio import Margins
+from spatialbench.report.html.inputs import ReportInputs
+from spatialbench.results.files import write_row
 from tests.support import fakes, tiny
 
 EVIL = '</script><img src=x onerror="window.hacked=1"><b>'
@@ -23,21 +24,28 @@ TRACK = """\
 name: rooms
 seeds: [0, 1]
 trainer: {{max_steps: 6, accelerator: cpu, devices: 1}}
-data: {{source: embspatial, path: {folder}/test.json, train_path: {folder}/test.json, image_size: 32}}
+data:
+  {{source: embspatial, path: {folder}/test.json, train_path: {folder}/test.json, image_size: 32}}
 model: {{student: {folder}/tiny-student.json}}
+evaluations:
+  regions: {{class_path: spatialbench.evaluation.regions.RegionEvaluation}}
+  selection: {{class_path: spatialbench.evaluation.selection.ImageSelection}}
 budgets: {{full: {{}}, smoke: {{trainer: {{max_steps: 2}}}}}}
 """
 PAPERS = """\
 - {name: b, paper: "Someone <i>2024</i>", table: Table 1, row: B, accuracy: {left: 71.5, all: 66.0}}
 """
-CLAIMS = f"""\
-- {{claim: {json.dumps(f"b is better {EVIL}")}, paper: P, track: rooms, row: b, than: a, column: all, expect: higher}}
-- {{claim: c is better., paper: P, track: rooms, row: c, than: b, column: all, expect: higher}}
-"""
+CLAIM = "- {{claim: {}, paper: P, track: rooms, row: {}, than: {}, column: all, expect: higher}}\n"
+CLAIMS = CLAIM.format(json.dumps(f"b is better {EVIL}"), "b", "a")
+CLAIMS += CLAIM.format("c is better.", "c", "b")
 
 
 def folders(base: Path) -> tuple[Path, Path]:
-    """(results, benchmarks) of the rows a (near chance), b (better), c and zeroshot, on 24 records of noise."""
+    """Make the rows a (near chance), b (better), c and zeroshot on 24 records of noise.
+
+    Returns:
+        The folders of results and of benchmarks.
+    """
     benchmarks, results = base / "benchmarks", base / "results"
     (benchmarks / "tracks").mkdir(parents=True)
     (benchmarks / "tiny-student.json").write_text(json.dumps(tiny.STUDENT))
@@ -54,56 +62,36 @@ def folders(base: Path) -> tuple[Path, Path]:
 
 
 def store(results: Path, benchmarks: Path, name: str, shift: float) -> None:
-    """A row of two seeds on the records of test.json, with measures but for ``a``, and hostile texts in it."""
-    today = Today.read(benchmarks)
-    page, track = today.pages[name], today.tracks["rooms"]
+    """Store a row of two seeds on test.json, with hostile texts; ``a`` has the pair test alone."""
     data = PairDataModule(path=str(benchmarks / "test.json"), image_size=32)
     data.setup("test")
-    records = data.test_set.records
-    runs = []
+    records, pairs = data.test_set.records, []
+    ids, relations, scenes = (
+        np.array([getattr(record, field) for record in records])
+        for field in ("record_id", "relation", "scene_id")
+    )
     for seed in (0, 1):
         rng = np.random.default_rng([seed, *name.encode()])
-        runs.append(
-            RunOutcomes(
-                np.array([record.record_id for record in records]),
-                np.array([record.relation for record in records]),
-                np.array([record.scene_id for record in records]),
-                rng.normal(shift, 1, len(records)).astype(np.float32) / 100,
-                np.zeros(len(records), np.float32),
-            )
-        )
-    stated = [
-        replace(
-            fakes.seed_run(seed, run), hardware={"cpu": EVIL, "cores": 2}, versions={"torch": EVIL}
-        )
-        for seed, run in enumerate(runs)
-    ]
-    measures = None if name == "a" else fakes.measures_of(name, (0, 1))
-    selection = fakes.selection_of(name, (0, 1)) if name in ("b", "c") else None
-    outcomes = ResultOutcomes.join(runs)
-    result = make_result(
-        stated,
-        outcomes,
-        measures,
-        selection,
-        name=name,
-        page=str(page.path),
-        page_hash=page_hash(page, "full"),
-        track="rooms",
-        track_hash=track_hash(track, "full", page),
-        init_from=ancestors(page, "full", track),
-        budget="full",
-        grammar=grammar_hash(),
-        data_fingerprint=data.test_set.fingerprint,
-        parameters=fakes.Parameters(total=2_000_000, trainable=1_500_000),
+        margins = rng.normal(shift, 1, len(records)).astype(np.float32) / 100
+        answers = Margins(ids, relations, {"": margins[None]}, RELATIONS)
+        pairs.append(Evidence.of_margins(answers, scenes, data.test_set.fingerprint))
+    evidence = {"pairs": pairs}
+    if name != "a":
+        evidence["regions"] = fakes.seeds_of("regions", name, (0, 1))
+    if name in ("b", "c"):
+        evidence["selection"] = fakes.seeds_of("selection", name, (0, 1))
+    row = fakes.row(name, benchmarks, (0, 1), **evidence)
+    evil = {"hardware": {"cpu": EVIL, "cores": 2}, "versions": {"torch": EVIL}}
+    runs = [replace(run, **evil) for run in row.result.runs]
+    write_row(
+        results / "rooms" / f"{name}.json", replace(row, result=replace(row.result, runs=runs))
     )
-    write_result(results / "rooms" / f"{name}.json", result, outcomes, measures, selection)
 
 
-def run_folder(material: Material, name: str, place: int = 0) -> Path:
-    """A run folder of a row with curves; no weights."""
-    (row,) = [row for row in material.rows if row.result.name == name]
-    folder = material.run_folder(row, place)
+def run_folder(inputs: ReportInputs, name: str, place: int = 0) -> Path:
+    """Make a run folder of a row with curves and no weights."""
+    (row,) = [row for row in inputs.rows if row.result.name == name]
+    folder = inputs.run_folder(row, place)
     folder.mkdir(parents=True)
     lines = [
         json.dumps({"step": step, "train/loss": 2 / (step + 1), "epoch": 0.0})
@@ -115,5 +103,6 @@ def run_folder(material: Material, name: str, place: int = 0) -> Path:
     return folder
 
 
-def material(base: tuple[Path, Path], runs: Path) -> Material:
-    return Material.read(base[0], base[1], "rooms", runs=runs)
+def read(base: tuple[Path, Path], runs: Path) -> ReportInputs:
+    """Read the inputs of the report of (results, benchmarks)."""
+    return ReportInputs.read(*base, "rooms", runs=runs)

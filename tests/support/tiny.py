@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from spatialbench.config.experiment import Resolved
-from spatialbench.data.embspatial.export import export
+from spatialbench.data.embspatial.embspatial_export import export
 from spatialbench.data.records import Box, Record, RecordSet, fingerprint
 from spatialbench.data.relations import RELATIONS
 from spatialbench.evaluation.evidence import Evidence
@@ -23,7 +23,7 @@ from spatialbench.methods.clip import Clip
 from spatialbench.results.run_folder import read_checkpoint
 from spatialbench.training import callbacks
 from spatialbench.training.fit import fit
-from tests.support.pictures import Noise
+from tests.support.images import Noise
 
 STUDENT = {
     "embed_dim": 16,
@@ -166,7 +166,7 @@ def pictures(folder: Path) -> Path:
     (folder / "pictures").mkdir()
     noise = Noise(6, 40)
     for row in range(6):
-        noise.picture(row).save(folder / "pictures" / f"{row}.png")
+        noise.image(row).save(folder / "pictures" / f"{row}.png")
     return folder
 
 

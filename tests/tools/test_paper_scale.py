@@ -35,7 +35,7 @@ def test_the_records_are_read_and_their_captions_differ(
     monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path / "cache"))
     write_records(tmp_path, 32, 40)
     loaded = load(tmp_path / "32.json", 32, strict=True)
-    assert loaded.report.dropped == 0
+    assert not loaded.report.dropped
     assert len(loaded.record_set.images) == len(loaded.record_set.records) == 48
     assert len({record.statement.caption for record in loaded.record_set.records}) > 40
 

@@ -14,7 +14,7 @@ from spatialbench.config.evaluations import evaluations_of
 from spatialbench.config.experiment import Resolved, resolve
 from spatialbench.config.pages import load_track
 from spatialbench.data.images import Resize
-from spatialbench.data.selection_sets import PicturePairs, SelectionSet
+from spatialbench.data.selection_sets import ImagePairs, SelectionSet
 from spatialbench.evaluation.evidence import Evidence
 from spatialbench.results.files import read_result
 from spatialbench.results.run_folder import RunRecord, clear, is_current, outdated
@@ -36,13 +36,13 @@ class Noise(SelectionSet):
     def __init__(self, count: int) -> None:
         self.count = count
 
-    def pairs(self, size: int, resize: Resize = "crop") -> PicturePairs:
+    def pairs(self, size: int, resize: Resize = "crop") -> ImagePairs:
         assert resize == "crop"
         shape = (self.count, 2, size, size, 3)
         images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
         pattern, scenes = np.arange(self.count) % 2, [f"s{k}" for k in range(self.count)]
         captions = [("a sofa", "a lamp")] * self.count
-        return PicturePairs(images, captions, pattern, ("one", "two"), scenes, "noise")
+        return ImagePairs(images, captions, pattern, ("one", "two"), scenes, "noise")
 
 
 def blocks(count: int) -> dict:

@@ -11,7 +11,7 @@ import open_clip
 import pytest
 from safetensors.torch import save_file
 
-from spatialbench.models.vfm import load_vfm
+from spatialbench.models.timm_vfm import load_vfm
 from tests.support import ROOT, models, tiny
 
 pytestmark = pytest.mark.slow

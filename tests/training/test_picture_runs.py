@@ -12,8 +12,8 @@ from PIL import Image
 from spatialbench.config.experiment import Resolved, model_of, resolve, weights_digests
 from spatialbench.methods.diva import Diva
 from spatialbench.methods.genhancer import GenHancer
-from spatialbench.models.clip import load_clip
 from spatialbench.models.denoiser import PRESETS, Architecture
+from spatialbench.models.open_clip_student import load_clip
 from spatialbench.models.token_selection import TokenSelector
 from spatialbench.results.run_folder import RunRecord
 from spatialbench.training import callbacks

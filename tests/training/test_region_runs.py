@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tiny.benchmark(tmp_path_factory.mktemp("tiny") / "benchmarks")
     coco(made)
     source = {
-        "class_path": "spatialbench.data.coco.regions.CocoRegions",
+        "class_path": "spatialbench.data.coco.coco_regions.CocoRegions",
         "init_args": {"path": f"{made}/coco.json", "images": f"{made}/pictures", "size": 48},
     }
     regions = {

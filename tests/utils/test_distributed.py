@@ -1,4 +1,4 @@
-"""Two ranks with half a batch each are one process with the whole batch, encoded at once or chunk by chunk."""
+"""Two ranks with half a batch each train like one process, with and without chunks."""
 
 from __future__ import annotations
 

@@ -1,23 +1,23 @@
-"""CV-Bench: questions about photos with objects marked by boxes, here as statements (Tong et al. 2024).
+"""CV-Bench: questions about photos with boxed objects, turned into statements (Tong et al. 2024).
 
     test_2d.parquet  test_3d.parquet   in the folder; or one test.parquet, as in older revisions
 
-with the columns idx, task, image, question, choices, answer, source. ``image`` is {bytes, path}; answer is "(A)" for
-the first of the choices. Three of the four tasks become pairs, of the names in the question:
+with the columns idx, task, image, question, choices, answer, source. ``image`` is {bytes, path}; an
+answer of "(A)" is the first choice. Three of the four tasks become pairs about the names in the
+question; the false caption swaps the first two of them:
 
-    Relation   "The A is left of the B."                     against the objects exchanged
-    Depth      "The A is closer to the camera than the B."   against the objects exchanged
-    Distance   "The A is closer to the X than the B."        against A and B exchanged
+    Relation   "The A is left of the B."
+    Depth      "The A is closer to the camera than the B."
+    Distance   "The A is closer to the X than the B."        A and B are swapped
 
-Count has no pair and is left out, counted. Boxes are drawn on the pictures and the questions say so; an object that the
-question says is in a box is "the table in the red box" here, too.
+Count gives no pair; it is dropped and counted. Boxes are drawn on the images. An object that the
+question describes as boxed is "the table in the red box" in captions, too.
 
 Source: the dataset card of nyu-visionx/CV-Bench; arXiv 2406.16860.
 """
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,33 +34,30 @@ COLUMNS = ("idx", "task", "image", "question", "choices", "answer", "source")
 PHRASES = {"left": "left of", "right": "right of", "above": "above", "below": "below"}
 PHRASES |= {"in front": "in front of", "behind": "behind"}
 """Choice of Relation -> the words between subject and object."""
-TASKS = ("Relation", "Depth", "Distance")
-_BOX = r"(?:\s*\((?:annotated|highlighted) by (?:a|the) (\w+) box\))?"
-_OBJECT = rf"the (.+?){_BOX}"
+_OBJECT = r"the (.+?)(?:\s*\((?:annotated|highlighted) by (?:a|the) (\w+) box\))?"
 _QUESTIONS = {
-    "Relation": re.compile(
-        rf".*?relative positions of {_OBJECT} and {_OBJECT} in the image.*", re.I | re.S
-    ),
-    "Depth": re.compile(
-        rf".*?closer to the camera[^,]*, {_OBJECT} or {_OBJECT}\s*\?.*", re.I | re.S
-    ),
-    "Distance": re.compile(rf".*?closer to {_OBJECT}, {_OBJECT} or {_OBJECT}\s*\?.*", re.I | re.S),
+    task: re.compile(pattern, re.I | re.S)
+    for task, pattern in {
+        "Relation": rf".*?relative positions of {_OBJECT} and {_OBJECT} in the image.*",
+        "Depth": rf".*?closer to the camera[^,]*, {_OBJECT} or {_OBJECT}\s*\?.*",
+        "Distance": rf".*?closer to {_OBJECT}, {_OBJECT} or {_OBJECT}\s*\?.*",
+    }.items()
 }
-_BATCH = 64  # rows, with their pictures
+_BATCH = 64  # rows, with their images
 
 
 class CvBench(CaptionSet):
-    """Relation, Depth and Distance. The encoded pictures are held in memory: as much as the files, 0.4 GB."""
+    """Relation, Depth and Distance; the encoded images stay in memory (0.4 GB)."""
 
     name = "cvbench"
     source = "the parquet files of the Hub's dataset nyu-visionx/CV-Bench"
 
     def read(self) -> None:
+        """Read the parquet files."""
         self._sources: list[str] = []  # of each record
-        old = self.folder / "test.parquet"
-        for path in (
-            [old] if old.is_file() else [self.file(f"test_{kind}.parquet") for kind in ("2d", "3d")]
-        ):
+        old = (self.folder / "test.parquet").is_file()
+        for name in ["test.parquet"] if old else ["test_2d.parquet", "test_3d.parquet"]:
+            path = self.file(name)
             for number, data in enumerate(self._table(path)):
                 self.account.read += 1
                 self._add(Fields(self, f"{path} row {number}", data))
@@ -68,12 +65,11 @@ class CvBench(CaptionSet):
     def _table(self, path: Path) -> Iterator[dict[str, Any]]:
         try:
             with pq.ParquetFile(path) as file:
-                missing = [name for name in COLUMNS if name not in file.schema_arrow.names]
+                names = file.schema_arrow.names
+                missing = [name for name in COLUMNS if name not in names]
                 if missing:
-                    self.refuse(
-                        str(path),
-                        f"no column {missing[0]!r}; there are {', '.join(file.schema_arrow.names)}",
-                    )
+                    there = ", ".join(names)
+                    self.refuse(str(path), f"no column {missing[0]!r}; there are {there}")
                 for batch in file.iter_batches(_BATCH, columns=list(COLUMNS)):
                     yield from batch.to_pylist()
         except (pa.ArrowException, OSError) as error:
@@ -82,93 +78,64 @@ class CvBench(CaptionSet):
     def _add(self, fields: Fields) -> None:
         task, record = fields.text("task"), f"idx {fields.any('idx')}"
         question, choices = fields.text("question"), fields.texts("choices")
-        if task not in TASKS:
-            reason = (
-                "counting, which has no pair" if task == "Count" else f"the unknown task {task!r}"
-            )
-            self.account.drop(reason, record, question)
-            return
-        place = self._answer(fields, choices)
-        names = _QUESTIONS[task].fullmatch(question)
-        captions = (
-            None
-            if names is None
-            else _captions(task, list(names.groups(default="")), choices, place)
-        )
+        if task not in _QUESTIONS:
+            counting = task == "Count"
+            reason = "counting, which has no pair" if counting else f"the unknown task {task!r}"
+            return self.account.drop(reason, record, question)
+        true = self._answer(fields, choices)
+        captions = _captions(task, question, choices, true)
         if captions is None:
-            self.account.drop(
-                f"{task}, a question or choice of an unknown form", record, f"{question} {choices}"
-            )
-        elif captions[0] == captions[1]:
-            self.account.drop("both objects have one name", record, question)
-        else:
-            relation = choices[place] if task == "Relation" else task.lower()
-            self._sources.append(fields.text("source"))
-            self.add(record, task.lower(), relation, self._picture(fields, record), captions)
+            reason = f"{task}, a question or choice of an unknown form"
+            return self.account.drop(reason, record, f"{question} {choices}")
+        if captions[0] == captions[1]:
+            return self.account.drop("both objects have one name", record, question)
+        relation = choices[true] if task == "Relation" else task.lower()
+        self._sources.append(fields.text("source"))
+        self.add(record, task.lower(), relation, self._image(fields, record), captions)
 
     def _answer(self, fields: Fields, choices: list[str]) -> int:
-        """The place of the choice that "(B)" names."""
+        """Return the index of the choice that "(B)" names."""
         match = re.fullmatch(r"\(?([A-Z])\)?", fields.text("answer").strip())
-        place = -1 if match is None else ord(match[1]) - ord("A")
-        if not 0 <= place < len(choices):
-            self.refuse(
-                fields.where,
-                f"answer {fields.data['answer']!r} names none of the {len(choices)} choices",
-            )
-        return place
+        index = -1 if match is None else ord(match[1]) - ord("A")
+        if not 0 <= index < len(choices):
+            answer, count = fields.data["answer"], len(choices)
+            self.refuse(fields.where, f"answer {answer!r} names none of the {count} choices")
+        return index
 
-    def _picture(self, fields: Fields, record: str) -> int:
+    def _image(self, fields: Fields, record: str) -> int:
         try:
             data = encoded(fields.any("image"), self.folder)
         except BadImage as error:
             self.refuse(fields.where, str(error))
-        return self.picture_bytes(hashlib.sha256(data).hexdigest(), f"{self.name} {record}", data)
+        return self.image_bytes(f"{self.name} {record}", data)
 
     def measures(self) -> list[Measure]:
-        """Each task; of Relation also the mean of its two sources, as CV-Bench averages its 2D tasks."""
-        found = [micro(task.lower(), task, self.rows(task.lower())) for task in TASKS]
+        """Return each task, and the mean over sources of Relation, as CV-Bench's 2D average."""
+        measures = [micro(task.lower(), task, self.rows(task.lower())) for task in _QUESTIONS]
         rows = self.rows("relation")
-        found.append(
-            macro(
-                "relation_sources",
-                "Relation, mean of sources",
-                rows,
-                [self._sources[r] for r in rows],
-            )
-        )
-        return [measure for measure in found if measure.units]
+        sources = [self._sources[row] for row in rows]
+        measures.append(macro("relation_sources", "Relation, mean of sources", rows, sources))
+        return [measure for measure in measures if measure.units]
 
 
-def _captions(
-    task: str, groups: list[str], choices: list[str], place: int
-) -> tuple[str, str] | None:
-    """The true caption and the one with the objects exchanged; None where the choices are not what the question asks.
+def _captions(task: str, question: str, choices: list[str], true: int) -> tuple[str, str] | None:
+    """Return the true and the swapped caption, or None if the question has an unknown form.
 
-    Args:
-        groups: name and colour of the box, "" without one, of two objects; of Distance, of three.
-        choices: of Relation places, else the names of the last two objects in their order.
-        place: of the true one in ``choices``.
+    The choices are places for Relation, else the names of the last two objects of the question.
     """
-    plain = groups[::2]
-    named = [
-        name if not colour else f"{name} in the {colour} box"
-        for name, colour in zip(plain, groups[1::2], strict=True)
-    ]
-    if task == "Relation":
-        phrase = PHRASES.get(choices[place].lower())
-        return (
-            None
-            if phrase is None
-            else _exchanged(f"The {{}} is {phrase} the {{}}.", named[0], named[1])
-        )
-    if choices not in (plain[-2:], plain[:-3:-1]):
+    match = _QUESTIONS[task].fullmatch(question)
+    if match is None:
         return None
-    nearer = place if choices == plain[-2:] else 1 - place
-    to = "camera" if task == "Depth" else named[0]
-    return _exchanged(
-        f"The {{}} is closer to the {to} than the {{}}.", named[-2 + nearer], named[-1 - nearer]
-    )
-
-
-def _exchanged(form: str, a: str, b: str) -> tuple[str, str]:
-    return form.format(a, b), form.format(b, a)
+    names, colours = list(match.groups(default="")[::2]), match.groups(default="")[1::2]
+    boxed = [f"{a} in the {c} box" if c else a for a, c in zip(names, colours, strict=True)]
+    if task == "Relation":
+        phrase, first = PHRASES.get(choices[true].lower()), 0
+    elif sorted(choices) == sorted(names[-2:]):
+        phrase = f"closer to the {'camera' if task == 'Depth' else boxed[0]} than"
+        first = true if choices == names[-2:] else 1 - true
+    else:
+        return None
+    if phrase is None:
+        return None
+    subject, other = boxed[-2 + first], boxed[-1 - first]
+    return f"The {subject} is {phrase} the {other}.", f"The {other} is {phrase} the {subject}."

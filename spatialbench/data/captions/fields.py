@@ -1,4 +1,4 @@
-"""Fields of the benchmarks' files, each with a complaint that says what is missing where."""
+"""Typed fields of a benchmark's files; an error says which field is wrong in which record."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Fields:
         data: the record.
 
     Raises:
-        SpatialbenchError: it is no object with fields.
+        SpatialbenchError: the record is no object, or a field is missing or of another type.
     """
 
     def __init__(self, owner: CaptionSet, where: str, data: Any) -> None:
@@ -31,59 +31,56 @@ class Fields:
         self.data: dict[str, Any] = data
 
     def any(self, name: str) -> Any:
-        """Raises SpatialbenchError: there is no such field."""
+        """Return a field of any type."""
         if self.data.get(name) is None:
             self.owner.refuse(self.where, f"no field {name!r}")
         return self.data[name]
 
     def text(self, name: str) -> str:
-        """A text that is not empty, as it stands in the file."""
+        """Return a text that is not empty."""
         value = self.any(name)
-        if not isinstance(value, str) or not value.strip():
-            self.owner.refuse(self.where, f"field {name!r} is {value!r}, not a text")
-        return value
+        return value if _is_text(value) else self._refuse(name, value, "a text")
 
     def number(self, name: str) -> float:
+        """Return a finite number."""
         value = self.any(name)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
-            self.owner.refuse(self.where, f"field {name!r} is {value!r}, not a number")
-        return value
+        right = isinstance(value, int | float) and not isinstance(value, bool)
+        return value if right and math.isfinite(value) else self._refuse(name, value, "a number")
 
     def texts(self, name: str, count: int | None = None) -> list[str]:
-        """A list of texts, ``count`` of them."""
+        """Return a list of texts, ``count`` of them."""
         value = self.any(name)
-        right = isinstance(value, list) and all(
-            isinstance(item, str) and item.strip() for item in value
-        )
-        if not right or count not in (None, len(value)):
-            self.owner.refuse(
-                self.where, f"field {name!r} is {str(value)[:60]!r}, not {count or 'some'} texts"
-            )
-        return value
+        right = isinstance(value, list) and all(map(_is_text, value))
+        if right and count in (None, len(value)):
+            return value
+        return self._refuse(name, str(value)[:60], f"{count or 'some'} texts")
 
     def inner(self, name: str) -> Fields:
-        """A field that has fields."""
+        """Return a field that has fields."""
         return Fields(self.owner, f"{self.where}, {name}", self.any(name))
+
+    def _refuse(self, name: str, value: Any, wanted: str) -> Any:
+        self.owner.refuse(self.where, f"field {name!r} is {value!r}, not {wanted}")
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip())
 
 
 def listed(owner: CaptionSet, path: Path) -> list[Any]:
-    """The items of a JSON file that holds a list.
+    """Read a JSON file that holds a list.
 
     Raises:
         SpatialbenchError: it cannot be read or holds something else.
     """
-    found = load_json(path, f"give {owner.source}")
-    if not isinstance(found, list):
-        owner.refuse(str(path), f"a {type(found).__name__}, not a list of records")
-    return found
+    items = load_json(path, f"give {owner.source}")
+    if not isinstance(items, list):
+        owner.refuse(str(path), f"a {type(items).__name__}, not a list of records")
+    return items
 
 
 def lines(owner: CaptionSet, path: Path) -> Iterator[Fields]:
-    """The records of a JSONL file, an object a line.
+    """Yield the records of a JSONL file, one object per line.
 
     Raises:
         SpatialbenchError: it cannot be read, or a line is no object.
@@ -93,12 +90,10 @@ def lines(owner: CaptionSet, path: Path) -> Iterator[Fields]:
     except (OSError, UnicodeDecodeError) as error:
         owner.refuse(str(path), f"cannot be read ({getattr(error, 'strerror', None) or error})")
     for number, text in enumerate(texts, start=1):
-        if not text.strip():
-            continue
-        try:
-            data = json.loads(text)
-        except json.JSONDecodeError as error:
-            owner.refuse(
-                f"{path} line {number}", f"not valid JSON ({error.msg}, column {error.colno})"
-            )
-        yield Fields(owner, f"{path} line {number}", data)
+        where = f"{path} line {number}"
+        if text.strip():
+            try:
+                data = json.loads(text)
+            except json.JSONDecodeError as error:
+                owner.refuse(where, f"not valid JSON ({error.msg}, column {error.colno})")
+            yield Fields(owner, where, data)

@@ -1,50 +1,61 @@
-"""Pictures of a downloaded benchmark: read, decoded and made square as the model's own preprocessing does it."""
+"""Images of a downloaded benchmark: read, decoded, and made square as open_clip does it."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torchvision.transforms.functional as TF
 from PIL import Image
 
-from spatialbench.data.images import BadImage, Resize, decode, fit
+from spatialbench.data.images import BadImage, Resize, decode, file_bytes, fit
 from spatialbench.utils.errors import SpatialbenchError
 
+Corners = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in pixels of the original image, y down."""
 
-def content(path: Path) -> bytes:
-    """The bytes of a picture's file.
 
-    Raises:
-        SpatialbenchError: it cannot be read.
+@dataclass(frozen=True)
+class ImageSource:
+    """One distinct image, or one distinct crop of an image.
+
+    Attributes:
+        name: name in messages.
+        source: its file, or its encoded bytes.
+        crop: the part that is shown, black outside of the image; None: all of it.
     """
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise SpatialbenchError(
-            f"cannot read the picture {path}: {error.strerror or error}"
-        ) from error
+
+    name: str
+    source: Path | bytes
+    crop: Corners | None = None
+
+    def content(self) -> bytes:
+        """Return the encoded bytes.
+
+        Raises:
+            SpatialbenchError: the file cannot be read.
+        """
+        if isinstance(self.source, bytes):
+            return self.source
+        return file_bytes(self.source, "the image ")
+
+    def pixels(self, data: bytes, size: int, resize: Resize, advice: str) -> np.ndarray:
+        """Decode its content ``data`` to uint8 [S, S, 3].
+
+        Raises:
+            SpatialbenchError: it is no image; give ``advice``.
+        """
+        try:
+            image = decode(data)
+        except BadImage as error:
+            raise SpatialbenchError(f"{self.name}: {error}; give {advice}") from error
+        return square(image if self.crop is None else image.crop(self.crop), size, resize)
 
 
-def decoded(name: str | Path, data: bytes, source: str) -> Image.Image:
-    """The picture in ``data``, RGB.
-
-    Args:
-        name: what the message calls it.
-        source: what to give instead, the end of the message.
-
-    Raises:
-        SpatialbenchError: it is truncated or no picture.
-    """
-    try:
-        return decode(data)
-    except BadImage as error:
-        raise SpatialbenchError(f"{name}: {error}; give {source}") from error
-
-
-def square(picture: Image.Image, size: int, resize: Resize) -> np.ndarray:
-    """As torchvision and open_clip do it, to the pixel: uint8 [S, S, 3]."""
+def square(image: Image.Image, size: int, resize: Resize) -> np.ndarray:
+    """Resize to uint8 [S, S, 3], pixel for pixel as torchvision and open_clip do."""
     if resize != "crop":
-        return fit(picture, size, resize)
-    shorter = TF.resize(picture, size, TF.InterpolationMode.BICUBIC)
+        return fit(image, size, resize)
+    shorter = TF.resize(image, size, TF.InterpolationMode.BICUBIC)
     return np.asarray(TF.center_crop(shorter, [size, size]))

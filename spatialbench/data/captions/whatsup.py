@@ -1,14 +1,13 @@
-"""What'sUp, the controlled pictures: two objects in four arrangements, a caption for each (Kamath et al. 2023).
-
-The folder of the authors' loader holds
+"""What'sUp, the controlled images: two objects in four arrangements (Kamath et al. 2023).
 
     controlled_images_dataset.json   A: on, under, left, right      controlled_images/
     controlled_clevr_dataset.json    B: front, behind, left, right  controlled_clevr/
 
-each a list of {image_path, caption_options}, four captions of which the first is true. ``image_path`` begins with a
-folder ``data/`` of the authors' own; the arrangement and both objects are in the file's name, for instance
-``mug_left_of_plate.jpeg``. The pair is the true caption and the one with the opposite preposition; the authors' numbers
-compare all four. A set are the four pictures of two objects.
+Each file is a list of {image_path, caption_options}; the first of the four captions is true.
+``image_path`` begins with the authors' own folder ``data/``; its last part names the arrangement
+and both objects, as ``mug_left_of_plate.jpeg``. The pair is the true caption and the one with the
+opposite preposition; the authors' numbers compare all four captions. The four images of two objects
+are a set.
 
 Source: amitakamath/whatsup_vlms @ 447c169, dataset_zoo/aro_datasets.py; arXiv 2310.19785.
 """
@@ -27,20 +26,20 @@ SUBSETS: dict[str, tuple[str, tuple[str, ...]]] = {
     "A": ("controlled_images_dataset.json", ("on", "under", "left", "right")),
     "B": ("controlled_clevr_dataset.json", ("front", "behind", "left", "right")),
 }
-"""Subset -> its file, and its arrangements: first one pair of opposites, then the other."""
-ODD = "the four captions do not name the four arrangements, the first that of the picture's file"
+"""Subset -> its file and its arrangements, as two pairs of opposites."""
+ODD = "the four captions do not name the four arrangements, first the one of the file's name"
 
 
 class WhatsUp(CaptionSet):
     """Subsets A and B."""
 
     name = "whatsup"
-    source = "the What'sUp files: controlled_images_dataset.json, controlled_clevr_dataset.json and their pictures"
+    source = f"the What'sUp files: {SUBSETS['A'][0]}, {SUBSETS['B'][0]} and their images"
 
     def read(self) -> None:
-        self._sets: dict[tuple[str, str], dict[str, int]] = defaultdict(
-            dict
-        )  # subset, objects -> arrangement -> row
+        """Read both files and collect their sets."""
+        # (subset, objects) -> arrangement -> row
+        self._sets: dict[tuple[str, str], dict[str, int]] = defaultdict(dict)
         for part, (name, _) in SUBSETS.items():
             path = self.file(name)
             for number, data in enumerate(listed(self, path)):
@@ -48,10 +47,8 @@ class WhatsUp(CaptionSet):
                 self._add(part, f"{part}-{number}", Fields(self, f"{path} record {number}", data))
         for (part, objects), rows in self._sets.items():
             if len(rows) < len(SUBSETS[part][1]):
-                why = f"only {', '.join(rows)}"
-                self.account.flag(
-                    "a set without all four pictures, not among the sets", f"{part} {objects}", why
-                )
+                reason = "a set without all four images, not among the sets"
+                self.account.flag(reason, f"{part} {objects}", f"only {', '.join(rows)}")
 
     def _add(self, part: str, record: str, fields: Fields) -> None:
         given = Path(fields.text("image_path"))
@@ -60,58 +57,44 @@ class WhatsUp(CaptionSet):
         said = [preposition(caption) for caption in captions]
         true = words[1].removeprefix("in-") if len(words) > 2 else ""
         if set(said) != set(SUBSETS[part][1]) or said[0] != true:
-            self.account.drop(ODD, record, f"{given.name}: {captions}")
-            return
+            return self.account.drop(ODD, record, f"{given.name}: {captions}")
         second = said.index(OPPOSITE[true])
-        others = [caption for place, caption in enumerate(captions) if place not in (0, second)]
+        others = [caption for k, caption in enumerate(captions) if k not in (0, second)]
+        options = [captions[0], captions[second], *others]
         objects = f"{words[0]}, {words[-1]}"
         rows = self._sets[part, objects]
         if true in rows:
-            self.account.flag(
-                "a second picture of its arrangement, not among the sets", record, objects
-            )
+            reason = "a second image of its arrangement, not among the sets"
+            self.account.flag(reason, record, objects)
         rows.setdefault(true, len(self.records))
-        picture = self.picture(self._file(given))
-        self.add(
-            record,
-            part,
-            true,
-            picture,
-            [captions[0], captions[second], *others],
-            f"{part} {objects}",
-        )
+        self.add(record, part, true, self._image(given), options, f"{part} {objects}")
 
-    def _file(self, given: Path) -> Path:
-        """In the folder, with the authors' ``data/`` or without."""
-        whole, without = (
-            self.folder / given,
-            self.folder / Path(*given.parts[given.parts[0] == "data" :]),
-        )
-        return whole if whole.is_file() else without
+    def _image(self, given: Path) -> int:
+        """Return the row of a file, below the authors' ``data/`` or not."""
+        whole = self.folder / given
+        inner = Path(*given.parts[given.parts[0] == "data" :])
+        return self.image(whole if whole.is_file() else self.folder / inner)
 
     def measures(self) -> list[Measure]:
-        """Of each subset: the pair, one of four, both pictures of opposites, all four of a set."""
-        found = []
+        """Return the pair, one of four, both images of opposites, all four of a set; per subset."""
+        measures = []
         for part, (_, names) in SUBSETS.items():
             low, rows = part.lower(), self.rows(part)
-            found.append(micro(f"{low}_pair", f"{part}: opposite preposition", rows))
-            found.append(
-                micro(f"{low}_four", f"{part}: one of four", rows, options=None, chance=25.0)
-            )
-            sets = [found for (subset, _), found in self._sets.items() if subset == part]
-            both = [
-                (s[a], s[b]) for s in sets for a, b in (names[:2], names[2:]) if a in s and b in s
-            ]
+            sets = [rows for (subset, _), rows in self._sets.items() if subset == part]
+            opposites = (names[:2], names[2:])
+            both = [(s[a], s[b]) for s in sets for a, b in opposites if a in s and b in s]
             whole = [tuple(s[name] for name in names) for s in sets if len(s) == len(names)]
+            measures.append(micro(f"{low}_pair", f"{part}: opposite preposition", rows))
+            measures.append(micro(f"{low}_four", f"{part}: one of four", rows, None, 25.0))
             for name, title, units, chance in (
                 (f"{low}_both", f"{part}: both of a pair, each of four", both, 100 / 4**2),
                 (f"{low}_set", f"{part}: all of a set, each of four", whole, 100 / 4**4),
             ):
-                found.append(Measure(name, title, units, [""] * len(units), None, chance))
-        return [measure for measure in found if measure.units]
+                measures.append(Measure(name, title, units, [""] * len(units), None, chance))
+        return [measure for measure in measures if measure.units]
 
 
 def preposition(caption: str) -> str | None:
-    """The only one of the arrangements that a caption has as a word; None where there is none or more than one."""
-    found = [word for word in caption.lower().rstrip(".").split() if word in OPPOSITE]
-    return found[0] if len(found) == 1 else None
+    """Return the arrangement that a caption names; None if it names none, or several."""
+    named = [word for word in caption.lower().rstrip(".").split() if word in OPPOSITE]
+    return named[0] if len(named) == 1 else None

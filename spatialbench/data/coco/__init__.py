@@ -1,1 +1,1 @@
-"""Files in COCO's format: regions of images, read, checked and written."""
+"""Files in COCO's format: regions with masks, read, checked and written."""

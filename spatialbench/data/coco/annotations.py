@@ -1,4 +1,4 @@
-"""The JSON of COCO's files: pictures, classes and regions, everything checked that can be without decoding a picture.
+"""The JSON of COCO's files: images, classes and regions, checked as far as possible undecoded.
 
 Source: cocodataset.org/#format-data; cocodataset/panopticapi @ 7bb4655, format of the PNGs.
 """
@@ -8,31 +8,33 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from spatialbench.data.coco.account import CROWD, Account, Rejected
+from spatialbench.data.account import Account, Rejected
 from spatialbench.data.coco.masks import compressed, kept_box, numbers, probe
+from spatialbench.data.images import file_bytes
 from spatialbench.utils.errors import SpatialbenchError
-from spatialbench.utils.progress import Advance, progress
+from spatialbench.utils.progress import progress
 
 Id = int | str
+CROWD = "crowd"
+ENTRY = "image entry is damaged"
 ANNOTATION = "annotation is damaged"
-CAPTION = "caption is damaged"
-REUSED = "annotation id is used twice"
 
 
 class Region(NamedTuple):
-    """One region of a picture.
+    """One region of an image.
 
     Attributes:
-        where: picture and annotation, for messages.
-        box: x0 y0 x1 y1 in [0, 1] of the square; None where the mask has to be seen first (stuff).
+        where: annotation and image, for messages.
+        label: rank of its class.
+        box: x0 y0 x1 y1 in [0, 1] of the square; None where it follows from the mask (stuff).
         shape: compressed run lengths, or the segment's id in the panoptic PNG.
     """
 
@@ -42,8 +44,8 @@ class Region(NamedTuple):
     shape: bytes | int
 
 
-class Picture(NamedTuple):
-    """One picture: its file, the panoptic PNG if there is one, and the length of both in bytes."""
+class CocoImage(NamedTuple):
+    """One image: its file, its panoptic PNG if there is one, and the length in bytes of both."""
 
     id: Id
     file: Path
@@ -55,11 +57,12 @@ class Picture(NamedTuple):
 
     @property
     def where(self) -> str:
-        return f"picture {self.id}"
+        """Its name in messages."""
+        return f"image {self.id}"
 
 
 class Classes(NamedTuple):
-    """Names in the order of the category ids, whether each is a thing, and category id -> rank."""
+    """Names in the order of the category ids, whether each is a thing, category id -> rank."""
 
     names: tuple[str, ...]
     things: tuple[bool, ...]
@@ -67,254 +70,185 @@ class Classes(NamedTuple):
 
 
 def read_json(path: Path, keys: Iterable[str]) -> tuple[dict[str, Any], str]:
-    """A JSON object whose ``keys`` are lists, and the hash of the file.
+    """Read a JSON object whose ``keys`` are lists, and hash the file.
 
     Raises:
         SpatialbenchError: no such file, no JSON object, or a key is missing.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SpatialbenchError(f"cannot read {path}: {error.strerror or error}") from error
+    data = file_bytes(path)
     try:
         raw = json.loads(data)
-    except (
-        ValueError,
-        RecursionError,
-    ) as error:  # ValueError: JSONDecodeError, UnicodeDecodeError, a number too long
-        lfs = data.startswith(b"version https://git-lfs")
-        raise SpatialbenchError(
-            f"{path}: {'a Git LFS pointer; fetch the file itself' if lfs else _json_reason(error)}"
-        ) from error
+    except (ValueError, RecursionError) as error:  # ValueError: JSON, UTF-8 or too long a number
+        why = f"no valid JSON, or a broken download ({str(error)[:120]})"
+        raise SpatialbenchError(f"{path}: {why}; it starts with {data[:20]!r}") from error
     if not isinstance(raw, dict):
-        raise SpatialbenchError(
-            f"{path}: a {type(raw).__name__}, not an object as COCO's files; is it another format?"
-        )
+        kind = type(raw).__name__
+        raise SpatialbenchError(f"{path}: a {kind}, not an object in COCO's format")
     for key in keys:
         if not isinstance(raw.get(key), list):
-            raise SpatialbenchError(
-                f"{path}: no list {key!r} at the top; is it a file in COCO's format?"
-            )
+            raise SpatialbenchError(f"{path}: no list {key!r} at the top; is it in COCO's format?")
     return raw, hashlib.sha256(data).hexdigest()
 
 
-def _json_reason(error: Exception) -> str:
-    if isinstance(error, json.JSONDecodeError):
-        rest = error.doc[error.pos :].rstrip()
-        words = (
-            "true",
-            "false",
-            "null",
-            "NaN",
-            "-Infinity",
-        )  # cut in one of them, the parser stands before it
-        early = error.msg.startswith("Unterminated") or any(word.startswith(rest) for word in words)
-    else:
-        early = "unexpected end" in str(error)
-    return (
-        "the JSON ends early (a broken download?)"
-        if early
-        else f"no valid JSON ({str(error)[:120]})"
-    )
-
-
 def is_panoptic(raw: Mapping[str, Any]) -> bool:
+    """Return whether an annotation has ``segments_info``."""
     return any(isinstance(item, dict) and "segments_info" in item for item in raw["annotations"])
 
 
 def read_classes(path: Path, categories: list[Any], panoptic: bool) -> Classes:
-    """The classes of a file, in the order of their ids; without ``panoptic`` all of them are things.
+    """Read the classes in the order of their ids; without ``panoptic`` all of them are things.
 
     Raises:
-        SpatialbenchError: a category without id, name or (``panoptic``) isthing, or an id used twice.
+        SpatialbenchError: an id is used twice, or an id, a name or (``panoptic``) an isthing lacks.
     """
+    wanted = "an integer id and a name" + (", and isthing of 0 or 1" if panoptic else "")
     for item in categories:
-        if (
-            not isinstance(item, dict)
-            or type(item.get("id")) is not int
-            or not isinstance(item.get("name"), str)
-        ):
-            raise SpatialbenchError(
-                f"{path}: category {str(item)[:60]} has no integer id and name; add them"
-            )
-        if panoptic and item.get("isthing") not in (0, 1):
-            raise SpatialbenchError(
-                f"{path}: category {item['id']} ({item['name']}) has no isthing of 0 or 1; add it"
-            )
+        fields = item if isinstance(item, dict) else {}
+        right = type(fields.get("id")) is int and isinstance(fields.get("name"), str)
+        if not right or (panoptic and fields.get("isthing") not in (0, 1)):
+            raise SpatialbenchError(f"{path}: category {str(item)[:60]} needs {wanted}; add them")
+    if not categories:
+        raise SpatialbenchError(f"{path}: no categories")
     ordered = sorted(categories, key=lambda item: item["id"])
-    ids = [item["id"] for item in ordered]
-    twice = next((a for a, b in pairwise(ids) if a == b), None)
-    if twice is not None or not ids:
-        raise SpatialbenchError(
-            f"{path}: " + ("no categories" if not ids else f"category id {twice} is used twice")
-        )
-    things = tuple(bool(item["isthing"]) if panoptic else True for item in ordered)
+    for a, b in pairwise(item["id"] for item in ordered):
+        if a == b:
+            raise SpatialbenchError(f"{path}: category id {a} is used twice")
     return Classes(
-        tuple(item["name"] for item in ordered), things, {id_: k for k, id_ in enumerate(ids)}
+        names=tuple(item["name"] for item in ordered),
+        things=tuple(bool(item["isthing"]) if panoptic else True for item in ordered),
+        rank={item["id"]: rank for rank, item in enumerate(ordered)},
     )
 
 
 def read_captions(
     path: Path, rows: Mapping[Id, int], account: Account
 ) -> tuple[list[tuple[int, str]], str]:
-    """The captions of a COCO captions file as (row, sentence), in its order, and the hash of the file.
+    """Read the captions of a COCO captions file as (row, sentence), and hash the file.
 
-    Captions of other pictures are passed over: the file is usually that of the whole split.
+    Captions of images that have no row are skipped: the file is usually that of the whole split.
 
     Raises:
-        SpatialbenchError: the file cannot be read or has no caption of these pictures; ``account.strict``, and one is
-            damaged.
+        SpatialbenchError: the file cannot be read or has no caption of these images; with
+            ``account.strict``, one is damaged.
     """
     raw, digest = read_json(path, ("annotations",))
-    found, seen = [], set()
-    for position, item in enumerate(raw["annotations"]):
+    captions: list[tuple[int, str]] = []
+    seen: set[Id | None] = set()
+    for position, item in enumerate(raw["annotations"], start=1):
         image, id_ = _id(item, "image_id"), _id(item, "id")
-        where = f"{path.name}, caption {f'number {position + 1}' if id_ is None else id_}"
-        if image is None or not isinstance(item.get("caption"), str) or not item["caption"].strip():
-            account.note(where, Rejected(CAPTION, "there is no image_id or no caption"))
-        elif id_ is not None and id_ in seen:
-            account.note(where, Rejected("caption id is used twice"))
-        elif image in rows:
-            found.append((rows[image], " ".join(item["caption"].split())))
+        with account.dropping(f"{path.name}, {_name('caption', id_, position)}"):
+            text = None if image is None else item.get("caption")
+            if image is None or not isinstance(text, str) or not text.strip():
+                raise Rejected("caption is damaged", "there is no image_id or no caption")
+            if id_ is not None and id_ in seen:
+                raise Rejected("caption id is used twice")
+            if image in rows:
+                captions.append((rows[image], " ".join(text.split())))
         seen.add(id_)
-    if not found:
+    if not captions:
         raise SpatialbenchError(
-            f"{path}: no caption of a picture of {account.path}; is it the file of this split?"
+            f"{path}: no caption of an image of {account.source}; is it the file of this split?"
         )
-    return found, digest
+    return captions, digest
 
 
 @dataclass
 class Reader:
-    """Turns the entries of a file into pictures with regions.
-
-    Args:
-        raw: the file.
-        classes: its classes.
-        images: folder of the pictures.
-        masks: folder of the panoptic PNGs; None for a file of instances.
-        size: S.
-        smallest: least side of a box in pixels of the square.
-        account: what is left out is counted there.
-    """
+    """Turns entries of a file into images with regions; ``png_folder`` is None for instances."""
 
     raw: Mapping[str, Any]
     classes: Classes
-    images: Path
-    masks: Path | None
+    folder: Path
+    png_folder: Path | None
     size: int
     smallest: float
     account: Account
 
-    def pictures(self, limit: int | None) -> list[Picture]:
-        """The first ``limit`` usable pictures by id; regions of pictures that are not reached are not looked at.
+    def images(self, limit: int | None) -> list[CocoImage]:
+        """Read the first ``limit`` usable images by id, and no regions of later ones.
 
         Raises:
             SpatialbenchError: ``account.strict``, and something is damaged.
         """
-        entries = self._entries()
-        annotations = self._by_picture()
+        entries, annotations = self._entries(), self._by_image()
+        images: list[CocoImage] = []
         total = len(entries) if limit is None else min(limit, len(entries))
-        with progress(f"reading {self.account.path.name}", total, "pictures") as advance:
-            return list(islice(self._usable(entries, annotations, advance), limit))
-
-    def _usable(
-        self, entries: dict[Id, dict[str, Any]], annotations: dict[Id, list[Any]], advance: Advance
-    ) -> Iterator[Picture]:
-        for id_ in sorted(entries, key=lambda key: (isinstance(key, str), key)):
-            try:
-                picture = self._picture(entries[id_], annotations.get(id_, []))
-            except Rejected as rejected:
-                self.account.note(f"picture {id_}", rejected)
-                continue
-            advance(1)
-            yield picture
+        with progress(f"reading {self.account.source.name}", total, "images") as advance:
+            for id_ in sorted(entries, key=lambda key: (isinstance(key, str), key)):
+                if len(images) == limit:
+                    break
+                with self.account.dropping(f"image {id_}"):
+                    images.append(self._image(entries[id_], annotations.get(id_, [])))
+                    advance(1)
+        return images
 
     def _entries(self) -> dict[Id, dict[str, Any]]:
-        """Picture id -> its entry, those with all fields."""
-        found: dict[Id, dict[str, Any]] = {}
-        for position, item in enumerate(self.raw["images"]):
+        """Image id -> its entry, if it has all fields."""
+        entries: dict[Id, dict[str, Any]] = {}
+        for position, item in enumerate(self.raw["images"], start=1):
+            self.account.read += 1
             id_ = _id(item, "id")
-            try:
+            with self.account.dropping(_name("image", id_, position)):
                 if id_ is None:
-                    raise Rejected("picture entry is damaged", "there is no id")
-                if id_ in found:
-                    raise Rejected("picture id is used twice")
-                if not isinstance(item.get("file_name"), str) or not item["file_name"]:
-                    raise Rejected("picture entry is damaged", "there is no file_name")
-                for key in ("width", "height"):
-                    if type(item.get(key)) is not int or item[key] < 1:
-                        raise Rejected("picture entry is damaged", f"there is no {key} in pixels")
-            except Rejected as rejected:
-                self.account.note(
-                    f"picture number {position + 1}" if id_ is None else f"picture {id_}", rejected
-                )
-            else:
-                assert id_ is not None
-                found[id_] = item
-        return found
+                    raise Rejected(ENTRY, "there is no id")
+                if id_ in entries:
+                    raise Rejected("image id is used twice")
+                name, sides = item.get("file_name"), [item.get(key) for key in ("width", "height")]
+                if not isinstance(name, str) or not name:
+                    raise Rejected(ENTRY, "there is no file_name")
+                if not all(type(side) is int and side > 0 for side in sides):
+                    raise Rejected(ENTRY, "there is no width or height in pixels")
+                entries[id_] = item
+        return entries
 
-    def _by_picture(self) -> dict[Id, list[Any]]:
-        """Picture id -> its annotations."""
+    def _by_image(self) -> dict[Id, list[Any]]:
+        """Image id -> its annotations."""
+        annotations: dict[Id, list[Any]] = defaultdict(list)
         known = {_id(item, "id") for item in self.raw["images"]}
-        found = defaultdict(list)
-        for position, item in enumerate(self.raw["annotations"]):
+        for position, item in enumerate(self.raw["annotations"], start=1):
             image = _id(item, "image_id")
-            if image is None:
-                rejected = Rejected(ANNOTATION, "there is no image_id")
-            elif image not in known:
-                rejected = Rejected(
-                    "annotation of an unknown picture", f"no picture has the image_id {image}"
-                )
-            else:
-                found[image].append(item)
+            if image is not None and image in known:
+                annotations[image].append(item)
                 continue
-            name = _id(item, "id")
-            self.account.note(
-                f"annotation number {position + 1}" if name is None else f"annotation {name}",
-                rejected,
-            )
-        return found
+            with self.account.dropping(_name("annotation", _id(item, "id"), position)):
+                if image is None:
+                    raise Rejected(ANNOTATION, "there is no image_id")
+                why = f"no image has the image_id {image}"
+                raise Rejected("annotation of an unknown image", why)
+        return annotations
 
-    def _picture(self, entry: dict[str, Any], annotations: list[Any]) -> Picture:
-        file, png, size = self.images / entry["file_name"], None, (entry["width"], entry["height"])
-        lengths, items = (probe(file, size, "picture"), 0), annotations
-        if self.masks is not None:
-            items = []
+    def _image(self, entry: dict[str, Any], annotations: list[Any]) -> CocoImage:
+        size = (entry["width"], entry["height"])
+        file, png = self.folder / entry["file_name"], None
+        lengths, items = (probe(file, size, "image"), 0), annotations
+        if self.png_folder is not None and annotations:
             if len(annotations) > 1:
-                raise Rejected(
-                    "picture has several panoptic annotations",
-                    "more than one annotation has its image_id",
-                )
-            for annotation in annotations:
-                name, items = annotation.get("file_name"), annotation.get("segments_info")
-                if not isinstance(name, str) or not name or not isinstance(items, list):
-                    raise Rejected(
-                        "panoptic annotation is damaged",
-                        "there is no file_name or no segments_info",
-                    )
-                png = self.masks / name
-                lengths = lengths[0], probe(png, size, "panoptic PNG")
-        return Picture(entry["id"], file, *size, png, lengths, tuple(self._regions(entry, items)))
+                why = "more than one annotation has its image_id"
+                raise Rejected("image has several panoptic annotations", why)
+            name, items = (annotations[0].get(key) for key in ("file_name", "segments_info"))
+            if not isinstance(name, str) or not name or not isinstance(items, list):
+                why = "there is no file_name or no segments_info"
+                raise Rejected("panoptic annotation is damaged", why)
+            png = self.png_folder / name
+            lengths = lengths[0], probe(png, size, "panoptic PNG")
+        return CocoImage(entry["id"], file, *size, png, lengths, self._regions(entry, items))
 
-    def _regions(self, entry: dict[str, Any], items: list[Any]) -> Iterator[Region]:
-        kind, seen = "annotation" if self.masks is None else "segment", set()
-        for position, item in enumerate(items):
+    def _regions(self, entry: dict[str, Any], items: list[Any]) -> tuple[Region, ...]:
+        kind = "annotation" if self.png_folder is None else "segment"
+        regions, seen = [], set()
+        for position, item in enumerate(items, start=1):
             id_ = _id(item, "id")
-            name = f"number {position + 1}" if id_ is None else str(id_)
-            where = f"{kind} {name} of picture {entry['id']} ({entry['file_name']})"
-            try:
-                if id_ is None or (self.masks is not None and not (type(id_) is int and id_ > 0)):
-                    raise Rejected(
-                        ANNOTATION,
-                        "there is no id" if id_ is None else "a segment's id is a positive integer",
-                    )
+            where = f"{_name(kind, id_, position)} of image {entry['id']} ({entry['file_name']})"
+            with self.account.dropping(where):
+                if id_ is None:
+                    raise Rejected(ANNOTATION, "there is no id")
+                if self.png_folder is not None and not (isinstance(id_, int) and id_ > 0):
+                    raise Rejected(ANNOTATION, "a segment's id is a positive integer")
                 if id_ in seen:
-                    raise Rejected(REUSED)
+                    raise Rejected("annotation id is used twice")
                 seen.add(id_)
-                yield self._region(where, item, (entry["width"], entry["height"]))
-            except Rejected as rejected:
-                self.account.note(where, rejected)
+                regions.append(self._region(where, item, (entry["width"], entry["height"])))
+        return tuple(regions)
 
     def _region(self, where: str, item: dict[str, Any], size: tuple[int, int]) -> Region:
         if item.get("iscrowd"):
@@ -324,12 +258,10 @@ class Reader:
             raise Rejected("category is unknown", f"no category has the id {str(category)[:40]}")
         label, box = self.classes.rank[category], None
         if self.classes.things[label]:
-            corners = numbers(_present(item, "bbox"))
-            x, y, w, h = (
-                corners if corners is not None and len(corners) == 4 else np.full(4, np.nan)
-            )
+            values = numbers(_present(item, "bbox"))
+            x, y, w, h = values if values is not None and len(values) == 4 else np.full(4, np.nan)
             box = kept_box([x, y, x + w, y + h], size, self.size, self.smallest)
-        if self.masks is not None:
+        if self.png_folder is not None:
             return Region(where, label, box, item["id"])
         return Region(where, label, box, compressed(_present(item, "segmentation"), *size))
 
@@ -341,10 +273,10 @@ def _present(item: dict[str, Any], key: str) -> Any:
 
 
 def _id(item: Any, key: str) -> Id | None:
-    """An id, or None where there is none that can be one."""
     value = item.get(key) if isinstance(item, dict) else None
-    return (
-        value
-        if isinstance(value, int | str) and not isinstance(value, bool) and value != ""
-        else None
-    )
+    usable = isinstance(value, int | str) and not isinstance(value, bool) and value != ""
+    return value if usable else None
+
+
+def _name(kind: str, id_: Id | None, position: int) -> str:
+    return f"{kind} number {position}" if id_ is None else f"{kind} {id_}"

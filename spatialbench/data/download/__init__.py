@@ -1,1 +1,1 @@
-"""Published data sets: where each comes from, how it is checked and laid out."""
+"""Published data sets: sources, downloads, checks, and layout on disk."""

@@ -1,190 +1,112 @@
-"""``spatialbench data download``: the order of things, and what is printed."""
+"""``spatialbench data download``: its steps, and what it prints."""
 
 from __future__ import annotations
 
 import fnmatch
 import shlex
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
-from spatialbench.data.download.fetch import (
-    Done,
-    NotLoaded,
-    bring,
-    find,
-    has_gdown,
-    make_folder,
-    take,
-    verify,
-)
-from spatialbench.data.download.lock import Lock
-from spatialbench.data.download.manifest import DataSet, Drive, Item, data_sets
-from spatialbench.data.download.pictures import link_pictures
-from spatialbench.data.download.status import ROOT, print_list, size_text
-from spatialbench.utils.arguments import did_you_mean
+from spatialbench.data.download.coco_images import link_images
+from spatialbench.data.download.fetch import NotLoadedError, download, find, take, verify
+from spatialbench.data.download.lock_file import Entry
+from spatialbench.data.download.manifest import DataSet, Item, data_sets
+from spatialbench.data.download.status import ROOT, missing, print_list, size_text
 from spatialbench.utils.errors import SpatialbenchError
-
-BUSY = ".download.busy"
+from spatialbench.utils.suggest import did_you_mean
 
 
 def run(options: Namespace) -> None:
-    """Raises:
-    SpatialbenchError: unknown data set or file, a source that cannot be reached, a file that is not the expected one.
+    """Download a data set, take it from a folder, or list all.
+
+    Raises:
+        SpatialbenchError: the data set or a file is unknown, a source cannot be reached, a file is
+            not the expected one, or ``--from`` lacks a file.
     """
     if options.list:
         print_list()
         return
+    known = data_sets()
     if options.name is None:
-        raise SpatialbenchError(f"say which data set: {', '.join(data_sets())}; --list shows them")
-    if options.name not in data_sets():
+        raise SpatialbenchError(f"say which data set: {', '.join(known)}; --list shows them")
+    if options.name not in known:
         raise SpatialbenchError(
-            f"unknown data set {options.name!r}{did_you_mean(options.name, data_sets())}"
+            f"unknown data set {options.name!r}{did_you_mean(options.name, known)}"
         )
-    data_set = data_sets()[options.name]
+    data_set = known[options.name]
     folder = Path(options.to) if options.to else ROOT / data_set.name
-    given = None if options.source is None else Path(options.source)
-    if given is not None and not given.is_dir():
+    given = Path(options.source) if options.source else None
+    if given and not given.is_dir():
         raise SpatialbenchError(f"--from {given}: there is no such folder")
     items = _selected(data_set, options.only)
     _print_notice(data_set, items, folder)
-    with _alone(folder):
-        fresh = _all(data_set, items, folder, given, options.copy)
-        if data_set.pictures is not None:
-            print(link_pictures(data_set, folder, given), flush=True)
+    try:
+        fresh, absent = _fetch(data_set, items, folder, given, options.copy)
+        if data_set.coco:
+            print(link_images(data_set, data_set.coco, folder, given), flush=True)
+    except OSError as error:
+        raise SpatialbenchError(f"cannot write in {folder}: {error.strerror or error}") from error
     _check(data_set, fresh, folder)
+    if absent:
+        raise SpatialbenchError(
+            f"--from {given} lacks {', '.join(absent)} of {data_set.name}; add what is missing, or "
+            "name the files to take with --only"
+        )
     _print_next(data_set, folder)
 
 
-@contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """Two at once would write into one ``.part``; the lock of one that was killed is free."""
-    make_folder(folder)
-    lock = FileLock(folder / BUSY, timeout=0)
-    try:
-        lock.acquire()
-    except Timeout as error:
-        raise SpatialbenchError(
-            f"another download into {folder} is running; wait for it"
-        ) from error
-    except OSError as error:
-        raise SpatialbenchError(f"cannot write in {folder}: {error.strerror or error}") from error
-    try:
-        yield
-    finally:
-        lock.release()
+def _selected(data_set: DataSet, only: Sequence[str]) -> list[Item]:
+    known = [item.name for item in data_set.items]
+    for pattern in only:
+        if not fnmatch.filter(known, pattern):
+            hint = did_you_mean(pattern, known)
+            raise SpatialbenchError(f"{data_set.name} has no file {pattern!r}{hint}")
+    patterns = only or ["*"]
+    return [item for item in data_set.items if any(fnmatch.fnmatch(item.name, p) for p in patterns)]
 
 
-def _all(
+def _fetch(
     data_set: DataSet, items: Sequence[Item], folder: Path, given: Path | None, copied: bool
-) -> list[Item]:
-    """Brings what is missing and looks at what is here; the files that are new."""
-    lock, fresh, absent = Lock(folder), [], []
+) -> tuple[list[Item], list[str]]:
+    """Add what is missing and verify what is here; return the new files and those not given."""
+    fresh, absent = [], []
     for item in items:
         path = folder / item.placed
-        if (
-            path.is_symlink() and not path.exists()
-        ):  # the cache of the Hub was emptied, or a disk is not mounted
+        if path.is_symlink() and not path.exists():  # the cache of the Hub was emptied
             path.unlink()
         if path.exists():
-            _print_item(item, verify(item, folder, lock), "here, as it came")
+            _print_item(item, verify(item, folder), "here, unchanged")
             continue
-        found = find(item, folder if given is None else given)
-        if found is not None:
-            _print_item(
-                item,
-                take(item, found, folder, lock, copied),
-                f"{'copied' if copied else 'taken'} from {found}",
-            )
-        elif given is None:
-            _print_item(item, _brought(data_set, item, items, folder, lock), "downloaded")
+        if source := find(item, given or folder):
+            entry = take(item, source, folder, copied)
+            _print_item(item, entry, f"{'copied' if copied else 'taken'} from {source}")
+        elif given:
+            absent.append(item.placed)
+            continue
         else:
-            absent.append(item)
-            continue
+            _print_item(item, _download(data_set, item, items, folder), "downloaded")
         fresh.append(item)
-    if absent and len(absent) == len(items):
-        raise SpatialbenchError(
-            f"--from {given} holds no file of {data_set.name}, which has {_names(absent)}"
-        )
-    if absent:
-        print(f"not in {given}: {_names(absent)}")
-    return fresh
+    return fresh, absent
 
 
-def _brought(
-    data_set: DataSet, item: Item, items: Sequence[Item], folder: Path, lock: Lock
-) -> Done:
+def _download(data_set: DataSet, item: Item, items: Sequence[Item], folder: Path) -> Entry:
     try:
-        return bring(item, folder, lock)
-    except NotLoaded as error:
-        missing = [other for other in items if not (folder / other.placed).exists()]
-        if isinstance(item.source, Drive) and not has_gdown():
-            missing = [other for other in missing if isinstance(other.source, Drive)]
+        return download(item, folder)
+    except NotLoadedError as error:
         print("\nTo fetch by hand, into a folder of your own:")
-        for other in missing:
-            print(f"  {other.name}: {other.source.by_hand}")
+        for other in items:
+            if not (folder / other.placed).exists():
+                print(f"  {other.name}: {other.by_hand}")
         print(flush=True)
         raise SpatialbenchError(
-            f"{item.name}: {error}; or fetch what is listed above by hand and give its folder: "
+            f"{item.name}: {error}; fetch the files listed above by hand and give their folder: "
             f"spatialbench data download {data_set.name} --from FOLDER"
         ) from error
 
 
-def _selected(data_set: DataSet, only: Sequence[str]) -> list[Item]:
-    if not only:
-        return list(data_set.items)
-    found = []
-    for pattern in only:
-        names = [item for item in data_set.items if fnmatch.fnmatch(item.name, pattern)]
-        if not names:
-            known = [item.name for item in data_set.items]
-            raise SpatialbenchError(
-                f"{data_set.name} has no file {pattern!r}{did_you_mean(pattern, known)}"
-            )
-        found += names
-    return [item for item in data_set.items if item in found]
-
-
-def _print_notice(data_set: DataSet, items: Sequence[Item], folder: Path) -> None:
-    print(f"{data_set.name}: {data_set.title}")
-    print(f"  from     {data_set.homepage}")
-    print(f"  licence  {data_set.licence}; {data_set.terms}")
-    size = size_text(items)
-    print(f"  size     {'not known' if size == '?' else f'{size} MB'}")
-    print(f"  to       {folder}", flush=True)
-
-
-def _print_item(item: Item, done: Done, how: str) -> None:
-    entry = done.entry
-    said = [f"{entry.size / 1e6:.1f} MB", f"{entry.files} files" if entry.files else "", how]
-    if entry.sha256:
-        known = item.sha256 or item.md5
-        said.append(
-            f"sha256 {entry.sha256[:12]}… ({'as the source says' if known else 'recorded'})"
-        )
-    print(f"{item.placed}: {', '.join(filter(None, said))}")
-    if done.note:
-        print(f"  note: {done.note}")
-
-
-def _print_next(data_set: DataSet, folder: Path) -> None:
-    """The next command, once what it needs is there: the files that it names, or all."""
-    needed = [item for item in data_set.items if item.name in data_set.after] or data_set.items
-    missing = [item.placed for item in needed if not (folder / item.placed).exists()]
-    if data_set.pictures is not None and not (folder / data_set.pictures.folder).exists():
-        missing.append(data_set.pictures.folder)
-    command = data_set.after.format(name=data_set.name, folder=shlex.quote(str(folder)))
-    if missing:
-        print(f"\nin {folder}; still missing: {', '.join(missing)}; then:\n  {command}")
-    else:
-        print(f"\nin {folder}; next:\n  {command}")
-
-
 def _check(data_set: DataSet, fresh: Sequence[Item], folder: Path) -> None:
-    """Goes through the new files as ``spatialbench data check`` does."""
+    """Check the new files as ``spatialbench data check`` does."""
     if not data_set.check or not fresh:
         return
     from spatialbench.data.embspatial.audit import check_file, print_report
@@ -194,10 +116,31 @@ def _check(data_set: DataSet, fresh: Sequence[Item], folder: Path) -> None:
         print()
         print_report(report)
         if not report.kept:
-            raise SpatialbenchError(
-                f"{folder / item.name} holds no usable record: {report.first_bad or 'it is empty'}"
-            )
+            reason = report.first_damage or "it is empty"
+            raise SpatialbenchError(f"{folder / item.name} holds no usable record: {reason}")
 
 
-def _names(items: Sequence[Item]) -> str:
-    return ", ".join(item.placed for item in items)
+def _print_notice(data_set: DataSet, items: Sequence[Item], folder: Path) -> None:
+    size = size_text(items)
+    print(f"{data_set.name}: {data_set.title}")
+    print(f"  from     {data_set.homepage}")
+    print(f"  licence  {data_set.licence}; {data_set.terms}")
+    print(f"  size     {'not known' if size == '?' else f'{size} MB'}")
+    print(f"  to       {folder}", flush=True)
+
+
+def _print_item(item: Item, entry: Entry, how: str) -> None:
+    words = [f"{entry.size / 1e6:.1f} MB", f"{entry.files} files" if entry.files else "", how]
+    if entry.sha256:
+        by = "as the source says" if item.known_hash else "recorded"
+        words.append(f"sha256 {entry.sha256[:12]}… ({by})")
+    print(f"{item.placed}: {', '.join(filter(None, words))}")
+
+
+def _print_next(data_set: DataSet, folder: Path) -> None:
+    """Print the next command, and what it still lacks: the files that it names, or all."""
+    named = [item.placed for item in data_set.items if item.name in data_set.after]
+    lacking = [name for name in missing(data_set, folder) if not named or name in named]
+    command = data_set.after.format(name=data_set.name, folder=shlex.quote(str(folder)))
+    after = f"still missing: {', '.join(lacking)}; then" if lacking else "next"
+    print(f"\nin {folder}; {after}:\n  {command}")

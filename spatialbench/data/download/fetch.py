@@ -1,259 +1,217 @@
-"""One file of a data set: brought, taken from a folder, or looked at where it stands; checked in each case."""
+"""Download, take or verify one file of a data set; it is checked in each case."""
 
 from __future__ import annotations
 
-import importlib.util
-import os
 import shutil
-import tempfile
-from dataclasses import dataclass, replace
+import sys
+import tarfile
+import time
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
-import requests
-
-from spatialbench.data.download import https
-from spatialbench.data.download.archives import unpack
-from spatialbench.data.download.formats import count_records
-from spatialbench.data.download.lock import Entry, Lock, measure
-from spatialbench.data.download.manifest import Drive, Https, Hub, Item
+from spatialbench.data.download.lock_file import Entry, read_records, record
+from spatialbench.data.download.manifest import Item
+from spatialbench.utils import hub
+from spatialbench.utils.cache import ABANDONED_SECONDS
 from spatialbench.utils.errors import SpatialbenchError
 
-_ADVICE = "; it is another file than expected, or damaged: remove it and fetch it again"
+ADVICE = "it is another file than expected, or damaged: remove it and fetch it again"
+DAMAGE = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
+JUNK = ("__MACOSX", ".DS_Store", "._*")
+"""Names that macOS adds to archives."""
 
 
-class NotLoaded(SpatialbenchError):
-    """A file that could not be loaded; by hand it may be."""
+class NotLoadedError(SpatialbenchError):
+    """A file that could not be downloaded; the user may fetch it by hand."""
 
 
-@dataclass(frozen=True)
-class Done:
-    """A file as it stands now: what the lock says of it, and what is to be told of it."""
-
-    entry: Entry
-    note: str = ""
-
-
-def bring(item: Item, folder: Path, lock: Lock) -> Done:
-    """Downloads what is not there yet; a broken download goes on.
+def download(item: Item, folder: Path) -> Entry:
+    """Download a file into the data set's folder; check and record it.
 
     Raises:
-        NotLoaded: the source cannot be reached or does not have it.
-        SpatialbenchError: what came is not what the manifest says, or cannot be written.
+        NotLoadedError: the source cannot be reached, or does not have the expected file.
+        SpatialbenchError: the file is not as the manifest says, or cannot be written.
     """
-    if isinstance(item.source, Hub):
-        return _from_hub(item, item.source, folder, lock)
-    part = folder / f"{item.name}.part"
-    make_folder(part.parent)
+    if item.drive:
+        raise NotLoadedError("it is published on Google Drive only")
+    if item.repository:
+        return _from_hub(item, folder)
+    with _staging(folder / item.name) as staging:
+        return _add(item, _from_https(item, staging), folder, Entry(item.url, 0), shutil.move)
+
+
+def take(item: Item, path: Path, folder: Path, copied: bool) -> Entry:
+    """Check a file, archive or unpacked folder of the user's; link, copy or unpack it.
+
+    Raises:
+        SpatialbenchError: it is not as the manifest says, or cannot be written.
+    """
+    return _add(item, path, folder, Entry(str(path.resolve()), 0), copy if copied else link)
+
+
+def verify(item: Item, folder: Path) -> Entry:
+    """Check a file that is in the data set's folder; record it if that was not done before.
+
+    Raises:
+        SpatialbenchError: it is not as the manifest or its record says.
+    """
+    path, known = folder / item.placed, read_records(folder).get(item.name)
+    entry = _examine(item, path, known or Entry(str(path), 0))
+    if known and entry != known:
+        raise SpatialbenchError(
+            f"{path} has {entry.files} files of {entry.size} bytes, and had {known.files} of "
+            f"{known.size} when it came; remove it and start again"
+        )
+    if not known:
+        record(folder, item.name, entry)
+    return entry
+
+
+def find(item: Item, folder: Path) -> Path | None:
+    """Find a file in a folder of the user's: under its own name, as in its source, or unpacked."""
+    parts = Path(item.path.removesuffix("/*")).parts
+    depth = len(Path(item.name).parts)
+    names = [str(Path(*parts[start:])) for start in range(len(parts) - depth + 1)]
+    paths = [folder / name for name in (item.placed, item.name, *names)]
+    return next((path for path in paths if path.exists()), None)
+
+
+def copy(source: Path, target: Path) -> None:
+    """Copy a file or folder."""
+    (shutil.copytree if source.is_dir() else shutil.copy2)(source, target)
+
+
+def link(source: Path, target: Path) -> None:
+    """Make ``target`` a symbolic link to ``source``, or a copy where links cannot be made."""
     try:
-        if isinstance(item.source, Https):
-            https.fetch(item.source.url, part, item.size)
+        target.symlink_to(source.parent.resolve() / source.name, source.is_dir())
+    except OSError:
+        copy(source, target)
+
+
+def unpack(archive: Path, target: Path) -> None:
+    """Unpack a tar or zip archive as the folder ``target``, never writing outside of it.
+
+    If the archive holds a single folder, that folder becomes ``target``, whatever its name.
+
+    Raises:
+        SpatialbenchError: the archive is damaged or a member would land outside; nothing is left.
+    """
+    with staged(target) as path:
+        inner = path.with_name("unpacked")
+        if zipfile.is_zipfile(archive):  # shutil skips members that would land outside
+            shutil.unpack_archive(archive, inner, "zip")
         else:
-            _from_drive(item.source, part)
-    except SpatialbenchError as error:
-        raise NotLoaded(str(error)) from error
+            shutil.unpack_archive(archive, inner, "tar", filter="data")
+        for junk in [path for name in JUNK for path in inner.rglob(name)]:
+            shutil.rmtree(junk) if junk.is_dir() else junk.unlink(missing_ok=True)
+        while len(names := list(inner.iterdir())) == 1 and names[0].is_dir():
+            inner = names[0]
+        inner.rename(path)
+
+
+@contextmanager
+def staged(target: Path) -> Iterator[Path]:
+    """Yield a path that is renamed to ``target`` if the block ends without an error.
+
+    Raises:
+        SpatialbenchError: it cannot be written, or what is read in the block is damaged.
+    """
     try:
-        done = _examined(part, item, Entry(item.source.by_hand, 0))
-    except SpatialbenchError:
-        https.discard(part)  # another try begins anew
-        raise
-    if item.folder:
-        done = replace(done, entry=_unpacked(part, folder / item.folder, done.entry))
-    else:
-        part.replace(folder / item.name)
-    https.discard(part)
-    lock.record(item.name, done.entry)
-    return done
+        with _staging(target) as folder:
+            path = folder / "staged"
+            yield path
+            path.replace(target)
+    except DAMAGE as error:
+        reason = getattr(error, "strerror", None) or hub.first_line(error)
+        raise SpatialbenchError(f"{target} cannot be written ({reason})") from error
 
 
-def take(item: Item, given: Path, folder: Path, lock: Lock, copied: bool) -> Done:
-    """Checks a file or folder that lies elsewhere and links or copies it; an archive is unpacked.
-
-    Raises:
-        SpatialbenchError: it is not what the manifest says, or cannot be written.
-    """
-    source = str(given.resolve())
-    if given.is_dir():
-        done = Done(_counted(given, item, source))
-        place(given, folder / item.placed, copied)
-    else:
-        done = _examined(given, item, Entry(source, 0))
-        if item.folder:
-            done = replace(done, entry=_unpacked(given, folder / item.folder, done.entry))
-        else:
-            place(given, folder / item.name, copied)
-    lock.record(item.name, done.entry)
-    return done
+@contextmanager
+def _staging(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``target``; remove those of killed processes."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for old in target.parent.glob(f".{target.name}.*"):
+        newest = max(path.lstat().st_mtime for path in (old, *old.rglob("*")))
+        if time.time() - newest > ABANDONED_SECONDS:
+            shutil.rmtree(old, ignore_errors=True)
+    with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+        yield Path(folder)
 
 
-def verify(item: Item, folder: Path, lock: Lock) -> Done:
-    """Looks at what stands in the folder already, and records it where that was not done.
-
-    Raises:
-        SpatialbenchError: it is not what the manifest or the lock file says.
-    """
-    path, known = folder / item.placed, lock.entries.get(item.name)
-    if path.is_dir():
-        found = _counted(path, item, str(path))
-        if known is None:
-            lock.record(item.name, found)
-        elif (found.files, found.size) != (known.files, known.size):
-            raise SpatialbenchError(
-                f"{path} has {found.files} files of {found.size} bytes, and had {known.files} of {known.size} when it "
-                f"came; remove it and start again, or remove {lock.path} if that is right"
-            )
-        return Done(known or found)
-    done = _examined(path, item, known or Entry(str(path), 0))
-    if known is None:
-        lock.record(item.name, done.entry)
-    return done
-
-
-def find(item: Item, given: Path) -> Path | None:
-    """Where a folder of the user's holds a file: by its own name, by that in its source, or unpacked already."""
-    parts = Path(item.source.path.removesuffix("/*")).parts
-    least = len(Path(item.name).parts)
-    names = [
-        item.placed,
-        item.name,
-        *(str(Path(*parts[k:])) for k in range(len(parts)) if len(parts) - k >= least),
-    ]
-    return next((given / name for name in names if (given / name).exists()), None)
-
-
-def place(source: Path, target: Path, copied: bool = False) -> None:
-    """Makes ``target`` a link to ``source``, or a copy: in one step, and a copy where links cannot be made.
-
-    Raises:
-        SpatialbenchError: it cannot be written.
-    """
-    make_folder(target.parent)
-    work = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}."))
-    made = work / target.name
-    try:
-        if not copied:
-            try:
-                made.symlink_to(
-                    source.parent.resolve() / source.name, target_is_directory=source.is_dir()
-                )
-            except OSError:
-                copied = True
-        if copied:
-            shutil.copytree(source, made) if source.is_dir() else shutil.copy2(source, made)
-        made.replace(target)
-    except OSError as error:
-        raise SpatialbenchError(f"cannot write {target}: {error.strerror or error}") from error
-    finally:
-        shutil.rmtree(work, ignore_errors=True)
-
-
-def has_gdown() -> bool:
-    """Whether files of Google Drive can be brought."""
-    return importlib.util.find_spec("gdown") is not None
-
-
-def _from_hub(item: Item, source: Hub, folder: Path, lock: Lock) -> Done:
-    """The file stays in the cache of the Hub, where other programs find it, and is linked."""
-    from spatialbench.utils import hub
-
-    revision, free = source.revision, source.revision == "main"
-    if free:  # the commit of the first download
-        revision = next((entry.commit for entry in lock.entries.values() if entry.commit), revision)
+def _from_hub(item: Item, folder: Path) -> Entry:
+    """Link a file or folder to the cache of the Hub, where other programs find it, too."""
+    follows_branch = item.revision == "main"  # no source pins a commit: keep that of the first file
+    commits = [entry.commit for entry in read_records(folder).values() if entry.commit]
+    revision = commits[0] if follows_branch and commits else item.revision
     try:
         if item.files:
-            snapshot = hub.snapshot(source.repository, revision, [source.path], kind="dataset")
-            path, commit = snapshot / source.path.removesuffix("/*"), snapshot.name
+            snapshot = hub.snapshot(item.repository, revision, [item.path], kind="dataset")
+            path, commit = snapshot / item.path.removesuffix("/*"), snapshot.name
         else:
-            path = hub.hub_file(source.repository, revision, source.path, kind="dataset")
-            commit = path.parts[len(path.parts) - len(Path(source.path).parts) - 1]
+            path = hub.hub_file(item.repository, revision, item.path, kind="dataset")
+            commit = path.parts[-1 - len(Path(item.path).parts)]
     except SpatialbenchError as error:
-        raise NotLoaded(str(error)) from error
-    where = f"{source.repository}@{commit}"
-    if item.files:
-        found = measure(path)[0] if path.is_dir() else 0
-        if found < item.files:
-            raise NotLoaded(
-                f"the cache of the Hugging Face Hub has {found} of the {item.files} files of {item.name}"
-            )
-        done = Done(_counted(path, item, where))
+        raise NotLoadedError(str(error)) from error
+    sha256 = "" if item.files else hub.recorded_sha256(path) or ""
+    entry = Entry(f"{item.repository}@{commit}", 0, sha256, commit=commit if follows_branch else "")
+    return _add(item, path, folder, entry, link)
+
+
+def _from_https(item: Item, folder: Path) -> Path:
+    import pooch  # here, so that --list does not wait for requests
+
+    pooch.get_logger().setLevel("WARNING")
+    get = pooch.HTTPDownloader(sys.stderr.isatty(), chunk_size=1 << 16, timeout=60)
+    name = Path(item.name).name
+    try:
+        return Path(pooch.retrieve(item.url, item.known_hash, name, folder, downloader=get))
+    except Exception as error:  # of requests, of the disk, or the hash: the user reads one line
+        cause = getattr(error.args[0], "reason", error) if error.args else error  # of urllib3
+        raise NotLoadedError(f"{item.url}: {hub.first_line(cause)}") from error
+
+
+def _add(
+    item: Item, path: Path, folder: Path, entry: Entry, place: Callable[[Path, Path], object]
+) -> Entry:
+    """Check a file or folder, put it into the data set's folder, record it."""
+    entry, target = _examine(item, path, entry), folder / item.placed
+    if item.folder and path.is_file():
+        unpack(path, target)
+        entry = _examine(item, target, entry)
     else:
-        done = _examined(path, item, Entry(where, 0, hub.recorded_sha256(path) or ""))
-    done = replace(done, entry=replace(done.entry, commit=commit if free else ""))
-    place(path, folder / item.name)
-    lock.record(item.name, done.entry)
-    return done
+        with staged(target) as made:
+            place(path, made)
+    record(folder, item.name, entry)
+    return entry
 
 
-def _from_drive(source: Drive, part: Path) -> None:
-    try:
-        import gdown
-    except ImportError as error:
-        raise SpatialbenchError(
-            "Google Drive needs gdown, which is not installed: pip install 'spatialbench[drive]'"
-        ) from error
-    try:
-        found = gdown.download(
-            id=source.key, output=os.fspath(part), resume=True, use_cookies=False
-        )
-    except requests.ConnectionError as error:
-        raise SpatialbenchError(
-            f"drive.google.com cannot be reached ({https.reason(error)})"
-        ) from error
-    except Exception as error:  # gdown's own, a quota of Google's, the disk
-        raise SpatialbenchError(
-            f"Google Drive does not give it ({' '.join(str(error).split())[:200]})"
-        ) from error
-    if found is None or not part.is_file():
-        raise SpatialbenchError("Google Drive does not give it")
-
-
-def _examined(path: Path, item: Item, known: Entry) -> Done:
-    """A file against the manifest, and against ``known`` where that has a hash.
-
-    Raises:
-        SpatialbenchError: it differs.
-    """
-    from spatialbench.utils.hub import digest
-
+def _examine(item: Item, path: Path, known: Entry) -> Entry:
+    """Check a file or folder against the manifest and the known sha256; return its entry."""
+    if path.is_dir():
+        sizes = [file.stat().st_size for file in path.rglob("*") if file.is_file()]
+        if not sizes or len(sizes) < item.files:
+            expected = f", not {item.files}" if item.files else ""
+            raise SpatialbenchError(f"{path} has {len(sizes)} files{expected}; {ADVICE}")
+        return replace(known, size=sum(sizes), files=len(sizes))
     size = path.stat().st_size
     if item.size is not None and size != item.size:
-        raise SpatialbenchError(f"{path} has {size} bytes, not {item.size}{_ADVICE}")
-    try:
-        rows = count_records(path, item.name)
-    except (SpatialbenchError, OSError) as error:
-        raise SpatialbenchError(f"{path}: {error}{_ADVICE}") from error
-    sha256 = digest(path)
-    for wanted in (item.sha256, known.sha256):
-        if wanted and sha256 != wanted:
-            raise SpatialbenchError(f"{path} has the sha256 {sha256}, not {wanted}{_ADVICE}")
-    if item.md5 and digest(path, "md5") != item.md5:
-        raise SpatialbenchError(f"{path} has another md5 than {item.md5}{_ADVICE}")
-    odd = rows is not None and item.rows not in (None, rows)
-    note = f"{rows} records, where {item.rows} were expected" if odd else ""
-    return Done(replace(known, size=size, sha256=sha256), note)
-
-
-def _unpacked(archive: Path, target: Path, entry: Entry) -> Entry:
-    unpack(archive, target)
-    files, size = measure(target)
-    return replace(entry, files=files, size=size)
-
-
-def _counted(path: Path, item: Item, source: str) -> Entry:
-    files, size = measure(path)
-    if not files or (item.files and files < item.files):
+        raise SpatialbenchError(f"{path} has {size} bytes, not {item.size}; {ADVICE}")
+    with path.open("rb") as stream:
+        start = stream.read(512).lstrip()
+    if start.lower().startswith((b"<!doctype html", b"<html", b"version https://git-lfs")):
         raise SpatialbenchError(
-            f"{path} has {files} files{f', not {item.files}' if item.files else ''}{_ADVICE}"
+            f"{path} is a web page or a Git LFS pointer, not the data; {ADVICE}"
         )
-    return Entry(source, size, files=files)
-
-
-def make_folder(folder: Path) -> None:
-    """Raises:
-    SpatialbenchError: it cannot be made.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise SpatialbenchError(
-            f"cannot make the folder {folder}: {error.strerror or error}"
-        ) from error
+    sha256 = hub.digest(path)
+    for expected in (item.sha256, known.sha256):
+        if expected and sha256 != expected:
+            raise SpatialbenchError(f"{path} has the sha256 {sha256}, not {expected}; {ADVICE}")
+    if item.md5 and hub.digest(path, "md5") != item.md5:
+        raise SpatialbenchError(f"{path} has another md5 than {item.md5}; {ADVICE}")
+    return replace(known, size=size, sha256=sha256)

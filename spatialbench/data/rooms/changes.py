@@ -1,13 +1,13 @@
-"""What may change between two pictures of one room, with a caption that is true of either and false of the other.
+"""Changes between two images of one room, each with captions true of one and false of the other.
 
-A relation: two objects in each other's place (``Scene.exchanged``), the caption and its negation. Colour: one object in
-another colour of its kind. Presence: one object replaced by another kind in its place and colour. All else, light and
-sensor noise included, stays; nothing hovers, and nothing stands in anything.
+A relation: two objects swap places (``Scene.swapped``), the caption and its negation. Colour: one
+object takes another colour of its kind. Presence: another kind replaces one object in its place and
+colour. All else stays, light and sensor noise included. No object hovers or stands in another.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import NamedTuple
@@ -15,185 +15,162 @@ from typing import NamedTuple
 import numpy as np
 
 from spatialbench.data.relations import CONVERSE, RELATIONS, Statement, with_articles
-from spatialbench.data.rooms.facts import AXES, SceneView, facts
+from spatialbench.data.rooms.facts import AXES, SceneView, View, facts
 from spatialbench.data.rooms.kinds import KIND, KINDS
-from spatialbench.data.rooms.render import Picture
+from spatialbench.data.rooms.render import Rendering
 from spatialbench.data.rooms.scene import Instance, Scene, build
 from spatialbench.data.rooms.shapes import rotation
 
 PATTERNS = (*RELATIONS, "colour", "presence")
-"""What the two pictures of a pair may differ in, in the order of the tables."""
+"""The differences between the two images of a pair, in the order of the tables."""
 SEED = 20260
 TOUCH, INTO, WALLS = 0.02, 0.01, 0.05
-"""Metres: nearer than ``TOUCH`` stands on; deeper than ``INTO`` stands in; a wall is that thick."""
+"""Metres: below ``TOUCH`` objects touch, beyond ``INTO`` they intersect; a wall's thickness."""
 VISIBLE, LEVELS = 0.3, 24
-"""A changed colour is seen when this share of the object's pixels changes by so many of 255 levels."""
+"""A new colour is visible if this share of the object's pixels changes by more than 24 of 255."""
 
 Fact = tuple[str, str, str]
-"""(axis, first, second), as ``facts.facts`` has them."""
+"""(axis, first, second), as in ``facts.facts``."""
 
 
 class Seen(NamedTuple):
-    """A picture and what holds in it."""
+    """An image and the facts that hold in it."""
 
-    picture: Picture
+    rendering: Rendering
     view: SceneView
     facts: frozenset[Fact]
 
 
-@dataclass(frozen=True)
-class Relates:
-    """The claim of a statement."""
+class Claim(NamedTuple):
+    """A caption, and tests of whether it is true and whether it is false of an image."""
 
-    statement: Statement
-
-    @property
-    def text(self) -> str:
-        return self.statement.caption
-
-    def true_of(self, seen: Seen) -> bool:
-        return _fact(self.statement) in seen.facts
-
-    def false_of(self, seen: Seen) -> bool:
-        return _fact(self.statement.negated) in seen.facts
+    text: str
+    true_of: Callable[[Seen], bool]
+    false_of: Callable[[Seen], bool]
 
 
-@dataclass(frozen=True)
-class Shows:
-    """The claim that a kind is there, in a colour or in any (None)."""
+def relates(statement: Statement) -> Claim:
+    """Claim a statement, which is false if its negation holds."""
+    fact, negated = _fact(statement), _fact(statement.negated)
+    return Claim(
+        statement.caption, lambda seen: fact in seen.facts, lambda seen: negated in seen.facts
+    )
 
-    name: str
-    colour: str | None = None
 
-    @property
-    def text(self) -> str:
-        return with_articles(f"a {self.colour} {self.name}" if self.colour else f"a {self.name}")
+def shows(name: str, colour: str | None = None) -> Claim:
+    """Claim that a kind is visible, in one colour or in any (None).
 
-    def true_of(self, seen: Seen) -> bool:
-        """Large enough to be spoken of, and the only one of its kind."""
-        found = seen.view.named.get(self.name)
-        return found is not None and self.colour in (None, found.colour)
+    It is true if the only object of its kind is large enough, false if no pixel shows it.
+    """
 
-    def false_of(self, seen: Seen) -> bool:
-        """Not a pixel of it is seen."""
-        return not any(
-            view.name == self.name and self.colour in (None, view.colour)
-            for view in seen.view.views
-        )
+    def among(views: Iterable[View]) -> bool:
+        return any(view.name == name and colour in (None, view.colour) for view in views)
+
+    return Claim(
+        with_articles(f"a {colour} {name}" if colour else f"a {name}"),
+        lambda seen: among(seen.view.named.values()),
+        lambda seen: not among(seen.view.views),
+    )
 
 
 @dataclass(frozen=True)
 class Change:
-    """The second scene of a pair.
+    """The second scene of a pair."""
 
-    Attributes:
-        pattern: one of ``PATTERNS``. claims: of the first picture, of the second.
-        names: the objects that change, by the names they have in either picture.
-        scene: the second one.
-    """
-
-    pattern: str
-    claims: tuple[Relates, Relates] | tuple[Shows, Shows]
-    names: frozenset[str]
+    pattern: str  # one of ``PATTERNS``
+    claims: tuple[Claim, Claim]  # of the first image and of the second
+    names: frozenset[str]  # of the objects that change, in either image
     scene: Scene
 
     def holds(self, first: Seen, second: Seen) -> bool:
-        """Whether each claim is true of its picture and false of the other, and nothing else changed: the same other
-        objects can be spoken of in both."""
-        one, two = self.claims
-        others = [{view.name for view in seen.view.large} - self.names for seen in (first, second)]
-        true = (
-            one.true_of(first)
-            and two.true_of(second)
-            and one.false_of(second)
-            and two.false_of(first)
-        )
-        return (
-            true
-            and others[0] == others[1]
-            and (self.pattern != "colour" or self._recoloured(first, second))
-        )
+        """Return whether each claim is true of its own image alone and nothing else changed.
+
+        The same other objects are large enough in both images.
+        """
+        claim, other = self.claims
+        rest, also = ({v.name for v in seen.view.large} - self.names for seen in (first, second))
+        true = claim.true_of(first) and other.true_of(second)
+        false = claim.false_of(second) and other.false_of(first)
+        recoloured = self.pattern != "colour" or (true and self._recoloured(first, second))
+        return true and false and rest == also and recoloured
 
     def _recoloured(self, first: Seen, second: Seen) -> bool:
-        """Whether the new colour is seen, and the same shapes are."""
+        """Return whether the new colour is visible on the same shapes."""
         (name,) = self.names
-        inside = first.picture.mask == first.view.named[name].code
-        moved = np.abs(first.picture.image.astype(int) - second.picture.image).max(-1) > LEVELS
-        return (
-            np.array_equal(first.picture.mask, second.picture.mask)
-            and moved[inside].mean() >= VISIBLE
-        )
+        before, after = first.rendering, second.rendering
+        inside = before.mask == first.view.named[name].code
+        moved = np.abs(before.image.astype(int) - after.image).max(-1) > LEVELS
+        return np.array_equal(before.mask, after.mask) and moved[inside].mean() >= VISIBLE
 
 
-def seen_all(pictures: Sequence[Picture], views: Sequence[SceneView]) -> list[Seen]:
-    """What is seen in each of these pictures."""
+def seen_all(renderings: Sequence[Rendering], views: Sequence[SceneView]) -> list[Seen]:
+    """Return each image with its view and its facts."""
     held: list[set[Fact]] = [set() for _ in views]
-    for row, axis, first, second in facts(views)[["row", "axis", "first", "second"]].itertuples(
-        index=False
-    ):
-        held[row].add((axis, first, second))
-    return [Seen(*parts) for parts in zip(pictures, views, map(frozenset, held), strict=True)]
+    for row, *fact in facts(views)[["row", "axis", "first", "second"]].itertuples(index=False):
+        held[row].add(tuple(fact))
+    return [Seen(*parts) for parts in zip(renderings, views, map(frozenset, held), strict=True)]
 
 
 def changes(scene: Scene, seen: Seen) -> dict[str, Iterator[Change]]:
-    """Pattern -> the changes that the room has space for, in a random order that (split, index) decides.
+    """Return the changes of each pattern that the room has space for.
 
-    A scene serves half of the patterns, one wording of each axis and colour or presence, so that all fill alike.
+    Their order is random but depends only on (split, index). A scene serves half of the patterns,
+    one wording of each axis and either colour or presence, so that all patterns fill alike.
     """
     odd = scene.index % 2
     relations = [CONVERSE[relation] if odd else relation for relation in AXES.values()]
-    found: dict[str, Iterator[Change]] = {
-        relation: _exchanges(scene, seen, relation) for relation in relations
-    }
-    return found | (
+    rest = (
         {"presence": _replacements(scene, seen)} if odd else {"colour": _recolourings(scene, seen)}
     )
+    return {relation: _swaps(scene, seen, relation) for relation in relations} | rest
 
 
-def _exchanges(scene: Scene, seen: Seen, relation: str) -> Iterator[Change]:
+def _swaps(scene: Scene, seen: Seen, relation: str) -> Iterator[Change]:
     pairs = sorted(
         (first, second) for axis, first, second in seen.facts if relation in _wordings(axis)
     )
-    objects = {instance.name: instance for instance in scene.objects}
+    on_wall = {instance.name: instance.mount == "wall" for instance in scene.objects}
     for first, second in _shuffled(scene, relation, pairs):
         statement = Statement(first, relation, second)
         if relation not in AXES.values():
             statement = statement.negated
-        if (objects[first].mount == "wall") != (objects[second].mount == "wall"):
+        if on_wall[first] != on_wall[second]:
             continue  # a sofa on a wall
-        other = scene.exchanged(first, second)
+        other = scene.swapped(first, second)
         if _has_space(scene, other):
-            claims = Relates(statement), Relates(statement.negated)
+            claims = relates(statement), relates(statement.negated)
             yield Change(relation, claims, frozenset((first, second)), other)
 
 
 def _recolourings(scene: Scene, seen: Seen) -> Iterator[Change]:
-    own = [instance for instance in scene.objects if instance.name in seen.view.named]
-    for instance in _shuffled(scene, "colour", own):
+    for instance in _named(scene, seen, "colour"):
         before = build(instance)
         for colour in _shuffled(scene, f"colour {instance.name}", KIND[instance.name].colours):
             other = replace(instance, colour=colour)
             after = build(other)
             alike = after.accent == before.accent and after.main.second == before.main.second
             if colour != instance.colour and alike:
-                claims = Shows(instance.name, instance.colour), Shows(instance.name, colour)
-                yield Change(
-                    "colour", claims, frozenset((instance.name,)), _with(scene, instance, other)
-                )
+                claims = shows(instance.name, instance.colour), shows(instance.name, colour)
+                names = frozenset((instance.name,))
+                yield Change("colour", claims, names, _with(scene, instance, other))
                 break
 
 
 def _replacements(scene: Scene, seen: Seen) -> Iterator[Change]:
-    own = [instance for instance in scene.objects if instance.name in seen.view.named]
-    there = {instance.name for instance in scene.objects}
-    for instance in _shuffled(scene, "presence", own):
+    present = {instance.name for instance in scene.objects}
+    for instance in _named(scene, seen, "presence"):
         for kind in _shuffled(scene, f"presence {instance.name}", KINDS):
             alike = kind.mount == KIND[instance.name].mount and instance.colour in kind.colours
             other = _with(scene, instance, replace(instance, name=kind.name))
-            if alike and kind.name not in there and _has_space(scene, other):
-                claims = Shows(instance.name), Shows(kind.name)
+            if alike and kind.name not in present and _has_space(scene, other):
+                claims = shows(instance.name), shows(kind.name)
                 yield Change("presence", claims, frozenset((instance.name, kind.name)), other)
                 break
+
+
+def _named(scene: Scene, seen: Seen, purpose: str) -> list[Instance]:
+    named = [instance for instance in scene.objects if instance.name in seen.view.named]
+    return _shuffled(scene, purpose, named)
 
 
 def _wordings(axis: str) -> tuple[str, str]:
@@ -201,7 +178,6 @@ def _wordings(axis: str) -> tuple[str, str]:
 
 
 def _fact(statement: Statement) -> Fact:
-    """The fact that a statement words."""
     axis = next(axis for axis in AXES if statement.relation in _wordings(axis))
     if statement.relation == AXES[axis]:
         return axis, statement.subject, statement.object
@@ -218,18 +194,20 @@ def _with(scene: Scene, before: Instance, after: Instance) -> Scene:
     return replace(scene, objects=tuple(after if o == before else o for o in scene.objects))
 
 
-# ------------------------------------------------------------------------------------------------------------- space
 @lru_cache(maxsize=512)
 def extent(instance: Instance) -> np.ndarray:
-    """Lowest and highest corner in metres, float64 [2, 3]."""
+    """Return the lowest and the highest corner in metres, float64 [2, 3]."""
     corners = np.concatenate(build(instance).corners).reshape(-1, 3) * instance.scale
     placed = corners @ rotation("z", instance.yaw).T + np.array(instance.position)
     return np.stack([placed.min(0), placed.max(0)])
 
 
 def _has_space(before: Scene, after: Scene) -> bool:
-    """Whether what changed stands where there is room for it: nothing rested on it, only small things rest on others,
-    and it lies within the walls and in nothing but the extent of what carried the one that was there."""
+    """Return whether there is room for the changed objects.
+
+    Nothing rested on them, only small objects rest on others, and each lies within the walls and
+    intersects nothing but the extent of what carried the object in its place before.
+    """
     pairs = list(zip(before.objects, after.objects, strict=True))
     moved = [pair for pair in pairs if pair[0] != pair[1]]
     still = [(old, extent(old)) for old, new in pairs if old == new]
@@ -251,5 +229,5 @@ def _has_space(before: Scene, after: Scene) -> bool:
 
 
 def _near(a: np.ndarray, b: np.ndarray, gap: float) -> bool:
-    """Whether two extents are nearer than ``gap`` in every direction; of a negative one: deeper in one another."""
+    """Return whether two extents are nearer than ``gap``, or if negative, intersect that deep."""
     return bool((a[0] < b[1] + gap).all() and (b[0] < a[1] + gap).all())

@@ -1,14 +1,14 @@
-"""Which statements hold in a rendered scene, and the choice of records that leaves nothing to be read off the caption.
+"""The statements that hold in a rendered scene, and a choice of records without a caption bias.
 
-The rules are EmbSpatial's (Du et al., arXiv 2406.05756): the whole box on one side for left, right, above and under;
-mean depth for close and far, here inside of the object and with a margin; boxes that do not overlap; names that occur
-once in the view.
+The rules are EmbSpatial's (Du et al., arXiv 2406.05756): the whole box on one side for left, right,
+above and under; mean depth for close and far, here inside of the object and with a margin; boxes
+that do not overlap; names that occur once in the view.
 """
 
 from __future__ import annotations
 
 import zlib
-from collections import defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,15 +22,15 @@ AXES: dict[str, str] = {"depth": "close", "horizontal": "left", "vertical": "abo
 """Axis -> the relation that a fact of this axis states of its first object."""
 
 MIN_AREA = 0.01
-"""Smallest visible share of the picture for an object to be spoken of."""
+"""The smallest visible share of the image for an object to be named."""
 
 DEPTH_RATIO, DEPTH_GAP = 1.12, 0.30
-"""A depth fact needs the farther mean depth to be at least this many times, and this many metres, the nearer one."""
+"""A depth fact needs the farther mean depth to be this many times, and this many metres, larger."""
 
 
 @dataclass(frozen=True)
 class View:
-    """One object as the camera sees it: box in pixels, area in pixels, mean depth of its visible pixels in metres."""
+    """One object as the camera sees it: area in pixels, mean depth of these pixels in metres."""
 
     name: str
     colour: str
@@ -44,7 +44,7 @@ class View:
 
 @dataclass(frozen=True)
 class SceneView:
-    """All visible objects of a scene; ``size``: side of the square picture in pixels."""
+    """All visible objects of a scene; ``size``: side of the square image in pixels."""
 
     scene_id: str
     index: int
@@ -53,12 +53,12 @@ class SceneView:
 
     @cached_property
     def large(self) -> list[View]:
-        """The objects large enough to be spoken of."""
+        """The objects large enough to be named."""
         return [v for v in self.views if v.area >= MIN_AREA * self.size**2]
 
     @cached_property
     def named(self) -> dict[str, View]:
-        """Those of them whose name is unique in the view, by name."""
+        """The large objects whose name is unique in the view, by name."""
         names = [v.name for v in self.views]
         return {v.name: v for v in self.large if names.count(v.name) == 1}
 
@@ -69,73 +69,68 @@ class SceneView:
 
 
 def facts(scenes: Sequence[SceneView]) -> pd.DataFrame:
-    """Every fact of the scenes: ``first`` is nearer than, left of or above ``second``.
+    """Return every fact of the scenes: ``first`` is nearer than, left of or above ``second``.
 
     Returns:
-        Columns row (position of the scene in ``scenes``), axis, first, second (names), order (a number that shuffles
-        the facts, the same on every machine).
+        Columns row (position of the scene in ``scenes``), axis, first, second (names), order (a
+        number that shuffles the facts, the same on every machine).
     """
     columns = [
-        (row, *_columns(view)) for row, scene in enumerate(scenes) for view in scene.named.values()
+        (row, v.name, v.box.x, v.box.x + v.box.w, v.box.y, v.box.y + v.box.h, v.depth)
+        for row, scene in enumerate(scenes)
+        for v in scene.named.values()
     ]
-    names = ["row", "name", "x0", "x1", "y0", "y1", "depth"]
-    seen = pd.DataFrame(columns, columns=names)
+    seen = pd.DataFrame(columns, columns=["row", "name", "x0", "x1", "y0", "y1", "depth"])
     both = seen.merge(seen, on="row", suffixes=("", "_2"))
     both = both[both["name"] != both["name_2"]]
     left, above = both["x1"] <= both["x0_2"], both["y1"] <= both["y0_2"]
     apart = left | above | (both["x1_2"] <= both["x0"]) | (both["y1_2"] <= both["y0"])
-    nearer = (both["depth_2"] >= both["depth"] * DEPTH_RATIO) & (
-        both["depth_2"] >= both["depth"] + DEPTH_GAP
-    )
+    near, far = both["depth"], both["depth_2"]
+    nearer = (far >= near * DEPTH_RATIO) & (far >= near + DEPTH_GAP)
     holds = {"depth": nearer & apart, "horizontal": left, "vertical": above}
-    parts = [both.loc[holds[axis], ["row", "name", "name_2"]].assign(axis=axis) for axis in AXES]
-    found = pd.concat(parts, ignore_index=True).rename(
-        columns={"name": "first", "name_2": "second"}
-    )
-    index = found["row"].map(dict(enumerate(scene.index for scene in scenes)))
-    key = index.astype(str) + "/" + found["axis"] + "/" + found["first"] + "/" + found["second"]
-    return found.assign(order=[zlib.crc32(text.encode()) for text in key])
-
-
-def _columns(view: View) -> tuple[str, float, float, float, float, float]:
-    box = view.box
-    return view.name, box.x, box.x + box.w, box.y, box.y + box.h, view.depth
+    names = {"name": "first", "name_2": "second"}
+    parts = [both.loc[holds[axis], ["row", *names]].assign(axis=axis) for axis in AXES]
+    table = pd.concat(parts, ignore_index=True).rename(columns=names)
+    index = table["row"].map(dict(enumerate(scene.index for scene in scenes)))
+    key = index.astype(str) + "/" + table["axis"] + "/" + table["first"] + "/" + table["second"]
+    return table.assign(order=[zlib.crc32(text.encode()) for text in key])
 
 
 def duos(scenes: Sequence[SceneView]) -> pd.DataFrame:
-    """Facts in twos: the same two names once in either order.
+    """Return facts in twos: the same two names once in either order.
 
-    Whatever is built from whole duos with one wording per duo has every ordered pair of names as often as its reverse:
-    a scorer that reads only the caption is at 50. Facts without a partner are left out.
+    If records come in whole duos with one wording per duo, every ordered pair of names is as
+    frequent as its reverse: a scorer that reads only the caption is at 50 %. Facts without a
+    partner are left out.
 
     Returns:
-        Columns axis, low, high (names in alphabetical order), row (the scene where low is first), row_2 (the scene
-        where high is first); shuffled, the same on every machine.
+        Columns axis, low, high (names in alphabetical order), row (the scene where low is first),
+        row_2 (the scene where high is first); shuffled, the same on every machine.
     """
-    found = facts(scenes).sort_values("order", kind="stable")
-    forward = found["first"] < found["second"]
-    found["low"] = found["first"].where(forward, found["second"])
-    found["high"] = found["second"].where(forward, found["first"])
+    table = facts(scenes).sort_values("order", kind="stable")
+    forward = table["first"] < table["second"]
+    table["low"] = table["first"].where(forward, table["second"])
+    table["high"] = table["second"].where(forward, table["first"])
     key = ["axis", "low", "high"]
-    found["rank"] = found.assign(forward=forward).groupby([*key, "forward"]).cumcount()
-    pairs = found[forward].merge(found[~forward], on=[*key, "rank"], suffixes=("", "_2"))
+    table["rank"] = table.assign(forward=forward).groupby([*key, "forward"]).cumcount()
+    pairs = table[forward].merge(table[~forward], on=[*key, "rank"], suffixes=("", "_2"))
     return pairs.sort_values(["order", "order_2"], kind="stable")[[*key, "row", "row_2"]]
 
 
 def records(
     scenes: Sequence[SceneView], per_relation: int | None = None, max_per_image: int | None = None
 ) -> list[Record]:
-    """The balanced records of a split.
+    """Return the balanced records of a split.
 
     Args:
         scenes: in the order of the images.
         per_relation: even number of records of each relation; None takes every duo.
-        max_per_image: records of one picture at most.
+        max_per_image: records of one image at most.
 
     Raises:
-        ValueError: the scenes do not hold ``per_relation`` records of some relation.
+        ValueError: some relation has fewer than ``per_relation`` records.
     """
-    used: dict[int, int] = defaultdict(int)
+    used: Counter[int] = Counter()
     wording = dict.fromkeys(RELATIONS, 0)
     chosen: list[tuple[int, str, str, str]] = []
     for axis, low, high, row, row_2 in duos(scenes).itertuples(index=False):
@@ -145,23 +140,22 @@ def records(
         if max_per_image is not None and max(used[row], used[row_2]) >= max_per_image:
             continue
         wording[relation] += 2
-        used[row] += 1
-        used[row_2] += 1
+        used.update((row, row_2))
         chosen += [(row, relation, low, high), (row_2, relation, high, low)]
     if per_relation is not None and min(wording.values()) < per_relation:
         raise ValueError(
-            f"{len(scenes)} scenes hold only {wording} records, not {per_relation} of each relation"
+            f"{len(scenes)} scenes have only {wording} records, not {per_relation} of each relation"
         )
-    return [
-        _record(scenes[row], row, relation, first, second)
-        for row, relation, first, second in sorted(chosen)
-    ]
+    return [_record(scenes[row], row, *statement) for row, *statement in sorted(chosen)]
 
 
 def _record(scene: SceneView, row: int, relation: str, first: str, second: str) -> Record:
-    """The record of the fact that ``first`` is nearer than, left of or above ``second``, worded with ``relation``."""
+    """Return the record of the fact about ``first`` and ``second``, worded with ``relation``."""
     subject, other = (first, second) if relation in AXES.values() else (second, first)
     boxes = scene.boxes
+    elevation = None
+    if relation in DEPTH_RELATIONS:
+        elevation = elevation_tag(boxes[first], boxes[second], scene.size)
     return Record(
         record_id=f"{scene.scene_id}/{subject}/{relation}/{other}".replace(" ", "_"),
         image=row,
@@ -172,9 +166,5 @@ def _record(scene: SceneView, row: int, relation: str, first: str, second: str) 
         image_size=(scene.size, scene.size),
         source="rooms",
         scene_id=scene.scene_id,
-        elevation=(
-            elevation_tag(boxes[first], boxes[second], scene.size)
-            if relation in DEPTH_RELATIONS
-            else None
-        ),
+        elevation=elevation,
     )

@@ -1,4 +1,4 @@
-"""Primitives, materials and the builder that the object kinds are written with. Lengths in metres, z up."""
+"""Primitives, materials and the builder of the object kinds. Lengths in metres, z up."""
 
 from __future__ import annotations
 
@@ -21,22 +21,28 @@ PALETTE: dict[str, tuple[float, float, float]] = {
     "grey": (0.45, 0.46, 0.48),
     "black": (0.07, 0.07, 0.08),
 }
-"""Named colours, linear RGB in [0, 1]; an object's own colour is one of them with a small deviation."""
+"""Named colours, linear RGB in [0, 1]; an object's own colour is near one of them."""
 
 PATTERNS = ("plain", "striped", "checkered", "dotted", "wood", "speckled")
-"""Surface patterns; the index is the code the renderer reads."""
+"""Surface patterns; the renderer stores their indices."""
+
+Vector = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Material:
-    """A surface: two linear RGB colours, the pattern that mixes them, the pattern's period in metres, and its gloss."""
+    """A surface: two linear RGB colours and the pattern that mixes them, its period in metres."""
 
-    colour: tuple[float, float, float]
-    second: tuple[float, float, float] = (1.0, 1.0, 1.0)
+    colour: Vector
+    second: Vector = (1.0, 1.0, 1.0)
     pattern: str = "plain"
     period: float = 0.12
     gloss: float = 0.0
     glow: float = 0.0
+
+
+Finish = Material | None
+"""A part's material; None: the object's main one."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +55,7 @@ class Primitive:
 
 @cache
 def primitive(name: str) -> Primitive:
-    """``box``, ``cylinder``, ``cone``, ``frustum`` (upright, unit diameter and height) or ``sphere``, centred at 0."""
+    """Return an upright box, cylinder, cone, frustum or sphere of unit size, centred at 0."""
     if name == "box":
         mesh = trimesh.creation.box()
     elif name in ("cylinder", "frustum"):
@@ -57,16 +63,15 @@ def primitive(name: str) -> Primitive:
     elif name == "cone":
         mesh = trimesh.creation.cone(radius=0.5, height=1.0, sections=16)
         mesh.apply_translation([0, 0, -0.5])
-    elif name == "sphere":
-        mesh = trimesh.creation.icosphere(subdivisions=2, radius=0.5)
     else:
-        raise ValueError(f"unknown primitive {name!r}")
+        assert name == "sphere", name
+        mesh = trimesh.creation.icosphere(subdivisions=2, radius=0.5)
     corners = np.array(mesh.triangles, dtype=np.float64)
     flat = np.asarray(mesh.face_normals)
     normals = np.repeat(flat[:, None], 3, axis=1)
     if name == "sphere":
         normals = corners / np.linalg.norm(corners, axis=-1, keepdims=True)
-    elif name in ("cylinder", "frustum", "cone"):
+    elif name != "box":
         side = np.abs(flat[:, 2]) < 0.9
         radial = corners * [1.0, 1.0, 0.0]
         length = np.linalg.norm(radial, axis=-1, keepdims=True)
@@ -78,7 +83,7 @@ def primitive(name: str) -> Primitive:
 
 
 def rotation(axis: str, degrees: float) -> np.ndarray:
-    """Right-handed rotation about a coordinate axis, float64 [3, 3]."""
+    """Return the right-handed rotation about a coordinate axis, float64 [3, 3]."""
     a = np.deg2rad(degrees)
     c, s = np.cos(a), np.sin(a)
     i = "xyz".index(axis)
@@ -91,11 +96,7 @@ def rotation(axis: str, degrees: float) -> np.ndarray:
 
 @dataclass
 class Builder:
-    """Collects the parts of one object in its own frame: z = 0 is the base, -y is the front.
-
-    ``rng`` varies the shape, ``main`` and ``accent`` are the object's two materials. ``top`` is set by kinds that can
-    carry others: (height, half width, half depth).
-    """
+    """Collects the parts of one object in its own frame: z = 0 is the base, -y is the front."""
 
     rng: np.random.Generator
     main: Material
@@ -104,21 +105,22 @@ class Builder:
     normals: list[np.ndarray] = field(default_factory=list)
     local: list[np.ndarray] = field(default_factory=list)
     materials: list[Material] = field(default_factory=list)
-    top: tuple[float, float, float] | None = None
+    top: Vector | None = None  # height, half width and half depth of a surface for others
 
     def u(self, low: float, high: float) -> float:
+        """Draw a number from a uniform distribution."""
         return float(self.rng.uniform(low, high))
 
     def add(
         self,
         shape: str,
-        size: tuple[float, float, float],
-        at: tuple[float, float, float],
-        material: Material | None = None,
+        size: Vector,
+        at: Vector,
+        material: Finish = None,
         turn: np.ndarray | None = None,
         flip: bool = False,
     ) -> None:
-        """Adds a primitive of ``size`` centred ``at``; ``turn``: rotation about its centre, ``flip``: upside down."""
+        """Add a primitive of ``size`` centred at ``at``, upside down or turned about its centre."""
         unit = primitive(shape)
         scale = np.asarray(size, dtype=np.float64) * ((1, 1, -1) if flip else (1, 1, 1))
         local = unit.corners * scale
@@ -131,43 +133,19 @@ class Builder:
         self.materials.append(material or self.main)
 
     def box(
-        self,
-        w: float,
-        d: float,
-        h: float,
-        x: float,
-        y: float,
-        z: float,
-        material: Material | None = None,
+        self, w: float, d: float, h: float, x: float, y: float, z: float, material: Finish = None
     ) -> None:
-        """A box of width, depth and height whose base is centred at (x, y, z)."""
+        """Add a box of width, depth and height whose base is centred at (x, y, z)."""
         self.add("box", (w, d, h), (x, y, z + h / 2), material)
 
     def rod(
-        self,
-        diameter: float,
-        h: float,
-        x: float,
-        y: float,
-        z: float,
-        material: Material | None = None,
+        self, diameter: float, h: float, x: float, y: float, z: float, material: Finish = None
     ) -> None:
-        """An upright cylinder whose base is centred at (x, y, z)."""
+        """Add an upright cylinder whose base is centred at (x, y, z)."""
         self.add("cylinder", (diameter, diameter, h), (x, y, z + h / 2), material)
 
-    def legs(
-        self, w: float, d: float, h: float, thick: float, material: Material | None = None
-    ) -> None:
-        """Four legs at the corners of a w x d rectangle."""
+    def legs(self, w: float, d: float, h: float, thick: float, material: Finish = None) -> None:
+        """Add four legs at the corners of a w x d rectangle."""
         for sx in (-1, 1):
             for sy in (-1, 1):
                 self.box(thick, thick, h, sx * (w - thick) / 2, sy * (d - thick) / 2, 0, material)
-
-
-METAL = Material((0.55, 0.56, 0.58), gloss=0.5)
-DARK = Material((0.05, 0.05, 0.06), gloss=0.2)
-PALE = Material((0.88, 0.87, 0.83))
-LEAF = Material((0.10, 0.42, 0.12), (0.22, 0.60, 0.20), "speckled", 0.08)
-EARTH = Material((0.20, 0.12, 0.07))
-SCREEN = Material((0.03, 0.04, 0.07), (0.12, 0.20, 0.35), "striped", 0.35, gloss=0.6)
-GLASS = Material((0.62, 0.80, 0.93), (0.80, 0.90, 0.97), "wood", 0.5, glow=0.5)

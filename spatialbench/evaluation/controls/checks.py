@@ -38,7 +38,7 @@ class BrokenControl(SpatialbenchError):
 def counts(evidence: Evidence, scorer: str) -> Counts:
     """Count a scorer's answers by relation, all six."""
     assert evidence.margins is not None, "controls are answers"
-    return count(evidence.answers(scorer)[0], evidence.margins.group).relations
+    return count(evidence.answers(scorer)[0], evidence.margins.group)
 
 
 def _ties(found: Counts) -> Counts:

@@ -43,31 +43,21 @@ def directions(records: Sequence[Record]) -> np.ndarray:
     return np.round(margins, DIGITS)
 
 
-def elevation(records: Sequence[Record]) -> np.ndarray:
-    """close, far: lower in the image is closer, by the centres of the boxes (docs/controls.md)."""
-    return _nearness(records, lambda box, _, height: box.centre[1] / height)
+NEARNESS: dict[str, Callable[[Box, float, float], float]] = {
+    "elevation": lambda box, _, height: box.centre[1] / height,  # docs/controls.md
+    "bottom edge": lambda box, _, height: (box.y + box.h) / height,
+    "box size": lambda box, width, height: box.w * box.h / (width * height),
+}
+"""Scorer -> nearness of a box in an image of that width and height."""
 
 
-def bottom_edge(records: Sequence[Record]) -> np.ndarray:
-    """close, far: ending lower in the image is closer."""
-    return _nearness(records, lambda box, _, height: (box.y + box.h) / height)
-
-
-def box_size(records: Sequence[Record]) -> np.ndarray:
-    """close, far: the larger box is closer."""
-    return _nearness(records, lambda box, width, height: box.w * box.h / (width * height))
-
-
-def _nearness(
-    records: Sequence[Record], nearness: Callable[[Box, float, float], float]
-) -> np.ndarray:
+def nearness(records: Sequence[Record], scorer: str) -> np.ndarray:
+    """close, far: the box of greater nearness is closer."""
     margins = np.zeros(len(records))
     for row, record in enumerate(records):
         if record.relation in DEPTH_RELATIONS:
-            first, second = (
-                nearness(record.boxes[name], *record.image_size)
-                for name in (record.subject, record.object)
-            )
+            boxes = record.boxes[record.subject], record.boxes[record.object]
+            first, second = (NEARNESS[scorer](box, *record.image_size) for box in boxes)
             margins[row] = first - second if record.relation == "close" else second - first
     return np.round(margins, DIGITS)
 

@@ -1,20 +1,7 @@
 """The controls of a test set: scorers without a model, and changes that a model must follow.
 
-| control | scorer | must be |
-|---|---|---|
-| constant | one score for every caption | exactly 50, all ties |
-| random | a random score for every caption | about 50 |
-| boxes | left, right, above, under by the centres of the boxes | 100 on the rooms |
-| boxes, mirrored | the same on flipped boxes | exactly: left, right swap, the others stay |
-| elevation, bottom edge, box size | close and far from the boxes alone | worth of a shortcut |
-| depth | close and far by the renderer's depth | 100 on the rooms: the ceiling |
-| as it is | the model | |
-| blind | its text tower with the mean image | exactly 50 on a balanced set |
-| shuffled | images of other scenes | about 50 |
-| swapped | caption and negated caption swapped | exactly 100 minus the model, ties kept |
-| mirrored | flipped images, the same captions | left and right swap, the others stay |
-
-The reasons are in docs/controls.md.
+``ABOUT`` describes them, ``checks.EXACT`` has the counts of the exact ones, docs/controls.md the
+reasons.
 """
 
 from __future__ import annotations
@@ -127,13 +114,10 @@ def without_model(record_set: RecordSet) -> tuple[dict[str, np.ndarray], dict[st
         values |= {
             "boxes": heuristics.directions(records),
             "boxes, mirrored": heuristics.directions(mirrored(record_set).records),
-            "elevation": heuristics.elevation(records),
-            "bottom edge": heuristics.bottom_edge(records),
-            "box size": heuristics.box_size(records),
+            **{name: heuristics.nearness(records, name) for name in heuristics.NEARNESS},
         }
     else:
-        names = ("boxes", "boxes, mirrored", "elevation", "bottom edge", "box size")
-        absent |= dict.fromkeys(names, NO_BOXES)
+        absent |= dict.fromkeys(("boxes", "boxes, mirrored", *heuristics.NEARNESS), NO_BOXES)
     if heuristics.is_rooms(record_set):
         values["depth"] = heuristics.depth(record_set)
     else:

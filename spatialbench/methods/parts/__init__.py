@@ -1,1 +1,1 @@
-"""What several methods share: pure functions and small modules, each an equation of its paper."""
+"""Building blocks that several methods share. The losses are pure functions."""

@@ -1,18 +1,18 @@
-r"""The whole batch's contrast in the memory of a part of it: embeddings first, activations one chunk at a time.
+r"""Encode a batch in chunks: the loss sees the whole batch, the memory only one chunk.
 
-A contrastive loss needs every image beside every caption, but not the activations that made them. With f a tower,
-X_1 to X_C the chunks of a batch and L the loss of all embeddings:
+A contrastive loss compares every image with every caption, but needs only their embeddings. With
+f a tower, X_1 to X_C the chunks of a batch and L the loss of all embeddings:
 
-    (1)  E_c = f(X_c)                        for every chunk, nothing kept but the embeddings
-    (2)  G_c = dL / dE_c                     the loss of the whole batch, over all ranks
-    (3)  dL = sum_c <dE_c, G_c>              chunk after chunk: f(X_c) once more, its backward, its activations freed
+    (1)  E_c = f(X_c)               for every chunk, keeping only the embeddings
+    (2)  G_c = dL / dE_c            of the loss of the whole batch, over all ranks
+    (3)  dL = sum_c <dE_c, G_c>     per chunk: f(X_c) again, its backward pass, then free its memory
 
-That is the gradient of one step with the whole batch, exactly; it costs one more forward pass. Here (3) is autograd's:
-each chunk is a checkpoint of the whole tower, so that the optimisation stays Lightning's own, a weight's gradient is
-complete once a step, and DistributedDataParallel, gradient clipping and mixed precision need not know.
+This is exactly the gradient of one step with the whole batch, at the cost of one more forward pass.
+Autograd computes (3), because each chunk is a checkpoint of the whole tower: gradient clipping,
+mixed precision and DistributedDataParallel work as usual.
 
-Source: Gao, Zhang, Han, Callan, "Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup", RepL4NLP
-2021, arXiv 2101.06983 (GradCache); open_clip's ``accum_freq`` is the same idea.
+Source: Gao, Zhang, Han, Callan, "Scaling Deep Contrastive Learning Batch Size under Memory Limited
+Setup", RepL4NLP 2021, arXiv 2101.06983 (GradCache); open_clip's ``accum_freq`` is the same idea.
 """
 
 from __future__ import annotations
@@ -27,19 +27,21 @@ from spatialbench.utils.flops import repeated
 
 
 def in_chunks(encode: Callable[[Tensor], Tensor], x: Tensor, size: int) -> Tensor:
-    """``encode(x)`` with the activations of at most ``size`` rows in memory, whatever the number of rows.
+    """Return ``encode(x)``, keeping the activations of at most ``size`` rows in memory.
 
     Args:
-        encode: rows -> embeddings, one row at a time in effect: no batch norm, no draw that hangs on the batch.
+        encode: maps each row independently: no batch norm, no randomness that depends on the batch.
         x: [B, ...].
-        size: rows of a chunk; 0, or as many as there are: one plain call, nothing computed twice.
+        size: rows of a chunk. 0, or B or more: one plain call, nothing is computed twice.
 
     Returns:
         [B, D], with gradient.
     """
     if size == 0 or len(x) <= size or not torch.is_grad_enabled():
         return encode(x)
-    parts = [
-        checkpoint(encode, part, use_reentrant=False, context_fn=repeated) for part in x.split(size)
-    ]  # (1)
-    return torch.cat(parts)
+    return torch.cat(
+        [
+            checkpoint(encode, part, use_reentrant=False, context_fn=repeated)
+            for part in x.split(size)
+        ]
+    )  # (1)

@@ -1,19 +1,22 @@
-"""Regions of a dense map, and what is distilled into them: pure functions, each an equation of its paper.
+"""Distillation into regions of a dense map: pure functions, each an equation of its paper.
 
-    CLIPSelf              (1)  1 - mean_i <f_i, t_i>                     f_i the region of the map, t_i of its crop
-    region and text       (2)  mean_i sum_{c in C} BCE(s <f_i, T_c>, [c = y_i])      s the inverse temperature
-    spatial correlation   (3)  A = Z Z^T, Z the L tokens of a region, unit norm
-                          (4)  P = softmax_row(g(A) / tau)
-                          (5)  - 1/(N L) sum_i sum_j sum_k Pt_i[j,k] log Ps_i[j,k]
-    refiner               (6)  mean_j ( - <g_j, t_{p(j)}> / tau + u log sum_k e^{<g_j, t_k> / tau} ), p(j) j's place
+    CLIPSelf             (1)  1 - mean_i <f_i, t_i>     f_i of the map's region, t_i of its crop
+    region and text      (2)  mean_i sum_{c in C} BCE(s <f_i, T_c>, [c = y_i]), 1 / s temperature
+    spatial correlation  (3)  A = Z Z^T, Z the L tokens of a region, unit norm
+                         (4)  P = softmax_row(g(A) / tau)
+                         (5)  - 1/(N L) sum_i sum_j sum_k Pt_i[j,k] log Ps_i[j,k]
+    refiner              (6)  mean_j ( - <g_j, t_{p(j)}> / tau + u log sum_k e^{<g_j, t_k> / tau} ),
+                              p(j) the place of j
 
-All in float32 (float64 where that comes in), also under autocast: what is compared is finer than bfloat16.
+All in float32 (float64 for float64 inputs), also under autocast: the differences are finer than
+bfloat16.
 
-Letters: B images, N regions, h w tokens of a map, L = r r tokens of a region, D joint width, K classes.
+Letters: N regions, L tokens of a region, D joint width, K classes.
 
-Source: (1), (2) CLIPSelf and its RegionCLIP setting, wusize/CLIPSelf @ 1c7fe9c; (3)-(5) Qiu et al., "Refining CLIP's
-Spatial Awareness", ICLR 2025, arXiv 2504.02328, which released no code: g, tau and the stop-gradient are those of the
-same authors' CongpeiQiu/UniRefiner @ 38f4e71, as is (6). docs/r_sc_rla.md says what is quoted, what inferred.
+Source: (1), (2) CLIPSelf and its RegionCLIP setting, wusize/CLIPSelf @ 1c7fe9c; (3)-(5) Qiu et al.,
+"Refining CLIP's Spatial Awareness", ICLR 2025, arXiv 2504.02328, without released code: g, tau and
+the stop-gradient are those of the same authors' CongpeiQiu/UniRefiner @ 38f4e71, as is (6).
+docs/r_sc_rla.md tags what is quoted and what is inferred.
 """
 
 from __future__ import annotations
@@ -27,23 +30,23 @@ from torch import Tensor
 from spatialbench.models.region_tokens import exact, single
 
 Normaliser = Literal["minmax", "none"]
-_NARROWEST = (
-    1e-3  # a row of cosines closer than this is not stretched to [0, 1]: a region of one colour
-)
+_NARROWEST = 1e-3
+"""Narrower rows of cosines, as of a region of one colour, are not stretched to [0, 1]."""
 
 
 def crop_cosine(regions: Tensor, crops: Tensor) -> Tensor:
-    """(1), CLIPSelf: a region of the map is to be what the teacher says of the region cut out.
+    """Match each region of the map to the teacher's embedding of the crop: (1), CLIPSelf.
 
     Args:
-        regions, crops: [N, D], unit norm.
+        regions: [N, D], unit norm.
+        crops: [N, D], unit norm.
     """
     with exact(regions):
         return 1 - (single(regions) * single(crops)).sum(-1).mean()
 
 
 def region_text(regions: Tensor, texts: Tensor, label: Tensor, scale: Tensor | float) -> Tensor:
-    """(2): every region against every class, as in a multi-label problem.
+    """Classify each region against every class, as a multi-label problem: (2).
 
     Args:
         regions: [N, D], unit norm.
@@ -58,7 +61,7 @@ def region_text(regions: Tensor, texts: Tensor, label: Tensor, scale: Tensor | f
 
 
 class Correlation(NamedTuple):
-    """loss: (5), a scalar. divergence: (5) less the teacher's entropy, that is KL(Pt || Ps), for the log."""
+    """The scalar ``loss`` (5) and, for the log, ``divergence``: (5) minus the teacher's entropy."""
 
     loss: Tensor
     divergence: Tensor
@@ -72,26 +75,25 @@ def spatial_correlation(
     stop_gradient: bool = True,
     diagonal: bool = True,
 ) -> Correlation:
-    """(3)-(5): the tokens of a region are to be as alike one another as the teacher's are.
+    """Match the similarities among the tokens of a region to the teacher's: (3)-(5).
 
-    Only correlations are compared: the two need not live in one space, nor have one width.
+    Only correlations are compared, so the two may differ in space and width.
 
     Args:
         student: [N, L, D], unit norm.
-        teacher: [N, L, D'], unit norm; no gradient goes there.
+        teacher: [N, L, D'], unit norm; gets no gradient.
         temperature: tau, of both.
-        normaliser: g; ``minmax`` stretches every row of A to [0, 1], since the cosines of CLIP's tokens lie in a narrow
-            band; ``none`` leaves them.
+        normaliser: g; ``minmax`` stretches every row of A to [0, 1], as the cosines of CLIP's
+            tokens lie in a narrow band; ``none`` leaves them.
         stop_gradient: of the second factor of the student's A.
-        diagonal: keep a token's correlation with itself, which is 1 whatever the token.
+        diagonal: keep a token's correlation with itself, which is always 1.
 
     Raises:
         ValueError: other than L >= 2 tokens on both sides, or a temperature of 0 or less.
     """
     if student.shape[:2] != teacher.shape[:2] or student.shape[1] < 2:
-        raise ValueError(
-            f"tokens {list(student.shape)} and {list(teacher.shape)}: [N, L, ...] with the same L >= 2"
-        )
+        shapes = f"{list(student.shape)} and {list(teacher.shape)}"
+        raise ValueError(f"tokens {shapes}: must be [N, L, ...] with the same L >= 2")
     if temperature <= 0:
         raise ValueError(f"the temperature is {temperature}; it must be more than 0")
     with exact(student):
@@ -101,16 +103,14 @@ def spatial_correlation(
         log_teacher = _rows(teacher @ teacher.mT, temperature, normaliser, diagonal)
     target = log_teacher.exp()
     rows = student.shape[0] * student.shape[1]
-    return Correlation(
-        loss=-(target * log_student).sum() / rows,  # (5)
-        divergence=(target * (log_teacher - log_student.detach())).sum() / rows,
-    )
+    loss = -(target * log_student).sum() / rows  # (5)
+    return Correlation(loss, (target * (log_teacher - log_student.detach())).sum() / rows)
 
 
 def _rows(
     correlations: Tensor, temperature: float, normaliser: Normaliser, diagonal: bool
 ) -> Tensor:
-    """log P of (4). Where the diagonal is left out, a row has L - 1 entries."""
+    """Return log P of (4); without the diagonal, a row has L - 1 entries."""
     if not diagonal:
         count = correlations.shape[-1]
         others = ~torch.eye(count, dtype=torch.bool, device=correlations.device)
@@ -128,11 +128,11 @@ def token_contrast(
     temperature: float = 0.2,
     uniformity: float = 1.0,
 ) -> Tensor:
-    """(6): a token of the whole image is to be one token of the frozen model, and no other.
+    """Match each token of the whole image to one token of the frozen model: (6).
 
     Args:
         refined: [N, L, D], unit norm, g.
-        local: [N, M, D], unit norm, t; no gradient goes there.
+        local: [N, M, D], unit norm, t; gets no gradient.
         place: p, int64 [N, L] in [0, M); None: j itself, where M = L.
         temperature: tau.
         uniformity: u; 1 is InfoNCE.

@@ -5,18 +5,16 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from typing import Any, Literal, get_type_hints
 
 import torch
 from lightning import Trainer
 from torch import nn
 
-from spatialbench.methods.parts.objectives import NEGATIVES
+from spatialbench.methods.parts.argument_checks import check_choices
 from spatialbench.utils.errors import SpatialbenchError
 
-SCHEDULES = ("cosine", "constant")
-CHOICES = {"optimizer": ("adamw", "adam"), "decay": ("matrices", "all"), "scored": ("last", "best")}
-CHUNKS = ("chunk_images", "chunk_captions")
+Named = Iterable[tuple[str, nn.Parameter]]
 
 
 @dataclass
@@ -26,32 +24,34 @@ class FineTuning:
     Args:
         lr: learning rate of the student. The authors' 2e-5 (train.py); a track sets its own.
         connection_lr: learning rate of what a method adds to the student. The authors' 2e-4.
-        betas: of AdamW; the authors' Adam has the same.
+        betas: of AdamW, the same as of the authors' Adam.
         eps: of AdamW; the authors' 1e-5.
-        weight_decay: decoupled, on matrices only: biases, norms and the logit scale have none. The authors add an L2
-            term of 0.2 to the gradient of everything instead.
-        warmup_steps: the learning rate rises linearly over so many steps.
-        schedule: cosine falls to zero at the last step; constant stays.
-        negatives: appended puts the negated captions into the image-to-text denominator, equation (5); none leaves
-            them out, the poster's ablation.
-        own_negation_weight: weight of the caption against its own negation beside the poster's loss; 0 is the poster.
-        freeze_logit_scale: keep the temperature of the pre-trained student, as the authors' code does.
-        chunk_images: activations of so many images are in memory at a time, whatever the batch that the loss sees; one
-            more forward pass, the same gradient (chunks.py). 0: all at once.
-        chunk_captions: likewise of captions.
-        checkpointing: keep the inputs of the student's blocks only and compute the rest again in the backward pass:
-            less memory, a third more time, the same numbers.
-        compile: the image tower's blocks through ``torch.compile`` in training; scoring runs as written.
-        optimizer: adamw decouples the weight decay from the gradient; adam adds it to the gradient (L2), as the
-            authors' code does.
-        decay: matrices have weight decay, or all parameters, as in the authors' code.
-        scored: the last checkpoint is scored, or the one that was best on the validation set, for a legacy reading.
-        fused: one kernel for all of AdamW. None: on CUDA, where the trainer does not clip gradients in mixed precision.
+        weight_decay: decoupled, on matrices only: biases, norms and the logit scale have none. The
+            authors add an L2 term of 0.2 to the gradient of everything instead.
+        warmup_steps: steps over which the learning rate rises linearly.
+        schedule: ``cosine`` falls to zero at the last step; ``constant`` stays.
+        negatives: ``appended`` adds the negated captions to the image-to-text denominator, equation
+            (5); ``none`` leaves them out, the poster's ablation.
+        own_negation_weight: weight of a loss of each caption against its own negation, added to the
+            poster's loss; 0 is the poster.
+        freeze_logit_scale: keep the temperature of the pre-trained student, as the authors' code.
+        chunk_images: images whose activations are in memory at a time; costs one more forward pass
+            and keeps the gradient of the whole batch (chunks.py). 0: all at once.
+        chunk_captions: the same for captions.
+        checkpointing: keep only the inputs of the student's blocks and recompute the rest in the
+            backward pass: less memory, a third more time, the same numbers.
+        compile: run the image tower's blocks through ``torch.compile`` in training, not in scoring.
+        fused: one kernel for all of AdamW. None: on CUDA, unless the trainer clips gradients in
+            mixed precision.
+        optimizer: ``adamw`` decouples the weight decay from the gradient; ``adam`` adds it to the
+            gradient (L2), as the authors' code does.
+        decay: ``matrices`` have weight decay, or ``all`` parameters, as in the authors' code.
+        scored: the ``last`` checkpoint is scored, or the ``best`` one on the validation set.
 
     Raises:
         SpatialbenchError: a value out of its range.
 
-    Source: hy30n80/Mixed-Transformer @ 0b9ac26, train.py; docs/spatial_attn.md says what differs.
+    Source: hy30n80/Mixed-Transformer @ 0b9ac26, train.py; docs/spatial_attn.md lists differences.
     """
 
     lr: float = 2e-5
@@ -74,17 +74,9 @@ class FineTuning:
     scored: Literal["last", "best"] = "last"
 
     def __post_init__(self) -> None:
-        self.betas = tuple(self.betas)  # type: ignore[assignment]  # a list, where they come from JSON
-        for name in (
-            "lr",
-            "connection_lr",
-            "eps",
-            "weight_decay",
-            "warmup_steps",
-            "own_negation_weight",
-            *CHUNKS,
-        ):
-            if not getattr(self, name) >= 0:
+        self.betas = tuple(self.betas)  # type: ignore[assignment]  # JSON has lists
+        for name, kind in get_type_hints(FineTuning).items():
+            if kind in (float, int) and not getattr(self, name) >= 0:
                 raise SpatialbenchError(
                     f"finetuning.{name} is {getattr(self, name)}; it must be 0 or more"
                 )
@@ -92,28 +84,25 @@ class FineTuning:
             raise SpatialbenchError(
                 f"finetuning.betas is {self.betas}; it must be two numbers in [0, 1)"
             )
-        for name, known in {"negatives": NEGATIVES, "schedule": SCHEDULES, **CHOICES}.items():
-            if getattr(self, name) not in known:
-                raise SpatialbenchError(
-                    f"finetuning.{name} is {getattr(self, name)!r}; one of {', '.join(known)}"
-                )
+        check_choices(self, "finetuning")
 
     @property
     def needs_negated(self) -> bool:
-        """Whether the objective asks for the negated captions at all."""
+        """True if the objective reads the negated captions."""
         return self.negatives == "appended" or self.own_negation_weight > 0
 
     def as_json(self) -> dict[str, Any]:
-        """Plain JSON types."""
+        """Return the settings in plain JSON types."""
         return {**asdict(self), "betas": list(self.betas)}
 
 
 def parameter_groups(
-    named: Iterable[tuple[str, nn.Parameter]],
-    settings: FineTuning,
-    pretrained: tuple[str, ...] = ("student.",),
+    named: Named, settings: FineTuning, pretrained: tuple[str, ...] = ("student.",)
 ) -> list[dict[str, Any]]:
-    """What is pre-trained (by its prefix) and what a method adds have a learning rate each; what decays is a field."""
+    """Group the trainable parameters by learning rate and weight decay.
+
+    Those with a prefix in ``pretrained`` learn at ``lr``, the others at ``connection_lr``.
+    """
     trained = [(name, parameter) for name, parameter in named if parameter.requires_grad]
     groups = []
     for lr, begun in ((settings.lr, True), (settings.connection_lr, False)):
@@ -129,14 +118,16 @@ def parameter_groups(
     return groups
 
 
+def half_cosine(step: int, start: int, end: float) -> float:
+    """Return 1 at the step ``start`` and before, 0 at ``end`` and after, a half cosine between."""
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, (step - start) / max(1, end - start))))
+
+
 def learning_rate_factor(settings: FineTuning, total_steps: float) -> Callable[[int], float]:
-    """Step, from 0 -> factor of the learning rate.
+    """Return the factor of the learning rate as a function of the step, from 0.
 
-    Linear from 1 / (W + 1) over the W warm-up steps, then constant, or half a cosine that would reach zero at the step
-    after the last.
-
-    Args:
-        total_steps: length of the training in optimiser steps; not used for a constant schedule.
+    It rises linearly from 1 / (W + 1) over the W warm-up steps, then stays 1, or follows half a
+    cosine that would reach zero at the step after the last of ``total_steps``.
 
     Raises:
         SpatialbenchError: a cosine over a training without end.
@@ -150,65 +141,51 @@ def learning_rate_factor(settings: FineTuning, total_steps: float) -> Callable[[
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / (warmup + 1)
-        if settings.schedule == "constant":
-            return 1.0
-        done = (step - warmup) / max(1, total_steps - warmup)
-        return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))
+        return 1.0 if settings.schedule == "constant" else half_cosine(step, warmup, total_steps)
 
     return factor
 
 
 def adamw(
-    named: Iterable[tuple[str, nn.Parameter]],
+    named: Named,
     settings: FineTuning,
     total_steps: float,
     pretrained: tuple[str, ...] = ("student.",),
     fused: bool | None = None,
 ) -> dict[str, Any]:
-    """AdamW, or the settings' Adam, and its schedule, in the form that Lightning's ``configure_optimizers`` returns."""
+    """Return AdamW (or the settings' Adam) and its schedule, for ``configure_optimizers``."""
     groups = parameter_groups(named, settings, pretrained)
     kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
     optimizer = kind(groups, betas=settings.betas, eps=settings.eps, fused=fused)
-    return _scheduled(optimizer, settings, total_steps)
+    return scheduled(optimizer, learning_rate_factor(settings, total_steps))
+
+
+def scheduled(optimizer: torch.optim.Optimizer, factor: Callable[[int], float]) -> dict[str, Any]:
+    """Return an optimiser and the schedule of its learning rate by step, in Lightning's form."""
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+
+def schedule_steps(settings: FineTuning, trainer: Trainer) -> float:
+    """Return the optimiser steps that the schedule runs over; a constant one needs none."""
+    return trainer.estimated_stepping_batches if settings.schedule == "cosine" else 0
 
 
 def fused(settings: FineTuning, trainer: Trainer) -> bool | None:
-    """Whether AdamW is one kernel; None: torch's own choice.
+    """Return whether AdamW runs as one kernel; None: torch chooses.
 
-    Lightning clips no gradients for an optimiser that unscales them itself, as a fused one would under a GradScaler.
+    Under a GradScaler a fused optimiser unscales the gradients itself, so Lightning cannot clip.
 
     Raises:
-        SpatialbenchError: it was asked for where Lightning would refuse it.
+        SpatialbenchError: the settings ask for it where Lightning would refuse it.
     """
     clips = bool(trainer.gradient_clip_val) and "mixed" in str(trainer.precision)
     if settings.fused and clips:
         raise SpatialbenchError(
-            f"finetuning.fused does not go with trainer.gradient_clip_val {trainer.gradient_clip_val} in precision "
-            f"{trainer.precision}: leave one of them out, or train in bf16-true"
+            "finetuning.fused does not go with trainer.gradient_clip_val "
+            f"{trainer.gradient_clip_val} in precision {trainer.precision}: leave one of them out, "
+            "or train in bf16-true"
         )
     if settings.fused is not None:
         return settings.fused
     return True if trainer.strategy.root_device.type == "cuda" and not clips else None
-
-
-def sgd(
-    named: Iterable[tuple[str, nn.Parameter]],
-    settings: FineTuning,
-    total_steps: float,
-    pretrained: tuple[str, ...] = ("student.",),
-    momentum: float = 0.9,
-) -> dict[str, Any]:
-    """SGD with momentum and without decay, and its schedule, in the same form."""
-    groups = [
-        {**group, "weight_decay": 0.0} for group in parameter_groups(named, settings, pretrained)
-    ]
-    return _scheduled(torch.optim.SGD(groups, momentum=momentum), settings, total_steps)
-
-
-def _scheduled(
-    optimizer: torch.optim.Optimizer, settings: FineTuning, total_steps: float
-) -> dict[str, Any]:
-    scheduler = torch.optim.lr_scheduler.LambdaLR(
-        optimizer, learning_rate_factor(settings, total_steps)
-    )
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}

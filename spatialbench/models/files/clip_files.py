@@ -1,12 +1,17 @@
-"""Where a student's weights come from, and what must agree between them and the model: activation and preprocessing.
+"""A student's weights: their source, special files, and checks that weights and model agree.
 
-OpenAI's tags are OpenAI's own files at the sha256 that stands in their address. Other tags are open_clip's to load,
-from the Hub as it stands; ``<owner>/<name>@<commit>/<path>#<sha256>`` pins them.
+OpenAI's tags are OpenAI's own files, at the sha256 in their address. Other tags are loaded by
+open_clip from the Hub as it stands; ``<owner>/<name>@<commit>/<path>#<sha256>`` pins them.
+
+Source: openai/CLIP @ a1d0717, clip/clip.py and clip/model.py; baaivision/DIVA @ d53c668, which
+keeps Stable Diffusion and CLIP in one file (decision D16 of docs/diva.md).
 """
 
 from __future__ import annotations
 
 import json
+import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -15,124 +20,129 @@ import torch
 from open_clip.constants import INCEPTION_MEAN, INCEPTION_STD
 from torch import Tensor
 
-from spatialbench.models.files.weight_files import WeightFile, hub_weights, obtain
+from spatialbench.models.files.weight_files import WeightFile, find_weights, hub_weights
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.hub import first_line
 
 BESIDE = "open_clip_config.json"
-"""What open_clip writes beside published weights: the model's config and its preprocessing."""
+"""The file open_clip writes next to published weights: the model's config and its preprocessing."""
 SIGLIP = {
     "mean": INCEPTION_MEAN,
     "std": INCEPTION_STD,
     "interpolation": "bicubic",
     "resize_mode": "squash",
 }
+"""SigLIP's preprocessing."""
+NUMBERS = ("input_resolution", "context_length", "vocab_size")
+"""Entries of OpenAI's state that are not weights."""
+PREFIXES = ("student.", "class_model.model.")
+"""The names of CLIP's weights in a checkpoint of spatialbench and in a file of DIVA's begin so."""
+
+
+def published_file(name: str, weights: str) -> tuple[WeightFile | None, dict[str, Any]]:
+    """Return the pinned file of weights, None where open_clip loads them, and open_clip's entry."""
+    known = open_clip.get_pretrained_cfg(name, weights)
+    return hub_weights(weights) or openai_file(known.get("url") or ""), known
 
 
 def weights_file(name: str, weights: str | None, spec: str) -> Path | None:
-    """The file that ``weights`` means; None: random ones, or a tag that open_clip loads.
-
-    Raises:
-        SpatialbenchError: there are no such weights, or they cannot be had.
-    """
+    """Find the file of ``weights``; None for random ones and for a tag that open_clip loads."""
     if weights is None:
         return None
-    if Path(weights).is_file():
-        return Path(weights)
-    known = open_clip.get_pretrained_cfg(name, weights)
-    file = hub_weights(weights) or openai_file(known.get("url") or "")
-    if file is not None:
-        return obtain(file, f"student {spec!r}")
-    if known:
-        return None
-    tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
-    raise SpatialbenchError(
-        f"student {spec!r}: there is no weights file {weights}, nor a pretrained tag of that name (tags: {tags})"
+    (file, known), tags = (
+        published_file(name, weights),
+        open_clip.list_pretrained_tags_by_model(name),
     )
+    return find_weights(weights, file, f"student {spec!r}", bool(known), tags)
 
 
 def openai_file(url: str) -> WeightFile | None:
-    """The file behind an address of OpenAI's, in which its sha256 stands; None: another address."""
+    """Return the file at an address of OpenAI's, which contains its sha256; None for others."""
     if "openaipublic" not in url:
         return None
     *_, sha256, name = url.split("/")
-    return WeightFile(name, sha256, url=url, licence="MIT")
+    return WeightFile(name, sha256, url=url)  # MIT
 
 
-def check_activation(name: str, weights: str | None, spec: str) -> None:
-    """open_clip only warns where weights were trained with QuickGELU and the model is built with GELU, or the reverse.
+def read_state(path: Path) -> dict[str, Tensor] | None:
+    """Read CLIP's weights from a file that open_clip cannot read itself; None for other files.
 
-    Raises:
-        SpatialbenchError: the tag, or the config beside the file, says another activation than the model has.
+    Those are checkpoints of a spatialbench method, OpenAI's files (TorchScript archives in half
+    precision, or their state, with three numbers among the weights), and files of DIVA's. No code
+    in them is run.
     """
-    if weights is None:
-        return
-    if Path(weights).is_file():
-        found = beside(Path(weights)).get("model_cfg")
-        wanted = None if found is None else bool(found.get("quick_gelu", False))
+    own, archive = path.suffix == ".ckpt", zipfile.is_zipfile(path)
+    if path.suffix == ".safetensors" or not (own or archive):
+        return None
+    if not own and _is_script(path):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*torch.jit.load.*", category=FutureWarning)
+            state = torch.jit.load(str(path), map_location="cpu").state_dict()
     else:
-        wanted = open_clip.get_pretrained_cfg(name, weights).get("quick_gelu")
-    if wanted is None or wanted == _quick_gelu(name):
-        return
-    other = f"{name}-quickgelu" if wanted else name.removesuffix("-quickgelu")
-    raise SpatialbenchError(
-        f"student {spec!r}: the weights {weights} were trained with {'QuickGELU' if wanted else 'GELU'}, which the "
-        f"model {name} does not have; take {other}:{weights}"
-    )
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=archive)
+        state = content.get("state_dict", content) if isinstance(content, dict) else {}
+    prefix = next((prefix for prefix in PREFIXES if any(n.startswith(prefix) for n in state)), "")
+    if not (own or prefix == PREFIXES[1] or set(NUMBERS) <= set(state)):
+        return None
+    weights = {n.removeprefix(prefix): v for n, v in state.items() if n.startswith(prefix)}
+    return {name: value for name, value in weights.items() if name not in NUMBERS}
 
 
-def beside(path: Path) -> dict[str, Any]:
-    """open_clip's config beside a weights file; empty where there is none that can be read."""
-    try:
-        found = json.loads((path.parent / BESIDE).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return found if isinstance(found, dict) else {}
+def _is_script(path: Path) -> bool:
+    with zipfile.ZipFile(path) as archive:
+        return any(name.endswith("/constants.pkl") for name in archive.namelist())
 
 
-def preprocessing(model: Any, path: Path | None, tag: bool) -> None:
-    """Sets the preprocessing that open_clip knows only of its own tags: the config's beside the file, or SigLIP's."""
-    found = {} if path is None else beside(path).get("preprocess_cfg", {})
-    if not tag and hasattr(model.visual, "trunk"):
-        found = {**SIGLIP, **found}
-    known = model.visual.preprocess_cfg
-    known.update(
-        {
-            key: value
-            for key, value in found.items()
-            if key in ("mean", "std", "interpolation", "resize_mode")
-        }
-    )
-
-
-def load_checkpoint(model: Any, path: Path, spec: str) -> None:
-    """The student out of a checkpoint of a spatialbench method, at a path that exists."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-        model.load_state_dict(
-            {k.removeprefix("student."): v for k, v in state.items() if k.startswith("student.")}
-        )
-    except Exception as error:
+def load_state(model: Any, state: dict[str, Tensor], path: Path, name: str, spec: str) -> None:
+    """Load what ``read_state`` found in ``path``."""
+    if path.suffix != ".ckpt" and not _quick_gelu(name):
         raise SpatialbenchError(
-            f"student {spec!r}: {path} does not fit the model: {first_line(error)}"
-        ) from error
-
-
-def load_openai(model: Any, state: dict[str, Tensor], name: str, spec: str) -> None:
-    """Raises:
-    SpatialbenchError: the model has not QuickGELU, or is of another architecture.
-    """
-    if not _quick_gelu(name):
-        raise SpatialbenchError(
-            f"student {spec!r}: OpenAI's weights were trained with QuickGELU, which the model {name} does not have; "
-            f"take {name}-quickgelu, or set quick_gelu in its config"
+            f"student {spec!r}: OpenAI's weights were trained with QuickGELU, which the model "
+            f"{name} does not have; take {name}-quickgelu, or set quick_gelu in its config"
         )
     try:
         model.load_state_dict(state)
     except RuntimeError as error:
         raise SpatialbenchError(
-            f"student {spec!r}: the weights do not fit the model: {first_line(error)}"
+            f"student {spec!r}: the weights in {path} do not fit the model: {first_line(error)}"
         ) from error
+
+
+def check_activation(name: str, weights: str | None, spec: str) -> None:
+    """Compare the activation of model and weights, where open_clip only warns."""
+    if weights is None:
+        return
+    if Path(weights).is_file():
+        config = config_beside(Path(weights)).get("model_cfg")
+        quick = None if config is None else bool(config.get("quick_gelu", False))
+    else:
+        quick = open_clip.get_pretrained_cfg(name, weights).get("quick_gelu")
+    if quick is None or quick == _quick_gelu(name):
+        return
+    other = f"{name}-quickgelu" if quick else name.removesuffix("-quickgelu")
+    raise SpatialbenchError(
+        f"student {spec!r}: the weights {weights} were trained with "
+        f"{'QuickGELU' if quick else 'GELU'}, which the model {name} does not have; take "
+        f"{other}:{weights}"
+    )
+
+
+def config_beside(path: Path) -> dict[str, Any]:
+    """open_clip's config next to a weights file; empty where it is missing or unreadable."""
+    try:
+        config = json.loads((path.parent / BESIDE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def set_preprocessing(model: Any, path: Path | None, tag: bool) -> None:
+    """Set the preprocessing of a file: that of the config next to it, or SigLIP's."""
+    own = {} if path is None else config_beside(path).get("preprocess_cfg", {})
+    if not tag and hasattr(model.visual, "trunk"):
+        own = {**SIGLIP, **own}
+    own = {key: value for key, value in own.items() if key in SIGLIP}
+    open_clip.set_model_preprocess_cfg(model, {**model.visual.preprocess_cfg, **own})
 
 
 def _quick_gelu(name: str) -> bool:

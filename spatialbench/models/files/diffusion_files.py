@@ -1,4 +1,4 @@
-"""Where the parts of a diffusion model come from: a preset's configuration, a folder in diffusers' layout, the Hub."""
+"""The parts of a diffusion model: from a preset, a folder in diffusers' layout, or the Hub."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from torch import Tensor
 
+from spatialbench import WEIGHTS
 from spatialbench.models.diffusion_text import prompt_states, student_states
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.hub import cached_folder, digest, first_line, snapshot
@@ -21,27 +22,26 @@ DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat1
 OWN = "rooms-diffusion"
 """The model shipped with the package: configs/rooms-diffusion.json, weights/rooms-diffusion/."""
 PRESETS = (OWN, "sd-2-1-base")
-"""Architectures that can be had with random weights, each a file of ``configs``."""
+"""Architectures available with random weights, each a file of ``configs``."""
+FLUX = "flux-vae"
+"""The architecture of FLUX's autoencoder, 16 channels, with random weights only."""
 _HUB = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}")
 _HUB_FILES = ("unet/*", "vae/*", "scheduler/*", "text_encoder/*", "tokenizer/*")
+_HUB_IGNORED = ("*.bin", "*.fp16.*", "*.non_ema.*", "*.msgpack", "*.h5")
 NEEDED = (
-    *(
-        f"{part}/{name}"
-        for part in ("unet", "vae")
-        for name in ("config.json", "diffusion_pytorch_model.safetensors")
-    ),
-    *(
-        "scheduler/scheduler_config.json",
-        "text_encoder/config.json",
-        "text_encoder/model.safetensors",
-    ),
-    *(
-        f"tokenizer/{name}"
-        for name in ("merges.txt", "special_tokens_map.json", "tokenizer_config.json", "vocab.json")
-    ),
+    "unet/config.json",
+    "unet/diffusion_pytorch_model.safetensors",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
+    "tokenizer/merges.txt",
+    "tokenizer/special_tokens_map.json",
+    "tokenizer/tokenizer_config.json",
+    "tokenizer/vocab.json",
 )
-"""Files of the Hub without which a model in diffusers' layout is not whole."""
-_HUB_LEFT = ("*.bin", "*.fp16.*", "*.non_ema.*", "*.msgpack", "*.h5")
+"""Files of the Hub without which a model in diffusers' layout is incomplete."""
 
 
 class Parts(NamedTuple):
@@ -54,28 +54,22 @@ class Parts(NamedTuple):
 
 
 def preset_config(name: str) -> dict[str, Any]:
-    """The configurations of a preset's parts.
-
-    Raises:
-        SpatialbenchError: there is no such preset.
-    """
+    """Read the configurations of a preset's parts."""
     if name not in PRESETS:
         raise SpatialbenchError(f"diffusion {name!r}: no such preset; one of {', '.join(PRESETS)}")
     return json.loads((CONFIGS / f"{name}.json").read_text())
 
 
 def build(cls: Any, config: Mapping[str, Any]) -> Any:
-    """One of diffusers' classes by its configuration; diffusers does not say their types."""
+    """Build one of diffusers' classes, which have no types, from its configuration."""
     return cls.from_config(dict(config))
 
 
 def random_parts(preset: str, prompt: str, seed: int) -> Parts:
-    """The exact architecture with random weights; the global generator is left alone.
+    """Build the exact architecture with random weights, without use of the global generator.
 
-    Where the preset's text encoder is a model of its own, the hidden states of the prompt are random, too.
-
-    Raises:
-        SpatialbenchError: there is no such preset.
+    Where the preset's text encoder is a model of its own, the prompt's hidden states are random
+    too.
     """
     config = preset_config(preset)
     text = config["text"]
@@ -89,148 +83,139 @@ def random_parts(preset: str, prompt: str, seed: int) -> Parts:
     return Parts(unet, vae, build(DDPMScheduler, config["scheduler"]), context)
 
 
-def read_parts(folder: Path, prompt: str, spec: str) -> Parts:
-    """The parts in a folder of diffusers' layout.
+def random_autoencoder(preset: str, seed: int) -> Any:
+    """Build a preset's autoencoder, or FLUX's, with random weights from ``seed``."""
+    own = preset == FLUX
+    config = json.loads((CONFIGS / f"{FLUX}.json").read_text()) if own else preset_config(preset)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(AutoencoderKL, config["vae"])
 
-    Raises:
-        SpatialbenchError: a part is missing or damaged, or its weights do not fit its configuration.
-    """
-    unet, vae = (
-        read_part(UNet2DConditionModel, folder / "unet", spec),
-        read_part(AutoencoderKL, folder / "vae", spec),
-    )
+
+def read_parts(folder: Path, prompt: str, spec: str) -> Parts:
+    """Read the parts from a folder of diffusers' layout."""
+    unet = read_part(UNet2DConditionModel, folder / "unet", spec)
+    vae = read_part(AutoencoderKL, folder / "vae", spec)
     place = folder / "scheduler"
     _check_there(place / "scheduler_config.json", spec)
     try:
         scheduler = DDPMScheduler.from_pretrained(place, local_files_only=True)
     except Exception as error:
-        raise SpatialbenchError(
-            f"diffusion {spec!r}: {place} cannot be read: {first_line(error)}"
-        ) from error
+        raise _unreadable(place, spec, error) from error
     return Parts(unet, vae, scheduler, prompt_states(folder, prompt, spec))
 
 
-def find_folder(spec: str, shipped: Mapping[str, Path], hashes: Mapping[str, str]) -> Path:
-    """The folder of a model that is shipped, on this disk, or on the Hub at a given commit.
+def find_folder(spec: str, hashes: Mapping[str, str]) -> Path:
+    """Find the folder of a model that is shipped, on this disk, or on the Hub at a given commit.
 
     Args:
-        spec: a name of ``shipped``, a folder, or ``<owner>/<name>@<commit>``.
+        spec: ``rooms-diffusion``, a folder, or ``<owner>/<name>@<commit>``.
         hashes: sha256 of files of the folder, by path.
 
     Raises:
-        SpatialbenchError: there is none, or a file is another than its hash says.
+        SpatialbenchError: there is none, or the hash of a file is another.
     """
-    if spec in shipped or Path(spec).is_dir():
-        folder = shipped.get(spec, Path(spec))
+    if spec == OWN or Path(spec).is_dir():
+        folder = WEIGHTS / OWN if spec == OWN else Path(spec)
     elif _HUB.fullmatch(spec):
         folder = _download(spec)
     else:
         raise SpatialbenchError(
-            f"diffusion {spec!r}: no such folder; give {', '.join(shipped)}, a folder in diffusers' layout, "
-            f"<owner>/<name>@<commit> of the Hugging Face Hub with all 40 digits, or one of {', '.join(PRESETS)} "
-            "followed by :random"
+            f"diffusion {spec!r}: no such folder; give {OWN}, a folder in diffusers' layout, "
+            "<owner>/<name>@<commit> of the Hugging Face Hub with all 40 digits, or one of "
+            f"{', '.join(PRESETS)} followed by :random"
         )
-    if not folder.is_dir():
-        raise SpatialbenchError(
-            f"diffusion {spec!r}: the folder {folder} is missing; reinstall spatialbench"
-        )
-    for name, wanted in hashes.items():
-        _check_hash(folder / name, wanted, spec)
+    for name, sha256 in hashes.items():
+        path = folder / name
+        if not path.is_file():
+            raise SpatialbenchError(
+                f"diffusion {spec!r}: there is no file {path}, for which a hash is given"
+            )
+        if (actual := digest(path)) != sha256.lower():
+            raise SpatialbenchError(
+                f"diffusion {spec!r}: {path} has the sha256 {actual}, not {sha256}; download it "
+                "again"
+            )
     return folder
 
 
 def check(parts: Parts, spec: str) -> None:
-    """Raises:
-    SpatialbenchError: the parts do not belong together, or the UNet predicts neither noise nor velocity.
-    """
+    """Check that the parts belong together."""
     unet, vae, scheduler, context = parts
     kind, latents = scheduler.config.prediction_type, vae.config.latent_channels
-    wrong = ""
+    width, channels = unet.config.cross_attention_dim, unet.config.in_channels
     if kind not in ("epsilon", "v_prediction"):
-        wrong = f"the scheduler's prediction_type is {kind}; epsilon or v_prediction are known"
-    elif unet.config.in_channels != latents:
-        wrong = (
-            f"the UNet reads {unet.config.in_channels} channels and the autoencoder makes {latents}"
-        )
-    elif context.shape[-1] != unet.config.cross_attention_dim:
-        wrong = f"the text encoder is {context.shape[-1]} wide and the UNet reads {unet.config.cross_attention_dim}"
+        wrong = f"prediction_type is {kind}; epsilon or v_prediction are supported"
+    elif channels != latents:
+        wrong = f"the UNet reads {channels} channels and the autoencoder makes {latents}"
+    elif context.shape[-1] != width:
+        wrong = f"the text encoder is {context.shape[-1]} wide and the UNet reads {width}"
     elif not isinstance(unet.config.sample_size, int):
         wrong = "the UNet's sample_size is not one number"
-    if wrong:
-        raise SpatialbenchError(f"diffusion {spec!r}: {wrong}")
+    else:
+        return
+    raise SpatialbenchError(f"diffusion {spec!r}: {wrong}")
+
+
+def check_dtype(dtype: str, spec: str) -> None:
+    """Raise a SpatialbenchError unless ``dtype`` is one of ``DTYPES``."""
+    if dtype not in DTYPES:
+        raise SpatialbenchError(
+            f"diffusion {spec!r}: no dtype {dtype!r}; one of {', '.join(DTYPES)}"
+        )
 
 
 def read_part(cls: Any, folder: Path, spec: str) -> Any:
-    """One of diffusers' models out of its folder, float32, every weight from the file.
-
-    Raises:
-        SpatialbenchError: the folder or its config.json is missing, or what is in it cannot be read.
-    """
+    """Read one of diffusers' models from its folder, in float32, every weight from the file."""
     _check_there(folder / "config.json", spec)
     try:
-        model, found = cls.from_pretrained(
+        model, keys = cls.from_pretrained(
             folder,
             local_files_only=True,
             output_loading_info=True,
             torch_dtype=torch.float32,
             low_cpu_mem_usage=False,
         )
-    except (
-        Exception
-    ) as error:  # diffusers, safetensors, the disk: whatever it was, the user reads one line
+    except Exception as error:  # of diffusers, safetensors or the disk
+        raise _unreadable(folder, spec, error) from error
+    if strange := [*keys["missing_keys"], *keys["unexpected_keys"]]:
         raise SpatialbenchError(
-            f"diffusion {spec!r}: {folder} cannot be read: {first_line(error)}"
-        ) from error
-    if strange := [*found["missing_keys"], *found["unexpected_keys"]]:
-        raise SpatialbenchError(
-            f"diffusion {spec!r}: the weights in {folder} do not fit their config.json ({strange[0]}, {len(strange)} "
-            "such)"
+            f"diffusion {spec!r}: the weights in {folder} do not fit their config.json "
+            f"({strange[0]}, {len(strange)} such)"
         )
     return model
 
 
+def _unreadable(folder: Path, spec: str, error: Exception) -> SpatialbenchError:
+    return SpatialbenchError(f"diffusion {spec!r}: {folder} cannot be read: {first_line(error)}")
+
+
 def _check_there(path: Path, spec: str) -> None:
-    """Told here, as diffusers looks for what is missing on the Hub and speaks of the network."""
+    """Check here, as diffusers would look for a missing file on the Hub and blame the network."""
     if not path.is_file():
         raise SpatialbenchError(
-            f"diffusion {spec!r}: there is no {path}; give a folder in diffusers' layout, with all its parts"
+            f"diffusion {spec!r}: there is no {path}; give a folder in diffusers' layout, with all "
+            "its parts"
         )
 
 
 def _download(spec: str) -> Path:
-    """A snapshot of the Hub; the network is not asked for a commit whose files are in the cache."""
+    """Return the snapshot of a commit, offline where its files are in the cache."""
     repository, _, commit = spec.partition("@")
-    if found := cached_folder(repository, commit, NEEDED):
-        return found
+    if folder := cached_folder(repository, commit, NEEDED):
+        return folder
     try:
-        return snapshot(repository, commit, _HUB_FILES, _HUB_LEFT)
+        return snapshot(repository, commit, _HUB_FILES, _HUB_IGNORED)
     except SpatialbenchError as error:
         raise SpatialbenchError(
-            f"diffusion {spec!r}: {error}; give a folder in diffusers' layout, or fill the cache where there is a "
-            f"network: {fetch_command(spec)}"
+            f"diffusion {spec!r}: {error}; give a folder in diffusers' layout, or fill the cache "
+            f"where there is a network: {fetch_command(spec)}"
         ) from error
 
 
 def fetch_command(spec: str) -> str:
-    """What brings the wanted files of ``<owner>/<name>@<commit>`` into the Hub's cache, and not the rest of them."""
+    """Return a command that downloads the needed files of a commit, and no others."""
     repository, _, commit = spec.partition("@")
-    wanted = [f"--include '{pattern}'" for pattern in _HUB_FILES]
-    return " ".join(
-        [
-            f"hf download {repository} --revision {commit}",
-            *wanted,
-            *(f"--exclude '{left}'" for left in _HUB_LEFT),
-        ]
-    )
-
-
-def _check_hash(path: Path, wanted: str, spec: str) -> None:
-    if not path.is_file():
-        raise SpatialbenchError(
-            f"diffusion {spec!r}: there is no file {path}, for which a hash is given"
-        )
-    found = digest(path)
-    if found != wanted.lower():
-        raise SpatialbenchError(
-            f"diffusion {spec!r}: {path} has the sha256 {found}, not {wanted}; load it again"
-        )
+    options = [f"--include '{pattern}'" for pattern in _HUB_FILES]
+    options += [f"--exclude '{pattern}'" for pattern in _HUB_IGNORED]
+    return " ".join([f"hf download {repository} --revision {commit}", *options])

@@ -1,17 +1,19 @@
-"""Published weights by a short name, at a given commit and sha256, from a folder of this machine or from their authors.
+"""Published weights by a short name, at a given commit and sha256.
 
-A file is looked for in ``$SPATIALBENCH_WEIGHTS`` first; a Hub file then in huggingface_hub's cache and on the Hub, any
-other in ``weights`` of spatialbench's cache and behind its address. HF_HUB_OFFLINE keeps both from the network. The
-hash is checked wherever the file comes from: other content under the same name is told, never loaded.
+A file is looked for in ``$SPATIALBENCH_WEIGHTS`` first. A file of the Hub then comes from
+huggingface_hub's cache or the Hub, any other from ``weights`` of spatialbench's cache or its
+address. HF_HUB_OFFLINE forbids both downloads. The hash is checked wherever the file comes from:
+other content under the same name is an error.
 
-Source of the hashes: OpenAI's stand in their own addresses (open_clip's table of pretrained tags); those of DINOv2 and
-Depth Anything V2 and the commits of the Hub are given alike by several independent public projects.
+Source of the hashes: OpenAI's are in its addresses (open_clip's table of pretrained tags); for
+DINOv2 and Depth Anything V2, several independent public projects agree on hashes and commits.
 """
 
 from __future__ import annotations
 
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,9 +37,8 @@ class WeightFile:
     Attributes:
         name: of the file.
         sha256: hex digits; empty where the user gave none.
-        url: where its authors offer it; empty for a file of the Hub.
+        url: its authors' address; empty for a file of the Hub.
         repository, commit: ``<owner>/<name>`` and 40 hex digits of the Hub.
-        licence: of the weights.
     """
 
     name: str
@@ -45,79 +46,99 @@ class WeightFile:
     url: str = ""
     repository: str = ""
     commit: str = ""
-    licence: str = ""
 
     @property
     def place(self) -> str:
+        """The address, or repository, commit and name."""
         return self.url or f"{self.repository}@{self.commit}/{self.name}"
 
 
-_META = "https://dl.fbaipublicfiles.com/dinov2"
-_DEPTH_ANYTHING = "depth-anything/Depth-Anything-V2"
-PINNED: dict[tuple[str, str], WeightFile] = {
-    ("vit_large_patch14_dinov2", "depth-anything-v2"): WeightFile(
-        "depth_anything_v2_vitl.pth",
+def _dinov2(letter: str, sha256: str) -> WeightFile:
+    name = f"dinov2_vit{letter}14"
+    url = f"https://dl.fbaipublicfiles.com/dinov2/{name}/{name}_pretrain.pth"
+    return WeightFile(f"{name}_pretrain.pth", sha256, url=url)
+
+
+def _depth_anything(size: str, commit: str, sha256: str) -> WeightFile:
+    name, repository = (
+        f"depth_anything_v2_vit{size[0].lower()}.pth",
+        f"depth-anything/Depth-Anything-V2-{size}",
+    )
+    return WeightFile(name, sha256, repository=repository, commit=commit)
+
+
+PINNED = {
+    ("vit_large_patch14_dinov2", "depth-anything-v2"): _depth_anything(  # CC BY-NC 4.0
+        "Large",
+        "cbbb86a30ce19b5684b7a05155dc7e6cbc7685b9",
         "a7ea19fa0ed99244e67b624c72b8580b7e9553043245905be58796a608eb9345",
-        repository=f"{_DEPTH_ANYTHING}-Large",
-        commit="cbbb86a30ce19b5684b7a05155dc7e6cbc7685b9",
-        licence="CC BY-NC 4.0",
     ),
-    ("vit_base_patch14_dinov2", "depth-anything-v2"): WeightFile(
-        "depth_anything_v2_vitb.pth",
+    ("vit_base_patch14_dinov2", "depth-anything-v2"): _depth_anything(  # CC BY-NC 4.0
+        "Base",
+        "a4e71a6c2ce52fe50df0f212066b0d4a87be9b5e",
         "0d2b7002e62d39d655571c371333340bd88f67ab95050c03591555aa05645328",
-        repository=f"{_DEPTH_ANYTHING}-Base",
-        commit="a4e71a6c2ce52fe50df0f212066b0d4a87be9b5e",
-        licence="CC BY-NC 4.0",
     ),
-    ("vit_small_patch14_dinov2", "depth-anything-v2"): WeightFile(
-        "depth_anything_v2_vits.pth",
+    ("vit_small_patch14_dinov2", "depth-anything-v2"): _depth_anything(  # Apache-2.0
+        "Small",
+        "03876f8651c73a60fe4c2c48294e09fcb6838fcf",
         "715fade13be8f229f8a70cc02066f656f2423a59effd0579197bbf57860e1378",
-        repository=f"{_DEPTH_ANYTHING}-Small",
-        commit="03876f8651c73a60fe4c2c48294e09fcb6838fcf",
-        licence="Apache-2.0",
     ),
-    ("vit_large_patch14_dinov2", "dinov2"): WeightFile(
-        "dinov2_vitl14_pretrain.pth",
-        "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
-        url=f"{_META}/dinov2_vitl14/dinov2_vitl14_pretrain.pth",
-        licence="Apache-2.0",
+    ("vit_large_patch14_dinov2", "dinov2"): _dinov2(  # Apache-2.0, as the next two
+        "l", "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428"
     ),
-    ("vit_base_patch14_dinov2", "dinov2"): WeightFile(
-        "dinov2_vitb14_pretrain.pth",
-        "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73",
-        url=f"{_META}/dinov2_vitb14/dinov2_vitb14_pretrain.pth",
-        licence="Apache-2.0",
+    ("vit_base_patch14_dinov2", "dinov2"): _dinov2(
+        "b", "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73"
     ),
-    ("vit_small_patch14_dinov2", "dinov2"): WeightFile(
-        "dinov2_vits14_pretrain.pth",
-        "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
-        url=f"{_META}/dinov2_vits14/dinov2_vits14_pretrain.pth",
-        licence="Apache-2.0",
+    ("vit_small_patch14_dinov2", "dinov2"): _dinov2(
+        "s", "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9"
     ),
 }
-"""(timm model, short name) -> its file. OpenAI's CLIP is in open_clip's own table (``clip.py``)."""
+"""(timm model, short name) -> its file. OpenAI's CLIP is in open_clip's own table."""
 
 
 def hub_weights(reference: str) -> WeightFile | None:
-    """``<owner>/<name>@<commit>/<path>[#<sha256>]`` -> the file; None: it is written another way."""
-    found = _HUB.fullmatch(reference)
-    if found is None:
+    """Parse ``<owner>/<name>@<commit>/<path>[#<sha256>]``; None for anything else."""
+    match = _HUB.fullmatch(reference)
+    if match is None:
         return None
-    return WeightFile(
-        found["path"], found["sha256"] or "", repository=found["owner"], commit=found["commit"]
+    repository, commit, path, sha256 = match.group("owner", "commit", "path", "sha256")
+    return WeightFile(path, sha256 or "", repository=repository, commit=commit)
+
+
+def find_weights(
+    weights: str, file: WeightFile | None, what: str, known: bool, names: Sequence[str]
+) -> Path | None:
+    """Find the file of ``weights``; None where a library loads them, being ``known`` to it.
+
+    Args:
+        weights: as the user names them.
+        file: the published file of that name, if there is one.
+        what: the model, for messages.
+        known: a library loads weights of that name.
+        names: of published weights, for messages.
+
+    Raises:
+        SpatialbenchError: there are none, or they cannot be downloaded.
+    """
+    if Path(weights).is_file():
+        return Path(weights)
+    if file is not None:
+        return obtain(file, what)
+    if known:
+        return None
+    raise SpatialbenchError(
+        f"{what}: there is no weights file {weights}, nor published weights of that name "
+        f"(names: {', '.join(names) or 'none'})"
     )
 
 
 def obtain(file: WeightFile, what: str) -> Path:
-    """The file on this disk, its hash checked; downloaded where it is not there yet.
-
-    Args:
-        what: the model and its name for messages, for instance ``vfm 'vit_large_patch14_dinov2:depth-anything-v2'``.
+    """Find or download a file and check its hash; ``what`` names the model in messages.
 
     Raises:
-        SpatialbenchError: it is missing and cannot be downloaded, or is another file than its hash says.
+        SpatialbenchError: it is missing and cannot be downloaded, or its hash is another.
     """
-    path = _here(file)
+    path = _local_copy(file)
     try:
         if path is None and file.repository:
             path = hub_file(file.repository, file.commit, file.name)
@@ -125,56 +146,49 @@ def obtain(file: WeightFile, what: str) -> Path:
             path = _download(file)
     except SpatialbenchError as error:
         raise SpatialbenchError(f"{what}: {error}; {_advice(file)}") from error
-    if file.sha256 and (found := digest(path)) != file.sha256:
+    if file.sha256 and (sha256 := digest(path)) != file.sha256:
         raise SpatialbenchError(
-            f"{what}: {path} has the sha256 {found}, not {file.sha256}; remove it, and it is loaded again"
+            f"{what}: {path} has the sha256 {sha256}, not {file.sha256}; remove it, and it is "
+            "downloaded again"
         )
     return path
 
 
 def local(file: WeightFile) -> Path | None:
-    """The copy that :func:`obtain` would take without a network, its hash not checked; None: there is none."""
-    return _here(file) or (
-        cached(file.repository, [file.name], file.commit) if file.repository else None
-    )
+    """Find the copy that :func:`obtain` would take offline, its hash not checked; or None."""
+    in_hub = cached(file.repository, [file.name], file.commit) if file.repository else None
+    return _local_copy(file) or in_hub
 
 
-def _here(file: WeightFile) -> Path | None:
-    """Where a copy was put by hand or by an earlier download."""
+def _local_copy(file: WeightFile) -> Path | None:
+    """Find a copy that was placed by hand, or by a download of ours, OpenAI's or open_clip's."""
     own = os.environ.get(WEIGHTS_VARIABLE)
     folders = [Path(own).expanduser()] if own else []
-    folders += (
-        [cache_root() / "weights", Path.home() / ".cache" / "clip"] if file.url else []
-    )  # OpenAI's, open_clip's
+    if file.url:
+        folders += [cache_root() / "weights", Path.home() / ".cache" / "clip"]
     places = (folder / Path(file.name).name for folder in folders)
     return next((path for path in places if path.is_file()), None)
 
 
 def _download(file: WeightFile) -> Path:
-    """Raises:
-    SpatialbenchError: no network, or HF_HUB_OFFLINE; what comes has another hash.
-    """
     if constants.HF_HUB_OFFLINE:
         raise SpatialbenchError(
-            f"{file.name} is not on this machine, and HF_HUB_OFFLINE keeps from loading it"
+            f"{file.name} is not on this machine, and HF_HUB_OFFLINE forbids its download"
         )
     target = cache_root() / "weights" / file.name
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(file.url, str(target), hash_prefix=file.sha256 or None)
-    except (
-        Exception
-    ) as error:  # the network, the disk, the hash: whatever it was, the user reads one line
+    except Exception as error:  # of the network, the disk or the hash; the user reads one line
         raise SpatialbenchError(
-            f"{file.name} is not on this machine and cannot be loaded ({first_line(error)})"
+            f"{file.name} is not on this machine and cannot be downloaded ({first_line(error)})"
         ) from error
     return target
 
 
 def _advice(file: WeightFile) -> str:
-    own = os.environ.get(WEIGHTS_VARIABLE)
-    folder = own or f"a folder and set {WEIGHTS_VARIABLE} to it"
+    folder = os.environ.get(WEIGHTS_VARIABLE) or f"a folder and set {WEIGHTS_VARIABLE} to it"
     if file.url:
         return f"put {file.url} into {folder}"
-    loaded = f"hf download {file.repository} {file.name} --revision {file.commit}"
-    return f"where there is a network: {loaded}; or put the file into {folder}"
+    command = f"hf download {file.repository} {file.name} --revision {file.commit}"
+    return f"where there is a network: {command}; or put the file into {folder}"

@@ -1,6 +1,5 @@
-"""The report: everything about the stored rows of a track in one HTML file that needs no network.
+"""The report: everything about the stored rows of a track in one HTML file that works offline.
 
-``page.py`` puts the sections together; every section is a module of its own, which takes a ``material.Material`` and
-returns markup. Text becomes markup in ``elements.tag`` alone, which escapes it. ``report.css`` and the two scripts are
-written into the file when it is made.
+``inputs.py`` reads; ``tables.py``, ``figures.py`` and ``record_browser.py`` turn that into plain
+values; ``page.py`` renders them with the templates, which escape all text.
 """

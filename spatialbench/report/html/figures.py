@@ -1,191 +1,272 @@
-"""The sections of figures: accuracy by relation, accuracy against cost, what was gained against what was lost."""
+"""The figures of the report: accuracy by relation, training curves, cost, forgetting."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
 
-from spatialbench.evaluation.measures import TITLES as MEASURES
-from spatialbench.evaluation.statistics import COLUMNS
-from spatialbench.report.html.charts import (
-    MARKS,
-    Dot,
-    Point,
-    dots,
-    legend,
-    padded,
-    plane,
-    side_by_side,
-)
-from spatialbench.report.html.elements import Html, join, tag
-from spatialbench.report.html.inputs import Material
-from spatialbench.report.stored_rows import Row
+from markupsafe import Markup
+
 from spatialbench.evaluation.pairs import TITLES
+from spatialbench.report.html import svg
+from spatialbench.report.html.inputs import COLUMNS, ReportInputs, Row, Value
 from spatialbench.report.table_model import interval_cell, number
+from spatialbench.results.curves import SHOWN, Curve, thinned
 
 CHANCE = 50.0
 KEPT = ("text_r1", "image_r1", "object_top1")
 """Measures of what a row may have forgotten: retrieval, zero-shot classification."""
+MARKS = "●○■□"
+"""Machines in the figures of cost, as text; further ones share the last."""
+SHADES = (svg.ACCENT, svg.SECOND, svg.THIRD)
+LONGEST = 27
+"""Letters of a name in a figure; longer ones are cut."""
 
 
-def accuracy(material: Material) -> Html:
-    """A dot plot for each relation, All and macro, on one scale."""
-    known = [
-        pair for row in material.rows for pair in row.result.interval.values() if pair is not None
-    ]
-    ends = padded([CHANCE, *(bound for pair in known for bound in pair)], 0.03)
-    panels = []
+@dataclass(frozen=True)
+class Drawing:
+    """A figure; ``numbers`` is what it shows, in words."""
+
+    title: str
+    svg: Markup
+    numbers: Sequence[str] = field(default=())
+
+
+@dataclass(frozen=True)
+class Point:
+    """A row in a plane: two values, the same in words, their intervals, a place in ``MARKS``."""
+
+    name: str
+    number: int
+    x: float
+    y: float
+    words: str
+    across: Sequence[float] | None = None
+    up: Sequence[float] | None = None
+    mark: int = 0
+
+
+def accuracy(inputs: ReportInputs) -> list[Drawing]:
+    """Draw a dot with its interval for each row, a figure for each column, all on one scale."""
+    bounds = [CHANCE]
+    for row in inputs.rows:
+        bounds += [bound for pair in row.result.pairs.interval.values() for bound in pair or ()]
+    drawings = []
     for column in COLUMNS:
-        best, found = material.differences.best(column), []
-        for row in material.rows:
-            mean, bounds = row.result.accuracy[column], row.result.interval[column]
-            if mean is not None:
-                low, high = bounds or (mean, mean)
-                tip = f"{number(mean)} %, 95 % interval {interval_cell(bounds)}"
-                found.append(Dot(row.result.name, mean, low, high, tip, best == row.result.name))
-        if found:
-            count = material.rows[0].result.counts.get(column, material.rows[0].result.n)
-            panels.append(
-                dots(f"{TITLES[column]}, n = {count}", "accuracy, percent", found, ends, CHANCE)
+        values = {row.name: inputs.value(row, column) for row in inputs.rows}
+        values = {name: value for name, value in values.items() if value.mean is not None}
+        first = inputs.rows[0].pairs
+        count = first.ratios[column].denominator[0].sum()
+        title = f"{TITLES[column]}, n = {count:.0f}"
+        ends = min(bounds) - 1, max(bounds) + 1
+        drawings += [_dots(title, values, ends, inputs.best(column))] if values else []
+    return drawings
+
+
+def _dots(
+    title: str, values: Mapping[str, Value], ends: tuple[float, float], best: str | None
+) -> Drawing:
+    with svg.drawing(title, 380, 17 * len(values) + 46) as (figure, axes):
+        names = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in values]
+        axes.set_yticks(range(len(names)), names)
+        for place, (name, value) in enumerate(values.items()):
+            colour = svg.GOOD if name == best else svg.ACCENT
+            axes.hlines(place, *(value.interval or (value.mean,) * 2), color=colour, alpha=0.55)
+            axes.plot(value.mean, place, "o", color=colour, markersize=9 if name == best else 6)
+            style = (
+                {"color": svg.GOOD, "fontweight": "bold"} if name == best else {"color": svg.INK}
             )
-    return side_by_side(*panels)
+            axes.get_yticklabels()[place].set(**style)
+        axes.axvline(CHANCE, color=svg.SOFT, linewidth=1, linestyle="--", zorder=0.5)
+        axes.set(xlim=ends, ylim=(len(names) - 0.5, -0.5), xlabel="accuracy, percent")
+        axes.grid(visible=False, axis="y")
+        words = [
+            f"{name} {number(value.mean)} %, 95 % interval {interval_cell(value.interval)}"
+            for name, value in values.items()
+        ]
+        return Drawing(title, svg.markup(figure, f"{title}. {'; '.join(words)}"))
 
 
-# --------------------------------------------------------------------------------------------------------------- cost
-def minutes(row: Row) -> float:
-    """Of training one seed, rendering and caches apart, a mean over seeds."""
-    seconds = [run.wall_seconds.get("train", 0.0) for run in row.result.runs]
-    return sum(seconds) / len(seconds) / 60
+def curves(inputs: ReportInputs) -> tuple[list[Drawing], list[str]]:
+    """Draw loss and validation of each row, a line for each seed; and say why a row has none."""
+    drawings, missing = [], []
+    for row in inputs.rows:
+        name, by_seed = row.name, inputs.curves(row)
+        if not any(run.train_steps for run in row.result.runs):
+            missing.append(f"{name}: nothing was trained.")
+        elif not by_seed:
+            folder = inputs.run_folder(row, 0).parent
+            missing.append(f"{name}: no curve is kept, and its run folder is gone ({folder}).")
+        for kind in SHOWN:
+            lines = {s: thinned(list(known[kind])) for s, known in by_seed.items() if kind in known}
+            drawings += [_lines(row, kind, lines)] if lines else []
+    return drawings, missing
 
 
-def minutes_in_all(material: Material, row: Row) -> tuple[float, str]:
-    """The same with the stages it starts from, and words for them: a stage without a row is named, not counted."""
-    rows = {other.result.name: other for other in material.rows}
-    known = [rows[name] for name in row.result.init_from if name in rows]
-    parts = [f"{number(minutes(stage), 2)} of {stage.result.name}" for stage in known]
-    parts += [f"not counted: {name}" for name in row.result.init_from if name not in rows]
-    words = f" ({'; '.join([f'{number(minutes(row), 2)} its own', *parts])})" if parts else ""
-    return minutes(row) + sum(map(minutes, known)), words
+def _lines(row: Row, kind: str, lines: Mapping[int, Curve]) -> Drawing:
+    """One kind of curve of a row; every point of validation, of which there are few, has a mark."""
+    title, seeds = f"{row.name}: {SHOWN[kind]}", len(row.result.seeds)
+    title += f", {len(lines)} of {seeds} seeds" if len(lines) < seeds else ""
+    ends = ", ".join(f"{seed} ends at {curve[-1][1]:.4g}" for seed, curve in lines.items())
+    with svg.drawing(title, 320, 190) as (figure, axes):
+        for place, (seed, curve) in enumerate(lines.items()):
+            marks = None if kind.startswith("val/") else [len(curve) - 1]
+            style = {"color": SHADES[place % len(SHADES)], "markevery": marks, "markersize": 5}
+            axes.plot(*zip(*curve, strict=True), "o-", label=f"seed {seed}", **style)
+        axes.set(xlabel="steps", xlim=(0, None))
+        axes.locator_params(nbins=5)
+        axes.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=3, borderpad=0)
+        return Drawing(title, svg.markup(figure, f"{title}; {ends}"))
 
 
-def millions(material: Material, row: Row) -> tuple[float, str]:
-    """Parameters of all that is there in training, frozen ones too."""
-    return (
-        row.result.parameters.total / 1e6,
-        f" ({number(row.result.parameters.trainable / 1e6, 2)} trained)",
-    )
-
-
-def test_seconds(material: Material, row: Row) -> tuple[float, str]:
-    """Of scoring the test set, a mean over seeds."""
-    seconds = [run.wall_seconds.get("test", 0.0) for run in row.result.runs]
-    return sum(seconds) / len(seconds), ""
-
-
-COSTS: dict[str, tuple[str, str, Callable[[Material, Row], tuple[float, str]], bool]] = {
-    "training time": (
-        "minutes of training a seed, stages it starts from included",
-        "min",
-        minutes_in_all,
-        True,
-    ),
-    "parameters": ("parameters, millions, frozen ones included", "million", millions, False),
-    "test time": ("seconds to score the {n} records of the test", "s", test_seconds, True),
+COSTS = {
+    "training time": ("minutes of training a seed, with earlier stages", "min"),
+    "parameters": ("parameters, millions, frozen ones included", "million"),
+    "test time": ("seconds to score the test", "s"),
 }
-"""What a row costs: (axis, unit, value and words about it, whether it is a time)."""
+"""Title -> axis, and unit."""
 
 
-def cost(material: Material) -> Html:
-    """All against what a row costs."""
-    machines = list(dict.fromkeys(machine(row) for row in material.rows))
-    figures = []
-    for title, (axis, unit, value, timed) in COSTS.items():
-        points = []
-        for row in material.rows:
-            mean, bounds = row.result.accuracy["all"], row.result.interval["all"]
+def seconds(row: Row, stage: str) -> float:
+    """Return the wall time of a stage of one seed, as a mean over seeds."""
+    times = [run.wall_seconds.get(stage, 0.0) for run in row.result.runs]
+    return sum(times) / len(times)
+
+
+def _cost(inputs: ReportInputs, row: Row, title: str) -> tuple[float, str]:
+    """One of ``COSTS``, and words about it."""
+    if title == "test time":
+        return seconds(row, "test"), ""
+    if title == "parameters":
+        parameters = row.result.parameters
+        return parameters.total / 1e6, f" ({number(parameters.trainable / 1e6, 2)} trained)"
+    return training_minutes(inputs, row)
+
+
+def training_minutes(inputs: ReportInputs, row: Row) -> tuple[float, str]:
+    """Return the training time with the stages a row starts from, and words about them.
+
+    A stage without a row is named, not counted.
+    """
+    rows = {other.name: other for other in inputs.rows}
+    minutes = {
+        stage: seconds(rows[stage], "train") / 60 for stage in row.result.init_from if stage in rows
+    }
+    own = seconds(row, "train") / 60
+    parts = [f"{number(value, 2)} of {stage}" for stage, value in minutes.items()]
+    parts += [f"not counted: {stage}" for stage in row.result.init_from if stage not in rows]
+    words = f" ({'; '.join([f'{number(own, 2)} its own', *parts])})" if parts else ""
+    return own + sum(minutes.values()), words
+
+
+def _machine(row: Row) -> str:
+    machines = {str(run.hardware.get("gpu") or run.hardware.get("cpu")) for run in row.result.runs}
+    return ", ".join(sorted(machines))
+
+
+def cost(inputs: ReportInputs) -> tuple[list[Drawing], str]:
+    """Draw All against what a row costs; and say which mark is which machine."""
+    machines = list(dict.fromkeys(map(_machine, inputs.rows)))
+    drawings = []
+    for title, (axis, unit) in COSTS.items():
+        timed, points = title.endswith("time"), []
+        for row in inputs.rows:
+            mean, _, interval = inputs.value(row, "all")
             if mean is None:
                 continue
-            found, words = value(material, row)
-            tip = (
-                f"All {number(mean)} % ({interval_cell(bounds)}), {number(found, 2)} {unit}{words}"
-            )
-            tip += f", on {machine(row)}" if timed else ""
-            place = material.numbers[row.result.name]
-            mark = machines.index(machine(row)) if timed else 0
-            points.append(
-                Point(row.result.name, place, found, mean, tip, up=_pair(bounds), mark=mark)
-            )
-        figures.append(
-            plane(
-                f"All against {title}",
-                axis.format(n=material.rows[0].result.n),
-                "All, percent",
-                points,
-            )
-        )
-    marks = "; ".join(f"{MARKS[min(k, len(MARKS) - 1)]} {name}" for k, name in enumerate(machines))
-    note = (
-        f"Times are wall time on the machine that made the row, and grow with what else it did meanwhile: {marks}. "
-        "Those of different machines are no comparison of methods."
-    )
-    return join(side_by_side(*figures), _legend(material), tag("p", note, class_="note"))
+            value, words = _cost(inputs, row, title)
+            mine = f"All {number(mean)} % ({interval_cell(interval)})"
+            words = f"{mine}, {number(value, 2)} {unit}{words}"
+            words += f", on {_machine(row)}" if timed else ""
+            mark = machines.index(_machine(row)) if timed else 0
+            name, place = row.name, inputs.numbers[row.name]
+            points.append(Point(name, place, value, mean, words, up=interval, mark=mark))
+        drawings.append(plane(f"All against {title}", axis, "All, percent", points))
+    last = len(MARKS) - 1
+    return drawings, "; ".join(f"{MARKS[min(k, last)]} {name}" for k, name in enumerate(machines))
 
 
-def machine(row: Row) -> str:
-    """What made a row."""
-    return ", ".join(
-        sorted({str(run.hardware.get("gpu") or run.hardware.get("cpu")) for run in row.result.runs})
-    )
+def forgetting(inputs: ReportInputs) -> tuple[list[Drawing], list[str]] | None:
+    """Draw All gained against other measures lost, both against the first measured row; and notes.
 
-
-def _pair(bounds: list[float] | None) -> tuple[float, float] | None:
-    return None if bounds is None else (bounds[0], bounds[1])
-
-
-def _legend(material: Material) -> Html:
-    return legend([(number, name) for name, number in material.numbers.items()])
-
-
-# --------------------------------------------------------------------------------------------------------- forgetting
-def forgetting(material: Material) -> Html:
-    """What a row gained on All against what it lost elsewhere, both beside the first row that was measured."""
-    measured = [row for row in material.rows if row.result.name in material.measures]
-    if len(measured) < 2:
-        return tag(
-            "p",
-            "Fewer than two rows have measures beside the pairs: nothing to set beside the pairs.",
-            class_="gone",
-        )
-    base = measured[0].result.name
-    figures, notes = [], []
+    None where fewer than two rows are measured.
+    """
+    evaluated = [row.name for row in inputs.rows if len(row.evidence) > 1]
+    if len(evaluated) < 2:
+        return None
+    base, drawings, notes = evaluated[0], [], []
     lacking: dict[str, list[str]] = {}
-    for name in KEPT:
+    for measure in (name for name in KEPT if name in inputs.headings):
+        heading = inputs.headings[measure]
         points, without = [], []
-        for row in material.rows:
-            other = row.result.name
-            gained = material.differences.between(other, base, "all")
-            lost = material.differences.between(other, base, name)
+        for name, place in inputs.numbers.items():
+            gained, lost = (inputs.gain(name, base, column) for column in ("all", measure))
             if gained is None or lost is None:
-                without.append(other)
-            elif other != base:
-                tip = f"All {gained.text}, {MEASURES[name]} {lost.text}"
-                bounds = (
-                    (gained.interval.low, gained.interval.high),
-                    (lost.interval.low, lost.interval.high),
-                )
-                points.append(
-                    Point(other, material.numbers[other], gained.points, lost.points, tip, *bounds)
-                )
+                without.append(name)
+            elif name != base:
+                words = f"All {gained.text}, {heading} {lost.text}"
+                values = gained.points, lost.points, words, gained.interval, lost.interval
+                points.append(Point(name, place, *values))
         if points:
-            title = f"{MEASURES[name]} lost for All gained"
-            beside = f"points beside {base}"
-            figures.append(
-                plane(title, f"All, {beside}", f"{MEASURES[name]}, {beside}", points, origin=True)
-            )
+            what = f"All, points against {base}", f"{heading}, points against {base}"
+            drawings.append(plane(f"{heading} lost for All gained", *what, points, True))
             if without:
-                lacking.setdefault(", ".join(without), []).append(MEASURES[name])
-        elif any(name in found.ratios for found in material.measures.values()):
-            notes.append(f"{MEASURES[name]}: no other row to set beside {base}.")
-    notes += [f"Without {', '.join(titles)}: {rows}." for rows, titles in lacking.items()]
-    return join(
-        side_by_side(*figures), _legend(material), [tag("p", note, class_="note") for note in notes]
-    )
+                lacking.setdefault(", ".join(without), []).append(heading)
+        elif any(measure in measures for measures in inputs.others.values()):
+            notes.append(f"{heading}: no other row to compare with {base}.")
+    notes += [f"Without {', '.join(titles)}: {names}." for names, titles in lacking.items()]
+    return drawings, notes
+
+
+def plane(
+    title: str, across: str, up: str, points: Sequence[Point], origin: bool = False
+) -> Drawing:
+    """Draw rows by two numbers, named ``across`` and ``up``, each with its number beside it.
+
+    With ``origin`` the two are differences, and broken lines stand at no difference.
+    """
+    with svg.drawing(title, 460, 340) as (figure, axes):
+        for point in points:
+            square, empty = divmod(min(point.mark, len(MARKS) - 1), 2)
+            if point.across:
+                axes.hlines(point.y, *point.across, color=svg.ACCENT, alpha=0.28)
+            if point.up:
+                axes.vlines(point.x, *point.up, color=svg.ACCENT, alpha=0.28)
+            style = {"color": svg.ACCENT, "markerfacecolor": svg.PANEL if empty else svg.ACCENT}
+            axes.plot(point.x, point.y, "s" if square else "o", markersize=7, **style)
+        for line in (axes.axhline, axes.axvline) if origin else ():
+            line(0, color=svg.SOFT, linewidth=1, linestyle="--")
+        axes.set(xlabel=across, ylabel=up)
+        axes.margins(0.06)
+        figure.draw_without_rendering()
+        _label(axes, points)
+        words = [f"{point.number} {point.name}: {point.words}" for point in points]
+        return Drawing(title, svg.markup(figure, f"{title}. {'; '.join(words)}"), words)
+
+
+def _label(axes: Any, points: Sequence[Point]) -> None:
+    """Write the number of each point beside it, where it covers no other as far as possible."""
+    taken = [(*axes.transData.transform((point.x, point.y)), 11.0) for point in points]
+    for point, (x, y, _) in zip(points, list(taken), strict=True):
+        ring = [
+            (x + distance * math.cos(k * math.pi / 6), y + distance * math.sin(k * math.pi / 6))
+            for distance in (12, 19, 27, 36)
+            for k in range(12)
+        ]
+        inside = [place for place in ring if axes.bbox.contains(*place)] or ring
+        crowd = [sum(max(0, r - math.hypot(a - u, b - v)) for u, v, r in taken) for a, b in inside]
+        a, b = inside[crowd.index(min(crowd))]
+        taken.append((a, b, 15.0))
+        leader = {
+            "arrowstyle": "-",
+            "color": svg.SOFT,
+            "linewidth": 0.7,
+            "shrinkA": 6,
+            "shrinkB": 0,
+        }
+        place = {"xy": (point.x, point.y), "xytext": (a - x, b - y), "textcoords": "offset points"}
+        far = math.hypot(a - x, b - y) > 14
+        style = {"ha": "center", "va": "center", "fontsize": 10, "fontweight": "bold"}
+        axes.annotate(str(point.number), **place, arrowprops=leader if far else None, **style)

@@ -1,114 +1,202 @@
-"""The section of records: a sample of the test with its pictures, captions and the answer of every row."""
+"""The record browser's data: which records are shown, their images, and the answer of every row."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, NamedTuple
 
-from spatialbench.data.records import RecordSet
+import numpy as np
+from PIL import Image
+
+from spatialbench.config.experiment import deep_merge
+from spatialbench.config.signatures import prune
+from spatialbench.data.datamodule import PairDataModule
+from spatialbench.data.records import Record, RecordSet
 from spatialbench.data.relations import RELATIONS
-from spatialbench.report.html.elements import Html, data_island, data_uri, join, tag
-from spatialbench.report.html.inputs import Material
-from spatialbench.report.html.record_choice import KINDS, Chosen, boxes, by_id, jpeg, picture
-from spatialbench.evaluation.pairs import TITLES
+from spatialbench.evaluation.ratio import Margins, correctness
+from spatialbench.report.html.inputs import PAIRS, ReportInputs, Row
+from spatialbench.report.map_figures import Frame
+from spatialbench.results.stale import Today
+from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.progress import progress
 
-NONE = "none"
-ANSWERS = {"any": "right or wrong", "right": "right", "wrong": "wrong", "split": "seeds differ"}
-OTHER_ANSWERS = [(name, ANSWERS[name]) for name in ("wrong", "right", "split")]
+KINDS = {
+    "disagreement": "among those that set the most rows apart",
+    "hardest": "among those that most rows get wrong",
+    "easiest": "among those that most rows get right",
+}
+AGAIN = 0.25
+"""Weight of setting two rows apart once more."""
+SIDE = 256
+"""Height of an image in pixels; rooms are rendered anew at this size, others are reduced to it."""
+QUALITY = 82
+RowMaps = Mapping[str, Sequence[np.ndarray]]
+"""``attention`` and ``relevance`` -> a map [h, w] of every record of ``Sample.mapped``."""
 
 
-def browser(
-    material: Material,
-    records: RecordSet,
-    chosen: Sequence[Chosen],
-    advance: Callable[[float], None] = lambda count: None,
-) -> Html:
-    """The browser, which the script fills; hidden without one.
+class Chosen(NamedTuple):
+    """A record by its place in the outcomes of the first row, and one of ``KINDS``."""
+
+    place: int
+    kind: str
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The test set, and the records of it that are shown, each with its choice."""
+
+    test: RecordSet
+    records: Sequence[tuple[Chosen, Record]]
+
+    @cached_property
+    def mapped(self) -> list[Record]:
+        """The records with maps: of each relation the first that sets rows apart."""
+        first: dict[str, Record] = {}
+        for chosen, record in self.records:
+            if chosen.kind == "disagreement":
+                first.setdefault(record.relation, record)
+        return list(first.values())
+
+
+def sample(inputs: ReportInputs, count: int) -> Sample:
+    """Choose ``count`` records of each relation of the rows' test.
+
+    Raises:
+        SpatialbenchError: the track or its data are missing, or are not those of the rows.
+    """
+    first = inputs.rows[0]
+    track = Today.read(inputs.benchmarks).tracks.get(inputs.track)
+    if track is None:
+        raise SpatialbenchError(f"the track {inputs.track} is gone")
+    own = (track.budgets.get(first.result.budget) or {}).get("data") or {}
+    data = PairDataModule(**prune(deep_merge(track.config["data"], own), PairDataModule))
+    data.setup("test")
+    today, stated = data.test_set.fingerprint, first.result.pairs.data
+    if today != stated:
+        raise SpatialbenchError(
+            f"today's test records (fingerprint {today}) are not those of the rows ({stated})"
+        )
+    known = {record.record_id: record for record in data.test_set.records}
+    ids = margins_of(first).units
+    chosen = [(one, known[str(ids[one.place])]) for one in choose(inputs, count)]
+    return Sample(data.test_set, chosen)
+
+
+def margins_of(row: Row) -> Margins:
+    """Return the answers of a row to the pair test."""
+    assert row.pairs.margins is not None, "the pair test has margins"
+    return row.pairs.margins
+
+
+def choose(inputs: ReportInputs, count: int) -> list[Chosen]:
+    """Choose records of each relation: half set rows apart, a third are hardest, the rest easiest.
+
+    Ties go to the first of the test set, so that the same rows give the same records.
+    """
+    relations = margins_of(inputs.rows[0]).group
+    answers = [found.answers() for found in inputs.differences.evidence[PAIRS].values()]
+    right = np.stack([correctness(seeds).mean(0) for seeds in answers])  # [rows, N]
+    mean = right.mean(0).round(9)
+    apart = np.zeros((len(right), len(right)))
+    chosen = []
+    for relation in RELATIONS:
+        remaining = np.flatnonzero(relations == relation)
+        for kind, score, most in (
+            ("disagreement", None, count // 2),
+            ("hardest", mean, count // 3),
+            ("easiest", -mean, count - count // 2 - count // 3),
+        ):
+            if score is None:
+                best = np.array(_set_apart(right, remaining, most, apart), dtype=int)
+            else:
+                best = remaining[np.argsort(score[remaining], kind="stable")][:most]
+            chosen += [Chosen(int(place), kind) for place in best]
+            remaining = remaining[~np.isin(remaining, best)]
+    return chosen
+
+
+def _set_apart(right: np.ndarray, places: np.ndarray, most: int, apart: np.ndarray) -> list[int]:
+    """Take records one by one, each the one that sets the most rows apart: one right, one wrong.
+
+    A pair of rows that k records have set apart counts ``AGAIN ** k``, so that similar rows are
+    set apart too.
 
     Args:
-        records: the test set. chosen: which of them.
-        advance: told of every record that is done.
+        right: [rows, N], correctness as a mean over seeds.
+        places: the records to take from, in [0, N).
+        most: how many.
+        apart: [rows, rows], k; updated in place.
     """
-    known = by_id(records.records)
-    found: list[dict[str, Any]] = []
-    for one in chosen:
-        found.append(_record(material, records, known, one, len(found)))
-        advance(1)
-    rows = [(str(place), name) for place, name in enumerate(material.names)]
-    some = [("any", "any row"), ("every", "every row"), *rows]
-    tools = tag(
-        "div",
-        _choice("relation", [("any", "any"), *((name, TITLES[name]) for name in RELATIONS)]),
-        _condition("row", some, "answer", list(ANSWERS.items())),
-        _condition("and row", [(NONE, "–"), *some], "other answer", OTHER_ANSWERS),
-        _choice("kind", [("any", "any"), *((kind, kind) for kind in KINDS)], "chosen for"),
-        tag("button", "← back", type="button", data_part="back"),
-        tag("button", "next →", type="button", data_part="next"),
-        tag("span", data_part="count", class_="count", role="status"),
-        class_="tools",
-    )
-    listed = tag(
-        "div",
-        class_="list",
-        role="listbox",
-        tabindex="0",
-        aria_label="Records of the sample",
-        data_part="list",
-    )
-    panel = tag("div", class_="record", data_part="record")
-    data = {"rows": material.names, "kinds": KINDS, "records": found}
-    return join(
-        tag("div", tools, listed, panel, id="browser", hidden=True),
-        tag("noscript", tag("p", "The browser of records needs scripts.", class_="gone")),
-        data_island("records-data", data),
-    )
+    good = (right[:, places] > 0.5).astype(float)  # [rows, n]
+    bad = (right[:, places] < 0.5).astype(float)
+    taken: list[int] = []
+    for _ in range(min(most, len(places))):
+        gain = ((AGAIN**apart @ bad) * good).sum(0)
+        gain[np.isin(places, taken)] = -1
+        best = int(gain.round(9).argmax())
+        apart += np.outer(good[:, best], bad[:, best])
+        taken.append(int(places[best]))
+    return taken
 
 
-def _choice(name: str, options: Sequence[tuple[str, str]], label: str | None = None) -> Html:
-    select = tag(
-        "select",
-        [tag("option", text, value=value) for value, text in options],
-        data_part=_part(name),
-    )
-    return tag("label", f"{label or name} ", select)
+def browser_data(inputs: ReportInputs, shown: Sample) -> dict[str, Any]:
+    """Make the data of ``records.js``."""
+    records: list[dict[str, Any]] = []
+    with progress("drawing records", len(shown.records), "records") as advance:
+        for chosen, record in shown.records:
+            evidence = inputs.differences.evidence[PAIRS].values()
+            rows = [found.answers()[:, chosen.place].tolist() for found in evidence]
+            margins = [[float(f"{margin:.3g}") for margin in row] for row in rows]
+            facts = {
+                "place": len(records),
+                "id": record.record_id,
+                "relation": record.relation,
+                "scene": record.scene_id or f"image {record.image}",
+                "kind": chosen.kind,
+                "caption": record.statement.caption,
+                "negated": record.statement.negated.caption,
+                "margins": margins,
+            }
+            records.append({**facts, **framed(record_image(shown.test, record), record)})
+            advance(1)
+    return {"rows": inputs.names, "kinds": KINDS, "records": records}
 
 
-def _condition(
-    row: str, rows: Sequence[tuple[str, str]], answer: str, answers: Sequence[tuple[str, str]]
-) -> Html:
-    """A row, and what it has to have answered."""
-    return tag("span", _choice(row, rows), " ", _choice(answer, answers, "is"), class_="condition")
-
-
-def _part(name: str) -> str:
-    return name.replace(" ", "-")
-
-
-def _record(
-    material: Material, records: RecordSet, known: dict[str, Any], chosen: Chosen, place: int
-) -> dict[str, Any]:
-    first = material.rows[0].outcomes
-    record = known[str(first.record_ids[chosen.place])]
-    margins = [
-        [float(f"{value:.3g}") for value in found[:, chosen.place].tolist()]
-        for found in material.differences.margins.values()
+def framed(image: Image.Image, record: Record) -> dict[str, Any]:
+    """Return an image as data, its size and the named boxes, in units of 1/100 of its height."""
+    width = 100 * image.width / image.height
+    stream = io.BytesIO()
+    image.convert("RGB").save(stream, "JPEG", quality=QUALITY, optimize=True)
+    boxes = [
+        [name, *(round(side, 2) for side in (x * width, y * 100, w * width, h * 100))]
+        for name, (x, y, w, h) in frames(record).items()
     ]
-    image = picture(records, record)
-    sides = 100 * image.width / image.height, 100.0
+    content = base64.b64encode(stream.getvalue()).decode()
+    uri = f"data:image/jpeg;base64,{content}"
+    return {"picture": uri, "size": [round(width, 2), 100], "boxes": boxes}
+
+
+def frames(record: Record) -> dict[str, Frame]:
+    """Return the boxes of the subject and the object by name."""
+    width, height = record.image_size
+    known = {name: record.boxes.get(name) for name in (record.subject, record.object)}
     return {
-        "place": place,
-        "id": record.record_id,
-        "relation": record.relation,
-        "scene": record.scene_id or f"image {record.image}",
-        "kind": chosen.kind,
-        "caption": record.statement.caption,
-        "negated": record.statement.negated.caption,
-        "size": [round(side, 2) for side in sides],
-        "boxes": [
-            [name, round(x * sides[0] / 100, 2), y, round(w * sides[0] / 100, 2), h]
-            for name, x, y, w, h in boxes(record)
-        ],
-        "picture": data_uri(jpeg(image), "image/jpeg"),
-        "largest": max(abs(value) for row in margins for value in row),
-        "margins": margins,
+        name: (box.x / width, box.y / height, box.w / width, box.h / height)
+        for name, box in known.items()
+        if box is not None and width and height
     }
+
+
+def record_image(records: RecordSet, record: Record) -> Image.Image:
+    """Return the image of a record, at most ``SIDE`` high; a room is rendered anew, to be sharp."""
+    if records.name == "rooms/test":
+        from spatialbench.data.rooms.render import render
+        from spatialbench.data.rooms.scene import generate
+
+        return Image.fromarray(render(generate("test", record.image), SIDE, supersample=2).image)
+    image = Image.fromarray(np.asarray(records.images[record.image]))
+    return image if image.height <= SIDE else image.resize((SIDE, SIDE), Image.Resampling.LANCZOS)

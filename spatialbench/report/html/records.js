@@ -1,39 +1,29 @@
 "use strict";
-// The browser of records: filters, thumbnails, one record with the answers of every row. Text is set as text only.
+// The record browser: filters, thumbnails, one record with the answers of every row. Text is set as text only.
 
 (() => {
   const island = document.getElementById("records-data");
   if (!island) return;
   const data = JSON.parse(island.textContent);
   const root = document.getElementById("browser");
-  const by = (name) => root.querySelector(`[data-part="${name}"]`);
-  const SVG = "http://www.w3.org/2000/svg";
+  const part = (name) => root.querySelector(`[data-part="${name}"]`);
+  const list = part("list");
   let shown = [];
   let current = null;
 
-  function make(name, attributes = {}, ...children) {
-    const element = document.createElement(name);
+  function fill(element, attributes, children) {
     for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
     element.append(...children);
     return element;
   }
+  const make = (name, attributes = {}, ...children) => fill(document.createElement(name), attributes, children);
+  const draw = (name, attributes = {}, ...children) =>
+    fill(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
+  const breakable = (name) => name.split(/(?<=_)/).flatMap((word) => [word, make("wbr")]);
 
-  // a name of words joined by underscores, which may break behind each
-  function breakable(name) {
-    return name.split(/(?<=_)/).flatMap((word) => [word, make("wbr")]);
-  }
-
-  function draw(name, attributes = {}, ...children) {
-    const element = document.createElementNS(SVG, name);
-    for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
-    element.append(...children);
-    return element;
-  }
-
-  // ---- what a row answered: one half for a tie
-  const point = (margin) => (margin > 0 ? 1 : margin === 0 ? 0.5 : 0);
-  const share = (margins) => margins.reduce((sum, margin) => sum + point(margin), 0) / margins.length;
-  const mean = (margins) => margins.reduce((sum, margin) => sum + margin, 0) / margins.length;
+  // What a row answered: one half for a tie.
+  const mean = (values) => values.reduce((sum, value) => sum + value, 0) / values.length;
+  const share = (margins) => mean(margins.map((margin) => (Math.sign(margin) + 1) / 2));
   const TESTS = {
     any: () => true,
     right: (margins) => share(margins) > 0.5,
@@ -41,58 +31,47 @@
     split: (margins) => share(margins) > 0 && share(margins) < 1,
   };
 
+  function answered(record, row, answer) {
+    const test = TESTS[part(answer).value];
+    const chosen = part(row).value;
+    if (chosen === "none") return true;
+    if (chosen === "any") return record.margins.some(test);
+    if (chosen === "every") return record.margins.every(test);
+    return test(record.margins[chosen]);
+  }
+
   function wanted(record) {
-    const relation = by("relation").value;
-    const kind = by("kind").value;
-    if (relation !== "any" && record.relation !== relation) return false;
-    if (kind !== "any" && record.kind !== kind) return false;
-    return answered(record, "row", "answer") && answered(record, "and-row", "other-answer");
+    const alike = (name) => ["any", record[name]].includes(part(name).value);
+    return alike("relation") && alike("kind") && answered(record, "row", "answer") && answered(record, "and-row", "other-answer");
   }
 
-  function answered(record, which, how) {
-    const row = by(which).value;
-    const test = TESTS[by(how).value];
-    if (row === "none") return true;
-    if (row === "any") return record.margins.some(test);
-    if (row === "every") return record.margins.every(test);
-    return test(record.margins[Number(row)]);
+  function thumbnail(record) {
+    const image = make("img", { src: record.picture, alt: record.caption, width: 60, height: 60 });
+    return make("div", { role: "option", class: "thumb", "data-record": record.id, id: `record-${record.place}` }, image);
   }
 
-  // ---- thumbnails
   function refresh() {
-    by("other-answer").disabled = by("and-row").value === "none";
+    part("other-answer").disabled = part("and-row").value === "none";
     shown = data.records.filter(wanted);
-    const list = by("list");
-    list.replaceChildren(
-      ...shown.map((record) =>
-        make(
-          "div",
-          { role: "option", class: "thumb", "aria-selected": "false", "data-record": record.id, id: `record-${record.place}` },
-          make("img", { src: record.picture, alt: record.caption, width: 60, height: 60 }),
-        ),
-      ),
-    );
-    by("count").textContent = `${shown.length} of ${data.records.length} records`;
+    list.replaceChildren(...shown.map(thumbnail));
+    part("count").textContent = `${shown.length} of ${data.records.length} records`;
     select(Math.max(0, shown.indexOf(current)));
   }
 
   function select(place) {
-    const list = by("list");
-    for (const one of list.children) one.setAttribute("aria-selected", "false");
     current = shown[place] || null;
-    by("back").disabled = place <= 0;
-    by("next").disabled = place >= shown.length - 1;
+    [...list.children].forEach((option, k) => option.setAttribute("aria-selected", k === place));
+    part("back").disabled = place <= 0;
+    part("next").disabled = place >= shown.length - 1;
+    list.setAttribute("aria-activedescendant", current ? list.children[place].id : "");
     if (!current) {
-      list.removeAttribute("aria-activedescendant");
-      by("record").replaceChildren(make("p", { class: "gone" }, "No record of the sample is like that."));
+      part("record").replaceChildren(make("p", { class: "gone" }, "No record of the sample is like that."));
       return;
     }
     const option = list.children[place];
-    option.setAttribute("aria-selected", "true");
-    list.setAttribute("aria-activedescendant", option.id);
-    const top = option.offsetTop - list.offsetTop;
-    if (top < list.scrollTop || top + option.offsetHeight > list.scrollTop + list.clientHeight) list.scrollTop = top - 6;
-    by("record").replaceChildren(...record(current, place));
+    const below = option.offsetTop + option.offsetHeight > list.scrollTop + list.clientHeight;
+    if (option.offsetTop < list.scrollTop || below) list.scrollTop = option.offsetTop - 6;
+    part("record").replaceChildren(seen(current, place), answers(current));
   }
 
   function step(by) {
@@ -100,76 +79,59 @@
     if (next >= 0 && next < shown.length) select(next);
   }
 
-  // ---- one record
-  function picture(found) {
-    const [width, height] = found.size;
-    const label = `Picture of ${found.id}: ${found.boxes.map((box) => box[0]).join(" and ")} in boxes`;
-    const boxes = found.boxes.flatMap(([name, x, y, w, h], place) => {
-      const over = y > height * 0.09;
-      const right = x > width * 0.6; // a name at the right edge ends with its box
-      const at = { x: right ? Math.min(width, x + w) : Math.max(0, x), y: over ? y - height * 0.015 : y + h + height * 0.05 };
-      const words = draw("text", { ...at, "text-anchor": right ? "end" : "start", class: `boxname box${place}` });
-      words.textContent = name;
-      words.style.fontSize = `${height * 0.05}px`;
-      return [draw("rect", { x, y, width: w, height: h, class: `box box${place}` }), words];
-    });
+  function picture({ id, size, boxes, picture }) {
+    const [width, height] = size;
+    const label = `Image of ${id}: ${boxes.map((box) => box[0]).join(" and ")} in boxes`;
     const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": label, class: "picture" });
-    svg.append(draw("image", { href: found.picture, width, height }), ...boxes);
-    return svg;
-  }
-
-  function bar(margins) {
-    const largest = current.largest || 1;
-    const svg = draw("svg", { viewBox: "-50 0 100 12", width: 100, height: 12, "aria-hidden": "true", class: "margins" });
-    svg.append(draw("line", { x1: 0, y1: 0, x2: 0, y2: 12, class: "reference" }));
-    const value = (48 * mean(margins)) / largest;
-    svg.append(draw("rect", { x: Math.min(0, value), y: 3, width: Math.abs(value), height: 6, class: value < 0 ? "bad" : "good" }));
-    for (const margin of margins) svg.append(draw("circle", { cx: (48 * margin) / largest, cy: 6, r: 1.8, class: "seed" }));
-    return svg;
-  }
-
-  function record(found, place) {
-    const lines = found.margins.map((margins, row) => {
-      const signs = margins.flatMap((margin) => {
-        const [kind, sign] = margin > 0 ? ["right", "✓"] : margin === 0 ? ["tie", "="] : ["wrong", "✗"];
-        return [make("span", { class: kind }, sign), " "];
-      });
-      const right = share(margins);
-      const verdict = right > 0.5 ? "right" : right < 0.5 ? "wrong" : "tie";
-      const numbers = margins.map((margin) => margin.toPrecision(2)).join(", ");
-      return make(
-        "tr",
-        { "data-tip": `${data.rows[row]}: ${verdict}; by seed ${numbers}` },
-        make("th", { scope: "row" }, ...breakable(data.rows[row])),
-        make("td", { class: "signs" }, ...signs),
-        make("td", { class: "number" }, (1000 * mean(margins)).toFixed(1)),
-        make("td", {}, bar(margins)),
-      );
+    svg.append(draw("image", { href: picture, width, height }));
+    boxes.forEach(([name, x, y, w, h], k) => {
+      const right = x > width * 0.6; // a name at the right edge ends with its box
+      const at = {
+        x: right ? Math.min(width, x + w) : Math.max(0, x),
+        y: y > height * 0.09 ? y - height * 0.015 : y + h + height * 0.05,
+        "text-anchor": right ? "end" : "start",
+        "font-size": height * 0.05,
+      };
+      svg.append(draw("rect", { x, y, width: w, height: h, class: `box box${k}` }));
+      svg.append(draw("text", { ...at, class: `boxname box${k}` }, name));
     });
-    const head = make("tr", {}, ...["row", "by seed", "margin × 1000", "the line is 0, dots are seeds"].map((text) => make("th", { scope: "col" }, text)));
-    const wrong = found.margins.filter((margins) => share(margins) < 0.5).length;
-    const caption = make("caption", {}, `${wrong} of ${data.rows.length} rows wrong in the mean of their seeds`);
-    const facts = `${found.id}, ${found.relation}, scene ${found.scene}, ${data.kinds[found.kind]}`;
-    return [
-      make(
-        "div",
-        { class: "seen" },
-        picture(found),
-        make("p", { class: "true" }, "✓ ", found.caption),
-        make("p", { class: "false" }, "✗ ", found.negated),
-        make("p", { class: "note" }, `${place + 1} of ${shown.length}: ${facts}`),
-      ),
-      make("div", { class: "answers" }, make("table", {}, caption, make("thead", {}, head), make("tbody", {}, ...lines))),
-    ];
+    return svg;
   }
 
-  // ---- events
-  for (const name of ["relation", "row", "answer", "and-row", "other-answer", "kind"]) by(name).addEventListener("change", refresh);
-  by("back").addEventListener("click", () => step(-1));
-  by("next").addEventListener("click", () => step(1));
-  by("list").addEventListener("click", (event) => {
-    const option = event.target.closest("[role=option]");
-    if (option) select([...by("list").children].indexOf(option));
+  function seen(record, place) {
+    const facts = `${record.id}, ${record.relation}, scene ${record.scene}, ${data.kinds[record.kind]}`;
+    return make(
+      "div",
+      {},
+      picture(record),
+      make("p", { class: "true" }, "✓ ", record.caption),
+      make("p", { class: "false" }, "✗ ", record.negated),
+      make("p", { class: "note" }, `${place + 1} of ${shown.length}: ${facts}`),
+    );
+  }
+
+  function answers(record) {
+    const lines = record.margins.map((margins, row) => {
+      const seeds = margins.flatMap((margin) => {
+        const [kind, sign] = [["wrong", "✗"], ["tie", "="], ["right", "✓"]][Math.sign(margin) + 1];
+        return [make("span", { class: kind }, `${sign} ${(1000 * margin).toFixed(1)}`), " "];
+      });
+      const name = make("th", { scope: "row" }, ...breakable(data.rows[row]));
+      return make("tr", {}, name, make("td", {}, ...seeds), make("td", {}, (1000 * mean(margins)).toFixed(1)));
+    });
+    const heads = ["row", "margin × 1000 by seed", "mean"];
+    const head = make("tr", {}, ...heads.map((text) => make("th", { scope: "col" }, text)));
+    const wrong = record.margins.filter(TESTS.wrong).length;
+    const caption = make("caption", {}, `${wrong} of ${data.rows.length} rows wrong in the mean of their seeds`);
+    return make("div", { class: "answers" }, make("table", {}, caption, make("thead", {}, head), make("tbody", {}, ...lines)));
+  }
+
+  root.addEventListener("change", refresh);
+  part("back").addEventListener("click", () => step(-1));
+  part("next").addEventListener("click", () => step(1));
+  list.addEventListener("click", ({ target }) => {
+    const option = target.closest("[role=option]");
+    if (option) select([...list.children].indexOf(option));
   });
   root.addEventListener("keydown", (event) => {
     if (["SELECT", "INPUT"].includes(event.target.tagName) || event.ctrlKey || event.altKey || event.metaKey) return;

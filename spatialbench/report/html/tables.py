@@ -1,202 +1,265 @@
-"""The first section: the table of the pairs, what is measured beside them, image selection."""
+"""The tables of the report as plain values for the templates."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from typing import Any
 
-from spatialbench.evaluation.measures import SELECTION, Measures
-from spatialbench.evaluation.measures import TITLES as MEASURES
-from spatialbench.evaluation.statistics import COLUMNS, spread, verdict
-from spatialbench.report.html.elements import Html, breakable, join, tag
-from spatialbench.report.html.grid import Column, Entry, Record, grid
-from spatialbench.report.html.inputs import Material
-from spatialbench.report.measures import EXPLANATION
-from spatialbench.report.selection import EXPLANATION as SELECTION_EXPLANATION
-from spatialbench.report.selection import SCORERS
-from spatialbench.report.stored_rows import Reported, Row
-from spatialbench.report.table import TITLES, notes
+from spatialbench.evaluation.agreement import agreement
+from spatialbench.evaluation.paired import TESTED
+from spatialbench.evaluation.pairs import TITLES
+from spatialbench.report.compare import SAME, p_cell
+from spatialbench.report.html.inputs import COLUMNS, PAIRS, ReportInputs, Row, Value
 from spatialbench.report.table_model import accuracy_cell, interval_cell, number
-from spatialbench.results.schema import MeasuresFile
+from spatialbench.utils.progress import progress
 
+SHADES = 10
+"""Shades of the matrix of agreement; see ``report.css``."""
+SIGNS = {"better": "▲", "worse": "▼", SAME: ""}
+OPPOSITE = {"better": "worse", "worse": "better", SAME: SAME}
 INTERVALS = ("with-extra", "95 % intervals")
-NONE_BEST = "In no column can the best row be told from the second: none is green."
+NUMBERS = ("value", "interval", "by_seed", "groups", "seed")
+"""Fields of a result file that the tables show."""
 
 
-def name_entry(row: Row) -> Entry:
-    """The name of a row, marked where it is stale."""
-    mark = tag("span", "stale", class_="stale") if row.stale else None
-    tip = f"stale: {', '.join(row.stale)}" if row.stale else None
-    return Entry(join(breakable(row.result.name), " " if mark else None, mark), tip=tip)
+@dataclass(frozen=True)
+class Cell:
+    """One cell.
+
+    Attributes:
+        shown: the text.
+        value: the number it is sorted by; None is last.
+        tip: shown on hover.
+        extra: shown below the text where the reader asks for it.
+        kind: a class of ``report.css``.
+    """
+
+    shown: object
+    value: float | None = None
+    tip: str | None = None
+    extra: str | None = None
+    kind: str = ""
 
 
-def value_entry(
-    mean: float | None,
-    deviation: float | None,
-    bounds: Sequence[float] | None,
-    best: bool,
-    seeds: int,
-) -> Entry:
-    """Mean and deviation over seeds, and the interval beside them."""
-    if mean is None:
-        return Entry("–")
-    interval = interval_cell(bounds)
-    tip = f"{number(mean, 2)} %, 95 % interval {interval}, {seeds} seed{'s' if seeds > 1 else ''}"
-    shown = accuracy_cell(mean, deviation)
-    return Entry(
-        shown, mean, tip + (", the best" if best else ""), interval, "best" if best else None, best
+@dataclass(frozen=True)
+class Line:
+    """One line; the first cell is its heading. A ``paper`` stays below the line before it."""
+
+    cells: Sequence[Cell]
+    paper: bool = False
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A table.
+
+    Attributes:
+        name: the id.
+        caption: stands above.
+        header: headings, and what is said on hover; ``text`` first ones are of words, not numbers.
+        options: (class, label) of the boxes that switch a class of the table.
+        notes: paragraphs below.
+        sortable: whether there are a filter and buttons that sort.
+    """
+
+    name: str
+    caption: str
+    header: Sequence[str | tuple[str, str]]
+    lines: Sequence[Line]
+    text: int = 1
+    options: Sequence[tuple[str, str]] = (INTERVALS,)
+    notes: Sequence[str] = field(default=())
+    sortable: bool = True
+
+
+def _name(row: Row) -> Cell:
+    stale = f"stale: {', '.join(row.stale)}" if row.stale else None
+    return Cell(row.name, tip=stale, kind="stale-row" if row.stale else "")
+
+
+def _value(row: Row, value: Value | None, best: str | None) -> Cell:
+    """Mean and deviation over seeds, and the interval."""
+    if value is None or value.mean is None:
+        return Cell("–")
+    interval, seeds = interval_cell(value.interval), len(row.result.seeds)
+    tip = f"{number(value.mean, 2)} %, 95 % interval {interval}, {seeds} seed{'s' * (seeds > 1)}"
+    shown, won = accuracy_cell(value.mean, value.deviation), best == row.name
+    return Cell(shown, value.mean, tip + ", the best" * won, interval, "best" if won else "")
+
+
+def pairs_table(inputs: ReportInputs) -> Grid:
+    """Make the table of ``spatialbench table``; the papers' numbers are hidden at first."""
+    best = {column: inputs.best(column) for column in COLUMNS}
+    papers: dict[str, list[Line]] = {}
+    for paper in inputs.papers:
+        tip = f"as printed in {paper.paper}, {paper.table}, {paper.row}: other data, other models"
+        values = [paper.column(column) for column in COLUMNS]
+        cells = [Cell(number(value), value) for value in values]
+        heading = Cell(f"{paper.name}, {paper.paper}", tip=tip)
+        line = Line([heading, *cells, Cell(""), Cell("")], paper=True)
+        papers.setdefault(paper.name, []).append(line)
+    lines = []
+    for row in inputs.rows:
+        seeds, n = len(row.result.seeds), row.result.pairs.units
+        cells = [_value(row, inputs.value(row, column), best[column]) for column in COLUMNS]
+        lines.append(Line([_name(row), *cells, Cell(seeds, seeds), Cell(n, n)]))
+        lines += papers.pop(row.name, [])
+    none_best = "In no column can the best row be told from the second: none is green."
+    return Grid(
+        "pairs",
+        f"Accuracy on the pairs of {inputs.track} in percent: mean ± deviation over seeds",
+        ["row", *(TITLES[column] for column in COLUMNS), "seeds", ("n", "records of the test")],
+        [*lines, *(line for others in papers.values() for line in others)],
+        options=[INTERVALS, *([("with-papers", "the papers’ own numbers")] * bool(inputs.papers))],
+        notes=[*inputs.notes(), *([] if any(best.values()) else [none_best])],
     )
 
 
-# --------------------------------------------------------------------------------------------------------- the pairs
-def pairs_table(material: Material) -> Html:
-    """The table of ``spatialbench table``, with the papers' numbers below ours where the reader wants them."""
-    best = {column: material.differences.best(column) for column in COLUMNS}
-    columns = [Column("row", text=True), *(Column(TITLES[column]) for column in COLUMNS)]
-    columns += [Column("seeds"), Column("n", "records of the test")]
-    records = []
-    ours = set(material.names)
-    for row in material.rows:
-        records.append(_own(row, best))
-        records += [_paper(paper) for paper in material.papers if paper.name == row.result.name]
-    records += [_paper(paper) for paper in material.papers if paper.name not in ours]
-    options = (
-        [INTERVALS, ("with-papers", "the papers’ own numbers")] if material.papers else [INTERVALS]
-    )
-    caption = f"Accuracy on the pairs of {material.track}, in percent: mean ± standard deviation over seeds"
-    below = [*notes(material.rows), *([] if any(best.values()) else [NONE_BEST])]
-    return join(grid("pairs", caption, columns, records, options), paragraphs(below))
+def evaluation_tables(inputs: ReportInputs) -> dict[str, Grid]:
+    """Make the table of each evaluation beside the pairs, by its name."""
+    made = {}
+    for name, headings in inputs.others.items():
+        make = _by_group if inputs.classes[name].by_group else _by_measure
+        made[name] = make(inputs, name, headings)
+    return made
 
 
-def paragraphs(lines: Sequence[str]) -> Html:
-    """Notes below a table."""
-    return join([tag("p", line, class_="note") for line in lines if line])
+def _by_measure(inputs: ReportInputs, name: str, headings: dict[str, str]) -> Grid:
+    best = {measure: inputs.best(measure, name) for measure in headings}
+    lines = []
+    for row in inputs.rows:
+        values = [_value(row, inputs.value(row, m, name), best[m]) for m in headings]
+        lines.append(Line([_name(row), *values]))
+    caption = f"{inputs.classes[name].title} in percent: mean ± deviation over seeds"
+    header = ["row", *headings.values()]
+    return Grid(name, caption, header, lines, notes=_data(inputs, name))
 
 
-def _own(row: Row, best: Mapping[str, str | None]) -> Record:
-    result, deviation = row.result, row.result.spread()
-    seeds = len(result.seeds)
-    cells = [
-        value_entry(
-            result.accuracy[column],
-            deviation[column],
-            result.interval[column],
-            best[column] == result.name,
-            seeds,
-        )
-        for column in COLUMNS
+def _by_group(inputs: ReportInputs, name: str, headings: dict[str, str]) -> Grid:
+    best = {measure: inputs.best(measure, name) for measure in headings}
+    labels = next(row.evidence[name].labels for row in inputs.rows if name in row.evidence)
+    lines = []
+    for row in inputs.rows:
+        stored = row.result.evaluations.get(name)
+        for measure in stored.value if stored else ():
+            groups = [stored.groups[measure][label] for label in labels] if stored else []
+            cells = [Cell(number(value), value) for value in groups]
+            cells.append(_value(row, inputs.value(row, measure, name), best[measure]))
+            lines.append(Line([_name(row), Cell(headings[measure]), *cells]))
+    title = inputs.classes[name].title
+    caption = f"{title} in percent: mean over seeds, in the last column ± their deviation"
+    header = ["row", "measure", *labels, "mean"]
+    return Grid(name, caption, header, lines, text=2, notes=_data(inputs, name))
+
+
+def _data(inputs: ReportInputs, name: str) -> list[str]:
+    stored = [row.result.evaluations[name] for row in inputs.rows if name in row.evidence]
+    without = [row.name for row in inputs.rows if name not in row.evidence]
+    unit = inputs.classes[name].unit
+    notes = [f"Evaluated on data {stored[0].data}, {stored[0].units} {unit}."]
+    return notes + ([f"Not evaluated: {', '.join(without)}."] if without else [])
+
+
+def _matrix(
+    inputs: ReportInputs, name: str, corner: str, caption: str, cell: Callable[[str, str], Cell]
+) -> Grid:
+    """Make a table of ``cell(row, other)``, whose columns are the rows by number."""
+    columns = [(str(place), row) for row, place in inputs.numbers.items()]
+    lines = [
+        Line([Cell(f"{place} {row}"), *(cell(row, other) for other in inputs.names)])
+        for row, place in inputs.numbers.items()
     ]
-    return Record(
-        [name_entry(row), *cells, Entry(str(seeds), seeds), Entry(str(result.n), result.n)]
-    )
+    return Grid(name, caption, [corner, *columns], lines, options=(), sortable=False)
 
 
-def _paper(paper: Reported) -> Record:
-    values = [paper.column(column) for column in COLUMNS]
-    place = f"{paper.paper}, {paper.table}, {paper.row}"
-    title = Entry(
-        f"{paper.name}, {paper.paper}", tip=f"as printed in {place}: other data, other models"
-    )
-    return Record(
-        [title, *(Entry(number(value), value) for value in values), Entry(""), Entry("")], "paper"
-    )
+def agreement_matrix(inputs: ReportInputs) -> Grid:
+    """Make the matrix of the records answered alike; kappa where the reader asks for it."""
+    margins = {n: found.answers() for n, found in inputs.differences.evidence[PAIRS].items()}
+
+    def cell(row: str, other: str) -> Cell:
+        alike = agreement(margins[row], None if row == other else margins[other])
+        if alike is None:
+            return Cell("–", tip=f"{row}: one seed has no other to agree with")
+        kappa = "–" if alike.kappa is None else f"{alike.kappa:.2f}"
+        shade = min(SHADES - 1, max(0, int(SHADES * (alike.kappa or 0))))
+        pair = f"{row}, between seeds" if row == other else f"{row} and {other}"
+        tip = f"{pair}: {alike.alike:.1f} % alike, kappa {kappa}"
+        return Cell(f"{alike.alike:.0f}", alike.alike, tip, kappa, f"heat{shade}")
+
+    caption = "Percent of the records answered alike; columns are the rows by number"
+    return _matrix(inputs, "agreement", "row", caption, cell)
 
 
-# -------------------------------------------------------------------------------------------------------- beside them
-def measures_table(material: Material) -> Html | None:
-    """Regions, dense quality and retrieval; None where no row has any."""
-    names = [name for name in MEASURES if name not in SELECTION and _has(material.measures, name)]
-    if not names:
-        return None
-    best = {name: best_measure(material, material.measures, name) for name in names}
-    records = []
-    for row in material.rows:
-        cells = _measured(row, row.result.measures, material.measures, names, best)
-        records.append(Record([name_entry(row), *cells]))
-    columns = [Column("row", text=True), *(Column(MEASURES[name]) for name in names)]
-    found = next(row.result.measures for row in material.rows if row.result.measures is not None)
-    caption = "Regions, dense quality and retrieval, in percent: mean ± standard deviation over seeds; – not measured"
-    below = f"Measured on data {found.data}, {found.pictures} pictures."
-    return join(
-        explained(EXPLANATION),
-        grid("measures", caption, columns, records, [INTERVALS]),
-        paragraphs([below]),
-    )
+def verdict_matrices(inputs: ReportInputs) -> dict[str, Grid]:
+    """Make a matrix for each column, row minus column in points, as ``compare --all`` judges it."""
+    matrices = {}
+    with progress("comparing every pair of rows", len(TESTED), "columns") as advance:
+        for column in sorted(TESTED, key=lambda name: name != "all"):
+            cells = {(name, name): Cell("·") for name in inputs.names}
+            for pair in inputs.pairs(column):
+                say = partial(_verdict, column=column, p=p_cell(pair.holm))
+                points, (low, high), judged = pair.gain.points, pair.gain.interval, pair.verdict
+                cells[pair.a, pair.b] = say(pair.a, pair.b, (points, low, high), judged)
+                back = -points, -high, -low
+                cells[pair.b, pair.a] = say(pair.b, pair.a, back, OPPOSITE[judged])
+            caption = f"{TITLES[column]}: row minus column, in percentage points"
+            name, corner = f"verdicts-{column}", "row minus column"
+
+            def cell(row: str, other: str, cells: dict[tuple[str, str], Cell] = cells) -> Cell:
+                return cells.get((row, other), Cell("–"))
+
+            if len(cells) > len(inputs.rows):
+                matrices[column] = _matrix(inputs, name, corner, caption, cell)
+            advance(1)
+    return matrices
 
 
-def _has(measures: Mapping[str, Measures], name: str) -> bool:
-    return any(name in found.ratios for found in measures.values())
+def _verdict(
+    a: str, b: str, gain: tuple[float, float, float], judged: str, column: str, p: str
+) -> Cell:
+    points, low, high = (value + 0.0 for value in gain)  # no -0.0
+    interval = f"{points:+.1f} ({low:+.1f} to {high:+.1f})"
+    tip = f"{a} against {b}, {TITLES[column]}: {interval}, p {p}: {judged}"
+    kind = "same" if judged == SAME else judged
+    return Cell(f"{SIGNS[judged]}{points:+.1f}", points, tip, kind=kind)
 
 
-def _measured(
-    row: Row,
-    stated: MeasuresFile | None,
-    measures: Mapping[str, Measures],
-    names: Sequence[str],
-    best: Mapping[str, str | None],
-) -> list[Entry]:
-    if stated is None:
-        return [Entry("–")] * len(names)
-    found, seeds = measures[row.result.name], len(row.result.seeds)
-    return [
-        value_entry(
-            stated.value[name],
-            spread(found.seed_values(name).tolist()),
-            stated.interval[name],
-            best[name] == row.result.name,
-            seeds,
-        )
-        if name in stated.value
-        else Entry("–")
-        for name in names
-    ]
+def claims_table(inputs: ReportInputs) -> Grid | None:
+    """Make the table of the claims of ``results/claims.yaml``; None where this track has none."""
+    lines = []
+    for verdict in inputs.judged_claims():
+        claim, gain, state = verdict.claim, verdict.gain, verdict.state
+        kind = "" if gain is None else "worse" if state.startswith("not ") else "better"
+        compared = f"{claim.row} − {claim.than}, {inputs.headings[claim.column]}"
+        cells = [Cell(claim.claim, kind="prose"), Cell(claim.paper), Cell(compared, kind="prose")]
+        cells += [Cell(claim.expected), Cell(state, kind=kind)]
+        cells.append(Cell("–") if gain is None else Cell(gain.text, gain.points))
+        lines.append(Line(cells))
+    header = ["claim", "paper", "comparison", "expected", "verdict", "difference"]
+    grid = Grid("claims", "Claims of the papers", header, lines, text=5, options=())
+    return grid if lines else None
 
 
-def best_measure(material: Material, measures: Mapping[str, Measures], name: str) -> str | None:
-    """The row with the highest measure, where the paired interval tells it from the second; else None."""
-    values = {row: found.values()[name] for row, found in measures.items() if name in found.ratios}
-    first, *others = sorted(values, key=lambda row: -values[row])
-    if not others:
-        return None
-    gain = material.differences.between(first, others[0], name)
-    return first if gain is not None and verdict(gain.interval) == "better" else None
+def provenance(row: Row) -> dict[str, str]:
+    """Say what a row was made from: the fields of its result file, each once where seeds agree."""
+    result = asdict(row.result)
+    runs = {run["seed"]: run for run in result.pop("runs")}
+    facts = {"command": row.result.command, "stale": ", ".join(row.stale)}
+    facts |= {name: _fact(value) for name, value in result.items()}
+    for name in next(iter(runs.values())):
+        texts = {seed: _fact(run[name]) for seed, run in runs.items()}
+        same = len(set(texts.values())) == 1
+        each = "; ".join(f"seed {seed}: {text}" for seed, text in texts.items())
+        facts[name] = next(iter(texts.values())) if same else each
+    return {n.replace("_", " "): text for n, text in facts.items() if text and n not in NUMBERS}
 
 
-def selection_table(material: Material) -> Html | None:
-    """Image selection by pattern, a line for each row and scorer; None where no row has any."""
-    if not material.selection:
-        return None
-    patterns = next(iter(material.selection.values())).labels
-    best = {name: best_measure(material, material.selection, name) for name in SELECTION}
-    records = []
-    for row in material.rows:
-        stated = row.result.selection
-        if stated is None:
-            continue
-        for measure in stated.value:
-            values = [stated.patterns[measure][pattern] for pattern in patterns]
-            (mean,) = _measured(row, stated, material.selection, [measure], best)
-            cells = [
-                Entry(SCORERS[measure]),
-                *(Entry(number(value), value) for value in values),
-                mean,
-            ]
-            records.append(Record([name_entry(row), *cells]))
-    columns = [
-        Column("row", text=True),
-        Column("scorer", text=True),
-        *map(Column, patterns),
-        Column("mean"),
-    ]
-    without = [row.result.name for row in material.rows if row.result.selection is None]
-    below = [f"Without image selection: {', '.join(without)}."] if without else []
-    first = next(iter(material.selection.values()))
-    below.insert(0, f"{first.pictures} pairs of pictures, data {first.data}.")
-    caption = "Image selection, in percent: mean over seeds, of the last column ± their standard deviation"
-    table = grid("selection", caption, columns, records, [INTERVALS])
-    return join(explained(SELECTION_EXPLANATION), table, paragraphs(below))
-
-
-def explained(markdown: str) -> Html:
-    """A paragraph of the Markdown report; ``*x*`` is set in italics."""
-    parts = " ".join(markdown.split()).split("*")
-    return tag("p", [tag("em", part) if place % 2 else part for place, part in enumerate(parts)])
+def _fact(value: Any) -> str:
+    if isinstance(value, dict):
+        facts = {name: _fact(part) for name, part in value.items() if name not in NUMBERS}
+        return ", ".join(f"{name} {text}" for name, text in facts.items() if text)
+    if isinstance(value, (list, tuple)):
+        return ", ".join(map(_fact, value))
+    return "" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)

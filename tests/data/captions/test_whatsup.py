@@ -1,4 +1,4 @@
-"""What'sUp in the layout of the authors' loader: sets of four, captions of which the first is true."""
+"""What'sUp in the layout of the authors' loader: sets of four, the first caption is true."""
 
 from __future__ import annotations
 
@@ -9,52 +9,32 @@ from typing import Any
 import pytest
 
 from spatialbench.data.captions.whatsup import WhatsUp, preposition
-from spatialbench.evaluation.captions import evaluate
-from tests.support.caption_files import (
-    answers,
-    check_account,
-    check_chance,
-    complaint,
-    photo,
-    values,
-    write_json,
-)
+from tests.support import caption_files as files
 
-A = {"on": "on", "under": "under", "left_of": "to the left of", "right_of": "to the right of"}
-B = {
-    "in-front_of": "in front of",
-    "behind": "behind",
-    "left_of": "to the left of",
-    "right_of": "to the right of",
-}
+SIDES = {"left_of": "to the left of", "right_of": "to the right of"}
+A = {"on": "on", "under": "under", **SIDES}
+B = {"in-front_of": "in front of", "behind": "behind", **SIDES}
 
 
-def records(
-    folder: Path, images: str, objects: tuple[str, str], words: dict[str, str]
-) -> list[dict[str, Any]]:
-    """A set of four pictures; the true caption first, the others in the order of ``words``."""
-    found = []
+def records(folder: Path, images: str, a: str, b: str, words: dict[str, str]) -> list[Any]:
+    """Make a set of four images; the true caption first, the others in the order of ``words``."""
+    made = []
     for word in words:
-        name = f"{objects[0]}_{word}_{objects[1]}.jpeg"
-        photo(folder / images / name, (40 * len(found), 0, 0))
-        captions = {
-            w: f"A {objects[0].replace('-', ' ')} {said} a {objects[1]}"
-            for w, said in words.items()
-        }
+        name = f"{a}_{word}_{b}.jpeg"
+        files.photo(folder / images / name, (40 * len(made), 0, 0))
+        captions = {w: f"A {a.replace('-', ' ')} {said} a {b}" for w, said in words.items()}
         options = [captions.pop(word), *captions.values()]
-        found.append({"image_path": f"data/{images}/{name}", "caption_options": options})
-    return found
+        made.append({"image_path": f"data/{images}/{name}", "caption_options": options})
+    return made
 
 
 def write(folder: Path) -> Path:
-    """Two sets of A, one of B."""
-    first = records(folder, "controlled_images", ("beer-bottle", "armchair"), A)
-    second = records(folder, "controlled_images", ("mug", "plate"), A)
-    write_json(folder / "controlled_images_dataset.json", first + second)
-    write_json(
-        folder / "controlled_clevr_dataset.json",
-        records(folder, "controlled_clevr", ("bowl", "can"), B),
-    )
+    """Write two sets of A, one of B."""
+    first = records(folder, "controlled_images", "beer-bottle", "armchair", A)
+    second = records(folder, "controlled_images", "mug", "plate", A)
+    clevr = records(folder, "controlled_clevr", "bowl", "can", B)
+    files.write_json(folder / "controlled_images_dataset.json", first + second)
+    files.write_json(folder / "controlled_clevr_dataset.json", clevr)
     return folder
 
 
@@ -62,83 +42,85 @@ def change(folder: Path, number: int, **fields: Any) -> None:
     path = folder / "controlled_images_dataset.json"
     content = json.loads(path.read_text())
     content[number] |= fields
-    write_json(path, content)
+    files.write_json(path, content)
 
 
 def test_records_pairs_and_sets(tmp_path: Path) -> None:
     found = WhatsUp(str(write(tmp_path)))
-    check_account(found, 12, 0)
-    assert [record.relation for record in found.records[:4]] == ["on", "under", "left", "right"]
-    assert [record.relation for record in found.records[8:]] == ["front", "behind", "left", "right"]
-    assert found.records[2].captions[:2] == (
-        "A beer bottle to the left of a armchair",
-        "A beer bottle to the right of a armchair",
+    files.check_account(found, 12, 0)
+    relations = [record.relation for record in found.records]
+    assert relations[:4] == ["on", "under", "left", "right"]
+    assert relations[8:] == ["front", "behind", "left", "right"]
+    assert found.records[2].captions == tuple(
+        f"A beer bottle {said} a armchair"
+        for said in ("to the left of", "to the right of", "on", "under")
     )
-    assert {len(set(record.captions)) for record in found.records} == {4}
     assert found.records[0].cluster == found.records[3].cluster != found.records[4].cluster
-    assert len(found.pictures) == 12
-    assert values(found, answers(found, lambda record: 1)) == {
-        m.name: 100 for m in found.measures()
-    }
-    check_chance(found)
+    assert len(found.images) == 12
+    right = files.values(found, files.answers(found, lambda record: 1))
+    assert right == {measure.name: 100 for measure in found.measures()}
+    files.check_chance(found)
 
 
 def test_the_four_numbers_by_hand(tmp_path: Path) -> None:
-    """Of the first set all right; of the second left is wrong, and under is right against on but not among four."""
+    """All of the first set right; in the second, left is wrong, under is only right against on."""
     found = WhatsUp(str(write(tmp_path)))
-    scores = answers(found, lambda record: 1)
+    scores = files.answers(found, lambda record: 1)
     scores[5, 2] = 2  # mug under plate: "left" beats the truth, "on" does not
     scores[6, 1] = 2  # mug left of plate: "right" beats it
     scores[7, 3] = 1  # mug right of plate: another ties
-    made = values(found, scores)
+    made = files.values(found, scores)
     assert made["a_pair"] == pytest.approx(100 * 7 / 8)
     assert made["a_four"] == pytest.approx(100 * 5.5 / 8)
     assert made["a_both"] == pytest.approx(100 * 2 / 4)
     assert made["a_set"] == pytest.approx(100 * 1 / 2)
     assert (made["b_pair"], made["b_set"]) == (100, 100)
-    ties = {measure.name: evaluate(found, measure, scores).ties for measure in found.measures()}
+    ties = files.ties(found, scores)
     assert ties == {m: int(m in ("a_four", "a_both", "a_set")) for m in ties}
 
 
 def test_what_is_not_of_the_form_is_counted(tmp_path: Path) -> None:
-    write(tmp_path)
-    change(tmp_path, 0, caption_options=["a", "b", "c", "d"])
+    change(write(tmp_path), 0, caption_options=["a", "b", "c", "d"])
     found = WhatsUp(str(tmp_path))
-    check_account(found, 12, 1)
-    assert "A-0: beer-bottle_on_armchair.jpeg" in next(iter(found.account.dropped.values())).first
-    assert (
-        "A beer-bottle, armchair: only under, left, right"
-        in next(iter(found.account.flagged.values())).first
-    )
-    by_name = {measure.name: measure for measure in found.measures()}
-    assert (
-        len(by_name["a_four"].units),
-        len(by_name["a_both"].units),
-        len(by_name["a_set"].units),
-    ) == (7, 3, 1)
+    files.check_account(found, 12, 1)
+    dropped, flagged = found.account.first.values()
+    assert dropped.startswith("A-0: beer-bottle_on_armchair.jpeg")
+    assert flagged == "A beer-bottle, armchair: only under, left, right"
+    units = {measure.name: len(measure.units) for measure in found.measures()}
+    assert (units["a_four"], units["a_both"], units["a_set"]) == (7, 3, 1)
 
 
-def test_complaints(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"caption_options": ["a", "b"]}, "record 3: field 'caption_options' is .* not 4 texts"),
+        ({"image_path": None}, "record 3: no field 'image_path'"),
+    ],
+)
+def test_a_wrong_record_is_one_line(tmp_path: Path, fields: dict[str, Any], message: str) -> None:
+    change(write(tmp_path), 3, **fields)
+    files.complaint(lambda: WhatsUp(str(tmp_path)), message)
+
+
+def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
     write(tmp_path)
-    complaint(lambda: WhatsUp(str(tmp_path / "no")), "no folder .*no; give the What'sUp files")
-    change(tmp_path, 3, caption_options=["a", "b"])
-    complaint(
-        lambda: WhatsUp(str(tmp_path)),
-        r"dataset\.json record 3: field 'caption_options' is .* not 4 texts",
-    )
-    change(tmp_path, 2, image_path=None)
-    complaint(lambda: WhatsUp(str(tmp_path)), "record 2: no field 'image_path'")
-    write(tmp_path)
+    files.complaint(lambda: WhatsUp(str(tmp_path / "no")), "no folder .*no; give the What'sUp fil")
     (tmp_path / "controlled_clevr" / "bowl_behind_can.jpeg").unlink()
-    complaint(lambda: WhatsUp(str(tmp_path)), r"no picture .*bowl_behind_can\.jpeg \(1 missing\)")
+    files.complaint(lambda: WhatsUp(str(tmp_path)), r"no image .*bowl_behind_can\.jpeg \(1 missi")
     (tmp_path / "controlled_clevr_dataset.json").write_text("{}")
-    complaint(lambda: WhatsUp(str(tmp_path)), "a dict, not a list of records")
+    files.complaint(lambda: WhatsUp(str(tmp_path)), "a dict, not a list of records")
     (tmp_path / "controlled_clevr_dataset.json").unlink()
-    complaint(lambda: WhatsUp(str(tmp_path)), r"no file controlled_clevr_dataset\.json in ")
+    files.complaint(lambda: WhatsUp(str(tmp_path)), r"no file controlled_clevr_dataset\.json in ")
 
 
-def test_prepositions_are_words() -> None:
-    assert preposition("A lemon under a bottle of lotion") == "under"
-    assert preposition("A mug to the left of a spoon.") == "left"
-    assert preposition("A mug on the left of a spoon") is None
-    assert preposition("A mug near a spoon") is None
+@pytest.mark.parametrize(
+    ("caption", "expected"),
+    [
+        ("A lemon under a bottle of lotion", "under"),
+        ("A mug to the left of a spoon.", "left"),
+        ("A mug on the left of a spoon", None),
+        ("A mug near a spoon", None),
+    ],
+)
+def test_prepositions_are_words(caption: str, expected: str | None) -> None:
+    assert preposition(caption) == expected

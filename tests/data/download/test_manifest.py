@@ -8,11 +8,9 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from spatialbench.cli.evaluation import FOLDERS
+from spatialbench.config.evaluations import PUBLISHED
 from spatialbench.data.captions import aro, mmvp, sugarcrepe, whatsup
-from spatialbench.data.captions.cocoqa import CocoQa
-from spatialbench.data.captions.vgqa import VgQa
-from spatialbench.data.download.manifest import DataSet, Drive, Https, Hub, data_sets
+from spatialbench.data.download.manifest import DataSet, data_sets
 
 PARTS = ("train", "dev", "test")
 NAMES = "embspatial whatsup vsr sugarcrepe aro mmvp cvbench cocoqa vgqa spatialsense"
@@ -36,26 +34,23 @@ def test_every_declaration_is_sound(data_set: DataSet) -> None:
         assert re.fullmatch(r"[0-9a-f]{64}|", item.sha256)
         assert re.fullmatch(r"[0-9a-f]{32}|", item.md5)
         assert bool(item.folder) == item.name.endswith((".zip", ".tar.gz"))
-        match item.source:
-            case Hub():
-                assert re.fullmatch(r"[0-9a-f]{40}|main", item.source.revision)
-                assert bool(item.files) == item.source.path.endswith("/*")
-            case Https():
-                assert urlsplit(item.source.url).scheme == "https"
-                pinned = item.sha256 or item.md5
-                assert pinned, "what can be pinned is pinned"
-            case Drive():
-                assert re.fullmatch(r"[\w-]{33}", item.source.key)
+        assert sum(map(bool, (item.repository, item.url, item.drive))) == 1
+        assert re.fullmatch(r"[\w-]{33}|", item.drive)
+        if item.repository:
+            assert re.fullmatch(r"[0-9a-f]{40}|main", item.revision)
+            assert bool(item.files) == item.path.endswith("/*")
+        if item.url:
+            assert urlsplit(item.url).scheme == "https"
+            assert item.known_hash, "a hash is given where the source has one"
 
 
-def test_names_are_those_of_the_adapters() -> None:
-    """And of the tracks, which look for data/embspatial/EmbSpatial-Bench.json and EmbSpatial-SFT.json."""
+def test_names_are_those_of_the_readers_and_tracks() -> None:
     placed = {
         name: {item.placed for item in data_set.items} for name, data_set in data_sets().items()
     }
-    assert set(FOLDERS) == set(placed) - {"embspatial"}
+    assert set(PUBLISHED) == set(placed) - {"embspatial"}
     assert placed["embspatial"] == {"EmbSpatial-Bench.json", "EmbSpatial-SFT.json"}
-    assert placed["mmvp"] == {"Questions.csv", mmvp.FOLDERS[0]}
+    assert placed["mmvp"] == {"Questions.csv", mmvp.PUBLISHED[0]}
     assert placed["sugarcrepe"] == {f"{name}.json" for name in sugarcrepe.FILES}
     assert placed["whatsup"] == {
         "controlled_images",
@@ -63,8 +58,8 @@ def test_names_are_those_of_the_adapters() -> None:
         *(f for f, _ in whatsup.SUBSETS.values()),
     }
     assert placed["aro"] == {"images", *aro.FILES.values()}
-    assert placed["cocoqa"] == set(CocoQa.files.values())
-    assert placed["vgqa"] == {"vg_images", *VgQa.files.values()}
+    assert placed["cocoqa"] == {"coco_qa_one_obj.json", "coco_qa_two_obj.json"}
+    assert placed["vgqa"] == {"vg_images", "vg_qa_one_obj.json", "vg_qa_two_obj.json"}
     assert placed["cvbench"] == {"test_2d.parquet", "test_3d.parquet"}
     assert placed["spatialsense"] == {"annotations.json", "images"}
     assert placed["vsr"] == {

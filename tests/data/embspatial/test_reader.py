@@ -1,4 +1,4 @@
-"""The reader of EmbSpatial's files: every form of record and image, as in docs/adding_a_dataset.md."""
+"""The reader of EmbSpatial's files: every form of record and image of adding_a_dataset.md."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from spatialbench.data.embspatial.reader import load, read, records_of
+from spatialbench.data.embspatial.check_report import CheckReport
+from spatialbench.data.embspatial.reader import load, read
 from spatialbench.data.image_cache import ImageTable
-from spatialbench.data.problems import CheckReport
+from spatialbench.data.images import encoded
 from spatialbench.data.records import Box, Record
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support.records import Raw, depth, direction, jpeg, said, sft, text, write
@@ -35,17 +36,14 @@ def read_all(
     return read(write(tmp_path / "file.json", raws), ImageTable(), strict)
 
 
-def counted(report: CheckReport) -> dict[str, tuple[int, int]]:
-    return {
-        kind: (count.questions, count.pairs) for kind, count in report.counts.items() if count.first
-    }
+def counted(report: CheckReport) -> dict[str, int]:
+    return dict(report.dropped + report.flagged)
 
 
 @pytest.mark.parametrize("relation", ["left", "right", "above", "under"])
 def test_a_direction_is_one_pair_from_its_names(tmp_path: Path, relation: str) -> None:
-    records, report = read_all(tmp_path, [direction(relation=relation)])
-    (record,) = records
-    assert said(records) == [("night stand", relation, "lamp")]
+    (record,), report = read_all(tmp_path, [direction(relation=relation)])
+    assert said([record]) == [("night stand", relation, "lamp")]
     assert record.statement.caption.startswith("The night stand is ")
     assert record.statement.negated.caption.startswith("The lamp is ")
     assert record.statement.negated.caption.endswith(" the night stand.")
@@ -63,37 +61,27 @@ def test_the_answer_names_the_subject_whatever_the_order_of_the_boxes(tmp_path: 
     raw = direction()
     records, report = read_all(tmp_path, [raw | {"objects": raw["objects"][::-1]}])
     assert said(records) == [("night stand", "left", "lamp")]
-    assert counted(report) == {"object_order": (1, 0)}
+    assert counted(report) == {"object_order": 1}
 
 
 @pytest.mark.parametrize(
     ("relation", "option"),
-    [
-        ("left", "right of"),
-        ("left", "inside"),
-        ("above", "under"),
-        ("under", "out of"),
-        ("right", "left of"),
-    ],
+    [("left", "right of"), ("left", "inside"), ("above", "under"), ("under", "out of")],
 )
 def test_an_answer_of_another_predicate_is_a_bad_answer(
     tmp_path: Path, relation: str, option: str
 ) -> None:
-    raw = direction(relation=relation) | {
-        "answer_options": [f"The night stand is {option} the lamp."],
-        "answer": 0,
-    }
+    options = [f"The night stand is {option} the lamp."]
+    raw = direction(relation=relation, answer_options=options, answer=0)
     records, report = read_all(tmp_path, [raw])
-    assert records == []
-    assert counted(report) == {"bad_answer": (1, 0)}
+    assert (records, counted(report)) == ([], {"bad_answer": 1})
 
 
 @pytest.mark.parametrize("relation", ["close", "far"])
 def test_n_options_give_the_answer_against_each_other(tmp_path: Path, relation: str) -> None:
     records, report = read_all(tmp_path, [depth(relation=relation, answer=1)])
-    assert said(records) == [
-        ("dining table", relation, other) for other in ("sofa", "bed", "window")
-    ]
+    others = ("sofa", "bed", "window")
+    assert said(records) == [("dining table", relation, other) for other in others]
     assert [record.record_id for record in records] == ["ai2thor_1#0", "ai2thor_1#2", "ai2thor_1#3"]
     assert [record.weight for record in records] == [1 / 3] * 3
     assert (report.relations[relation], report.pairs[relation], report.kept) == (1, 3, 1)
@@ -105,23 +93,18 @@ def test_three_options_give_two_pairs_and_two_options_one_under_its_own_id(tmp_p
         depth("b", names=("sofa", "bed"), relation="close", answer=1),
     ]
     records, _ = read_all(tmp_path, raws)
-    assert said(records) == [
-        ("sofa", "far", "bed"),
-        ("sofa", "far", "window"),
+    a, b, c = said(records)
+    assert (a, b, c) == (
+        *(("sofa", "far", other) for other in ("bed", "window")),
         ("bed", "close", "sofa"),
-    ]
-    assert [(record.record_id, record.weight) for record in records] == [
-        ("a#1", 0.5),
-        ("a#2", 0.5),
-        ("b", 1.0),
-    ]
+    )
+    weights = {record.record_id: record.weight for record in records}
+    assert weights == {"a#1": 0.5, "a#2": 0.5, "b": 1.0}
 
 
 def test_elevation_is_tagged_and_its_baseline_is_counted(tmp_path: Path) -> None:
-    # object i stands 10 px of 48 higher than object i - 1: the last is the farthest by the rule
-    records, report = read_all(
-        tmp_path, [depth("a", answer=3), depth("b", answer=1, relation="far")]
-    )
+    # object i is 10 px of 48 higher than object i - 1: the last is the farthest by the rule
+    records, report = read_all(tmp_path, [depth("a", answer=3), depth("b", answer=1)])
     assert [record.elevation for record in records] == ["consistent"] * 4 + ["counter"] * 2
     assert dict(report.elevation) == {"consistent": 4, "counter": 2}
     assert report.elevation_baseline == pytest.approx(4 / 6)
@@ -136,27 +119,21 @@ def test_letters_digits_and_texts_name_an_option(tmp_path: Path, answer: Any) ->
 @pytest.mark.parametrize("answer", [4, -1, "E", "mirror", None, True, 1.5, [3]])
 def test_an_answer_out_of_range_is_a_bad_answer(tmp_path: Path, answer: Any) -> None:
     records, report = read_all(tmp_path, [depth(answer=answer)])
-    assert records == []
-    assert counted(report) == {"bad_answer": (1, 0)}
+    assert (records, counted(report)) == ([], {"bad_answer": 1})
 
 
-def test_sft_answers_are_sentences_and_names_and_its_questions_are_lists(tmp_path: Path) -> None:
+def test_sft_answers_are_sentences_and_names(tmp_path: Path) -> None:
     raws = [
         sft(direction("s1", "right"), "The night stand is right of the lamp."),
         sft(depth("s2", "close"), "bed"),
-        {
-            ("questions" if key == "question" else key): value
-            for key, value in sft(depth("s3"), "sofa").items()
-        },
     ]
     records, report = read_all(tmp_path, raws)
     assert said(records) == [
         ("night stand", "right", "lamp"),
         *(("bed", "close", other) for other in ("sofa", "dining table", "window")),
-        *(("sofa", "far", other) for other in ("dining table", "bed", "window")),
     ]
     assert counted(report) == {}
-    assert len({record.scene_id for record in records}) == 1  # no scene: the image stands for it
+    assert len({record.scene_id for record in records}) == 1  # without a scene the image is one
 
 
 def test_names_that_name_nothing_or_the_same_are_counted(tmp_path: Path) -> None:
@@ -173,18 +150,12 @@ def test_names_that_name_nothing_or_the_same_are_counted(tmp_path: Path) -> None
     for i, raw in enumerate(raws):
         raw["image"] = text(jpeg(i))
     records, report = read_all(tmp_path, raws)
-    assert counted(report) == {
-        "same_name": (2, 0),
-        "placeholder_name": (2, 1),
-        "duplicate_options": (1, 2),
-    }
-    assert said(records) == [
-        ("bed", "left", "bedside lamp"),
-        ("bed", "far", "sofa"),
-        ("sofa", "far", "bed"),
-    ]
+    assert counted(report) == {"same_name": 2, "placeholder_name": 3, "duplicate_options": 3}
+    bed, *depths = said(records)
+    assert bed == ("bed", "left", "bedside lamp")
+    assert depths == [("bed", "far", "sofa"), ("sofa", "far", "bed")]
     assert [record.weight for record in records] == [1, 1, 1]
-    assert (report.questions, report.kept, report.first_bad) == (8, 3, "")
+    assert (report.read, report.kept, report.first_damage) == (8, 3, "")
 
 
 def test_nested_names_are_kept_but_for_strict(tmp_path: Path) -> None:
@@ -195,15 +166,10 @@ def test_nested_names_are_kept_but_for_strict(tmp_path: Path) -> None:
     ]
     records, report = read_all(tmp_path, raws)
     assert len(records) == 5
-    assert counted(report) == {"nested_names": (0, 2)}
+    assert (report.dropped, report.flagged) == ({}, {"nested_names": 2})
     records, report = read_all(tmp_path, raws, strict=True)
-    assert said(records) == [
-        ("dresser", "far", "bed"),
-        ("dresser", "far", "sofa"),
-        ("bed", "left", "bedside lamp"),
-    ]
-    assert [record.weight for record in records] == [0.5, 0.5, 1]
-    assert counted(report) == {"nested_names": (1, 1)}
+    assert [(r.record_id, r.weight) for r in records] == [("b#2", 0.5), ("b#3", 0.5), ("c", 1)]
+    assert (report.dropped, report.flagged) == ({"nested_names": 2}, {})
 
 
 def test_a_pair_said_twice_of_one_image_is_kept_once(tmp_path: Path) -> None:
@@ -215,55 +181,43 @@ def test_a_pair_said_twice_of_one_image_is_kept_once(tmp_path: Path) -> None:
     ]
     records, report = read_all(tmp_path, raws)
     assert [record.record_id for record in records] == ["a#1", "a#2", "c", "d#2"]
-    assert counted(report) == {"duplicate_pair": (1, 1)}
+    assert counted(report) == {"duplicate_pair": 2}
     assert records[-1].weight == 1.0
 
 
 def test_options_without_a_box_of_their_name_drop_the_question(tmp_path: Path) -> None:
-    raw = depth() | {"answer_options": ["sofa", "dining table", "bed", "mirror"]}
+    raw = depth(answer_options=["sofa", "dining table", "bed", "mirror"])
     _, report = read_all(tmp_path, [raw])
-    assert counted(report) == {"names_not_boxes": (1, 0)}
-    assert "mirror" in report.first_bad
-    assert "window" in report.first_bad
+    assert counted(report) == {"names_not_boxes": 1}
+    assert "mirror" in report.first_damage
+    assert "window" in report.first_damage
 
 
 def test_boxes_that_disagree_are_kept_but_for_strict(tmp_path: Path) -> None:
-    raw = direction()
+    raw, slack = direction(), direction("slack", image=text(jpeg(1)))
     raw["objects"][0]["bbox"] = [30, 10, 20, 20]  # ends at 50, the lamp begins at 40
-    slack = direction("slack")
     slack["objects"][0]["bbox"] = [22, 10, 20, 20]  # ends at 42: inside the slack of 2 pixels
-    slack["image"] = text(jpeg(1))
     records, report = read_all(tmp_path, [raw, slack])
     assert len(records) == 2
-    assert counted(report) == {"box_disagrees": (0, 1)}
+    assert report.flagged == {"box_disagrees": 1}
     records, report = read_all(tmp_path, [raw, slack], strict=True)
     assert [record.record_id for record in records] == ["slack"]
-    assert counted(report) == {"box_disagrees": (1, 0)}
+    assert report.dropped == {"box_disagrees": 1}
 
 
 def test_objects_that_a_centre_crop_cuts_are_counted(tmp_path: Path) -> None:
-    # of 64 x 48 pixels the crop keeps x in [8, 56]
-    def with_box(question_id: str, x: int, seed: int) -> Raw:
-        raw = direction(question_id, image=text(jpeg(seed)))
+    raws = [direction(f"at {x}", image=text(jpeg(x))) for x in (0, 3, 8)]
+    for raw, x in zip(raws, (0, 3, 8), strict=True):  # of 64 pixels the crop keeps [8, 56]
         raw["objects"][0]["bbox"] = [x, 10, 8, 8]
-        return raw
-
-    _, report = read_all(
-        tmp_path, [with_box("gone", 0, 0), with_box("cut", 3, 1), with_box("whole", 8, 2)]
-    )
-    assert counted(report) == {"hidden_by_crop": (0, 1), "cut_by_crop": (0, 1)}
+    _, report = read_all(tmp_path, raws)
+    assert report.flagged == {"hidden_by_crop": 1, "cut_by_crop": 1}
 
 
 @pytest.mark.parametrize(
     "box",
     [
-        [2, 10, 20],
-        [2, 10, 20, None],
-        [2, 10, 0, 20],
-        [2, 10, -5, 20],
-        [50, 10, 40, 20],
-        [70, 10, 5, 5],
-        "2,10,20,20",
+        *([2, 10, 20], [2, 10, 20, None], [2, 10, 0, 20], [2, 10, -5, 20]),
+        *([50, 10, 40, 20], [70, 10, 5, 5], "2,10,20,20"),
     ],
 )
 def test_a_bad_box_drops_the_question(tmp_path: Path, box: Any) -> None:
@@ -271,9 +225,9 @@ def test_a_bad_box_drops_the_question(tmp_path: Path, box: Any) -> None:
     raw["objects"][1]["bbox"] = box
     records, report = read_all(tmp_path, [raw, direction("good")])
     assert [record.record_id for record in records] == ["good"]
-    assert counted(report) == {"bad_box": (1, 0)}
-    assert "'mp3d_1'" in report.first_bad
-    assert "'lamp'" in report.first_bad
+    assert counted(report) == {"bad_box": 1}
+    assert "'mp3d_1'" in report.first_damage
+    assert "'lamp'" in report.first_damage
 
 
 def test_a_box_of_nan_in_parquet_drops_the_question(tmp_path: Path) -> None:
@@ -282,40 +236,35 @@ def test_a_box_of_nan_in_parquet_drops_the_question(tmp_path: Path) -> None:
     raw["objects"][1]["bbox"] = [40.0, 10.0, 20.0, 20.0]
     pq.write_table(pa.Table.from_pylist([raw]), tmp_path / "file.parquet")
     records, report = read(tmp_path / "file.parquet", ImageTable())
-    assert records == []
-    assert counted(report) == {"bad_box": (1, 0)}
+    assert (records, counted(report)) == ([], {"bad_box": 1})
 
 
 @pytest.mark.parametrize("relation", ["on top of", "behind", "below", "Left", None, 3])
 def test_an_unknown_relation_is_counted_never_mapped(tmp_path: Path, relation: Any) -> None:
     records, report = read_all(tmp_path, [direction() | {"relation": relation}])
-    assert records == []
-    assert counted(report) == {"unknown_relation": (1, 0)}
-    assert repr(relation) in report.first_bad
+    assert (records, counted(report)) == ([], {"unknown_relation": 1})
+    assert repr(relation) in report.first_damage
 
 
 def test_damaged_records_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
-    no_image = direction("no image")
-    del no_image["image"]
     raws: list[Any] = [
         direction("good"),
         "no record",
-        direction() | {"question_id": None},
+        direction(question_id=None),  # type: ignore[arg-type]
         direction("good"),
-        direction("objects") | {"objects": [{"name": "lamp", "bbox": [0, 0, 4, 4]}]},
-        direction("names") | {"objects": [{"name": 5, "bbox": [0, 0, 4, 4]}] * 2},
-        direction("options") | {"answer_options": "A or B"},
-        no_image,
+        direction("objects", objects=[{"name": "lamp", "bbox": [0, 0, 4, 4]}]),
+        direction("names", objects=[{"name": 5, "bbox": [0, 0, 4, 4]}] * 2),
+        direction("options", answer_options="A or B"),
+        {key: value for key, value in direction("no image").items() if key != "image"},
     ]
     records, report = read_all(tmp_path, raws)
     assert [record.record_id for record in records] == ["good"]
-    assert counted(report) == {"bad_record": (5, 0), "duplicate_id": (1, 0), "bad_image": (1, 0)}
-    assert (
-        report.first_bad
-        == f"{tmp_path / 'file.json'}: record number 2: a str, not an object with fields"
+    assert counted(report) == {"bad_record": 5, "duplicate_id": 1, "bad_image": 1}
+    assert report.first_damage == "record number 2: a str, not an object with fields"
+    assert report.summary() == (
+        f"{tmp_path / 'file.json'}: 1 of 8 questions kept, 1 pairs on 1 images; dropped: "
+        f"bad_record 5, duplicate_id 1, bad_image 1; first bad record: {report.first_damage}"
     )
-    assert report.bad == 7
-    assert "\n" not in report.summary()
 
 
 BAD_RECORDS = {
@@ -336,7 +285,7 @@ BAD_RECORDS = {
 def test_strict_makes_damage_an_error_of_one_line_with_the_id(tmp_path: Path, bad: Raw) -> None:
     records, report = read_all(tmp_path, [direction("good"), bad])
     assert [record.record_id for record in records] == ["good"]
-    assert report.bad == 1
+    assert report.dropped.total() == 1
     with pytest.raises(SpatialbenchError, match=r"file\.json: record 'bad': ") as caught:
         read_all(tmp_path, [direction("good"), bad], strict=True)
     assert "\n" not in str(caught.value)
@@ -344,32 +293,21 @@ def test_strict_makes_damage_an_error_of_one_line_with_the_id(tmp_path: Path, ba
 
 def test_every_form_of_image_is_read(tmp_path: Path) -> None:
     data = jpeg(3)
-    (tmp_path / "photo.jpg").write_bytes(data)
-    forms = [
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(data)
+    for form in [
         text(data),
         f"data:image/jpeg;base64,{text(data)}",
         base64.encodebytes(data).decode(),  # with line ends
         data,
         {"bytes": data, "path": None},
-        {"bytes": None, "path": str(tmp_path / "photo.jpg")},
-        str(tmp_path / "photo.jpg"),
-    ]
-    table = ImageTable()
-    records = records_of(
-        [direction(f"r{i}", b=f"lamp{i}", image=form) for i, form in enumerate(forms)], table
-    )
-    assert len(records) == len(forms)
-    assert {record.image for record in records} == {0}  # one image, by the hash of its bytes
-    pillow = records_of([direction("pil", image=Image.open(io.BytesIO(data)))], table)
-    assert pillow[0].image_size == (64, 48)
-
-
-def test_a_path_is_relative_to_the_file(tmp_path: Path) -> None:
-    (tmp_path / "pictures").mkdir()
-    (tmp_path / "pictures" / "a.jpg").write_bytes(jpeg())
-    records, report = read_all(tmp_path, [direction(image="pictures/a.jpg")])
-    assert len(records) == 1
-    assert counted(report) == {}
+        {"bytes": None, "path": str(path)},
+        str(path),
+        "photo.jpg",  # relative to the file
+    ]:
+        assert encoded(form, tmp_path) == data
+    records, report = read_all(tmp_path, [direction(image="photo.jpg")])
+    assert (len(records), counted(report)) == (1, {})
 
 
 @pytest.mark.parametrize("mode", ["L", "CMYK", "RGB"])
@@ -384,7 +322,7 @@ def test_sixteen_bit_images_are_refused_not_clipped(tmp_path: Path) -> None:
     stream = io.BytesIO()
     Image.fromarray(np.full((48, 64), 40_000, np.uint16)).save(stream, "PNG")
     _, report = read_all(tmp_path, [direction(image=text(stream.getvalue()))])
-    assert counted(report) == {"bad_image": (1, 0)}
+    assert counted(report) == {"bad_image": 1}
 
 
 @pytest.mark.parametrize("image", ["struct", "base64"])
@@ -396,26 +334,24 @@ def test_the_hubs_parquet_gives_the_same_records(tmp_path: Path, image: str, obj
         if image == "struct":
             raw["image"] = {"bytes": base64.b64decode(raw["image"]), "path": "x.png"}
         if objects == "struct of lists":
-            raw["objects"] = {
-                key: [item[key] for item in raw["objects"]] for key in ("name", "bbox")
-            }
+            columns = ("name", "bbox")
+            raw["objects"] = {key: [item[key] for item in raw["objects"]] for key in columns}
         raw["answer"] = "ABCD"[raw["answer"]]
     pq.write_table(pa.Table.from_pylist(raws), tmp_path / "file.parquet")
     records, report = read(tmp_path / "file.parquet", ImageTable())
-    assert records == expected
-    assert counted(report) == {}
+    assert (records, counted(report)) == (expected, {})
 
 
 BAD_FILES = {
     "truncated": (
         json.dumps([direction("a"), direction("b")]).encode()[:-900],
-        "ends early .* after 1 records",
+        "after 1 records, or a broken download",
     ),
     "object": (b'{"records": []}', "neither a JSON list of records nor parquet"),
     "empty": (b"", "neither a JSON list"),
-    "LFS pointer": (b"version https://git-lfs.github.com/spec/v1\n", "Git LFS"),
+    "LFS pointer": (b"version https://git-lfs.github.com/spec/v1\n", "starts with b'version https"),
     "syntax": (b'[{"a": 1,}]', "no valid JSON"),
-    "NaN": (b'[{"a": NaN}]', "NaN and Infinity are not JSON"),
+    "NaN": (b'[{"a": NaN}]', "no valid JSON"),
     "trailing": (b"[] []", "no valid JSON"),
     "encoding": (b'[{"a": "\xff"}]', "no valid JSON"),
     "parquet": (b"PAR1" + bytes(100), "damaged parquet"),
@@ -444,26 +380,23 @@ def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
 def test_a_missing_file_and_a_folder_are_one_line(tmp_path: Path) -> None:
     for path in (tmp_path / "missing.json", tmp_path):
         for reader in (lambda p: read(p, ImageTable()), lambda p: load(p, 16)):
-            with pytest.raises(SpatialbenchError, match="cannot read") as caught:
+            with pytest.raises(SpatialbenchError, match=f"cannot read {path}"):
                 reader(path)
-            assert str(path) in str(caught.value)
 
 
 def test_a_file_without_a_usable_record_is_an_error_that_names_one(tmp_path: Path) -> None:
-    with pytest.raises(
-        SpatialbenchError,
-        match=r"no usable record among the 1 of .*'mp3d_1': unknown relation 'on'",
-    ):
-        load(write(tmp_path / "file.json", [direction() | {"relation": "on"}]), 16)
-    with pytest.raises(SpatialbenchError, match="the list is empty"):
-        load(write(tmp_path / "file.json", []), 16)
+    path = write(tmp_path / "file.json", [direction() | {"relation": "on"}])
+    message = r"no usable record among 1 .*'mp3d_1': unknown relation 'on'"
+    with pytest.raises(SpatialbenchError, match=message):
+        load(path, 16)
+    with pytest.raises(SpatialbenchError, match="it is empty"):
+        load(write(path, []), 16)
 
 
 MEASURE = """
 import resource, sys
 from pathlib import Path
 from spatialbench.data.embspatial.reader import load
-from spatialbench.data.image_cache import ImageTable
 load(Path(sys.argv[1]), 16)  # a small file first: what is imported and allocated once
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 loaded = load(Path(sys.argv[2]), 16)
@@ -472,24 +405,16 @@ print(len(loaded.record_set.records), len(loaded.image_keys), (after - before) /
 """
 
 
-@pytest.mark.parametrize("kind", ["json", "parquet"])
-def test_memory_stays_flat_for_a_large_file(tmp_path: Path, kind: str) -> None:
+def test_memory_stays_flat_for_a_large_parquet(tmp_path: Path) -> None:
     """50 MB of distinct images; the records are 200, so what grows would be the file."""
-    padding = np.random.default_rng(0).bytes(
-        200_000
-    )  # bytes after the end of the JPEG, which decoders pass over
+    padding = np.random.default_rng(0).bytes(200_000)  # decoders ignore bytes after a JPEG's end
     raws = [direction(f"q{i}", image=text(jpeg(i) + padding)) for i in range(200)]
-    small, large = tmp_path / f"small.{kind}", tmp_path / f"large.{kind}"
-    if kind == "json":
-        write(small, raws[:2])
-        write(large, raws)
-    else:
-        pq.write_table(pa.Table.from_pylist(raws[:2]), small)
-        pq.write_table(pa.Table.from_pylist(raws), large, row_group_size=200, compression="none")
+    small, large = tmp_path / "small.parquet", tmp_path / "large.parquet"
+    pq.write_table(pa.Table.from_pylist(raws[:2]), small)
+    pq.write_table(pa.Table.from_pylist(raws), large, row_group_size=200, compression="none")
     assert large.stat().st_size > 50e6
-    run = subprocess.run(
-        [sys.executable, "-c", MEASURE, small, large], capture_output=True, text=True, check=True
-    )
+    command = [sys.executable, "-c", MEASURE, small, large]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
     records, images, grown = run.stdout.split()
     assert (records, images) == ("200", "200")
     assert float(grown) < 40, f"{grown} MB more"

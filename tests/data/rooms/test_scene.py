@@ -1,4 +1,4 @@
-"""Scenes and pictures: determinism, exact depth and masks, the objects themselves."""
+"""Scenes and images: determinism, exact depth and masks, the objects themselves."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ GOLDEN = Path(__file__).parents[2] / "golden" / "rooms.json"
 SIZE = 48
 
 
-def test_same_arguments_same_picture_and_other_arguments_another() -> None:
-    one, again = generate("train", 3), generate("train", 3)
-    assert one == again
-    assert np.array_equal(render(one, SIZE).image, render(again, SIZE).image)
-    assert generate("train", 4) != one
+def test_same_arguments_same_image_and_other_arguments_another() -> None:
+    scene, again = generate("train", 3), generate("train", 3)
+    assert scene == again
+    assert np.array_equal(render(scene, SIZE).image, render(again, SIZE).image)
+    assert generate("train", 4) != scene
     for split in ("pretrain", "val", "test"):
-        assert replace(generate(split, 3), split="train") != one
+        assert replace(generate(split, 3), split="train") != scene
 
 
 @pytest.mark.parametrize(("split", "index"), [("nowhere", 0), ("train", -1)])
@@ -33,17 +33,17 @@ def test_unknown_split_or_index_is_refused(split: str, index: int) -> None:
         generate(split, index)
 
 
-def test_pictures_are_those_of_the_golden_file() -> None:
-    """Whoever changes the generator raises ``VERSION`` and writes the golden file again (its first line says how)."""
+def test_images_are_those_of_the_golden_file() -> None:
+    """A change of the generator raises ``VERSION`` and rewrites the golden file (see its head)."""
     golden = json.loads(GOLDEN.read_text())
     assert golden["version"] == VERSION
     for expected in golden["scenes"]:
         scene = generate(expected["split"], expected["index"])
         assert [o.name for o in scene.objects] == expected["objects"]
-        picture = render(scene, SIZE)
-        assert picture.image.mean((0, 1)) == pytest.approx(expected["mean_rgb"], abs=0.3)
-        assert float(picture.depth.mean()) == pytest.approx(expected["mean_depth"], rel=1e-3)
-        seen = {v.name: v.area for v in view(scene, picture).views}
+        image = render(scene, SIZE)
+        assert image.image.mean((0, 1)) == pytest.approx(expected["mean_rgb"], abs=0.3)
+        assert float(image.depth.mean()) == pytest.approx(expected["mean_depth"], rel=1e-3)
+        seen = {v.name: v.area for v in view(scene, image).views}
         assert seen.keys() == expected["areas"].keys()
         for name, area in expected["areas"].items():
             assert abs(seen[name] - area) <= 2, name
@@ -51,42 +51,34 @@ def test_pictures_are_those_of_the_golden_file() -> None:
 
 def test_depth_of_the_empty_room_is_the_distance_to_its_planes() -> None:
     scene = replace(generate("train", 0), objects=())
-    picture = render(scene, SIZE)
-    assert (picture.mask == 0).all()
+    image = render(scene, SIZE)
+    assert (image.mask == 0).all()
     half = np.tan(np.deg2rad(scene.camera.fov / 2))
     right, down, forward = scene.camera.axes()
     origin = np.array(scene.camera.position)
     for row, column in ((0, 0), (5, 40), (24, 24), (47, 3), (40, 30)):
         u, v = ((np.array([column, row]) + 0.5) / SIZE * 2 - 1) * half
         ray = forward + u * right + v * down  # depth 1 along the axis
-        steps = [
-            (bound - o) / r
-            for o, r, size in zip(origin, ray, scene.size, strict=True)
-            for bound in (0, size)
-        ]
-        assert picture.depth[row, column] == pytest.approx(
-            min(step for step in steps if step > 0), rel=1e-5
-        )
+        steps = np.concatenate([(bound - origin) / ray for bound in (0, np.array(scene.size))])
+        assert image.depth[row, column] == pytest.approx(steps[steps > 0].min(), rel=1e-5)
 
 
 def test_a_box_in_front_of_the_camera_is_where_it_was_put() -> None:
     scene = replace(generate("train", 0), objects=())
     x, y = scene.size[0] / 2, scene.camera.position[1] + 2.0
-    camera = replace(
-        scene.camera, position=(x, scene.camera.position[1], 0.25), target=(x, y, 0.25), roll=0.0
-    )
+    camera = replace(scene.camera, position=(x, y - 2.0, 0.25), target=(x, y, 0.25), roll=0.0)
     box = Instance("box", "red", "plain", 7, (x, y, 0.0), 0.0, "floor")
-    picture = render(replace(scene, camera=camera, objects=(box,)), SIZE)
+    image = render(replace(scene, camera=camera, objects=(box,)), SIZE)
     corners = np.concatenate(build(box).corners).reshape(-1, 3)
     half = np.tan(np.deg2rad(camera.fov / 2))
     front = 2.0 + corners[:, 1].min()  # metres to the face that looks at the camera
-    assert picture.depth[picture.mask == 1].min() == pytest.approx(front, abs=1e-4)
-    found = picture.box(0)
-    assert found is not None
+    assert image.depth[image.mask == 1].min() == pytest.approx(front, abs=1e-4)
+    seen = image.box(0)
+    assert seen is not None
     width = (corners[:, 0].max() - corners[:, 0].min()) / front / (2 * half) * SIZE
-    assert found.w == pytest.approx(width, abs=1.5)
-    assert found.centre[0] == pytest.approx(SIZE / 2, abs=1.0)
-    assert found.y + found.h == pytest.approx(SIZE / 2 * (1 + 0.25 / front / half), abs=1.5)
+    assert seen.w == pytest.approx(width, abs=1.5)
+    assert seen.centre[0] == pytest.approx(SIZE / 2, abs=1.0)
+    assert seen.y + seen.h == pytest.approx(SIZE / 2 * (1 + 0.25 / front / half), abs=1.5)
 
 
 def test_there_are_kinds_enough_and_each_has_parts_and_varies() -> None:
@@ -95,9 +87,8 @@ def test_there_are_kinds_enough_and_each_has_parts_and_varies() -> None:
     for kind in KINDS:
         shapes = []
         for seed in (1, 2):
-            built = build(
-                Instance(kind.name, kind.colours[0], "plain", seed, (0, 0, 0), 0.0, "floor")
-            )
+            instance = Instance(kind.name, kind.colours[0], "plain", seed, (0, 0, 0), 0.0, "floor")
+            built = build(instance)
             assert len(built.corners) >= 2 or kind.name == "ball", kind.name
             corners = np.concatenate(built.corners).reshape(-1, 3)
             assert np.isfinite(corners).all()
@@ -109,14 +100,8 @@ def test_there_are_kinds_enough_and_each_has_parts_and_varies() -> None:
 def test_a_light_casts_a_shadow() -> None:
     """A floor pixel behind an object, seen from the light, is darker than in the empty room."""
     scene = generate("train", 0)
-    empty = replace(scene, objects=())
-    with_objects, without = render(scene, SIZE), render(empty, SIZE)
-    room = with_objects.mask == 0
-    darker = (
-        without.image[room].astype(int).sum(1) - with_objects.image[room].astype(int).sum(1) > 60
-    )
-    assert darker.sum() > 5
-    brighter = (
-        without.image[room].astype(int).sum(1) - with_objects.image[room].astype(int).sum(1) < -60
-    )
-    assert brighter.sum() == 0
+    full, empty = render(scene, SIZE), render(replace(scene, objects=()), SIZE)
+    room = full.mask == 0
+    darker = empty.image[room].astype(int).sum(1) - full.image[room].astype(int).sum(1)
+    assert (darker > 60).sum() > 5
+    assert (darker < -60).sum() == 0

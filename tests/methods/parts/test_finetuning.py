@@ -1,4 +1,4 @@
-"""Where AdamW is one kernel: on CUDA, and not where Lightning would refuse to clip."""
+"""AdamW is one kernel on CUDA, unless Lightning would refuse to clip."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from spatialbench.methods.parts.finetuning import FineTuning, adamw, fused
-from spatialbench.utils.errors import SpatialbenchError
+from tests.support.checks import refused
 
 
 def trainer(device: str, precision: str, clip: float | None) -> Any:
@@ -18,41 +18,36 @@ def trainer(device: str, precision: str, clip: float | None) -> Any:
 
 
 @pytest.mark.parametrize(
-    ("device", "precision", "clip", "found"),
+    ("setting", "device", "precision", "clip", "expected"),
     [
-        ("cpu", "bf16-mixed", None, None),
-        ("cpu", "32-true", None, None),
-        ("cuda", "bf16-mixed", None, True),
-        ("cuda", "bf16-mixed", 1.0, None),
-        ("cuda", "16-mixed", 1.0, None),
-        ("cuda", "bf16-true", 1.0, True),
-        ("cuda", "32-true", 1.0, True),
+        (None, "cpu", "bf16-mixed", None, None),
+        (None, "cuda", "bf16-mixed", None, True),
+        (None, "cuda", "bf16-mixed", 1.0, None),
+        (None, "cuda", "16-mixed", 1.0, None),
+        (None, "cuda", "bf16-true", 1.0, True),
+        (None, "cuda", "32-true", 1.0, True),
+        (True, "cpu", "32-true", 1.0, True),
+        (False, "cuda", "32-true", None, False),
     ],
 )
 def test_one_kernel_on_cuda_where_clipping_permits_it(
-    device: str, precision: str, clip: float | None, found: bool | None
+    setting: bool | None, device: str, precision: str, clip: float | None, expected: bool | None
 ) -> None:
-    assert fused(FineTuning(), trainer(device, precision, clip)) is found
+    assert fused(FineTuning(fused=setting), trainer(device, precision, clip)) is expected
 
 
-def test_what_was_asked_for_is_done_or_refused_in_one_line() -> None:
-    assert fused(FineTuning(fused=True), trainer("cpu", "32-true", 1.0)) is True
-    assert fused(FineTuning(fused=False), trainer("cuda", "32-true", None)) is False
-    with pytest.raises(
-        SpatialbenchError,
-        match=r"finetuning\.fused does not go with trainer\.gradient_clip_val 1\.0",
-    ):
+def test_one_kernel_with_clipping_in_mixed_precision_is_refused() -> None:
+    what = r"finetuning\.fused does not go with trainer\.gradient_clip_val 1\.0"
+    with refused(what):
         fused(FineTuning(fused=True), trainer("cuda", "bf16-mixed", 1.0))
 
 
-@pytest.mark.parametrize("choice", [None, True])
-def test_it_is_the_same_step(choice: bool | None) -> None:
+def test_it_is_the_same_step() -> None:
     layers = [torch.nn.Linear(3, 2) for _ in range(2)]
     layers[1].load_state_dict(layers[0].state_dict())
-    for layer, kernel in zip(layers, (None, choice), strict=True):
-        optimizer = adamw(layer.named_parameters(), FineTuning(lr=0.1), 10, ("",), kernel)[
-            "optimizer"
-        ]
+    for layer, kernel in zip(layers, (None, True), strict=True):
+        settings = FineTuning(lr=0.1)
+        optimizer = adamw(layer.named_parameters(), settings, 10, ("",), kernel)["optimizer"]
         assert optimizer.defaults["fused"] is kernel
         for _ in range(3):
             optimizer.zero_grad()

@@ -1,4 +1,4 @@
-"""The made-up rows of the tests of the report, and the page they give."""
+"""The made-up rows of the tests of the report, and the page of them."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from spatialbench.report.html.inputs import Material
+from spatialbench.cli.maps import row_maps
+from spatialbench.report.html.inputs import ReportInputs
 from spatialbench.report.html.page import html
+from spatialbench.report.html.record_browser import sample
 from tests.support import report as made
 
 
@@ -26,16 +28,17 @@ def cache(folders: tuple[Path, Path]) -> Path:
 
 
 @pytest.fixture(scope="session")
-def material(folders: tuple[Path, Path]) -> Material:
+def inputs(folders: tuple[Path, Path]) -> ReportInputs:
     """With curves of ``b`` alone, and no weights."""
-    found = made.material(folders, folders[0].parent / "runs")
-    made.run_folder(found, "b")
-    return found
+    inputs = made.read(folders, folders[0].parent / "runs")
+    made.run_folder(inputs, "b")
+    return inputs
 
 
 @pytest.fixture(scope="session")
-def page(material: Material, cache: Path) -> str:
-    """The whole file, with maps."""
+def page(inputs: ReportInputs, cache: Path) -> str:
+    """Render the whole file, with maps."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SPATIALBENCH_CACHE", str(cache))
-        return html(material, 4, True)
+        shown = sample(inputs, 4)
+        return html(inputs, shown, row_maps(inputs, shown))

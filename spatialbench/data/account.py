@@ -1,0 +1,113 @@
+"""One account of what a reader leaves out: each reason with a count and its first item."""
+
+from __future__ import annotations
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from spatialbench.utils.errors import SpatialbenchError
+
+
+class Rejected(Exception):
+    """An item that cannot be used.
+
+    Args:
+        reason: the reason that it is counted under.
+        why: what exactly is wrong with this item; by default the reason.
+    """
+
+    def __init__(self, reason: str, why: str = "") -> None:
+        super().__init__(why or reason)
+        self.reason, self.why = reason, why or reason
+
+
+@dataclass
+class Account:
+    """What became of the items of one source: each is kept, or dropped for one reason.
+
+    Attributes:
+        source: the file or folder, for messages.
+        strict: the first damaged item is an error.
+        harmless: prefixes of the reasons that are not damage, and never an error.
+        read: number of items in the source.
+        dropped: reason -> number of items left out.
+        flagged: reason -> number of items that were kept and are worth a note.
+        first: reason -> its first item, as ``<item>: <why>``, in the order of the file.
+    """
+
+    source: Path
+    strict: bool = False
+    harmless: tuple[str, ...] = ()
+    read: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    flagged: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)
+
+    def drop(self, reason: str, item: str, why: str) -> None:
+        """Count an item that is left out.
+
+        Raises:
+            SpatialbenchError: ``strict``, and the item is damaged.
+        """
+        self.dropped[reason] += 1
+        self.first.setdefault(reason, f"{item}: {why}")
+        if self.strict and not reason.startswith(self.harmless):
+            raise SpatialbenchError(
+                f"{self.source}: {item}: {why}; "
+                "repair or remove it, or read without strict to leave it out"
+            )
+
+    def flag(self, reason: str, item: str, why: str) -> None:
+        """Count an item that is kept."""
+        self.flagged[reason] += 1
+        self.first.setdefault(reason, f"{item}: {why}")
+
+    @contextmanager
+    def dropping(self, item: str) -> Iterator[None]:
+        """Drop ``item`` when the block raises :class:`Rejected`."""
+        try:
+            yield
+        except Rejected as rejected:
+            self.drop(rejected.reason, item, rejected.why)
+
+    @property
+    def first_damage(self) -> str:
+        """The first damaged item; empty when there is none."""
+        damaged = (
+            why for reason, why in self.first.items() if not reason.startswith(self.harmless)
+        )
+        return next(damaged, "")
+
+    def lines(self, width: int = 80) -> list[str]:
+        """One line for each reason; first items are cut at ``width`` characters."""
+        return [
+            f"{count} {verb}: {reason} "
+            f"(first {textwrap.shorten(self.first[reason], width, placeholder=' ...')})"
+            for verb, counts in (("dropped", self.dropped), ("kept", self.flagged))
+            for reason, count in counts.items()
+        ]
+
+    def json(self) -> dict[str, Any]:
+        """``{read, dropped: {reason: {count, first}}, flagged: {reason: {count, first}}}``."""
+        dropped, flagged = (
+            {reason: {"count": n, "first": self.first[reason]} for reason, n in counts.items()}
+            for counts in (self.dropped, self.flagged)
+        )
+        return {"read": self.read, "dropped": dropped, "flagged": flagged}
+
+    def require(self, kept: int, items: str, advice: str = "") -> None:
+        """Refuse a source of which nothing usable is left.
+
+        Raises:
+            SpatialbenchError: ``kept`` is 0.
+        """
+        if not kept:
+            reasons = "; ".join(self.lines()) or "it is empty"
+            raise SpatialbenchError(
+                f"{self.source}: no usable {items} among {self.read} ({reasons}){advice}"
+            )

@@ -1,0 +1,158 @@
+"""``data check`` and ``data export`` of files in COCO's format."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from pycocotools import mask as coco_mask
+from rich.console import Console
+from spatialbench.cli.commands import RUN
+
+from spatialbench.data.coco.coco_check import UNREADABLE, check_coco, is_coco, print_coco
+from spatialbench.data.coco.coco_export import CATEGORY, export_coco
+from spatialbench.data.coco.coco_regions import CocoRegions
+from spatialbench.data.records import Box
+from spatialbench.data.rooms import RoomsSet, load
+from spatialbench.data.rooms.facts import SceneView, View
+from spatialbench.data.rooms.kinds import KINDS
+from spatialbench.utils.errors import SpatialbenchError
+from tests.support.coco_files import annotation, instances
+
+
+def test_the_check_prints_images_regions_and_the_first_of_each_reason(tmp_path: Path) -> None:
+    annotations = [annotation(k, 1, category_id=c) for k, c in enumerate((2, 2, 9, 5, 3))]
+    raw = instances(tmp_path, [*annotations, annotation(9, 2, iscrowd=1), annotation(10, 2)])
+    (tmp_path / "file.json").write_text(json.dumps(raw))
+    data = bytearray((tmp_path / "images" / "2.png").read_bytes())
+    data[80] ^= 255  # whole by its ends, and broken inside
+    (tmp_path / "images" / "2.png").write_bytes(data)
+    check = check_coco(tmp_path / "file.json", tmp_path / "images", 16)
+    assert (check.images, check.regions) == (1, {"dog": 2, "cat": 1, "tree": 1})
+    assert check.account.dropped == {"category is unknown": 1, "crowd": 1, UNREADABLE: 1}
+    stream = io.StringIO()
+    print_coco(check, Console(file=stream, width=200), most=1)
+    text = stream.getvalue()
+    lines = [line.replace("│", " ").split() for line in text.splitlines()]
+    assert ["dog", "2"] in lines
+    assert ["3", "of", "3", "classes", "4"] in lines
+    assert "1 images, 3 left out (images and regions)" in text
+    first = "annotation 4 of image 1 (1.png): no category has the id 3"
+    assert f"1 dropped: category is unknown (first {first})" in text
+    assert "1 dropped: crowd (first annotation 9 of image 2" in text
+    with pytest.raises(SpatialbenchError, match="category has the id 3; repair"):
+        check_coco(tmp_path / "file.json", tmp_path / "images", 16, strict=True)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [
+        (b'\xef\xbb\xbf {"images": [', True),
+        (b'[{"images": 1}]', False),
+        (b"PAR1", False),
+        (b"", False),
+        (None, False),
+    ],
+)
+def test_a_coco_file_is_a_json_object(
+    tmp_path: Path, content: bytes | None, expected: bool
+) -> None:
+    if content is not None:
+        (tmp_path / "file").write_bytes(content)
+    assert is_coco(tmp_path / "file") is expected
+
+
+def test_the_command_checks_a_coco_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    raw, path = instances(tmp_path), tmp_path / "file.json"
+    path.write_text(json.dumps(raw))
+    assert RUN["data"](["check", str(path), "--images", str(tmp_path / "images")]) == 0
+    assert "2 images, 0 left out" in capsys.readouterr().out
+    message = "as COCO's files are; say where its images are with --images"
+    with pytest.raises(SpatialbenchError, match=message):
+        RUN["data"](["check", str(path)])
+    path.write_text("[]")
+    with pytest.raises(SpatialbenchError, match="is no COCO file"):
+        RUN["data"](["check", str(path), "--images", str(tmp_path)])
+    with pytest.raises(SpatialbenchError, match=r"none\.json: No such file"):
+        RUN["data"](["check", str(tmp_path / "none.json"), "--images", str(tmp_path)])
+
+
+def tiny_rooms(size: int = 20) -> RoomsSet:
+    """Two scenes: a sofa before a lamp and two mugs, one of them too small, and an empty one."""
+    masks = np.zeros((2, size, size), dtype=np.uint8)
+    masks[0, 2:12, 3:9], masks[0, 8:16, 7:15] = 1, 2
+    masks[0, 0:3, 15:19], masks[0, 17:18, 15:18] = 3, 4
+    views = []
+    for code, name in enumerate(("lamp", "sofa", "mug", "mug"), 1):
+        rows, columns = np.nonzero(masks[0] == code)
+        sides = (columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1)
+        box = Box(*(float(side) for side in sides))
+        views.append(View(name, "red", "plain", "floor", code, box, len(rows), 2.0))
+    scenes = (SceneView("tiny/7", 7, size, tuple(views)), SceneView("tiny/8", 8, size, ()))
+    images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
+    return RoomsSet("val", images, np.ones((2, size, size), dtype=np.float16), masks, scenes)
+
+
+def same(rooms: RoomsSet, regions: CocoRegions) -> int:
+    """Assert that pixels, boxes, labels and masks are the same; return the number of regions."""
+    size, count = rooms.images.shape[1], 0
+    assert regions.classes == tuple(kind.name for kind in KINDS)
+    assert len(regions) == len(rooms.scenes)
+    assert not regions.skipped
+    for row, scene in enumerate(rooms.scenes):
+        found, views = regions[row], scene.large
+        assert regions.scene(row) == str(scene.index)
+        assert np.array_equal(found.pixels.permute(1, 2, 0).numpy(), rooms.images[row])
+        assert [regions.classes[label] for label in found.label] == [view.name for view in views]
+        boxes = [[v.box.x, v.box.y, v.box.x + v.box.w, v.box.y + v.box.h] for v in views]
+        expected = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4) / size
+        assert torch.equal(found.boxes, expected)
+        for mask, view in zip(found.masks, views, strict=True):
+            assert np.array_equal(mask.numpy(), rooms.masks[row] == view.code)
+        count += len(views)
+    return count
+
+
+def test_exported_and_read_back_it_is_the_same(tmp_path: Path) -> None:
+    rooms, out = tiny_rooms(), tmp_path / "out.json"
+    assert export_coco(rooms, out, 20) == 3
+    regions = CocoRegions(out, tmp_path / "out_images", 20, strict=True, smallest=1.0)
+    assert same(rooms, regions) == 3
+    raw = json.loads(out.read_text())
+    expected = list(enumerate((kind.name for kind in KINDS), start=1))
+    assert [(item["id"], item["name"]) for item in raw["categories"]] == expected
+    lamp, sofa, _ = raw["annotations"]
+    assert (lamp["id"], lamp["image_id"], lamp["category_id"]) == (1, 7, CATEGORY["lamp"])
+    assert (lamp["bbox"], lamp["area"], lamp["iscrowd"]) == (
+        [3, 2, 6, 10],
+        52,
+        0,
+    )  # the sofa hides 8
+    assert coco_mask.area(sofa["segmentation"]) == sofa["area"] == 64
+
+
+def test_rooms_of_another_size_and_a_closed_folder_are_one_line(tmp_path: Path) -> None:
+    message = "cannot export rooms of 20 x 20 pixels at 48; load them at 48"
+    with pytest.raises(SpatialbenchError, match=message):
+        export_coco(tiny_rooms(), tmp_path / "out.json", 48)
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "file").write_text("")
+    with pytest.raises(SpatialbenchError, match="cannot write"):
+        export_coco(tiny_rooms(), tmp_path / "file" / "out.json", 20)
+
+
+def test_rendered_rooms_go_out_by_the_command_and_come_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path / "cache"))
+    out = tmp_path / "out.json"
+    options = "--split val --limit 2 --size 48 --form coco"
+    assert RUN["data"](["export", "--out", str(out), *options.split()]) == 0
+    rooms = load("val", 2, 48, tmp_path / "cache")
+    count = same(rooms, CocoRegions(out, tmp_path / "out_images", 48, strict=True, smallest=1.0))
+    assert count > 4
+    assert capsys.readouterr().out == f"{out}: {count} regions in 2 images\n"
