@@ -1,4 +1,4 @@
-"""The worked examples of CONTRIBUTING.md: a method and an evaluation, added as the document says."""
+"""The worked examples of CONTRIBUTING.md: a method and an evaluation, added as it says."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def blocks(language: str) -> list[str]:
 
 @pytest.fixture(scope="module")
 def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the repository with both examples added."""
+    """Copy the repository and add both examples."""
     folder = tmp_path_factory.mktemp("checkout")
     for name in ("spatialbench", "tests", "tools"):
         ignore = shutil.ignore_patterns("__pycache__")
@@ -49,16 +49,10 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(folder: Path, *words: str) -> str:
-    """Run a command in the copy; its standard output."""
+    """Run Python in the copy; return its standard output."""
     environment = {**os.environ, "PYTHONPATH": str(folder), "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *words],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    argv = [sys.executable, *words]
+    done = subprocess.run(argv, cwd=folder, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -80,20 +74,15 @@ def test_the_row_has_the_evaluation_everywhere(checkout: Path) -> None:
     assert (checkout / "results/rooms/smoke/value_query.mirror.npz").is_file()
     table = spatialbench(checkout, "table", *budget, "--evaluation", "mirror", "--format", "csv")
     assert "mirror_nearest_low" in table.splitlines()[0]
-    assert [line.split(",")[0] for line in table.splitlines()[1:]] == [
-        "clip_finetune",
-        "value_query",
-    ]
-    versus = ("compare", "value_query", "clip_finetune", *budget)
-    assert "Nearest is the mirror image" in spatialbench(
-        checkout, *versus, "--evaluation", "mirror"
-    )
-    alone = ("test", "--config", "benchmarks/clip_zeroshot.yaml", *budget)
-    assert "16 images" in spatialbench(checkout, *alone, "--evaluation", "mirror")
+    names = [line.split(",")[0] for line in table.splitlines()[1:]]
+    assert names == ["clip_finetune", "value_query"]
+    mirror = (*budget, "--evaluation", "mirror")
+    text = spatialbench(checkout, "compare", "value_query", "clip_finetune", *mirror)
+    assert "Nearest is the mirror image" in text
+    alone = ("test", "--config", "benchmarks/clip_zeroshot.yaml")
+    assert "16 images" in spatialbench(checkout, *alone, *mirror)
     spatialbench(checkout, "check-results", "value_query", "--no-smoke")
     track = checkout / "benchmarks/tracks/rooms.yaml"
     text = track.read_text()
     track.write_text(text.replace("smoke: {images: 16}", "smoke: {images: 17}"))
-    table = spatialbench(checkout, "table", *budget, "--evaluation", "mirror")
-    assert "value_query (stale)" in table
-    track.write_text(text)
+    assert "value_query (stale)" in spatialbench(checkout, "table", *mirror)

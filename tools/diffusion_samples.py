@@ -1,4 +1,4 @@
-"""Images that the shipped diffusion model makes of captions, for its card.
+"""Samples of the shipped diffusion model, for its card.
 
 ``python -m tools.diffusion_samples`` writes ``spatialbench/weights/rooms-diffusion.png``.
 """
@@ -44,7 +44,7 @@ def sample(
         empty: [T, W], of the empty caption.
         guidance: g of e = e_empty + g (e_caption - e_empty).
         steps: of DDIM.
-        seed: of the noise that it begins with.
+        seed: of the initial noise.
 
     Returns:
         uint8 [B, 3, G, G].

@@ -1,10 +1,10 @@
 """Spatial attention at the paper's sizes on this machine's GPU: ``python -m tools.paper_scale``.
 
-ViT-L/14 at 336 pixels beside DINOv2 ViT-L/14, and ViT-B/16 beside DINOv2 ViT-B/14, with random weights on synthetic
-records in EmbSpatial's schema: what a step costs does not hang on what the weights know. Every variant is one
-``spatialbench fit`` in a process of its own, for some steps; the numbers are those that it says at its end (speed.py).
-Writes results/paper_scale.json and a table beside it. A benchmark, not a test: nothing asserts a time, and a variant
-that does not fit into memory is a line that says so.
+ViT-L/14 at 336 pixels with DINOv2 ViT-L/14, and ViT-B/16 with DINOv2 ViT-B/14, with random weights
+on synthetic records in EmbSpatial's schema: the cost of a step does not depend on the weights.
+Every variant is a ``spatialbench fit`` of some steps in its own process, which reports its speed
+(training/speed.py). Writes results/paper_scale.json and a table beside it. Nothing asserts a time;
+a variant that does not fit into memory is a line with the error.
 """
 
 from __future__ import annotations
@@ -32,23 +32,12 @@ from spatialbench.utils.errors import SpatialbenchError, write_atomic
 
 COLOURS = ("red", "green", "blue", "black", "white", "brown", "grey", "old")
 THINGS = (
-    "sofa",
-    "lamp",
-    "bed",
-    "chair",
-    "table",
-    "shelf",
-    "stool",
-    "desk",
-    "door",
-    "plant",
-    "clock",
-    "rug",
-    "sink",
+    *("sofa", "lamp", "bed", "chair", "table", "shelf", "stool"),
+    *("desk", "door", "plant", "clock", "rug", "sink"),
 )
 VALIDATION = 8
 CACHED = 512
-"""Pictures of the variants that keep the VFM's tokens on disk: 28 MB each at L/14 and 336 pixels."""
+"""Images of the variants with cached tokens: 28 MB each at L/14 and 336 pixels."""
 COLUMNS = {
     "images_per_second": "images/s",
     "peak_gpu_memory_mb": "GPU memory, MB",
@@ -62,8 +51,9 @@ COLUMNS = {
 class Size:
     """Student and VFM of one size.
 
-    batch: pictures of a plain step. large: of a step in chunks of ``batch``; with one record a picture its loss sees as
-    many pairs. At the paper's sizes that is the poster's 4096.
+    Attributes:
+        batch: images of a plain step.
+        large: images of a step in chunks of ``batch``, and as many pairs; 4096 in the poster.
     """
 
     student: str
@@ -76,9 +66,7 @@ class Size:
 SIZES = {
     "L/14@336": Size("ViT-L-14-336-quickgelu:random", "vit_large_patch14_dinov2:random", 336, 32),
     "B/16": Size("ViT-B-16-quickgelu:random", "vit_base_patch14_dinov2:random", 224, 128),
-    "rooms": Size(
-        "rooms-student", "rooms-vfm", 96, 8, 32
-    ),  # to see that everything runs, on any machine
+    "rooms": Size("rooms-student", "rooms-vfm", 96, 8, 32),  # a check of everything, on any machine
 }
 
 
@@ -92,7 +80,7 @@ class Variant:
     flags: dict[str, Any] = field(default_factory=dict)
 
     def arguments(self, data: Path, track: str) -> list[str]:
-        """Of ``spatialbench fit``."""
+        """Return the arguments of ``spatialbench fit``."""
         size = SIZES[self.size]
         flags: dict[str, Any] = {
             "trainer.max_steps": self.steps,
@@ -113,20 +101,13 @@ class Variant:
             "model.init_args.finetuning.chunk_images": 0,
             **self.flags,
         }
-        page = [
-            "fit",
-            "--config",
-            "benchmarks/spatial_attn.yaml",
-            "--track",
-            track,
-            "--budget",
-            "smoke",
-        ]
+        page = ["fit", "--config", "benchmarks/spatial_attn.yaml", "--track", track]
+        page += ["--budget", "smoke"]
         return [*page, *(f"--{name}={value}" for name, value in flags.items())]
 
 
 def variants(size: str) -> list[Variant]:
-    """Plain, compiled, checkpointed, with cached tokens, and the large batch in chunks."""
+    """Return plain, compiled, checkpointed, with cached tokens, and the large batch in chunks."""
     ours = SIZES[size]
     settings = "model.init_args.finetuning."
     cached = {"model.init_args.cache": "true", "data.train_images": min(CACHED, ours.large)}
@@ -144,14 +125,10 @@ def variants(size: str) -> list[Variant]:
 
 
 def write_records(folder: Path, pixels: int, images: int) -> None:
-    """Pictures of random patches with a record each, to train on and to test, in EmbSpatial's schema; few captions
-    are alike.
-    """
+    """Write images of random patches with a record each, to train and to test on."""
     names = [f"{colour} {thing}" for colour in COLOURS for thing in THINGS]
-    for name, count, seed in (
-        (f"{pixels}.json", images + VALIDATION, 0),
-        (f"{pixels}_test.json", 64, 1),
-    ):
+    files = ((f"{pixels}.json", images + VALIDATION, 0), (f"{pixels}_test.json", 64, 1))
+    for name, count, seed in files:
         draw = np.random.default_rng(seed)
         patches = draw.integers(0, 256, (count, 8, 8, 3), dtype=np.uint8)
         repeat = np.arange(pixels) * 8 // pixels
@@ -160,27 +137,14 @@ def write_records(folder: Path, pixels: int, images: int) -> None:
         for row in range(count):
             a, b = (names[number] for number in draw.choice(len(names), 2, replace=False))
             boxes = {a: sides[0], b: sides[1]}
-            records.append(
-                Record(
-                    f"{seed}-{row}",
-                    row,
-                    a,
-                    "left",
-                    b,
-                    boxes,
-                    (pixels, pixels),
-                    "synthetic",
-                    f"{row}",
-                )
-            )
-        export(
-            RecordSet("synthetic", _Enlarged(patches, repeat), records, fingerprint(records, name)),
-            folder / name,
-        )  # type: ignore[arg-type]
+            where = (pixels, pixels), "synthetic", f"{row}"
+            records.append(Record(f"{seed}-{row}", row, a, "left", b, boxes, *where))
+        made: Any = _Enlarged(patches, repeat)
+        export(RecordSet("synthetic", made, records, fingerprint(records, name)), folder / name)
 
 
 class _Enlarged:
-    """Pictures that are made when they are asked for."""
+    """Images that are enlarged when they are read."""
 
     def __init__(self, patches: np.ndarray, repeat: np.ndarray) -> None:
         self.patches, self.repeat = patches, repeat
@@ -191,7 +155,7 @@ class _Enlarged:
 
 
 def measure(variant: Variant, folder: Path, track: str) -> dict[str, Any]:
-    """What a run of the variant says of its speed; ``error`` where it ends badly."""
+    """Run a variant; return the speed that it reports, or its ``error``."""
     arguments = variant.arguments(folder, track)
     print("spatialbench " + " ".join(arguments), flush=True)
     program = "import sys; from spatialbench.cli.main import main; sys.exit(main())"
@@ -200,30 +164,24 @@ def measure(variant: Variant, folder: Path, track: str) -> dict[str, Any]:
     command = [sys.executable, "-c", program, *arguments, "--runs", str(runs)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     shown = " ".join(arguments).replace(str(folder), "FOLDER")
-    found = {"size": variant.size, "variant": variant.name, "command": f"spatialbench {shown}"}
+    line = {"size": variant.size, "variant": variant.name, "command": f"spatialbench {shown}"}
     if done.returncode:
-        return {
-            **found,
-            "error": (done.stderr.strip().splitlines() or ["it ended without a word"])[-1],
-        }
+        error = (done.stderr.strip().splitlines() or ["it ended without a message"])[-1]
+        return {**line, "error": error}
     (run_dir,) = (path.parent for path in runs.glob("**/run.json"))
     info = RunRecord.read(run_dir).info
     for path in runs.glob("**/last.ckpt"):  # gigabytes each
         path.unlink()
-    return {**found, "speed": info["speed"], "seconds": info["wall_seconds"]}
+    return {**line, "speed": info["speed"], "seconds": info["wall_seconds"]}
 
 
-def table(found: Sequence[dict[str, Any]]) -> str:
-    """Markdown."""
-    lines = [
-        "| size | variant | " + " | ".join(COLUMNS.values()) + " |",
-        "|---|---|" + "---:|" * len(COLUMNS),
-    ]
-    for each in found:
-        cells = [
-            f"{each['speed'][name]:.4g}" if name in each.get("speed", {}) else ""
-            for name in COLUMNS
-        ]
+def table(measured: Sequence[dict[str, Any]]) -> str:
+    """Return the measurements as a Markdown table."""
+    lines = [f"| size | variant | {' | '.join(COLUMNS.values())} |"]
+    lines += ["|---|---|" + "---:|" * len(COLUMNS)]
+    for each in measured:
+        speed = each.get("speed", {})
+        cells = [f"{speed[name]:.4g}" if name in speed else "" for name in COLUMNS]
         if "error" in each:
             cells[0] = each["error"].replace("|", " ")
         lines.append(f"| {each['size']} | {each['variant']} | " + " | ".join(cells) + " |")
@@ -231,35 +189,31 @@ def table(found: Sequence[dict[str, Any]]) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    """Measure the chosen variants and write the files after each."""
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=raw)
     parser.add_argument("--out", type=Path, default=Path("results/paper_scale.json"))
     parser.add_argument("--track", default="embspatial_dryrun")
     parser.add_argument("--sizes", nargs="+", default=["L/14@336", "B/16"], choices=list(SIZES))
-    parser.add_argument("--only", default="", help="variants whose name holds this")
+    parser.add_argument("--only", default="", help="variants whose name contains this")
     arguments = parser.parse_args(argv)
-    chosen = [
-        each for size in arguments.sizes for each in variants(size) if arguments.only in each.name
-    ]
+    every = [variant for size in arguments.sizes for variant in variants(size)]
+    chosen = [variant for variant in every if arguments.only in variant.name]
     if not chosen:
-        raise SpatialbenchError(f"--only {arguments.only!r}: no variant has a name with that in it")
+        raise SpatialbenchError(f"--only {arguments.only!r}: no variant has that in its name")
     resolve("benchmarks/spatial_attn.yaml", arguments.track, "smoke")  # a wrong name now
-    origin = {
-        "versions": provenance.versions(),
-        "hardware": provenance.hardware(),
-        "commit": provenance.commit()[0],
-    }
-    found: list[dict[str, Any]] = []
+    origin = {"versions": provenance.versions(), "hardware": provenance.hardware()}
+    origin["commit"] = provenance.commit()[0]
+    measured: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="spatialbench-paper-scale-") as folder:
         for size in dict.fromkeys(each.size for each in chosen):
             write_records(Path(folder), SIZES[size].pixels, SIZES[size].large)
         for variant in chosen:
-            found.append(measure(variant, Path(folder), arguments.track))
-            content = {"made_by": "python -m tools.paper_scale", **origin, "found": found}
+            measured.append(measure(variant, Path(folder), arguments.track))
+            content = {"made_by": "python -m tools.paper_scale", **origin, "found": measured}
             write_atomic(arguments.out, json.dumps(content, indent=2) + "\n")
-            write_atomic(arguments.out.with_suffix(".md"), table(found))
-    print(table(found))
+            write_atomic(arguments.out.with_suffix(".md"), table(measured))
+    print(table(measured))
 
 
 if __name__ == "__main__":

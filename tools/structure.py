@@ -23,7 +23,7 @@ LONG = {
 
 
 def lines_of(folder: Path, endings: tuple[str, ...]) -> dict[str, int]:
-    """File -> lines."""
+    """Return file -> lines."""
     files = (path for path in sorted(folder.rglob("*")) if path.suffix in endings)
     return {
         path.relative_to(folder).as_posix(): len(path.read_text("utf-8").splitlines())
@@ -32,7 +32,7 @@ def lines_of(folder: Path, endings: tuple[str, ...]) -> dict[str, int]:
 
 
 def functions() -> dict[str, int]:
-    """Function -> lines, of the package."""
+    """Return function of the package -> lines."""
     found = {}
     for path in sorted(PACKAGE.rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
@@ -43,7 +43,7 @@ def functions() -> dict[str, int]:
 
 
 def cycles() -> int:
-    """Number of import cycles: one is reported at a time."""
+    """Return the number of import cycles, 1 at most."""
     try:
         test_layers.test_no_cycles()
     except AssertionError:

@@ -1,8 +1,9 @@
-"""How fast each stage is on this machine: ``python -m tools.throughput`` writes results/throughput.json.
+"""The speed of each stage on this machine: ``python -m tools.throughput``.
 
-A benchmark, not a test: nothing asserts a time. Every stage is run once to warm up and then for some seconds; the rate
-is the median over repetitions. Last comes one whole ``spatialbench fit`` with an empty cache: its seconds by stage, and
-the share of them that is neither model nor rendering.
+Writes results/throughput.json. Nothing asserts a time. Every stage runs once to warm up and then
+for some seconds; the rate is the median over repetitions. The last measurement is a whole
+``spatialbench fit`` with an empty cache: its seconds by stage, and the share that is neither model
+nor rendering.
 """
 
 from __future__ import annotations
@@ -43,11 +44,11 @@ from spatialbench.utils.cache import CACHE_VARIABLE
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
 
 IMAGES = 512
-"""Pictures that the stages after rendering work on."""
+"""Images that the stages after rendering work on."""
 
 
 def rate(work: Callable[[], int], seconds: float) -> float:
-    """Items a second of ``work``, which returns how many items it has done."""
+    """Return the items a second of ``work``, which returns the number of items it has done."""
     work()
     rates: list[float] = []
     end = time.perf_counter() + seconds
@@ -58,7 +59,7 @@ def rate(work: Callable[[], int], seconds: float) -> float:
 
 
 def rendering(size: int, seconds: float) -> float:
-    """Pictures a second of one process, layout included."""
+    """Return the images a second that one process lays out and renders."""
     indices = iter(range(10**9))
 
     def work() -> int:
@@ -70,7 +71,7 @@ def rendering(size: int, seconds: float) -> float:
 
 
 def training_step(model: LightningModule, batches: Sequence[Any]) -> Callable[[], int]:
-    """Forward, backward and optimiser on the next of ``batches``; gives its number of pictures."""
+    """Make a step (forward, backward, optimiser) on the next batch, which returns its images."""
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True
     )
@@ -90,10 +91,9 @@ def training_step(model: LightningModule, batches: Sequence[Any]) -> Callable[[]
 
 
 def training(page: Path, seconds: float) -> dict[str, float]:
-    """Pictures and pairs a second of a page's training step (forward, backward, optimiser), where it has one, and of
-    its test.
+    """Return images and pairs a second of a page's training step, if it has one, and of its test.
 
-    The VFM's tokens are in the cache, as they are after the first epoch.
+    The VFM's tokens are cached, as they are after the first epoch.
     """
     shrunk = {"data": {"train_images": IMAGES, "val_images": 1, "test_images": IMAGES}}
     resolved = resolve(page, overrides=shrunk)
@@ -116,21 +116,22 @@ def training(page: Path, seconds: float) -> dict[str, float]:
             model.predict_step(batch)
         return len(batch["pixels"])
 
-    found = {"test_images": rate(test, seconds)}
+    speed = {"test_images": rate(test, seconds)}
     if resolved.needs_training:
         pairs = sum(len(batch["captions"]) for batch in batches) / sum(
             len(batch["pixels"]) for batch in batches
         )
-        found["train_images"] = rate(training_step(model, batches), seconds)
-        found["train_pairs"] = round(found["train_images"] * pairs, 1)
-    return found
+        speed["train_images"] = rate(training_step(model, batches), seconds)
+        speed["train_pairs"] = round(speed["train_images"] * pairs, 1)
+    return speed
 
 
 def distillation(page: Path, seconds: float) -> dict[str, float]:
-    """Pictures a second of the training step of a page of regions and of what makes its batches, and milliseconds of
-    the parts of a step; the crops of fixed regions are in the cache, as they are in training.
+    """Return the speed of a page of regions: loader, training step, and the parts of a step.
+
+    The crops of fixed regions are cached, as they are in training.
     """
-    resolved = resolve(page, budget="smoke")  # few pictures, of the size of every budget
+    resolved = resolve(page, budget="smoke")  # few images, of the size of every budget
     built = build(resolved)
     model, data = built.model, built.data
     assert isinstance(data, RegionDataModule)
@@ -142,75 +143,76 @@ def distillation(page: Path, seconds: float) -> dict[str, float]:
         )
         model.setup("fit")
         model.prepare(data.region_set)
-    found = {"batch_images": float(data.region_batch)}
+    speed = {"batch_images": float(data.region_batch)}
     batches: list[RegionBatch] = []
 
     def load() -> int:
         batches[:] = list(data.train_dataloader())
         return len(batches) * data.region_batch
 
-    found["loader_images"] = rate(load, 0)
+    speed["loader_images"] = rate(load, 0)
     optimizer = torch.optim.AdamW(
         [p for p in model.parameters() if p.requires_grad], lr=1e-6, fused=True
     )
     steps = iter(range(10**9))
 
     def part(work: Callable[[RegionBatch], object]) -> float:
-        """Milliseconds a batch."""
+        """Return milliseconds a batch."""
 
-        def one() -> int:
+        def batch() -> int:
             with torch.autocast("cpu", torch.bfloat16):
                 work(batches[next(steps) % len(batches)])
             return 1000
 
-        return round(1e6 / rate(one, seconds / 3), 1)
+        return round(1e6 / rate(batch, seconds / 3), 1)
 
     def step(batch: RegionBatch) -> None:
         model.training_step(batch, 0).backward()
         optimizer.step()
         optimizer.zero_grad()
 
-    found["step_ms"] = part(step)
-    found["train_images"] = round(1000 * data.region_batch / found["step_ms"], 1)
-    found["student_forward_ms"] = part(lambda batch: model.dense(batch["pixels"]))
+    speed["step_ms"] = part(step)
+    speed["train_images"] = round(1000 * data.region_batch / speed["step_ms"], 1)
+    speed["student_forward_ms"] = part(lambda batch: model.dense(batch["pixels"]))
     if isinstance(model, RegionDistillation) and model.teacher is not None:
         teacher = model.teacher
         if model.scd.teacher != "none":
-            found["teacher_map_ms"] = part(lambda batch: teacher.dense(batch["pixels"]))
+            speed["teacher_map_ms"] = part(lambda batch: teacher.dense(batch["pixels"]))
         if model.language == "image":
-            found["teacher_crops_cached_ms"] = part(model._crops)
+            speed["teacher_crops_cached_ms"] = part(model._crops)
             every = [data.region_set.all_crops(row)[1] for row in range(data.region_batch)]
-            found["teacher_crops_ms"] = part(lambda batch: teacher.crops(torch.cat(every)))
-    return found
+            speed["teacher_crops_ms"] = part(lambda batch: teacher.crops(torch.cat(every)))
+    return speed
 
 
 def feedback(page: Path, seconds: float) -> dict[str, float]:
-    """Pictures a second of the training step of a page of pictures alone, of what makes its batches and of the frozen
-    autoencoder; the latents are kept, as they are in training.
+    """Return images a second of a page of images alone: loader, autoencoder, training step.
+
+    The latents are cached, as they are in training.
     """
-    resolved = resolve(page, budget="smoke")  # few pictures, of the size of every budget
+    resolved = resolve(page, budget="smoke")  # few images, of the size of every budget
     built = build(resolved)
     model, data = built.model, built.data
     assert isinstance(data, ImageDataModule)
     data.setup("fit")
     model.setup("fit")
-    found = {"batch_images": float(data.picture_batch)}
+    speed = {"batch_images": float(data.picture_batch)}
     batches: list[ImageBatch] = []
 
     def load() -> int:
         batches[:] = list(data.train_dataloader())
         return len(batches) * data.picture_batch
 
-    found["loader_images"] = rate(load, 0)
+    speed["loader_images"] = rate(load, 0)
     if isinstance(model, Diva):
         model.prepare(data.image_set)
         encode = model.latents.diffusion.latents
-        found["encoded_images"] = rate(lambda: len(encode(batches[0]["pixels"])), seconds / 3)
-    return {**found, "train_images": rate(training_step(model, batches), seconds)}
+        speed["encoded_images"] = rate(lambda: len(encode(batches[0]["pixels"])), seconds / 3)
+    return {**speed, "train_images": rate(training_step(model, batches), seconds)}
 
 
 def tokens(size: int, seconds: float) -> float:
-    """Pictures a second through the frozen VFM, without its cache."""
+    """Return images a second through the frozen VFM, without its cache."""
     vfm = load_vfm("rooms-vfm", size, cache=False)
     pixels = torch.from_numpy(load("train", 128, size).images[:]).permute(0, 3, 1, 2)
 
@@ -222,10 +224,10 @@ def tokens(size: int, seconds: float) -> float:
 
 
 def whole_fit(page: Path, budget: str) -> dict[str, Any]:
-    """Seconds by stage and scores of ``spatialbench fit`` in a process of its own, which finds nothing rendered.
+    """Run ``spatialbench fit`` with an empty cache; return its seconds by stage and its scores.
 
     Raises:
-        SpatialbenchError: it did not end well.
+        SpatialbenchError: it failed.
     """
     with tempfile.TemporaryDirectory(prefix="spatialbench-throughput-") as folder:
         arguments = ["fit", "--config", str(page), "--budget", budget, "--runs", folder]
@@ -240,11 +242,12 @@ def whole_fit(page: Path, budget: str) -> dict[str, Any]:
         "command": f"spatialbench fit --config {page} --budget {budget}",
         "seconds": info["wall_seconds"],
         "neither_model_nor_rendering": info["overhead_share"],
-        "accuracy": info["scores"]["accuracy"],
+        "accuracy": info["scores"],
     }
 
 
 def main() -> None:
+    """Measure everything and write the file after each part."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=Path("results/throughput.json"))
     parser.add_argument("--seconds", type=float, default=10.0, help="of every stage")
@@ -256,7 +259,7 @@ def main() -> None:
     load_page(page)  # a wrong name now, not after the minutes of the stages
     torch.manual_seed(0)
     size = 96
-    found: dict[str, Any] = {
+    measured: dict[str, Any] = {
         "made_by": "python -m tools.throughput",
         "unit": "per second",
         "versions": provenance.versions(),
@@ -268,11 +271,11 @@ def main() -> None:
     for each in discover(arguments.benchmarks):
         kind = learns_from(each.config.get("data") or {})
         work = {"pairs": training, "images": feedback, "regions": distillation}[kind]
-        found["pages"][each.name] = work(each.path, arguments.seconds)
-        print(each.name, found["pages"][each.name], flush=True)
-    write_atomic(arguments.out, json.dumps(found, indent=2) + "\n")
-    found["fit"] = whole_fit(page, arguments.budget)
-    write_atomic(arguments.out, json.dumps(found, indent=2) + "\n")
+        measured["pages"][each.name] = work(each.path, arguments.seconds)
+        print(each.name, measured["pages"][each.name], flush=True)
+    write_atomic(arguments.out, json.dumps(measured, indent=2) + "\n")
+    measured["fit"] = whole_fit(page, arguments.budget)
+    write_atomic(arguments.out, json.dumps(measured, indent=2) + "\n")
     print(f"wrote {arguments.out}")
 
 

@@ -15,11 +15,7 @@ usage: spatialbench data check FILE [--strict] [--images FOLDER]
 
 
 def data(argv: list[str]) -> int:
-    """Run ``spatialbench data ...``.
-
-    Raises:
-        SpatialbenchError: an unknown command.
-    """
+    """Run ``spatialbench data ...``."""
     if not argv or argv[0] in ("-h", "--help"):
         print(USAGE)
         return 0
@@ -33,17 +29,13 @@ def data(argv: list[str]) -> int:
 
 def _download(argv: list[str]) -> None:
     parser = Parser("data download", "get a published data set: pinned, checked, resumable")
-    add = parser.add_argument
-    add("name", nargs="?", metavar="NAME", help="one of --list")
-    text = "every data set with its size, its licence and whether it is here"
-    add("--list", action="store_true", help=text)
-    text = "offline: take the files from a folder of yours"
-    add("--from", dest="source", metavar="FOLDER", help=text)
-    add("--copy", action="store_true", help="with --from: copy the files (default: link them)")
-    text = "where the data set goes (default: data/NAME, where the tracks look)"
-    add("--to", metavar="FOLDER", help=text)
+    parser.add("name", "one of --list", "NAME", nargs="?")
+    parser.flag("--list", "every data set with its size, its licence and whether it is here")
+    parser.add("--from", "offline: take the files from this folder", "FOLDER", dest="source")
+    parser.flag("--copy", "with --from: copy the files (default: link them)")
+    parser.add("--to", "the data set's folder (default: data/NAME, where tracks look)", "FOLDER")
     text = "only this file of it (or *.json); may be repeated"
-    add("--only", action="append", default=[], metavar="FILE", help=text)
+    parser.add("--only", text, "FILE", action="append", default=[])
     from spatialbench.data.download.command import run
 
     run(parser.parse_args(argv))
@@ -51,12 +43,11 @@ def _download(argv: list[str]) -> None:
 
 def _check(argv: list[str]) -> None:
     parser = Parser("data check", "check a file in EmbSpatial's or COCO's format, and count")
-    add = parser.add_argument
-    add("file", help="a JSON or parquet file")
-    add("--images", metavar="FOLDER", help="the images of a COCO file")
-    add("--masks", metavar="FOLDER", help="the PNGs of a panoptic COCO file (default: beside it)")
-    add("--size", type=int, default=224, metavar="PIXELS", help="of a COCO file (default: 224)")
-    add("--strict", action="store_true", help="the first damaged record is an error")
+    parser.add("file", "a JSON or parquet file")
+    parser.add("--images", "the images of a COCO file", "FOLDER")
+    parser.add("--masks", "the PNGs of a panoptic COCO file (default: beside it)", "FOLDER")
+    parser.add("--size", "of a COCO file (default: 224)", "PIXELS", type=int, default=224)
+    parser.flag("--strict", "the first damaged record is an error")
     o = parser.parse_args(argv)
     from spatialbench.data.coco.coco_check import check_coco, is_coco, print_coco
     from spatialbench.data.embspatial.check_report import print_report
@@ -73,35 +64,29 @@ def _check(argv: list[str]) -> None:
 
 
 def _export(argv: list[str]) -> None:
-    parser = Parser(
-        "data export", "write rendered records in EmbSpatial's schema, or objects in COCO's"
-    )
-    add = parser.add_argument
-    add("--out", required=True, metavar="FILE.json", help="the file to write")
+    parser = Parser("data export", "write rendered records in EmbSpatial's schema, or COCO's")
+    parser.add("--out", "the file to write", "FILE.json", required=True)
     splits = ("pretrain", "train", "val", "test")
-    add("--split", default="test", choices=splits, help="default: test")
-    text = "the first N images (default: all of test, 1000 of others)"
-    add("--limit", type=int, metavar="N", help=text)
-    add("--size", type=int, default=96, metavar="PIXELS", help="side of the images (default: 96)")
+    parser.add("--split", "default: test", default="test", choices=splits)
+    parser.add("--limit", "the first N images (default: all of test, or 1000)", "N", type=int)
+    parser.add("--size", "side of the images (default: 96)", "PIXELS", type=int, default=96)
     forms = ("embspatial", "coco")
-    add("--form", default="embspatial", choices=forms, help="default: embspatial")
+    parser.add("--form", "default: embspatial", default="embspatial", choices=forms)
     o = parser.parse_args(argv)
     if o.limit is not None and o.limit < 1:
         raise SpatialbenchError(f"--limit must be 1 or more, got {o.limit}")
+    from spatialbench.data.coco.coco_export import export_coco
     from spatialbench.data.embspatial.embspatial_export import export
     from spatialbench.data.rooms import load
 
     images = o.limit or (None if o.split == "test" else 1000)
     rooms = load(o.split, images, o.size)
     if o.form == "coco":
-        from spatialbench.data.coco.coco_export import export_coco
-
         regions = export_coco(rooms, o.out, o.size)
         print(f"{o.out}: {regions} regions in {len(rooms.scenes)} images")
         return
     records = rooms.record_set()
     if not records.records:
-        raise SpatialbenchError(
-            f"the first {images} images of {o.split} have no record; give a larger --limit"
-        )
+        first = f"the first {images} images of {o.split}"
+        raise SpatialbenchError(f"{first} have no record; give a larger --limit")
     print(f"{o.out}: {export(records, o.out)} records")

@@ -20,31 +20,29 @@ SHOWN = ("torch", "torchvision", "lightning", "open_clip_torch", "timm", "diffus
 def doctor(argv: list[str]) -> int:
     """Run ``spatialbench doctor``; 1 where the installation is broken."""
     parser = Parser("doctor", "what this machine can run, and how to get what is missing; offline")
-    parser.add_argument("--json", action="store_true", help="the findings for machines")
+    parser.flag("--json", "the findings for machines")
     parser.common("benchmarks")
     options = parser.parse_args(argv)
-    found = findings(Path(options.benchmarks))
+    report = findings(Path(options.benchmarks))
     if options.json:
-        print(json.dumps(found, indent=2))
+        print(json.dumps(report, indent=2))
     else:
-        show(found)
-    return 1 if found["problems"] else 0
+        show(report)
+    return 1 if report["problems"] else 0
 
 
-def show(found: dict[str, Any]) -> None:
+def show(report: dict[str, Any]) -> None:
     """Print the findings as text."""
-    for problem in found["problems"]:
+    for problem in report["problems"]:
         print(f"broken: {problem}")
-    if "machine" not in found:
+    if "machine" not in report:
         return
-    print("\n".join(_machine(found)))
-    weights = [row for row in found["weights"] if row["here"] != "random"]
+    print("\n".join(_machine(report)))
+    weights = [row for row in report["weights"] if row["here"] != "random"]
     weights.sort(key=lambda row: row["kind"])
     _table("weights for here", ((row["name"], row["kind"], row["here"] or "no") for row in weights))
-    states = {row["name"]: row["state"] for row in found["data_sets"]}
-    _table("data_set here", ((name, "no" if s == "-" else s) for name, s in states.items()))
-    print("spatialbench data download NAME fetches a data set; --list says more\n")
-    tracks = found["tracks"]
+    print("data sets  spatialbench data download --list\n")
+    tracks = report["tracks"]
     if not tracks:
         print("no tracks here: run it in a checkout of spatialbench, or give --benchmarks FOLDER")
         return
@@ -64,9 +62,9 @@ def _table(columns: str, rows: Iterable[tuple[str, ...]]) -> None:
     Console(width=max(120, Console().width), highlight=False).print(table)
 
 
-def _machine(found: dict[str, Any]) -> Iterator[str]:
-    here, cache, hub = found["machine"], found["disks"]["cache"], found["disks"]["hub"]
-    installed = {row["name"]: row["installed"] for row in found["packages"]}
+def _machine(report: dict[str, Any]) -> Iterator[str]:
+    here, cache, hub = report["machine"], report["disks"]["cache"], report["disks"]["hub"]
+    installed = {row["name"]: row["installed"] for row in report["packages"]}
     shown = here["versions"] | {name: installed.get(name, "") for name in SHOWN}
     yield f"packages   {', '.join(f'{name} {version}' for name, version in shown.items())}"
     yield f"processor  {here['cpu']}, {here['cores']} usable cores, {here['threads']} threads"
@@ -79,6 +77,6 @@ def _machine(found: dict[str, Any]) -> Iterator[str]:
     folder = f"{cache['folder']}, {cache['free_gb']} GB free"
     yield f"cache      {cache['problem'] or folder}"
     yield f"Hub cache  {hub['folder']}{', HF_HUB_OFFLINE is set' if hub['offline'] else ''}"
-    for row in found["packages"]:
+    for row in report["packages"]:
         if not row["ok"]:
             yield f"optional   {row['name']}: pip install 'spatialbench[{row['extra']}]'"

@@ -62,19 +62,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _interrupted(argv, 2, None)
     except BaseException as error:
-        if type(error).__name__ == "Interrupted":
-            return _interrupted(argv, error.signum, error.step)  # type: ignore[attr-defined]
+        from spatialbench.training.callbacks import Interrupted
+
+        if isinstance(error, Interrupted):
+            return _interrupted(argv, error.signum, error.step)
         raise
 
 
 def _interrupted(argv: Sequence[str], signum: int, step: int | None) -> int:
     where = "" if step is None else f" at step {step}, which is saved"
     resumable = argv[:1] in (["fit"], ["run"], ["reproduce"]) or argv[:2] == ["data", "download"]
-    again = "; the same command goes on from there: " if resumable else ""
-    command = (
-        f"spatialbench {shlex.join(word for word in argv if word != '--force')}" if again else ""
-    )
-    print(f"\nspatialbench: stopped{where}{again}{command}", file=sys.stderr)
+    command = shlex.join(["spatialbench", *(word for word in argv if word != "--force")])
+    again = f"; the same command goes on from there: {command}" if resumable else ""
+    print(f"\nspatialbench: stopped{where}{again}", file=sys.stderr)
     return 128 + signum
 
 

@@ -1,4 +1,4 @@
-"""``spatialbench maps``, and the maps of the report: models run here and are drawn in ``report``.
+"""``spatialbench maps``: models run here, and their maps are drawn in ``report``.
 
 Letters: W H width and height of the image in pixels, h w of a map, D width of the joint space.
 """
@@ -24,22 +24,12 @@ from spatialbench.data.images import fit, read_image
 from spatialbench.evaluation.relevance import attention, relevance
 from spatialbench.methods.base import Method
 from spatialbench.models.towers import patch_size
-from spatialbench.report.html.inputs import ReportInputs, Row
-from spatialbench.report.html.record_browser import RowMaps, Sample, frames, record_image, sample
-from spatialbench.report.map_figures import (
-    Frame,
-    Point,
-    draw_relevance,
-    draw_similarity,
-    save,
-    scale,
-)
-from spatialbench.results.run_folder import BEST
-from spatialbench.results.stale import Today
+from spatialbench.report import map_figures as drawing
+from spatialbench.report.html.record_browser import frames, record_image
+from spatialbench.report.map_figures import Frame, Point
 from spatialbench.training.controls import test_set
 from spatialbench.training.score import load_method, readable_errors
-from spatialbench.utils.errors import SpatialbenchError, write_atomic
-from spatialbench.utils.progress import progress
+from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.say import say
 from spatialbench.utils.suggest import did_you_mean
 
@@ -49,19 +39,13 @@ Output = tuple[Figure, dict[str, Any], list[str]]
 
 
 def maps(argv: list[str]) -> int:
-    """Write one of the two figures and print its numbers.
-
-    Raises:
-        SpatialbenchError: something the user gave is wrong; one line.
-    """
+    """Run ``spatialbench maps``: write one of the two figures and print its numbers."""
     o = _options(argv)
     out = Path(o.out or ("relevance.png" if o.relevance else "maps.png"))
     if out.suffix.lower() != ".png" or out.is_dir():
-        raise SpatialbenchError(
-            f"--out: the figure is a PNG file; give a name that ends in .png, not {out}"
-        )
+        raise SpatialbenchError(f"--out: give a name that ends in .png, not {out}")
     figure, report, lines = _relevance(o) if o.relevance else _similarity(o)
-    save(figure, out)
+    drawing.save(figure, out)
     say(f"wrote {out}")
     print(json.dumps({**report, "out": str(out)}) if o.format == "json" else "\n".join(lines))
     return 0
@@ -69,35 +53,28 @@ def maps(argv: list[str]) -> int:
 
 def _options(argv: list[str]) -> argparse.Namespace:
     parser = Parser("maps", "figures of several pages side by side: similar tokens, or relevance")
-    add = parser.add_argument
-    add("--config", action="append", required=True, metavar="PAGE.yaml", help="may be repeated")
-    add("--image", metavar="FILE", help="an image of your own")
-    text = "in pixels: which tokens are similar to the one there; may be repeated"
-    add("--point", action="append", default=[], type=_numbers, metavar="X,Y", help=text)
-    text = "side of the image that is encoded for --point (default: the track's regions)"
-    add("--size", type=int, metavar="PIXELS", help=text)
-    text = "instead: where a page looks when it scores an image against a caption"
-    add("--relevance", action="store_true", help=text)
-    add("--record", metavar="ID", help="--relevance of a record of the track's test, not --image")
-    add("--caption", metavar="TEXT", help="a sentence; --record has one of its own")
-    text = "left, top, width, height in pixels of --image: of the subject; again: of the object"
-    add("--box", action="append", default=[], type=_numbers, metavar="X,Y,W,H", help=text)
-    text = "with --relevance, draw also the attention, which does not depend on the caption"
-    add("--attention", action="store_true", help=text)
-    add("--track", default="rooms", help="name or path of the track (default: rooms)")
-    add("--budget", default="quick", help="whose runs: smoke, quick or full (default: quick)")
-    add("--runs", default="runs", metavar="FOLDER", help="where they are (default: runs)")
-    add("--seed", type=int, metavar="N", help="only runs with this seed (default: the newest)")
-    text = "once for each page, in their order, or not at all"
-    add("--ckpt_path", action="append", metavar="FILE|LAST", help=text)
-    add("--out", metavar="FILE.png", help="default: maps.png, or relevance.png")
-    add("--format", choices=("text", "json"), default="text", help="json: the maps themselves")
+    add, flag = parser.add, parser.flag
+    numbers: dict[str, Any] = {"action": "append", "default": [], "type": _numbers}
+    add("--config", "may be repeated", "PAGE.yaml", action="append", required=True)
+    add("--image", "an image of your own", "FILE")
+    add("--point", "in pixels: which tokens are similar to this one; repeatable", "X,Y", **numbers)
+    add(
+        "--size", "side of the image encoded for --point (default: the track's)", "PIXELS", type=int
+    )
+    flag("--relevance", "instead: where a page looks when it scores an image against a caption")
+    add("--record", "--relevance of a record of the track's test, not --image", "ID")
+    add("--caption", "a sentence; --record has one of its own", "TEXT")
+    add("--box", "of the subject, in pixels of --image; again: of the object", "X,Y,W,H", **numbers)
+    flag("--attention", "with --relevance: also the attention, which ignores the caption")
+    parser.common("track", "runs", budget="quick", format="json|text")
+    add("--seed", "only runs with this seed (default: the newest)", "N", type=int)
+    add("--ckpt_path", "once for each page, in order, or not at all", "FILE|LAST", action="append")
+    add("--out", "default: maps.png, or relevance.png", "FILE.png")
     o = parser.parse_args(argv)
     if o.relevance:
         wrong = {
             "--point and --size do not go with --relevance": o.point or o.size is not None,
-            "give --record ID, or --image FILE with --caption": (o.record and o.image)
-            or not (o.record or o.image),
+            "give --record ID, or --image FILE with --caption": bool(o.record) == bool(o.image),
             "--image needs --caption: the sentence that is read": o.image and o.caption is None,
             "--box belongs to --image: a record has boxes of its own": o.box and not o.image,
             "--box: the subject's and the object's, no more": len(o.box) > 2,
@@ -112,9 +89,8 @@ def _options(argv: list[str]) -> argparse.Namespace:
             "--point: needs x,y in pixels, as 120,80": any(len(p) != 2 for p in o.point),
             "--size: needs a whole number, 1 or more": o.size is not None and o.size < 1,
         }
-    for message, applies in wrong.items():
-        if applies:
-            parser.error(message)
+    for message in (message for message, applies in wrong.items() if applies):
+        parser.error(message)
     return o
 
 
@@ -134,26 +110,17 @@ def _each_page(
     """Title of each page -> the result of ``compute(page, method, checkpoint)``."""
     given = o.ckpt_path or ["LAST"] * len(o.config)
     if len(given) != len(o.config):
-        raise SpatialbenchError(
-            f"{len(o.config)} --config and {len(given)} --ckpt_path: give --ckpt_path once for "
-            "each page, in their order, or not at all (LAST: the newest run, or none)"
-        )
+        counts = f"{len(o.config)} --config and {len(given)} --ckpt_path"
+        raise SpatialbenchError(f"{counts}: give one for each page (LAST: its newest run), or none")
     runs, results = Path(o.runs), {}
     pages = [resolve(page, o.track, o.budget, o.seed, runs=runs) for page in o.config]
-    names = titles([page.page.name for page in pages])
-    for name, page, word in zip(names, pages, given, strict=True):
+    names = [page.page.name for page in pages]
+    for k, (name, page, word) in enumerate(zip(names, pages, given, strict=True)):
+        title = f"{name} #{names[:k].count(name) + 1}" if names.count(name) > 1 else name
         with readable_errors(page):
             checkpoint = None if word == "LAST" else word
-            results[name] = compute(page, *load_method(page, checkpoint, runs, o.seed is None))
+            results[title] = compute(page, *load_method(page, checkpoint, runs, o.seed is None))
     return results
-
-
-def titles(names: Sequence[str]) -> list[str]:
-    """Add a number to the names that come again: a page with two checkpoints."""
-    return [
-        f"{name} #{names[:k].count(name) + 1}" if names.count(name) > 1 else name
-        for k, name in enumerate(names)
-    ]
 
 
 def _similarity(o: argparse.Namespace) -> Output:
@@ -162,10 +129,8 @@ def _similarity(o: argparse.Namespace) -> Output:
     points = [Point(*point) for point in o.point]
     for x, y in points:
         if not (0 <= x < width and 0 <= y < height):
-            raise SpatialbenchError(
-                f"--point {x:g},{y:g} lies outside of {o.image}, which has {width} x {height} "
-                f"pixels: x from 0 to {width - 1}, y from 0 to {height - 1}"
-            )
+            where = f"{o.image}, which has {width} x {height} pixels"
+            raise SpatialbenchError(f"--point {x:g},{y:g} lies outside of {where}")
 
     @torch.inference_mode()
     def compute(page: Resolved, model: Method, checkpoint: Path | None) -> dict[str, Any]:
@@ -173,55 +138,38 @@ def _similarity(o: argparse.Namespace) -> Output:
         dense = model.dense(_pixels(fit(image, size, "squash")).to(model.device))[0].cpu()
         if not dense.isfinite().all():
             raise SpatialbenchError(
-                f"page {page.page.path}: its tokens are not finite; the training diverged"
+                f"page {page.page.path}: its tokens are not finite; it diverged"
             )
-        tokens = [token_at(point, image.size, (dense.shape[0], dense.shape[1])) for point in points]
+        height, width = dense.shape[:2]
+        tokens = [token_at(point, image.size, (height, width)) for point in points]
         facts = {"page": str(page.page.path), "checkpoint": checkpoint and str(checkpoint)}
-        maps = [similarity(dense, token).numpy() for token in tokens]
+        maps = [(dense @ dense[token]).numpy() for token in tokens]  # cosines: the norm is 1
         return {**facts, "size": size, "token": tokens, "map": maps}
 
     pages = _each_page(o, compute)
     report, lines = [], []
     for place, point in enumerate(points):
-        ends = scale([page["map"][place] for page in pages.values()])
+        ends = drawing.scale([page["map"][place] for page in pages.values()])
         row = []
         for name, page in pages.items():
             values, token = page["map"][place], page["token"][place]
-            mean, share = float(values.mean()), above_midpoint(values, ends)
+            mean, share = float(values.mean()), 100 * float((values > sum(ends) / 2).mean())
             numbers = {"token": token, "mean": mean, "above_midpoint": share}
-            row.append({"name": name, **page, **numbers, "map": _rounded(values)})
+            row.append(
+                {"name": name, **page, **numbers, "map": values.astype(float).round(6).tolist()}
+            )
             text = f"{name:<{max(map(len, pages))}}  ({point.x:g}, {point.y:g})  mean {mean:6.3f}"
             lines.append(f"{text}  above midpoint {share:5.1f} %")
         report.append({"point": point, "scale": ends, "pages": row})
-    figure = draw_similarity(image, points, {name: page["map"] for name, page in pages.items()})
+    columns = {name: page["map"] for name, page in pages.items()}
+    figure = drawing.draw_similarity(image, points, columns)
     return figure, {"image": o.image, "image_size": image.size, "points": report}, lines
 
 
-def similarity(dense: Tensor, token: tuple[int, int]) -> Tensor:
-    r"""Cosine of one token with every token, :math:`A_{ij} = \langle f_{rc}, f_{ij} \rangle`.
-
-    Args:
-        dense: f, [h, w, D], unit norm.
-        token: r and c, the row and the column of the query.
-
-    Returns:
-        [h, w] in [-1, 1]; 1 at the query.
-    """
-    return dense @ dense[token]
-
-
 def token_at(point: Point, size: tuple[int, int], grid: tuple[int, int]) -> tuple[int, int]:
-    """Row and column of the token under a point of an image of W x H pixels.
-
-    The h x w cells of the grid share the image evenly.
-    """
+    """Row and column of the token under a point of W x H pixels, whose h x w cells are equal."""
     row, column = math.floor(point.y * grid[0] / size[1]), math.floor(point.x * grid[1] / size[0])
     return min(row, grid[0] - 1), min(column, grid[1] - 1)  # just before the border may round up
-
-
-def above_midpoint(values: np.ndarray, ends: tuple[float, float]) -> float:
-    """Percentage of the tokens above the middle of a colour scale."""
-    return 100 * float((values > sum(ends) / 2).mean())
 
 
 def _encoded_size(asked: int | None, page: Resolved, model: Method) -> int:
@@ -235,17 +183,13 @@ def _encoded_size(asked: int | None, page: Resolved, model: Method) -> int:
     return size
 
 
-def _rounded(values: np.ndarray) -> list[list[float]]:
-    return [[round(float(value), 6) for value in line] for line in values]
-
-
 def _pixels(image: np.ndarray) -> Tensor:
     """uint8 [S, S, 3] -> [1, 3, S, S]."""
     return torch.tensor(image.transpose(2, 0, 1))[None]
 
 
 class _Scene(NamedTuple):
-    """An image, a caption, at most two boxes; ``pixels`` of a record, as the models see it."""
+    """An image, a caption and at most two boxes; ``pixels``: a record's, as the models see it."""
 
     image: Image.Image
     caption: str
@@ -258,7 +202,7 @@ def _relevance(o: argparse.Namespace) -> Output:
 
     def compute(page: Resolved, model: Method, checkpoint: Path | None) -> dict[str, np.ndarray]:
         own = fit(scene.image, model.image_size, "squash") if scene.pixels is None else scene.pixels
-        both = _both_maps(model, own, scene.caption)
+        both = both_maps(model, own, scene.caption)
         return both if o.attention else {"relevance": both["relevance"]}
 
     pages = _each_page(o, compute)
@@ -266,19 +210,20 @@ def _relevance(o: argparse.Namespace) -> Output:
     for name, page in pages.items():
         values = page["relevance"]
         shares = [round(share_inside(values, box), 4) for box in scene.boxes]
-        whole = float(values.sum()) or 1.0
-        report.append({"name": name, "inside": shares, "map": _rounded(values / whole)})
+        scaled = (values / (float(values.sum()) or 1.0)).astype(float)
+        report.append({"name": name, "inside": shares, "map": scaled.round(6).tolist()})
         objects = zip(("subject", "object"), shares, strict=False)
         parts = ", of the ".join(f"{what} {share:5.1f} %" for what, share in objects)
         text = f"{name:<{max(map(len, pages))}}  relevance in the box of the {parts}"
         lines.append(text if parts else name)
         for kind, drawn in page.items():
             columns[name if kind == "relevance" else f"{name}, {kind}"] = drawn
-    figure = draw_relevance(scene.image, scene.caption, scene.boxes, columns)
+    figure = drawing.draw_relevance(scene.image, scene.caption, scene.boxes, columns)
     return figure, {"caption": scene.caption, "boxes": scene.boxes, "pages": report}, lines
 
 
-def _both_maps(model: Method, image: np.ndarray, caption: str) -> dict[str, np.ndarray]:
+def both_maps(model: Method, image: np.ndarray, caption: str) -> dict[str, np.ndarray]:
+    """Attention and relevance [h, w] of an image uint8 [S, S, 3], in eval mode."""
     pixels = _pixels(image)
     maps = {"attention": attention(model, pixels), "relevance": relevance(model, pixels, caption)}
     return {kind: values[0].numpy() for kind, values in maps.items()}
@@ -301,85 +246,19 @@ def _own_scene(o: argparse.Namespace) -> _Scene:
     width, height = image.size
     for x, y, w, h in o.box:
         if x < 0 or y < 0 or w <= 0 or h <= 0 or x + w > width or y + h > height:
-            raise SpatialbenchError(
-                f"--box {x:g},{y:g},{w:g},{h:g} does not lie in {o.image}, which has "
-                f"{width} x {height} pixels"
-            )
+            where = f"{o.image}, which has {width} x {height} pixels"
+            raise SpatialbenchError(f"--box {x:g},{y:g},{w:g},{h:g} does not lie in {where}")
     boxes = [(x / width, y / height, w / width, h / height) for x, y, w, h in o.box]
     return _Scene(image, o.caption, boxes)
 
 
 def _record_scene(o: argparse.Namespace) -> _Scene:
-    first = resolve(o.config[0], o.track, o.budget, o.seed, runs=Path(o.runs))
-    records, _ = test_set(first)
+    records, _ = test_set(resolve(o.config[0], o.track, o.budget, o.seed, runs=Path(o.runs)))
     known = {record.record_id: record for record in records.records}
     if o.record not in known:
         nearest = did_you_mean(o.record, known)
         raise SpatialbenchError(f"no record {o.record!r} in {records.name}{nearest}")
     record = known[o.record]
     image, pixels = record_image(records, record), np.array(records.images[record.image])
-    boxes = list(frames(record).values())
-    return _Scene(image, o.caption or record.statement.caption, boxes, pixels)
-
-
-def write_report(o: argparse.Namespace) -> Path:
-    """Write the HTML report, with maps where the models are there.
-
-    Args:
-        o: track, out, runs, budget, records, no_maps, results and benchmarks.
-    """
-    from spatialbench.report.html.page import html
-
-    folders = Path(o.results), Path(o.benchmarks)
-    inputs = ReportInputs.read(*folders, o.track, o.budget, Path(o.runs))
-    chosen: Sample | str | None = None
-    maps = None
-    if o.records:
-        try:
-            chosen = sample(inputs, o.records)
-        except SpatialbenchError as error:
-            chosen = " ".join(str(error).split())
-        if not o.no_maps:
-            maps = row_maps(inputs, chosen) if isinstance(chosen, Sample) else {}
-    path = Path(o.out)
-    write_atomic(path, html(inputs, chosen, maps))
-    return path
-
-
-def row_maps(inputs: ReportInputs, sample: Sample) -> dict[str, RowMaps | str]:
-    """Compute both maps of every row for the records of the report, or say why there are none."""
-    maps: dict[str, RowMaps | str] = {}
-    with progress("computing maps", len(inputs.rows), "rows") as advance:
-        for row in inputs.rows:
-            try:
-                maps[row.name] = _maps_of_row(inputs, row, sample)
-            except SpatialbenchError as error:
-                maps[row.name] = " ".join(str(error).split())
-            advance(1)
-    return maps
-
-
-def _maps_of_row(inputs: ReportInputs, row: Row, sample: Sample) -> RowMaps:
-    model, maps = _model_of_row(inputs, row), []
-    for record in sample.mapped:
-        pixels = np.array(sample.test.images[record.image])
-        maps.append(_both_maps(model, pixels, record.statement.caption))
-    return {kind: [both[kind] for both in maps] for kind in ("attention", "relevance")}
-
-
-def _model_of_row(inputs: ReportInputs, row: Row) -> Method:
-    """Load the method with the weights of the row's first seed."""
-    today, result = Today.read(inputs.benchmarks), row.result
-    if row.stale:
-        raise SpatialbenchError(f"the row is stale ({', '.join(row.stale)}): no map")
-    page, track = today.pages[result.name], today.tracks[result.track]
-    resolved = resolve(page, track, result.budget, result.seeds[0], runs=inputs.runs)
-    checkpoint = None
-    if resolved.needs_training or resolved.init_from is not None:
-        folder = inputs.run_folder(row, 0)
-        files = [path for path in (folder / BEST, folder / "last.ckpt") if path.is_file()]
-        if not files:
-            raise SpatialbenchError(f"no checkpoint in {folder}: no map")
-        checkpoint = str(files[0])
-    with readable_errors(resolved):
-        return load_method(resolved, checkpoint, inputs.runs)[0]
+    caption, boxes = o.caption or record.statement.caption, [*frames(record).values()]
+    return _Scene(image, caption, boxes, pixels)

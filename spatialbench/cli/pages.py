@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 from spatialbench.cli.parser import Parser
 from spatialbench.utils.errors import SpatialbenchError
-from spatialbench.utils.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from spatialbench.config.experiment import Resolved
     from spatialbench.config.pages import Config
+    from spatialbench.evaluation.base import Evaluation
     from spatialbench.training.build import Built
 
 _STARTED = time.perf_counter()
@@ -33,18 +33,11 @@ OPTIONS = (
 
 
 def run(name: str, argv: list[str]) -> int:
-    """Run one of ``VERBS``.
-
-    Raises:
-        SpatialbenchError: something the user gave is wrong; one line.
-    """
+    """Run one of ``VERBS``."""
     parser = _parser(name)
     options, flags = parser.parse_known_args(argv)
-    if options.help and not options.config:
-        parser.print_help()
-        return 0
-    if not options.config:
-        _check_words(name, flags)
+    _check_words(name, flags)
+    if not options.config and not options.help:
         raise SpatialbenchError(
             f"spatialbench {name} needs --config PAGE.yaml; 'spatialbench list' shows the pages"
         )
@@ -52,17 +45,17 @@ def run(name: str, argv: list[str]) -> int:
         raise SpatialbenchError(
             "fit resumes from its run folder by itself; --ckpt_path is for validate, test, predict"
         )
-    resolved = _resolve(name, options, flags)
+    if options.help:
+        parser.print_help()
+    if not options.config:
+        return 0
+    resolved = _resolve(options, flags)
     if options.help or options.print_config:
         from spatialbench.training.build import describe, dump_config
 
-        if options.help:
-            parser.print_help()
-            print(f"\nEvery flag of {resolved.page.path}:\n\n{describe(resolved.config)}")
-        else:
-            print(dump_config(resolved), end="")
-        return 0
-    if name == "fit":
+        every = f"\nEvery flag of {resolved.page.path}:\n\n{describe(resolved.config)}"
+        print(every if options.help else dump_config(resolved).rstrip("\n"))
+    elif name == "fit":
         from spatialbench.training.fit import fit
 
         fit(resolved, force=options.force, started=_STARTED)
@@ -74,21 +67,17 @@ def run(name: str, argv: list[str]) -> int:
 
 
 def _parser(name: str) -> Parser:
-    parser = Parser(
-        name,
-        VERBS[name],
-        add_help=False,
-        epilog="Any LightningCLI flag may follow: --trainer.max_steps 100 "
-        "--model.init_args.finetuning.lr 1e-3 --data.path FILE.json; with --config PAGE, --help "
-        "lists them all.",
+    example = "--trainer.max_steps 100 --model.init_args.finetuning.lr 1e-3 --data.path FILE.json"
+    more = (
+        f"Any LightningCLI flag may follow: {example}; with --config PAGE, --help lists them all."
     )
-    add = parser.add_argument
+    parser = Parser(name, VERBS[name], add_help=False, epilog=more)
     text = "the page; further files are laid over it"
-    add("--config", action="append", metavar="PAGE.yaml", help=text)
+    parser.add("--config", text, "PAGE.yaml", action="append")
     parser.common("track", "seed", "runs", budget="quick")
     if name == "fit":
-        add("--ckpt_path", help=argparse.SUPPRESS)
-        add("--force", action="store_true", help="start from nothing, whatever was run before")
+        parser.add("--ckpt_path", argparse.SUPPRESS)
+        parser.flag("--force", "start from nothing, whatever was run before")
     else:
         parser.common("ckpt_path", format="json|text")
     if name == "test":
@@ -97,27 +86,25 @@ def _parser(name: str) -> Parser:
             "published benchmark: mmvp, whatsup, vsr, sugarcrepe, aro, cvbench, cocoqa, vgqa, "
             "spatialsense (docs/benchmarks.md)"
         )
-        add("--evaluation", metavar="NAME", help=text)
+        parser.add("--evaluation", text, "NAME")
         text = "the downloaded benchmark (default: data/NAME, where 'data download' puts it)"
-        add("--evaluation_path", metavar="FOLDER", help=text)
+        parser.add("--evaluation_path", text, "FOLDER")
     if name == "predict":
         text = "an image; may be repeated"
-        add("--image", action="append", default=[], metavar="FILE", help=text)
+        parser.add("--image", text, "FILE", action="append", default=[])
         text = "'The A is left of the B.'; may be repeated"
-        add("--caption", action="append", default=[], metavar="TEXT", help=text)
-    text = "print the complete configuration, itself a page, and stop"
-    add("--print_config", action="store_true", help=text)
+        parser.add("--caption", text, "TEXT", action="append", default=[])
+    parser.flag("--print_config", "print the complete configuration, itself a page, and stop")
     text = "this text; with --config, every flag of that page"
-    add("-h", "--help", action="store_true", help=text)
+    parser.add_argument("-h", "--help", action="store_true", help=text)
     return parser
 
 
-def _resolve(name: str, options: argparse.Namespace, flags: list[str]) -> Resolved:
+def _resolve(options: argparse.Namespace, flags: list[str]) -> Resolved:
     from spatialbench.config.experiment import deep_merge, resolve
 
     page, *layers = options.config
-    overrides: Config = deep_merge(*(_layer(path) for path in layers))
-    _check_words(name, flags)
+    overrides: Config = deep_merge(*map(_layer, layers))
     arguments = (page, options.track, options.budget, options.seed)
     resolved = resolve(*arguments, overrides, options.runs)
     if flags:
@@ -130,34 +117,20 @@ def _resolve(name: str, options: argparse.Namespace, flags: list[str]) -> Resolv
 
 def _layer(path: str) -> Config:
     """Read a second --config: trainer, model and data to lay over the page."""
-    from spatialbench.config.pages import LAYER_KEYS, parse_yaml
+    from spatialbench.config.pages import LAYER_KEYS, read_mapping
 
-    try:
-        config = parse_yaml(Path(path).read_text(encoding="utf-8"), path)
-    except (OSError, UnicodeDecodeError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise SpatialbenchError(f"cannot read {path}: {reason}") from error
-    if not isinstance(config, dict):
-        raise SpatialbenchError(f"{path}: must be a mapping with the keys {', '.join(LAYER_KEYS)}")
-    for key in config:
-        if key not in LAYER_KEYS:
-            near = did_you_mean(str(key), LAYER_KEYS)
-            raise SpatialbenchError(f"unknown key {key!r} ({path}){near}")
-    return config
+    return read_mapping(Path(path), "file", LAYER_KEYS)[1]
 
 
 def _check_words(name: str, flags: Sequence[str]) -> None:
     """Refuse a word that is neither a flag nor its value: a page without --config, a lost dash."""
     value_expected = False
     for word in flags:
-        if word.startswith("--"):
-            value_expected = "=" not in word
-        elif value_expected:
-            value_expected = False
-        else:
+        if not word.startswith("--") and not value_expected:
             page = word.endswith((".yaml", ".yml"))
             hint = f": did you mean 'spatialbench {name} --config {word}'?" if page else ""
             raise SpatialbenchError(f"unexpected {word!r}{hint}")
+        value_expected = word.startswith("--") and "=" not in word
 
 
 def _score(name: str, resolved: Resolved, options: argparse.Namespace) -> None:
@@ -181,8 +154,7 @@ def _score(name: str, resolved: Resolved, options: argparse.Namespace) -> None:
             print(json.dumps(metrics, indent=2) if as_json else "\n".join(lines))
         elif not isinstance(built.model, Method):
             raise SpatialbenchError(
-                f"page {resolved.page.path} has no pair test; 'spatialbench validate' scores it on "
-                "its own task"
+                f"page {resolved.page.path} has no pair test; 'spatialbench validate' scores it"
             )
         elif name == "test":
             _test(resolved, built, checkpoint, options)
@@ -193,52 +165,61 @@ def _score(name: str, resolved: Resolved, options: argparse.Namespace) -> None:
 def _test(
     resolved: Resolved, built: Built, checkpoint: Path | None, options: argparse.Namespace
 ) -> None:
-    from spatialbench.evaluation.base import Evaluation
-    from spatialbench.evaluation.evidence import Evidence
     from spatialbench.evaluation.pairs import PairEvaluation
     from spatialbench.report.run_table import evidence_json, print_evidence
+    from spatialbench.results.schema import PAIRS
     from spatialbench.training.score import evaluate_all, open_evaluations, test
 
     opened = open_evaluations(resolved)  # missing data is an error before the test
-    found: dict[str, tuple[type[Evaluation], Evidence]] = {}
-    found["pairs"] = PairEvaluation, test(built, checkpoint)
-    for name, seen in evaluate_all(built, opened).items():
-        found[name] = opened[name][0].cls, seen
+    evidence = {PAIRS: test(built, checkpoint), **evaluate_all(built, opened)}
+    classes: dict[str, type[Evaluation]] = {PAIRS: PairEvaluation}
+    classes |= {name: spec.cls for name, (spec, _) in opened.items()}
     if options.format == "json":
-        made = {name: evidence_json(seen, cls.unit) for name, (cls, seen) in found.items()}
+        made = {name: evidence_json(own, classes[name].unit) for name, own in evidence.items()}
         print(json.dumps(made, indent=2))
         return
     where = resolved.data_arguments.get("path") or "its test set"
-    for name, (cls, seen) in found.items():
-        print_evidence(f"{resolved.label} on {where}" if name == "pairs" else cls.title, seen, cls)
+    for name, own in evidence.items():
+        title = f"{resolved.label} on {where}" if name == PAIRS else classes[name].title
+        print_evidence(title, own, classes[name])
 
 
 def _evaluate(resolved: Resolved, options: argparse.Namespace) -> None:
     """One evaluation in place of the pairs, with what is published of OpenAI's CLIP."""
-    from spatialbench.config.evaluations import named_evaluation
     from spatialbench.report.published import published_columns, read_published
     from spatialbench.report.run_table import evidence_json, print_evidence
     from spatialbench.training.callbacks import Interruptions
-    from spatialbench.training.score import evaluate, load_method, readable_errors
+    from spatialbench.training.score import load_method, readable_errors, stamped
 
     if options.evaluation is None:
-        raise SpatialbenchError("--evaluation_path needs --evaluation NAME: say which")
-    spec = named_evaluation(
-        options.evaluation, resolved.track, resolved.budget, options.evaluation_path
-    )
+        raise SpatialbenchError("--evaluation_path needs --evaluation NAME")
     published = read_published(Path("results"), options.evaluation)
     with Interruptions(), readable_errors(resolved):
-        evaluation = spec.load()
+        evaluation, settings = _opened(resolved, options.evaluation, options.evaluation_path)
         model, _ = load_method(resolved, options.ckpt_path, Path(options.runs))
-        evidence = evaluate(model, spec, evaluation)
+        evidence = stamped(evaluation.run(model), settings)
+    details = evaluation.details(evidence)
     if options.format == "json":
         known = {measure: number.clip for measure, number in published.items()}
-        made = {"evaluation": spec.name, **evidence_json(evidence, evaluation.unit)}
-        print(json.dumps({**made, "published": known}, indent=2))
+        made = {"evaluation": options.evaluation, **evidence_json(evidence, evaluation.unit)}
+        print(json.dumps({**made, **details.facts, "published": known}, indent=2))
         return
     columns, footer = published_columns(published)
-    title = f"{resolved.label}: {spec.name}"
-    print_evidence(title, evidence, evaluation, columns, footer)
+    title = f"{resolved.label}: {options.evaluation}"
+    more, lines = {**details.columns, **columns}, [*details.lines, footer]
+    print_evidence(title, evidence, evaluation, more, "\n".join(lines))
+
+
+def _opened(resolved: Resolved, name: str, path: str | None) -> tuple[Evaluation, str]:
+    """Open an evaluation; also return the hash of its settings."""
+    from spatialbench.config.evaluations import named_evaluation
+    from spatialbench.evaluation.controls.suite import Controls
+    from spatialbench.training.controls import test_set
+
+    if name == Controls.name and path is None:
+        return Controls(*test_set(resolved), resolved.page.name), ""
+    spec = named_evaluation(name, resolved.track, resolved.budget, path)
+    return spec.load(), spec.settings
 
 
 def _predict(built: Built, checkpoint: Path | None, options: argparse.Namespace) -> None:

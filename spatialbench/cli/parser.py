@@ -31,9 +31,8 @@ class Parser(argparse.ArgumentParser):
     """An argparse parser whose errors are one line with the nearest known option."""
 
     def __init__(self, command: str, description: str, **kwargs: Any) -> None:
-        super().__init__(
-            f"spatialbench {command}", description=description, allow_abbrev=False, **kwargs
-        )
+        prog = f"spatialbench {command}"
+        super().__init__(prog, description=description, allow_abbrev=False, **kwargs)
 
     def common(self, *names: str, **defaults: Any) -> None:
         """Add shared options: ``names``, and ``name=default`` for another default."""
@@ -48,12 +47,16 @@ class Parser(argparse.ArgumentParser):
             flags = ["--seed", "--seed_everything"] if name == "seed" else [f"--{name}"]
             self.add_argument(*flags, **settings)
 
-    def error(self, message: str) -> NoReturn:
-        """Raise one line.
+    def add(self, name: str, text: str, metavar: str | None = None, **settings: Any) -> None:
+        """Add an argument with a help text."""
+        self.add_argument(name, help=text, metavar=metavar, **settings)
 
-        Raises:
-            SpatialbenchError: always.
-        """
+    def flag(self, name: str, text: str) -> None:
+        """Add a switch that is off by default."""
+        self.add_argument(name, help=text, action="store_true")
+
+    def error(self, message: str) -> NoReturn:
+        """Raise the message as one line."""
         if message.startswith("unrecognized arguments: "):
             word = message.removeprefix("unrecognized arguments: ").split()[0]
             options = [option for option in self._option_string_actions if option.startswith("--")]
@@ -64,11 +67,9 @@ class Parser(argparse.ArgumentParser):
 
 def integers(text: str) -> list[int]:
     """Parse ``0,1,2``."""
-    words = text.split(",")
-    if not all(word.strip().isdecimal() for word in words):
-        raise argparse.ArgumentTypeError(
-            f"needs integers separated by commas, as 0,1,2; got {text!r}"
-        )
+    words = [word.strip() for word in text.split(",")]
+    if not all(word.isdecimal() for word in words):
+        raise argparse.ArgumentTypeError(f"needs integers with commas, as 0,1,2; got {text!r}")
     return [int(word) for word in words]
 
 

@@ -10,16 +10,12 @@ from spatialbench.cli.parser import Parser, count, integers
 
 
 def run(argv: list[str]) -> int:
-    """Run ``spatialbench run``; 1 where a page failed."""
-    parser = Parser(
-        "run", "pages x seeds: fit, test, result file; skips what is done, resumes what was stopped"
-    )
-    parser.add_argument("pages", nargs="+", metavar="PAGE.yaml")
-    text = "default: the track's"
-    parser.add_argument("--seeds", type=integers, metavar="0,1,2", help=text)
+    """Run ``spatialbench run``; 1 if a page failed."""
+    parser = Parser("run", "pages x seeds: fit, test, result file; skips what is done")
+    parser.add("pages", "pages to run", "PAGE.yaml", nargs="+")
+    parser.add("--seeds", "default: the track's", "0,1,2", type=integers)
     parser.common("track", "runs", "results", budget="full")
-    text = "make runs and rows again, finished or not"
-    parser.add_argument("--force", action="store_true", help=text)
+    parser.flag("--force", "make runs and rows again, finished or not")
     if any(word.partition("=")[0] == "--config" for word in argv):
         parser.error("pages stand without --config: spatialbench run benchmarks/clip_finetune.yaml")
     o = parser.parse_args(argv)
@@ -31,15 +27,17 @@ def run(argv: list[str]) -> int:
 def table(argv: list[str]) -> int:
     """Run ``spatialbench table``."""
     parser = Parser("table", "the table of the stored rows")
-    add = parser.add_argument
-    add("--reported", action="store_true", help="add the papers' own numbers")
+    parser.flag("--reported", "add the papers' own numbers")
     text = "an evaluation of the track, or controls (default: pairs)"
-    add("--evaluation", default="pairs", metavar="NAME", help=text)
-    for flag, name in (("measures", "regions"), ("selection", "selection"), ("controls", None)):
-        text = f"the same as --evaluation {name or flag}"
-        add(f"--{flag}", dest="evaluation", action="store_const", const=name or flag, help=text)
+    parser.add("--evaluation", text, "NAME", default="pairs")
+    short = {"measures": "regions", "selection": "selection", "controls": "controls"}
+    for flag, name in short.items():
+        text = f"the same as --evaluation {name}"
+        parser.add_argument(
+            f"--{flag}", action="store_const", dest="evaluation", const=name, help=text
+        )
     parser.common("format", "track", "results", "benchmarks", budget="full")
-    add("--write", action="store_true", help="write README.md in the folder of results instead")
+    parser.flag("--write", "write README.md in the folder of results instead")
     o = parser.parse_args(argv)
     if o.reported and o.evaluation != "pairs":
         parser.error(f"--reported has no numbers for {o.evaluation}: leave one out")
@@ -65,23 +63,16 @@ def table(argv: list[str]) -> int:
 
 def compare(argv: list[str]) -> int:
     """Run ``spatialbench compare``."""
-    parser = Parser(
-        "compare", "two stored rows record by record: difference, interval, exact tests, verdict"
-    )
-    text = "two rows: is the first better than the second?"
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=text)
-    text = "every pair of rows as one matrix"
-    parser.add_argument("--all", action="store_true", help=text)
-    text = "column of the matrix: a relation, or all (default)"
-    parser.add_argument("--column", metavar="RELATION", help=text)
+    parser = Parser("compare", "two rows record by record: difference, interval, tests, verdict")
+    parser.add("rows", "two rows: is the first better than the second?", "ROW", nargs="*")
+    parser.flag("--all", "every pair of rows as one matrix")
+    parser.add("--column", "column of the matrix: a relation, or all (default)", "RELATION")
     text = "an evaluation of the track (default: pairs)"
-    parser.add_argument("--evaluation", default="pairs", metavar="NAME", help=text)
+    parser.add("--evaluation", text, "NAME", default="pairs")
     parser.common("format", "track", "results", "benchmarks", budget="full")
     o = parser.parse_args(argv)
     if len(o.rows) != (0 if o.all else 2):
-        parser.error(
-            "give two rows (spatialbench compare spatial_attn clip_finetune), or --all alone"
-        )
+        parser.error("give two rows, as compare spatial_attn clip_finetune, or --all alone")
     if o.column and not o.all:
         parser.error("--column belongs to --all: two rows are compared in every column")
     from spatialbench.report import compare as report
@@ -97,10 +88,8 @@ def compare(argv: list[str]) -> int:
 def subsets(argv: list[str]) -> int:
     """Run ``spatialbench subsets``."""
     parser = Parser("subsets", "stored rows by elevation, gap, size, depth, visibility, ...")
-    text = "stored rows (default: all)"
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=text)
-    text = "the row to compare with (default: the second of the table)"
-    parser.add_argument("--than", metavar="ROW", help=text)
+    parser.add("rows", "stored rows (default: all)", "ROW", nargs="*")
+    parser.add("--than", "the row to compare with (default: the second of the table)", "ROW")
     parser.common("format", "track", "results", "benchmarks", budget="full")
     options = parser.parse_args(argv)
     from spatialbench.cli.subsets import show
@@ -111,20 +100,15 @@ def subsets(argv: list[str]) -> int:
 
 def report(argv: list[str]) -> int:
     """Run ``spatialbench report``."""
-    parser = Parser(
-        "report", "one offline HTML file: tables, figures, verdicts, records, provenance"
-    )
-    add = parser.add_argument
+    parser = Parser("report", "one offline HTML file: tables, figures, records, provenance")
     parser.common("track", "runs", "results", "benchmarks", budget="full")
-    text = "default: results/report.html"
-    add("--out", default="results/report.html", metavar="FILE.html", help=text)
+    out = "results/report.html"
+    parser.add("--out", f"default: {out}", "FILE.html", default=out)
     text = "records of each relation with images; 0: none (default: 12)"
-    add("--records", type=count, default=12, metavar="N", help=text)
-    add(
-        "--no-maps", action="store_true", help="leave out the relevance maps, which need the models"
-    )
+    parser.add("--records", text, "N", type=count, default=12)
+    parser.flag("--no-maps", "leave out the relevance maps, which need the models")
     o = parser.parse_args(argv)
-    from spatialbench.cli.maps import write_report
+    from spatialbench.cli.report_file import write_report
 
     path = write_report(o)
     print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
@@ -133,9 +117,7 @@ def report(argv: list[str]) -> int:
 
 def listing(argv: list[str]) -> int:
     """Run ``spatialbench list``."""
-    parser = Parser(
-        "list", "the pages, their paper, command, cost, and the state of the stored row"
-    )
+    parser = Parser("list", "the pages: paper, command, cost, and the state of the stored row")
     parser.common("track", "benchmarks", "results", format="json|text")
     o = parser.parse_args(argv)
     from spatialbench.report import listing as pages
@@ -150,14 +132,10 @@ def listing(argv: list[str]) -> int:
 
 
 def check_results(argv: list[str]) -> int:
-    """Run ``spatialbench check-results``; 1 where something does not hold."""
-    parser = Parser(
-        "check-results", "are the stored rows current and sound, and do their smoke runs repeat?"
-    )
-    text = "only the rows of these pages, without the table (default: all)"
-    parser.add_argument("pages", nargs="*", metavar="PAGE", help=text)
-    text = "look at the files only: seconds instead of minutes"
-    parser.add_argument("--no-smoke", action="store_true", help=text)
+    """Run ``spatialbench check-results``; 1 if something does not hold."""
+    parser = Parser("check-results", "are the stored rows current, and do their smoke runs repeat?")
+    parser.add("pages", "only their rows, without the table (default: all)", "PAGE", nargs="*")
+    parser.flag("--no-smoke", "look at the files only: seconds instead of minutes")
     parser.common("results", "benchmarks")
     o = parser.parse_args(argv)
     from spatialbench.verify import check_results as check
@@ -172,14 +150,12 @@ def check_results(argv: list[str]) -> int:
 
 
 def reproduce(argv: list[str]) -> int:
-    """Run ``spatialbench reproduce``; 1 where the row did not come out."""
+    """Run ``spatialbench reproduce``; 1 if the row did not come out."""
     parser = Parser("reproduce", "run again what made a stored row, and say whether it came out")
-    text = "the stored row, as results/rooms/clip_finetune.json"
-    parser.add_argument("row", metavar="RESULT.json", help=text)
-    text = "one of the row's (default: its first)"
-    parser.add_argument("--seed", type=int, metavar="N", help=text)
-    text = "for the run and its row (default: runs/reproduced)"
-    parser.add_argument("--out", default="runs/reproduced", metavar="FOLDER", help=text)
+    parser.add("row", "the stored row, as results/rooms/clip_finetune.json", "RESULT.json")
+    parser.add("--seed", "one of the row's (default: its first)", "N", type=int)
+    out = "runs/reproduced"
+    parser.add("--out", f"for the run and its row (default: {out})", "FOLDER", default=out)
     parser.common("benchmarks")
     o = parser.parse_args(argv)
     from spatialbench.verify.reproduce import reproduce as again

@@ -9,8 +9,9 @@ from spatialbench.config.experiment import Resolved, resolve
 from spatialbench.config.pages import load_track
 from spatialbench.config.signatures import prune
 from spatialbench.data.datamodule import PairDataModule
-from spatialbench.data.records import Record, RecordSet
-from spatialbench.evaluation.record_facts import Fact, all_facts
+from spatialbench.data.records import Record
+from spatialbench.data.rooms.store import cache_folder
+from spatialbench.evaluation.record_facts import all_facts
 from spatialbench.report.rows import no_rows, stored_rows
 from spatialbench.report.subsets import subsets_table
 from spatialbench.results.stale import Today
@@ -19,14 +20,7 @@ from spatialbench.utils.errors import SpatialbenchError
 
 
 def show(options: argparse.Namespace) -> None:
-    """Print the tables.
-
-    Args:
-        options: rows, than, track, budget, results, benchmarks and format.
-
-    Raises:
-        SpatialbenchError: no such row, or rows scored on other records than the track has today.
-    """
+    """Print the tables; options: rows, than, track, budget, results, benchmarks and format."""
     results, benchmarks = Path(options.results), Path(options.benchmarks)
     rows = stored_rows(results, benchmarks, options.track, options.budget)
     asked = [*options.rows, *([options.than] if options.than else [])]
@@ -41,35 +35,23 @@ def show(options: argparse.Namespace) -> None:
         raise SpatialbenchError(f"no page of a stored row is in {benchmarks}: --benchmarks FOLDER")
     resolved = resolve(page, track, options.budget)
     record_set, _ = test_set(resolved)
-    found = facts_of(record_set, resolved)
-    print(subsets_table(rows, record_set, found, options.rows, options.than, options.format))
-
-
-def facts_of(record_set: RecordSet, resolved: Resolved) -> list[Fact]:
-    """Return every fact of a track's test records, also those that they do not have."""
-    return all_facts(record_set, *trained_on(resolved))
+    facts = all_facts(record_set, *trained_on(resolved))
+    print(subsets_table(rows, record_set, facts, options.rows, options.than, options.format))
 
 
 def trained_on(resolved: Resolved) -> tuple[list[Record] | None, str]:
     """Return the training records of a track; None and the reason where they are not rendered."""
     data = PairDataModule(**prune(resolved.data_arguments, PairDataModule))
     if data.source == "rooms":
-        there = _rendered("train", data.image_size)
-        if there < data.train_images:
+        path = cache_folder(data.image_size) / "train" / "scenes.jsonl"
+        rendered = path.read_bytes().count(b"\n") if path.is_file() else 0
+        if rendered < data.train_images:
             return None, (
-                f"{there} of {data.train_images} training images are rendered here; spatialbench "
-                f"data export --split train --limit {data.train_images} --size {data.image_size} "
-                "--out FILE.json renders them"
+                f"{rendered} of {data.train_images} training images are rendered here; render them "
+                f"by spatialbench data export --split train --limit {data.train_images} "
+                f"--size {data.image_size} --out FILE.json"
             )
     elif data.train_path is None or not Path(data.train_path).is_file():
         return None, "the file that the track trains on is not here"
     data.setup_training()
     return list(data.train_set.records), ""
-
-
-def _rendered(split: str, size: int) -> int:
-    """Count the images of a split of the rooms that are in the cache."""
-    from spatialbench.data.rooms.store import cache_folder
-
-    path = cache_folder(size) / split / "scenes.jsonl"
-    return path.read_bytes().count(b"\n") if path.is_file() else 0

@@ -9,14 +9,11 @@ from spatialbench.cli.parser import Parser
 
 
 def controls(argv: list[str]) -> int:
-    """Run ``spatialbench controls``; 1 where an exact control does not hold."""
-    parser = Parser(
-        "controls", "blind scorers, and changes to the test set whose effect is known beforehand"
-    )
-    add = parser.add_argument
+    """Run ``spatialbench controls``; 1 if an exact control does not hold."""
+    parser = Parser("controls", "blind scorers, and changes of the test whose effect is known")
     default = "benchmarks/clip_zeroshot.yaml"
-    add("--config", default=default, metavar="PAGE.yaml", help="default: clip_zeroshot's")
-    add("--write", action="store_true", help="store them beside the track's rows, for the table")
+    parser.add("--config", f"default: {default}", "PAGE.yaml", default=default)
+    parser.flag("--write", "store them beside the track's rows, for the table")
     parser.common("track", "seed", "ckpt_path", "runs", "results", "format", budget="full")
     o = parser.parse_args(argv)
     from spatialbench.config.experiment import resolve
@@ -41,17 +38,14 @@ def controls(argv: list[str]) -> int:
 
 def export(argv: list[str]) -> int:
     """Run ``spatialbench export``."""
-    parser = Parser(
-        "export", "the enhanced CLIP of a page as an ordinary checkpoint, compared with the method"
-    )
-    add = parser.add_argument
-    add("folder", metavar="DIR", help="a new folder")
-    add("--config", required=True, metavar="PAGE.yaml", help="the page")
+    parser = Parser("export", "the enhanced CLIP of a page as an ordinary checkpoint, compared")
+    parser.add("folder", "a new folder", "DIR")
+    parser.add("--config", "the page", "PAGE.yaml", required=True)
     text = "the library: open_clip, or transformers (hf)"
-    add("--to", required=True, choices=("open_clip", "hf"), help=text)
+    parser.add("--to", text, required=True, choices=("open_clip", "hf"))
     parser.common("track", "seed", "ckpt_path", "runs", budget="quick")
     options = parser.parse_args(argv)
-    from spatialbench.training import export_clip as exporting
+    from spatialbench.training import export_clip
 
-    exporting.run(options)
+    export_clip.run(options)
     return 0

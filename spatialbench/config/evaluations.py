@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from spatialbench.config.experiment import deep_merge
 from spatialbench.config.pages import Config, Track, content_hash
-from spatialbench.config.signatures import import_class, unknown_key
+from spatialbench.config.signatures import import_class, refuse_unknown
 from spatialbench.data.download.status import ROOT
 from spatialbench.evaluation.base import Evaluation
 from spatialbench.utils.errors import SpatialbenchError
@@ -18,42 +19,31 @@ from spatialbench.utils.suggest import did_you_mean
 CAPTIONS = "spatialbench.evaluation.caption_benchmark.CaptionBenchmark"
 SELECTION = "spatialbench.evaluation.selection.ImageSelection"
 PUBLISHED = {
-    "mmvp": (SELECTION, "spatialbench.data.captions.mmvp.Mmvp"),
-    "whatsup": (CAPTIONS, "spatialbench.data.captions.whatsup.WhatsUp"),
-    "vsr": (CAPTIONS, "spatialbench.data.captions.vsr.Vsr"),
-    "sugarcrepe": (CAPTIONS, "spatialbench.data.captions.sugarcrepe.SugarCrepe"),
-    "aro": (CAPTIONS, "spatialbench.data.captions.aro.Aro"),
-    "cvbench": (CAPTIONS, "spatialbench.data.captions.cvbench.CvBench"),
-    "cocoqa": (CAPTIONS, "spatialbench.data.captions.whatsup_qa.CocoQa"),
-    "vgqa": (CAPTIONS, "spatialbench.data.captions.whatsup_qa.VgQa"),
-    "spatialsense": (CAPTIONS, "spatialbench.data.captions.spatialsense.SpatialSense"),
+    "mmvp": "mmvp.Mmvp",
+    "whatsup": "whatsup.WhatsUp",
+    "vsr": "vsr.Vsr",
+    "sugarcrepe": "sugarcrepe.SugarCrepe",
+    "aro": "aro.Aro",
+    "cvbench": "cvbench.CvBench",
+    "cocoqa": "whatsup_qa.CocoQa",
+    "vgqa": "whatsup_qa.VgQa",
+    "spatialsense": "spatialsense.SpatialSense",
 }
-"""Published benchmarks: name -> evaluation, and the class that reads the downloaded folder."""
+"""Published benchmarks: name -> the class of ``data.captions`` that reads the downloaded folder."""
 
 
 @dataclass(frozen=True)
 class EvaluationSpec:
-    """An evaluation that is not loaded yet.
+    """An evaluation that is not loaded yet."""
 
-    Attributes:
-        name: in results and on the command line.
-        class_path: a subclass of ``Evaluation``.
-        arguments: of its ``__init__``; a nested ``{class_path, init_args}`` is an object.
-        where: for messages.
-    """
-
-    name: str
-    class_path: str
-    arguments: Config
-    where: str
+    name: str  # in results and on the command line
+    class_path: str  # a subclass of ``Evaluation``
+    arguments: Config  # of its ``__init__``; a nested ``{class_path, init_args}`` is an object
+    where: str  # for messages
 
     @cached_property
     def cls(self) -> type[Evaluation]:
-        """The class.
-
-        Raises:
-            SpatialbenchError: there is no such class, or it is not an evaluation.
-        """
+        """The class; an error if there is none, or it is not an evaluation."""
         cls = import_class(self.class_path, self.where)
         if not issubclass(cls, Evaluation):
             raise SpatialbenchError(f"{self.where}: {self.class_path} is not an Evaluation")
@@ -65,23 +55,19 @@ class EvaluationSpec:
         return content_hash([self.cls.version, self.class_path, self.arguments])
 
     def load(self) -> Evaluation:
-        """Make the evaluation.
-
-        Raises:
-            SpatialbenchError: an unknown argument, or data that cannot be read.
-        """
+        """Make the evaluation; an error for an unknown argument, or data that cannot be read."""
         return _instance(self.cls, self.arguments, self.where)
 
 
 def evaluations_of(track: Track, budget: str) -> dict[str, EvaluationSpec]:
-    """Return what a track evaluates beside the pairs, by name."""
-    found = {}
+    """Return the evaluations of a track beside the pairs, by name."""
+    specs = {}
     for name, block in track.evaluations.items():
         sizes = (block.get("budgets") or {}).get(budget) or {}
         arguments = deep_merge(block.get("init_args") or {}, sizes)
         where = f"track {track.path}: {name}"
-        found[name] = EvaluationSpec(name, block["class_path"], arguments, where)
-    return found
+        specs[name] = EvaluationSpec(name, block["class_path"], arguments, where)
+    return specs
 
 
 def named_evaluation(name: str, track: Track, budget: str, path: str | None) -> EvaluationSpec:
@@ -89,9 +75,6 @@ def named_evaluation(name: str, track: Track, budget: str, path: str | None) -> 
 
     Args:
         path: the folder of a downloaded benchmark; None: where ``data download`` puts it.
-
-    Raises:
-        SpatialbenchError: an unknown name, or a path that is missing or not wanted.
     """
     own = evaluations_of(track, budget)
     name = "selection" if name == "counterfactual" and "selection" in own else name
@@ -102,30 +85,25 @@ def named_evaluation(name: str, track: Track, budget: str, path: str | None) -> 
     if name not in PUBLISHED:
         known = did_you_mean(name, [*own, *PUBLISHED])
         raise SpatialbenchError(f"--evaluation: unknown evaluation {name!r}{known}")
-    class_path, source = PUBLISHED[name]
-    where = f"--evaluation {name}"
-    if path is None and not (ROOT / name).is_dir():
-        folder = import_class(source, where).source  # type: ignore[attr-defined]
+    folder = path or str(ROOT / name)
+    if path is None and not Path(folder).is_dir():
         raise SpatialbenchError(
-            f"{where}: there is no folder {ROOT / name}; get it by spatialbench data download "
-            f"{name}, or give --evaluation_path FOLDER, {folder}"
+            f"--evaluation {name}: there is no folder {folder}; get it by spatialbench data "
+            f"download {name}, or give --evaluation_path FOLDER"
         )
-    arguments = {"source": {"class_path": source, "init_args": {"path": path or str(ROOT / name)}}}
-    return EvaluationSpec(name, class_path, arguments, where)
+    source = f"spatialbench.data.captions.{PUBLISHED[name]}"
+    arguments = {"source": {"class_path": source, "init_args": {"path": folder}}}
+    class_path = SELECTION if name == "mmvp" else CAPTIONS
+    return EvaluationSpec(name, class_path, arguments, f"--evaluation {name}")
 
 
 def _instance(cls: type, arguments: Mapping[str, Any], where: str) -> Any:
-    bad = unknown_key(arguments, cls)
-    if bad is not None:
-        key, known = bad
-        near = did_you_mean(key, known)
-        raise SpatialbenchError(f"unknown key {key!r} for {cls.__qualname__} ({where}){near}")
-    made = {}
+    refuse_unknown(arguments, cls, cls.__qualname__, where)
+    made = dict(arguments)
     for key, value in arguments.items():
         if isinstance(value, Mapping) and "class_path" in value:
             inner = import_class(value["class_path"], where)
-            value = _instance(inner, value.get("init_args") or {}, where)
-        made[key] = value
+            made[key] = _instance(inner, value.get("init_args") or {}, where)
     try:
         return cls(**made)
     except TypeError as error:

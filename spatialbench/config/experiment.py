@@ -1,7 +1,7 @@
 """One experiment: a page on a track at a budget with a seed.
 
-``compose`` lays them over one another, track < budget < page < command line, into a complete LightningCLI
-configuration; ``resolve`` adds its hash and its run folder. Nothing here trains.
+``compose`` merges track < budget < page < command line into a complete LightningCLI configuration;
+``resolve`` adds its hash and its run folder. Nothing here trains.
 """
 
 from __future__ import annotations
@@ -11,100 +11,73 @@ import hashlib
 import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from spatialbench import WEIGHTS
-from spatialbench.config.pages import (
-    LAYER_KEYS,
-    Config,
-    Page,
-    Track,
-    check_seed,
-    content_hash,
-    load_page,
-    load_track,
-)
+from spatialbench.config import pages, signatures
+from spatialbench.config.pages import Config, Page, Track, content_hash
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.suggest import did_you_mean
 
 DATAMODULE = "spatialbench.data.datamodule.PairDataModule"
 """The datamodule of every page that names no other."""
 OWN = ("region_", "picture_")
-"""Keys of a track's data block that begin so concern pages with a datamodule of their own only."""
-LEARNS_FROM = {
-    DATAMODULE: "pairs",
-    "spatialbench.data.region_batches.RegionDataModule": "regions",
-    "spatialbench.data.image_batches.ImageDataModule": "images",
-    "spatialbench.data.pictures.PictureDataModule": "images",
-}
-"""``learns_from`` of the suite's own datamodules, so that a table need not import torch."""
+"""Prefixes of the keys of a track's data block that only a datamodule of the page's own reads."""
 DIFFUSION = "rooms-diffusion"
 """The diffusion model of pages that learn from images and name none."""
 
 
 @dataclass(frozen=True)
 class Resolved:
-    """A page on a track at a budget with a seed: everything that a run needs.
-
-    Attributes:
-        config: a complete LightningCLI configuration: seed_everything, trainer, model, data.
-        config_hash: hash of ``config`` without the seed: runs that differ in nothing but the seed share it.
-        run_dir: ``<runs>/<track>/<budget>/<page>/<config hash, 8>/seed<seed>``.
-        init_from: the run whose weights are the start, or None.
-    """
+    """A page on a track at a budget with a seed: everything that a run needs."""
 
     page: Page
     track: Track
     budget: str
     seed: int
-    config: Config
-    config_hash: str
-    run_dir: Path
-    init_from: Resolved | None = None
+    config: Config  # a LightningCLI configuration: seed_everything, trainer, model, data
+    config_hash: str  # of ``config`` and the weights that it names, without the seed
+    run_dir: Path  # <runs>/<track>/<budget>/<page>/<config hash, 8>/seed<seed>
+    init_from: Resolved | None = None  # the run whose weights are the start
 
-    @cached_property
+    @property
     def needs_training(self) -> bool:
         """False for a page that only scores what it starts from (``trainer.max_steps: 0``)."""
         return self.config["trainer"].get("max_steps", -1) != 0
 
     @property
     def data_arguments(self) -> Config:
-        """Of the datamodule, whether the page names its class or not."""
+        """Arguments of the datamodule, whether the page names its class or not."""
         return self.config["data"].get("init_args", self.config["data"])
 
     @property
     def label(self) -> str:
+        """The run, for messages."""
         return f"{self.page.name} ({self.track.name}, budget {self.budget}, seed {self.seed})"
 
     @property
     def command(self) -> str:
-        """What makes this run, or shows it."""
-        what = [
-            "--config",
-            str(self.page.path),
-            "--track",
-            self.track.name,
-            "--budget",
-            self.budget,
-        ]
-        return shlex.join(["spatialbench", "fit", *what, "--seed", str(self.seed)])
+        """The command that makes this run, or shows it."""
+        words = ["--config", str(self.page.path), "--track", self.track.name]
+        words += ["--budget", self.budget, "--seed", str(self.seed)]
+        return shlex.join(["spatialbench", "fit", *words])
 
 
 def deep_merge(*layers: Mapping[str, Any]) -> Config:
-    """Later layers win. Mappings merge; everything else, lists included, is replaced. A block whose ``class_path``
-    changes is replaced whole, so that arguments of one class never leak into another (Lightning #15796).
+    """Merge mappings, later layers over earlier ones; anything else, lists included, is replaced.
+
+    A block whose ``class_path`` changes is replaced as a whole, so that arguments of one class
+    never leak into another (Lightning #15796).
     """
     merged: Config = {}
     for layer in layers:
         for key, value in layer.items():
             old = merged.get(key)
             if isinstance(value, Mapping) and isinstance(old, Mapping):
-                changed = (
-                    "class_path" in old
-                    and value.get("class_path", old["class_path"]) != old["class_path"]
-                )
+                path = old.get("class_path")
+                changed = path is not None and value.get("class_path", path) != path
                 merged[key] = copy.deepcopy(dict(value)) if changed else deep_merge(old, value)
             else:
                 merged[key] = copy.deepcopy(value)
@@ -114,94 +87,75 @@ def deep_merge(*layers: Mapping[str, Any]) -> Config:
 def compose(
     page: Page, track: Track, budget: str, seed: int, overrides: Mapping[str, Any] | None = None
 ) -> Config:
-    """The full LightningCLI configuration {seed_everything, trainer, model, data} of a page on a track.
+    """Merge track < budget < page < the page's block for this budget < ``overrides``.
 
-    A deep merge: track < budget < page < the page's own block for this budget < ``overrides``. The track's model block
-    gives defaults for those parameters only that the page's class takes; so does its data block when the page names a
-    datamodule of its own. ``data.seed`` follows ``seed`` where the datamodule has one.
+    The track's model block gives defaults only for the parameters that the page's class takes; so
+    does its data block if the page names a datamodule of its own. ``data.seed`` follows ``seed``
+    if the datamodule has one.
+
+    Returns:
+        A complete LightningCLI configuration {seed_everything, trainer, model, data}.
 
     Raises:
         SpatialbenchError: unknown budget, class or key; the message says which page.
     """
-    from spatialbench.config.signatures import import_class, prune, unknown_key
-
-    overrides = {key: value for key, value in (overrides or {}).items() if key != "seed_everything"}
-    if budget not in track.budgets:
-        raise SpatialbenchError(
-            f"unknown budget {budget!r} (track {track.path}){did_you_mean(budget, track.budgets)}"
-        )
-    own = (page.config.get("budgets") or {}).get(budget, {})
-    given = deep_merge(
-        *(
-            {key: layer.get(key) or {} for key in LAYER_KEYS}
-            for layer in (page.config, own, overrides)
-        )
-    )
-    shared = deep_merge(
-        track.config, {key: track.budgets[budget].get(key) or {} for key in LAYER_KEYS}
-    )
-    where = f"page {page.path}"
-
-    model_class = import_class(given["model"]["class_path"], where)
-    model = deep_merge(prune(shared["model"], model_class), given["model"].get("init_args") or {})
-    config: Config = {
-        "seed_everything": seed,
-        "trainer": deep_merge(shared["trainer"], given["trainer"]),
-        "model": {**given["model"], "init_args": model},
-    }
-    data_path = given["data"].get("class_path")
-    data_class = import_class(data_path or DATAMODULE, where)
-    own_data = (given["data"].get("init_args") or {}) if data_path else given["data"]
-    if own_data.get("seed", seed) == page.config.get(
-        "seed_everything"
-    ):  # a printed configuration: it follows the seed
-        own_data = {key: value for key, value in own_data.items() if key != "seed"}
-    data = deep_merge(
-        prune({"seed": seed}, data_class),
-        _prune_data(shared["data"], data_class, track)
-        if data_path
-        else data_of(shared["data"], page),
-        own_data,
-    )
-    config["data"] = {"class_path": data_path, "init_args": data} if data_path else data
-
     from lightning.pytorch import Trainer
 
-    for block, cls in ((config["trainer"], Trainer), (model, model_class), (data, data_class)):
-        bad = unknown_key(block, cls)
-        if bad is not None:
-            key, known = bad
-            name = "trainer" if cls is Trainer else f"{cls.__module__}.{cls.__qualname__}"
-            raise SpatialbenchError(
-                f"unknown key {key!r} for {name} ({where}){did_you_mean(key, known)}"
-            )
-    return config
+    if budget not in track.budgets:
+        near = did_you_mean(budget, track.budgets)
+        raise SpatialbenchError(f"unknown budget {budget!r} (track {track.path}){near}")
+    own = (page.config.get("budgets") or {}).get(budget, {})
+    given = deep_merge(*map(_blocks, (page.config, own, overrides or {})))
+    shared = deep_merge(track.config, _blocks(track.budgets[budget]))
+    where = f"page {page.path}"
+    model_class = signatures.import_class(given["model"]["class_path"], where)
+    defaults = signatures.prune(shared["model"], model_class)
+    model = deep_merge(defaults, given["model"].get("init_args") or {})
+    trainer = deep_merge(shared["trainer"], given["trainer"])
+    data_path = given["data"].get("class_path")
+    data_class = signatures.import_class(data_path or DATAMODULE, where)
+    data = _data(page, track, shared["data"], given["data"], data_class, seed)
+    for block, cls in ((trainer, Trainer), (model, model_class), (data, data_class)):
+        name = "trainer" if cls is Trainer else f"{cls.__module__}.{cls.__qualname__}"
+        signatures.refuse_unknown(block, cls, name, where)
+    return {
+        "seed_everything": seed,
+        "trainer": trainer,
+        "model": {**given["model"], "init_args": model},
+        "data": {"class_path": data_path, "init_args": data} if data_path else data,
+    }
+
+
+def _blocks(layer: Mapping[str, Any]) -> Config:
+    return {key: layer.get(key) or {} for key in pages.LAYER_KEYS}
+
+
+def _data(page: Page, track: Track, shared: Config, given: Config, cls: type, seed: int) -> Config:
+    """Merge the arguments of the datamodule: seed < track < page."""
+    named = bool(given.get("class_path"))
+    own = (given.get("init_args") or {}) if named else given
+    if own.get("seed", seed) == page.config.get("seed_everything"):
+        # a printed configuration: its data follow the seed
+        own = {key: value for key, value in own.items() if key != "seed"}
+    defaults = _prune_data(shared, cls, track) if named else data_of(shared, page)
+    return deep_merge(signatures.prune({"seed": seed}, cls), defaults, own)
 
 
 def data_of(block: Mapping[str, Any], page: Page) -> Config:
-    """What of a track's data block concerns a page."""
+    """Return the part of a track's data block that concerns a page."""
     own = bool((page.config.get("data") or {}).get("class_path"))
     return {key: value for key, value in block.items() if own or not key.startswith(OWN)}
 
 
 def _prune_data(block: Config, cls: type, track: Track) -> Config:
-    """The part of a track's data block that a datamodule of a page's own takes.
-
-    Raises:
-        SpatialbenchError: a key ``region_...`` that it does not take, though it takes others; likewise ``picture_...``.
-    """
-    from spatialbench.config.signatures import parameters, prune
-
+    """Return what a datamodule takes; refuse an unknown ``region_`` key if it takes others."""
     for prefix in OWN:
-        known = [key for key in parameters(cls) if key.startswith(prefix)]
-        strange = (
-            [key for key in block if key.startswith(prefix) and key not in known] if known else []
-        )
-        if strange:
-            raise SpatialbenchError(
-                f"unknown key 'data.{strange[0]}' (track {track.path}){did_you_mean(strange[0], known)}"
-            )
-    return prune(block, cls)
+        known = [key for key in signatures.parameters(cls) if key.startswith(prefix)]
+        for key in block if known else ():
+            if key.startswith(prefix) and key not in known:
+                near = did_you_mean(key, known)
+                raise SpatialbenchError(f"unknown key 'data.{key}' (track {track.path}){near}")
+    return signatures.prune(block, cls)
 
 
 def resolve(
@@ -212,27 +166,24 @@ def resolve(
     overrides: Mapping[str, Any] | None = None,
     runs: str | Path = "runs",
 ) -> Resolved:
-    """Everything that a run needs; reads and imports, writes nothing.
+    """Return everything that a run needs; reads and imports, writes nothing.
 
     Args:
         seed: default: the page's ``seed_everything``, else the track's first seed.
         overrides: a partial configuration that wins over the page: the command line.
         runs: the folder of all runs.
-
-    Raises:
-        SpatialbenchError: see :func:`load_page`, :func:`load_track`, :func:`compose`.
     """
     if not isinstance(page, Page):
-        page = load_page(page)
+        page = pages.load_page(page)
     if not isinstance(track, Track):
-        track = load_track(track, near=page.path)
+        track = pages.load_track(track, near=page.path)
     if seed is None:
         seed = page.config.get("seed_everything", track.seeds[0])
-    check_seed(seed, "the seed")
+    pages.check_seed(seed, "the seed")
     config = compose(page, track, budget, seed, overrides)
-    _check_overrides(page, overrides or {})
     start = None
     if page.init_from is not None:
+        _check_overrides(page, overrides or {})
         if page.init_from.absolute() == page.path.absolute():
             raise SpatialbenchError(f"page {page.path}: init_from names the page itself")
         start = resolve(page.init_from, track, budget, seed, runs=runs)
@@ -242,59 +193,45 @@ def resolve(
 
 
 def _check_overrides(page: Page, overrides: Mapping[str, Any]) -> None:
-    """Refuses what would reach this stage and not those that it starts from.
-
-    Raises:
-        SpatialbenchError: another student, or other pictures to learn from, for a page with ``init_from``.
-    """
-    if page.init_from is None:
-        return
+    """Refuse another student or other images, which the page's earlier stages would not see."""
     model = (overrides.get("model") or {}).get("init_args") or {}
-    data = overrides.get("data") or {}
-    strange = [f"model.init_args.{key}" for key in ("student",) if key in model]
-    strange += [
-        f"data.init_args.{key}" for key in data.get("init_args") or {} if key.startswith(OWN)
-    ]
-    if strange:
+    data = (overrides.get("data") or {}).get("init_args") or {}
+    unseen = ["model.init_args.student"] if "student" in model else []
+    unseen += [f"data.init_args.{key}" for key in data if key.startswith(OWN)]
+    if unseen:
         raise SpatialbenchError(
-            f"--{strange[0]} would not reach {page.init_from}, which page {page.path} starts from: say it in a track "
-            "(--track PATH.yaml), which all stages share"
+            f"--{unseen[0]} would not reach {page.init_from}, which page {page.path} starts from; "
+            "say it in a track (--track PATH.yaml), which all stages share"
         )
 
 
 def weights_digests(model: Mapping[str, Any]) -> dict[str, str]:
-    """Parameter -> hash of the weights file that it names, for the ``student``, ``vfm`` and ``diffusion`` of a model
-    block.
+    """Hash the weights files that a model block names, by parameter: student, vfm and diffusion.
 
-    Part of the hashes of runs and rows: other weights under the same name are another experiment. Weights that are no
-    file here (a tag of the Hub, ``random``) are told apart by their name alone.
+    Other weights under the same name are another experiment. Weights that are not a file here (a
+    tag of the Hub, ``random``) are known by their name alone.
     """
-    found = {}
+    digests = {}
     for key in ("student", "vfm"):
         name, _, weights = str(model.get(key) or "").partition(":")
         path = Path(weights) if weights else WEIGHTS / f"{name}.safetensors"
         if name and path.is_file():
-            found[key] = _digest(path)
+            digests[key] = _digest(path)
     name = str(model.get("diffusion") or "")
-    for folder in (WEIGHTS / name, Path(name)):
-        if name and "diffusion" not in found and folder.is_dir():
-            files = sorted(path for path in folder.rglob("*") if path.is_file())
-            found["diffusion"] = content_hash(
-                [[path.relative_to(folder).as_posix(), _digest(path)] for path in files]
-            )
-    return found
+    folders = (WEIGHTS / name, Path(name)) if name else ()
+    if folder := next((folder for folder in folders if folder.is_dir()), None):
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        parts = [[path.relative_to(folder).as_posix(), _digest(path)] for path in files]
+        digests["diffusion"] = content_hash(parts)
+    return digests
 
 
 def learns_from(data: Mapping[str, Any]) -> str:
     """Return what a data block trains on: "pairs", "regions" or "images"; "": an unknown class."""
-    from spatialbench.config.signatures import import_class
-
     path = str(data.get("class_path") or DATAMODULE)
-    if path in LEARNS_FROM:
-        return LEARNS_FROM[path]
     try:
-        return getattr(import_class(path, "data"), "learns_from", "")
-    except SpatialbenchError:  # whoever runs the page is told
+        return getattr(signatures.import_class(path, "data"), "learns_from", "")
+    except SpatialbenchError:  # reported when the page is run
         return ""
 
 

@@ -13,6 +13,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from spatialbench.utils.suggest import did_you_mean
 
 PAGE_KEYS = ("seed_everything", "trainer", "model", "data", "budgets", "init_from")
 TRACK_KEYS = ("name", "seeds", "trainer", "model", "data", "budgets", "evaluations")
-OLD_EVALUATIONS = {
+FORMER = {
     "regions": "spatialbench.evaluation.regions.RegionEvaluation",
     "selection": "spatialbench.evaluation.selection.ImageSelection",
 }
@@ -33,53 +34,38 @@ Config = dict[str, Any]
 
 @dataclass(frozen=True)
 class Page:
-    """One experiment.
+    """One experiment. Paper, command, cost and result are of the header, empty if not given."""
 
-    Attributes:
-        name: the file's stem; also the name of the row.
-        path: the file.
-        paper, command, cost, result: the header comment; empty where the header does not say.
-        config: the parsed YAML.
-        hash: hash of ``config``; comments and layout do not count.
-    """
-
-    name: str
+    name: str  # the file's stem, and the name of the row
     path: Path
     paper: str
     command: str
     cost: str
     result: str
-    config: Config
-    hash: str
+    config: Config  # the parsed YAML
+    hash: str  # of ``config``; comments and layout do not count
 
     @property
     def init_from(self) -> Path | None:
         """The page whose finished weights are the start, or None."""
         name = self.config.get("init_from")
-        return (
-            None if name is None else self.path.parent / f"{str(name).removesuffix('.yaml')}.yaml"
-        )
+        return name and self.path.parent / f"{str(name).removesuffix('.yaml')}.yaml"
 
 
 @dataclass(frozen=True)
 class Track:
     """The controlled variables of one table.
 
-    Attributes:
-        config: the trainer, data and model blocks.
-        budgets: named sizes, each laid over ``config``.
-        seeds: of a stored row.
-        hash: of the whole file.
-        evaluations: name -> ``{class_path, init_args, budgets: {budget: init_args}}``, what is
-            evaluated beside the pairs; see ``evaluations.py``.
+    ``evaluations`` are those beside the pairs, by name: ``{class_path, init_args, budgets: {budget:
+    init_args}}``; see ``evaluations.py``.
     """
 
     name: str
     path: Path
-    config: Config
-    budgets: dict[str, Config]
-    seeds: tuple[int, ...]
-    hash: str
+    config: Config  # the trainer, data and model blocks
+    budgets: dict[str, Config]  # named sizes, each laid over ``config``
+    seeds: tuple[int, ...]  # of a stored row
+    hash: str  # of the whole file
     evaluations: Mapping[str, Config] = field(default_factory=dict)
 
 
@@ -90,7 +76,7 @@ def load_page(path: str | Path) -> Page:
         SpatialbenchError: missing file, bad YAML, unknown top-level key.
     """
     path = Path(path)
-    text, config = _read_mapping(path, "page", PAGE_KEYS)
+    text, config = read_mapping(path, "page", PAGE_KEYS)
     model = config.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("class_path"), str):
         raise SpatialbenchError(f"page {path}: needs 'model: {{class_path: ..., init_args: ...}}'")
@@ -101,21 +87,16 @@ def load_page(path: str | Path) -> Page:
 
 
 def load_track(name: str | Path, near: Path | None = None) -> Track:
-    """Read a track, by path, or by name in ``tracks`` beside ``near`` or in ``benchmarks/tracks``.
-
-    Args:
-        near: the path of a page.
+    """Read a track by path, or by name in ``tracks`` near a page or in ``benchmarks/tracks``.
 
     Raises:
         SpatialbenchError: unknown track, bad YAML, unknown key.
     """
     path = _track_path(str(name), near)
-    _, config = _read_mapping(path, "track", (*TRACK_KEYS, *OLD_EVALUATIONS))
+    _, config = read_mapping(path, "track", (*TRACK_KEYS, *FORMER))
     budgets = config.get("budgets")
-    if not isinstance(budgets, dict) or not budgets:
-        raise SpatialbenchError(
-            f"track {path}: needs 'budgets: {{name: {{trainer: ..., data: ...}}}}'"
-        )
+    if not budgets:
+        raise SpatialbenchError(f"track {path}: needs 'budgets: {{name: {{trainer: ...}}}}'")
     _check_layers(budgets, f"track {path}: budgets")
     seeds = config.get("seeds", [0])
     if not isinstance(seeds, list) or not seeds:
@@ -129,24 +110,22 @@ def load_track(name: str | Path, near: Path | None = None) -> Track:
 
 
 def _evaluations(config: Config, path: Path, budgets: Sequence[str]) -> dict[str, Config]:
-    """Check the evaluations of a track; those in the old form are brought into the new one."""
+    """Check the evaluations of a track; convert those of the former form."""
     blocks = config.get("evaluations") or {}
     if not isinstance(blocks, dict):
         raise SpatialbenchError(f"track {path}: evaluations must be a mapping from name to class")
     for name, block in blocks.items():
         _check_evaluation(f"evaluations.{name}", block, path, budgets)
-    old = {}
-    for name, class_path in OLD_EVALUATIONS.items():
-        if (block := config.get(name)) is not None:
-            _check_evaluation(name, block, path, budgets)
-            sizes = block.get("budgets") or {}
-            source = {key: block[key] for key in ("class_path", "init_args") if key in block}
-            old[name] = {
-                "class_path": class_path,
-                "init_args": {"source": source},
-                "budgets": {size: {"source": {"init_args": v}} for size, v in sizes.items()},
-            }
-    return {**old, **blocks}
+    former = {}
+    for name, class_path in FORMER.items():
+        if (block := config.get(name)) is None:
+            continue
+        _check_evaluation(name, block, path, budgets)
+        sizes = (block.get("budgets") or {}).items()
+        own = {size: {"source": {"init_args": values}} for size, values in sizes}
+        arguments = {"source": {key: block[key] for key in block if key != "budgets"}}
+        former[name] = {"class_path": class_path, "init_args": arguments, "budgets": own}
+    return {**former, **blocks}
 
 
 def _check_evaluation(name: str, block: Any, path: Path, budgets: Sequence[str]) -> None:
@@ -156,9 +135,8 @@ def _check_evaluation(name: str, block: Any, path: Path, budgets: Sequence[str])
     for budget in block.get("budgets") or {}:
         if budget not in budgets:
             near = did_you_mean(str(budget), budgets)
-            raise SpatialbenchError(
-                f"unknown budget {budget!r} (track {path}: {name}.budgets){near}"
-            )
+            where = f"track {path}: {name}.budgets"
+            raise SpatialbenchError(f"unknown budget {budget!r} ({where}){near}")
 
 
 def discover(folder: str | Path = "benchmarks", pattern: str = "*.yaml") -> list[Page]:
@@ -167,26 +145,26 @@ def discover(folder: str | Path = "benchmarks", pattern: str = "*.yaml") -> list
 
 
 def content_hash(value: Any) -> str:
-    """16 hex digits of the SHA-256 of the canonical JSON of ``value``."""
+    """Return 16 hex digits of the SHA-256 of the canonical JSON of ``value``."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _read_mapping(path: Path, kind: str, keys: Sequence[str]) -> tuple[str, Config]:
+def read_mapping(path: Path, kind: str, keys: Sequence[str]) -> tuple[str, Config]:
+    """Read the text and the top-level mapping of a page, a track or another layer."""
+    where = f"{kind} {path}"
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
         raise SpatialbenchError(f"no such {kind}: {path}{_near(path, kind)}") from error
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or "not a text file"
-        raise SpatialbenchError(f"cannot read the {kind} {path}: {reason}") from error
-    config = parse_yaml(text, f"{kind} {path}")
-    check_keys(config, keys, f"{kind} {path}")
+        raise SpatialbenchError(f"cannot read the {where}: {reason}") from error
+    config = parse_yaml(text, where)
+    check_keys(config, keys, where)
     for key in LAYER_KEYS:
         if not isinstance(config.get(key) or {}, dict):
-            raise SpatialbenchError(
-                f"{kind} {path}: {key!r} must be a mapping, got {config[key]!r}"
-            )
+            raise SpatialbenchError(f"{where}: {key!r} must be a mapping, got {config[key]!r}")
     return text, config
 
 
@@ -194,7 +172,7 @@ def _near(path: Path, kind: str) -> str:
     """Suggest the file of that folder, or of ``benchmarks``, with the nearest name."""
     usual = Path("benchmarks/tracks" if kind == "track" else "benchmarks")
     folders = [folder for folder in (usual, path.parent) if folder.is_dir()]
-    names = {found.stem: found for folder in folders for found in sorted(folder.glob("*.y*ml"))}
+    names = {file.stem: file for folder in folders for file in sorted(folder.glob("*.y*ml"))}
     near = difflib.get_close_matches(path.stem, names, n=1)
     if near:
         return f": did you mean '{names[near[0]]}'?"
@@ -204,46 +182,33 @@ def _near(path: Path, kind: str) -> str:
 def _track_path(name: str, near: Path | None) -> Path:
     if name.endswith((".yaml", ".yml")):
         return Path(name)
-    folders = [Path("benchmarks/tracks")]
-    if near is not None:
-        folders = [parent / "tracks" for parent in list(near.absolute().parents)[:2]] + folders
-    for folder in folders:
-        if (folder / f"{name}.yaml").is_file():
-            return folder / f"{name}.yaml"
-    known = [path.stem for folder in folders for path in sorted(folder.glob("*.yaml"))]
-    if not known:
-        raise SpatialbenchError(
-            f"unknown track {name!r}: no tracks folder beside the page; give --track PATH.yaml"
-        )
-    raise SpatialbenchError(f"unknown track {name!r}{did_you_mean(name, dict.fromkeys(known))}")
+    parents = [] if near is None else list(near.absolute().parents)[:2]
+    folders = [*(parent / "tracks" for parent in parents), Path("benchmarks/tracks")]
+    paths = [path for folder in folders for path in sorted(folder.glob("*.yaml"))]
+    for path in paths:
+        if path.stem == name:
+            return path
+    hint = did_you_mean(name, dict.fromkeys(path.stem for path in paths))
+    raise SpatialbenchError(f"unknown track {name!r}{hint or '; give --track PATH.yaml'}")
 
 
 def _check_layers(budgets: Any, where: str) -> None:
     if not isinstance(budgets, dict):
-        raise SpatialbenchError(
-            f"{where}: must be a mapping from budget to settings, got {budgets!r}"
-        )
+        raise SpatialbenchError(f"{where}: must map budgets to settings, got {budgets!r}")
     for name, layer in budgets.items():
         check_keys(layer, LAYER_KEYS, where, f"{name}.")
 
 
 def check_seed(seed: Any, where: str) -> None:
-    """Refuse a seed that is not an integer of 0 or more.
-
-    Raises:
-        SpatialbenchError: the seed, and where it stands.
-    """
+    """Refuse a seed that is not an integer of 0 or more."""
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise SpatialbenchError(f"{where} must be an explicit integer of 0 or more, got {seed!r}")
 
 
 def _header(text: str) -> dict[str, str]:
     """Parse the header comment of a page: paper, command, cost and result."""
-    lines = []
-    for line in text.splitlines():
-        if not line.startswith("#"):
-            break
-        lines.append(line.lstrip("#").strip())
+    comments = takewhile(lambda line: line.startswith("#"), text.splitlines())
+    lines = [line.lstrip("#").strip() for line in comments]
     command = next((line for line in lines if line.startswith("spatialbench ")), "")
     before = lines[: lines.index(command)] if command else lines
     paper = " ".join(line for line in before if line and not re.match(r"(Cost|Result)\s", line))

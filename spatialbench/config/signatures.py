@@ -6,13 +6,21 @@ import dataclasses
 import importlib
 import inspect
 import pkgutil
+import sys
 import typing
 from collections.abc import Mapping
 from typing import Any
 
-from spatialbench.config.aliases import ALIASES
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.suggest import did_you_mean
+
+_DATA = "spatialbench.data"
+ALIASES = {
+    f"{_DATA}.coco.CocoRegions": f"{_DATA}.coco.coco_regions.CocoRegions",
+    f"{_DATA}.coco.regions.CocoRegions": f"{_DATA}.coco.coco_regions.CocoRegions",
+    f"{_DATA}.rooms.regions.RoomsRegions": f"{_DATA}.rooms.room_regions.RoomsRegions",
+}
+"""Former class path -> class path, for one release. Hashes are of the text as written."""
 
 
 def import_class(class_path: str, where: str) -> type:
@@ -30,82 +38,73 @@ def import_class(class_path: str, where: str) -> type:
         module = importlib.import_module(module_name)
     except (ImportError, ValueError) as error:
         missing = getattr(error, "name", None) or module_name
-        if missing and not f"{module_name}.".startswith(f"{missing}."):
-            raise SpatialbenchError(
-                f"{where}: importing {module_name!r} failed: {error}"
-            ) from error
-        parent = missing.rpartition(".")[0]
-        hint = did_you_mean(missing, _submodules(parent))
-        raise SpatialbenchError(
-            f"{where}: no module {missing!r} for the class path {class_path!r}{hint}"
-        ) from error
-    found = getattr(module, name, None)
-    if not isinstance(found, type):
-        classes = [
-            n
-            for n, o in vars(module).items()
-            if isinstance(o, type) and o.__module__ == module_name
-        ]
-        raise SpatialbenchError(
-            f"{where}: no class {name!r} in {module_name!r}{did_you_mean(name, classes)}"
-        )
-    return found
+        reason = f"importing {module_name!r} failed: {error}"
+        if f"{module_name}.".startswith(f"{missing}."):
+            near = did_you_mean(missing, _submodules(missing.rpartition(".")[0]))
+            reason = f"no module {missing!r} for the class path {class_path!r}{near}"
+        raise SpatialbenchError(f"{where}: {reason}") from error
+    cls = getattr(module, name, None)
+    if not isinstance(cls, type):
+        classes = [key for key, value in vars(module).items() if isinstance(value, type)]
+        near = did_you_mean(name, classes)
+        raise SpatialbenchError(f"{where}: no class {name!r} in {module_name!r}{near}")
+    return cls
 
 
 def parameters(cls: type) -> dict[str, Any]:
     """Return parameter -> resolved type; walks the MRO while ``__init__`` has ``**kwargs``."""
-    found: dict[str, Any] = {}
-    for klass in cls.__mro__:
-        init = vars(klass).get("__init__")
-        if init is None or klass is object:
+    known: dict[str, Any] = {}
+    for base in cls.__mro__:
+        init = vars(base).get("__init__")
+        if init is None or base is object:
             continue
         hints = _hints(init)
-        rest = False
-        for parameter in list(inspect.signature(init).parameters.values())[1:]:
-            if parameter.kind is parameter.VAR_KEYWORD:
-                rest = True
-            elif parameter.kind is not parameter.VAR_POSITIONAL:
-                found.setdefault(parameter.name, hints.get(parameter.name, Any))
-        if not rest:
+        own = list(inspect.signature(init).parameters.values())[1:]
+        for parameter in own:
+            if parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL):
+                known.setdefault(parameter.name, hints.get(parameter.name, Any))
+        if all(parameter.kind is not parameter.VAR_KEYWORD for parameter in own):
             break
-    return found
+    return known
 
 
 def prune(values: Mapping[str, Any], cls: type) -> dict[str, Any]:
     """Return the part of ``values`` that ``cls`` takes; dataclasses are cut to their fields."""
     known = parameters(cls)
-    kept: dict[str, Any] = {}
-    for key, value in values.items():
-        if key not in known:
-            continue
-        fields = _fields(known[key])
-        if fields is not None and isinstance(value, Mapping):
-            value = {name: inner for name, inner in value.items() if name in fields}
-        kept[key] = value
+    kept = {key: value for key, value in values.items() if key in known}
+    for key, value in kept.items():
+        if (fields := _fields(known[key])) and isinstance(value, Mapping):
+            kept[key] = {name: inner for name, inner in value.items() if name in fields}
     return kept
 
 
 def unknown_key(values: Mapping[str, Any], cls: type) -> tuple[str, list[str]] | None:
-    """Return the first key that ``cls`` does not take, dotted in a dataclass, and the known ones."""
+    """Return the first key that ``cls`` does not take, dotted in a dataclass, and known keys."""
     known = parameters(cls)
     for key, value in values.items():
         if key not in known:
-            nested = [f"{name}.{field}" for name in known for field in _fields(known[name]) or []]
+            nested = [f"{name}.{field}" for name in known for field in _fields(known[name])]
             return key, [*known, *nested]
-        fields = _fields(known[key])
-        if fields is not None and isinstance(value, Mapping):
+        if (fields := _fields(known[key])) and isinstance(value, Mapping):
             for name in value:
-                if name not in fields and name not in ("class_path", "init_args"):
+                if name not in (*fields, "class_path", "init_args"):
                     return f"{key}.{name}", [f"{key}.{field}" for field in fields]
     return None
 
 
-def _fields(annotation: Any) -> list[str] | None:
-    """Return the fields of a dataclass annotation, alone or in a union; None for other types."""
+def refuse_unknown(values: Mapping[str, Any], cls: type, name: str, where: str) -> None:
+    """Refuse a key that ``cls`` does not take; the message calls the class ``name``."""
+    if bad := unknown_key(values, cls):
+        near = did_you_mean(*bad)
+        raise SpatialbenchError(f"unknown key {bad[0]!r} for {name} ({where}){near}")
+
+
+def _fields(annotation: Any) -> list[str]:
+    """Return the fields of a dataclass, also of one in a union; none for other types."""
     for option in (annotation, *typing.get_args(annotation)):
         if isinstance(option, type) and dataclasses.is_dataclass(option):
             return [field.name for field in dataclasses.fields(option) if field.init]
-    return None
+    return []
 
 
 def _hints(function: Any) -> dict[str, Any]:
@@ -116,8 +115,5 @@ def _hints(function: Any) -> dict[str, Any]:
 
 
 def _submodules(package: str) -> list[str]:
-    try:
-        paths = importlib.import_module(package).__path__
-    except (ImportError, AttributeError, ValueError):
-        return []
+    paths = getattr(sys.modules.get(package), "__path__", [])
     return [f"{package}.{module.name}" for module in pkgutil.iter_modules(paths)]

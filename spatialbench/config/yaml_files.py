@@ -7,6 +7,7 @@ from collections.abc import Collection
 from typing import Any
 
 import yaml
+from yaml.constructor import ConstructorError
 
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.suggest import did_you_mean
@@ -20,53 +21,38 @@ class _Loader(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} appears twice", key_node.start_mark
-                )
+                message = f"the key {key!r} appears twice"
+                raise ConstructorError(None, None, message, key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
 
 
-_Loader.yaml_implicit_resolvers = {
-    k: list(v) for k, v in yaml.SafeLoader.yaml_implicit_resolvers.items()
-}
-for _first in "-+.0123456789":
-    _Loader.yaml_implicit_resolvers.setdefault(_first, []).insert(
-        0, ("tag:yaml.org,2002:float", re.compile(r"^[-+]?(\d[\d_]*)?\.?\d+[eE][-+]?\d+$"))
-    )
+_FLOAT = re.compile(r"^[-+]?(\d[\d_]*)?\.?\d+[eE][-+]?\d+$")
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _FLOAT, list("-+.0123456789"))
 
 
 def parse_yaml(text: str, where: str) -> Any:
-    """Parse YAML.
-
-    Raises:
-        SpatialbenchError: the text is not YAML; the message has ``where`` and the line.
-    """
+    """Parse YAML; the message of an error has ``where`` and the line."""
     try:
         return yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = "" if mark is None else f" line {mark.line + 1}"
-        raise SpatialbenchError(
-            f"{where}{line}: not valid YAML: {getattr(error, 'problem', None) or error}"
-        ) from error
+        problem = getattr(error, "problem", None) or error
+        raise SpatialbenchError(f"{where}{line}: not valid YAML: {problem}") from error
 
 
 def check_keys(mapping: Any, known: Collection[str], where: str, prefix: str = "") -> None:
-    """Refuse what is not a mapping, or has an unknown key.
+    """Refuse a value that is not a mapping, and an unknown key.
 
     Args:
         where: for messages, for instance ``page benchmarks/clip.yaml``.
         prefix: of the keys in messages, for instance ``budgets.smoke.``.
-
-    Raises:
-        SpatialbenchError: the first unknown key, and the nearest known one.
     """
     if not isinstance(mapping, dict):
-        name = f": {prefix.rstrip('.')}" if prefix else ""
-        raise SpatialbenchError(
-            f"{where}{name} must be a mapping with the keys {', '.join(known)}, got {mapping!r}"
-        )
+        name = f"{where}: {prefix.rstrip('.')}" if prefix else where
+        keys = ", ".join(known)
+        raise SpatialbenchError(f"{name}: must be a mapping with the keys {keys}, got {mapping!r}")
     for key in mapping:
         if key not in known:
             near = did_you_mean(str(key), known)

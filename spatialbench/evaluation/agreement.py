@@ -13,15 +13,10 @@ from spatialbench.evaluation.ratio import correctness
 
 
 class Agreement(NamedTuple):
-    """Agreement of two rows.
-
-    Attributes:
-        alike: percent of the records that both have right or both wrong.
-        kappa: Cohen's kappa in [-1, 1]; None if chance explains all agreement.
-    """
+    """Percent of the records that both rows have right or both wrong, and Cohen's kappa."""
 
     alike: float
-    kappa: float | None
+    kappa: float | None  # in [-1, 1]; None if chance explains all agreement
 
 
 def agreement(a: np.ndarray, b: np.ndarray | None = None) -> Agreement | None:
@@ -33,20 +28,16 @@ def agreement(a: np.ndarray, b: np.ndarray | None = None) -> Agreement | None:
               p_e = \bar x \bar y + (1 - \bar x)(1 - \bar y), \quad
               \kappa = \frac{p_o - p_e}{1 - p_e}
 
-    p_o and p_e are averaged over the pairs of seeds, then divided.
+    p_o and p_e are averaged over the pairs of seeds, then divided. Source: Cohen, "A coefficient of
+    agreement for nominal scales", 1960.
 
     Args:
         a: margins, float [S, N].
-        b: margins of the same records, float [S', N]; None: different seeds of ``a``.
-
-    Returns:
-        None if ``a`` has one seed and there is no ``b``.
-
-    Source: Cohen, "A coefficient of agreement for nominal scales", 1960.
+        b: margins of the same records, float [S', N]; None: different seeds of ``a``, which has no
+            agreement if it has one seed.
     """
     x, y = correctness(a), correctness(a if b is None else b)
-    n = x.shape[1]
-    observed = (x @ y.T + (1 - x) @ (1 - y).T) / n  # [S, S']
+    observed = (x @ y.T + (1 - x) @ (1 - y).T) / x.shape[1]  # [S, S']
     mine, theirs = x.mean(1)[:, None], y.mean(1)[None]
     expected = mine * theirs + (1 - mine) * (1 - theirs)
     pairs = ~np.eye(len(x), dtype=bool) if b is None else np.ones(observed.shape, dtype=bool)

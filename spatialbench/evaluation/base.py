@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -52,31 +52,28 @@ class Model(Protocol):
         """Forget cached caption embeddings."""
 
 
+class Details(NamedTuple):
+    """Further numbers of one run of an evaluation."""
+
+    columns: Mapping[str, Mapping[str, str]] = {}  # heading -> measure -> text
+    lines: Sequence[str] = ()  # below the table
+    facts: Mapping[str, Any] = {}  # in JSON
+
+
 class Evaluation(ABC):
     """A kind of number: runs a model and returns evidence.
 
     A subclass is all that a new kind of number takes. A track lists it by class path and name; it
     then has intervals, paired tests, a table, a section of the report and a stored file.
-
-    Attributes:
-        name: the default name, in tracks and on the command line.
-        version: raised when the meaning of the numbers changes; stored evidence becomes stale.
-        title: heading of the table.
-        explanation: Markdown below the heading.
-        columns: measure -> heading, in the order of the tables. Measures that are not listed are
-            shown under their own names.
-        unit: what is counted, in the plural.
-        by_group: a table has a line for each measure and a column for each group, rather than a
-            column for each measure.
     """
 
-    name: ClassVar[str]
-    version: ClassVar[int] = 1
-    title: ClassVar[str]
-    explanation: ClassVar[str] = ""
-    columns: ClassVar[Mapping[str, str]] = {}
-    unit: ClassVar[str] = "images"
-    by_group: ClassVar[bool] = False
+    name: ClassVar[str]  # the default name, in tracks and on the command line
+    version: ClassVar[int] = 1  # raised when the numbers change meaning; stored ones become stale
+    title: ClassVar[str]  # heading of the table
+    explanation: ClassVar[str] = ""  # Markdown below the heading
+    columns: ClassVar[Mapping[str, str]] = {}  # measure -> heading, in the order of the tables
+    unit: ClassVar[str] = "images"  # what is counted, in the plural
+    by_group: ClassVar[bool] = False  # a column for each group, and a line for each measure
 
     @abstractmethod
     def run(self, model: Model) -> Evidence:
@@ -86,15 +83,18 @@ class Evaluation(ABC):
             SpatialbenchError: data that cannot be read, or a score that is not finite.
         """
 
+    def details(self, evidence: Evidence) -> Details:
+        """Return what the table of one run shows beside values and intervals; default: nothing."""
+        return Details()
+
     @classmethod
     def headings(
         cls, measures: Sequence[str], notes: Mapping[str, str] | None = None
     ) -> dict[str, str]:
-        """Measure -> heading, in the order of the tables.
+        """Measure -> heading, in the order of the tables; a measure without one goes by its name.
 
         Args:
             notes: of the evidence, for evaluations whose measures depend on the data.
         """
         known = [name for name in cls.columns if name in measures]
-        others = [name for name in measures if name not in cls.columns]
-        return {name: cls.columns.get(name, name) for name in known + others}
+        return {name: cls.columns.get(name, name) for name in dict.fromkeys([*known, *measures])}

@@ -10,7 +10,6 @@ Letters: S seeds, U units, G groups, C clusters, B resamples.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -32,26 +31,22 @@ class Interval(NamedTuple):
 
 @lru_cache(maxsize=4)  # the rows of a table draw the same scenes, 25 MB of the rooms' test
 def draws(seed: tuple[int, ...], size: int, resamples: int) -> np.ndarray:
-    """Count how often each of ``size`` items appears in ``size`` draws with replacement.
+    """Count each of ``size`` items in ``size`` draws with replacement, float64 [resamples, size].
 
     Uses raw PCG64 words, whose stream numpy never changes (NEP 19), so every version draws alike.
-
-    Returns:
-        float64 [resamples, size], read-only.
     """
-    words = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(resamples * size) % np.uint64(
-        size
-    )
-    cells = words.astype(np.int64) + size * np.repeat(np.arange(resamples), size)
+    words = np.random.PCG64(np.random.SeedSequence(seed)).random_raw(resamples * size)
+    items = (words % np.uint64(size)).astype(np.int64)
+    cells = items + size * np.repeat(np.arange(resamples), size)
     counts = np.bincount(cells, minlength=size * resamples).reshape(resamples, size)
     counts = counts.astype(np.float64)
     counts.flags.writeable = False
     return counts
 
 
-def percentiles(samples: np.ndarray, level: float = LEVEL) -> Interval | None:
-    """Percentile interval of resamples [B]; None where none is finite."""
-    finite, tail = samples[np.isfinite(samples)], 100 * (1 - level) / 2
+def percentiles(samples: np.ndarray) -> Interval | None:
+    """95 % percentile interval of resamples [B]; None where none is finite."""
+    finite, tail = samples[np.isfinite(samples)], 100 * (1 - LEVEL) / 2
     return Interval(*np.percentile(finite, [tail, 100 - tail]).tolist()) if len(finite) else None
 
 
@@ -79,16 +74,16 @@ class Resampler:
             return values[:, 0]
         return (values * draws((self.seed, 1, row), seeds, len(values))).sum(1) / seeds
 
-    def interval(self, ratio: Ratio, level: float = LEVEL) -> Interval | None:
-        """Percentile interval of a measure."""
-        return percentiles(self.samples(ratio), level)
+    def interval(self, ratio: Ratio) -> Interval | None:
+        """95 % interval of a measure."""
+        return percentiles(self.samples(ratio))
 
     def difference(
-        self, a: Ratio, b: Ratio, rows: tuple[int, int] = (0, 1), level: float = LEVEL
+        self, a: Ratio, b: Ratio, rows: tuple[int, int] = (0, 1)
     ) -> tuple[float, Interval | None]:
         """Row ``a`` minus row ``b`` in points, and its paired interval."""
         gain = float(np.mean(a.seeds) - np.mean(b.seeds))
-        return gain, percentiles(self.samples(a, rows[0]) - self.samples(b, rows[1]), level)
+        return gain, percentiles(self.samples(a, rows[0]) - self.samples(b, rows[1]))
 
     def _sums(self, part: np.ndarray) -> np.ndarray:
         """Float [S, U, G] -> sums of every resample, float [B, S, G]."""
@@ -98,11 +93,7 @@ class Resampler:
 
 def cluster_sums(part: np.ndarray, codes: np.ndarray, clusters: int) -> np.ndarray:
     """Sum units [S, U, G] by cluster -> float64 [C, S, G]; ``codes``: cluster of each unit [U]."""
-    sums = np.zeros((clusters, part.shape[0], part.shape[2]))
-    np.add.at(sums, codes, part.transpose(1, 0, 2))
-    return sums
-
-
-def spread(values: Sequence[float]) -> float | None:
-    """Return the standard deviation over seeds (n - 1); None for a single seed."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 else None
+    width = part.shape[0] * part.shape[2]
+    cells = codes[:, None] * width + np.arange(width)
+    sums = np.bincount(cells.ravel(), part.transpose(1, 0, 2).ravel(), clusters * width)
+    return sums.reshape(clusters, part.shape[0], part.shape[2])

@@ -22,7 +22,7 @@ from spatialbench.data.captions.caption_set import CaptionSet
 from spatialbench.data.captions.image_files import ImageSource
 from spatialbench.data.images import Resize
 from spatialbench.data.selection_sets import fingerprint
-from spatialbench.evaluation.base import Evaluation, Model
+from spatialbench.evaluation.base import Details, Evaluation, Model
 from spatialbench.evaluation.evidence import Evidence
 from spatialbench.evaluation.prompts import caption_embeddings
 from spatialbench.utils.errors import SpatialbenchError
@@ -33,11 +33,7 @@ _READERS = min(8, os.cpu_count() or 1)
 
 
 class CaptionBenchmark(Evaluation):
-    """The measures of a published benchmark.
-
-    Args:
-        source: the downloaded benchmark.
-    """
+    """The measures of a published benchmark that was downloaded."""
 
     name = "captions"
     title = "Captions"
@@ -51,6 +47,21 @@ class CaptionBenchmark(Evaluation):
         """Score all captions of all records; see :meth:`Evaluation.run`."""
         scores, *asked = caption_scores(model, self.source)
         return caption_evidence(self.source, scores, fingerprint(self.version, *asked))
+
+    def details(self, evidence: Evidence) -> Details:
+        """Return ties and chance of every measure, and the pair accuracy of every relation."""
+        facts = measure_facts(self.source, evidence)
+        columns = {
+            "ties": {name: str(fact.ties) for name, fact in facts.items()},
+            "chance": {name: f"{fact.chance:.1f}" for name, fact in facts.items()},
+        }
+        lines, relations = [], {}
+        for part, counts in by_relation(self.source, evidence).items():
+            relations[part] = {relation: pairs._asdict() for relation, pairs in counts.items()}
+            for name, (n, accuracy, ties) in counts.items():
+                lines.append(f"{part} {name}: pair accuracy {accuracy:.1f} of {n}, ties {ties}")
+        as_json = {name: fact._asdict() for name, fact in facts.items()}
+        return Details(columns, lines, {"counts": as_json, "relations": relations})
 
     @classmethod
     def headings(
@@ -132,17 +143,14 @@ def by_relation(source: CaptionSet, evidence: Evidence) -> dict[str, dict[str, P
     for row, record in enumerate(source.records):
         if np.isfinite(single[row]):
             cells.setdefault(record.part, {}).setdefault(record.relation, []).append(row)
-    return {
-        part: {
-            relation: PairCount(
-                len(rows), 100 * float(single[rows].mean()), int((single[rows] == 0.5).sum())
-            )
-            for relation, rows in sorted(
-                relations.items(), key=lambda item: (-len(item[1]), item[0])
-            )
-        }
-        for part, relations in cells.items()
-    }
+    parts: dict[str, dict[str, PairCount]] = {}
+    for part, relations in cells.items():
+        parts[part] = {}
+        for name, rows in sorted(relations.items(), key=lambda item: (-len(item[1]), item[0])):
+            own = single[rows]
+            counts = len(rows), 100 * float(own.mean()), int((own == 0.5).sum())
+            parts[part][name] = PairCount(*counts)
+    return parts
 
 
 def _credits(source: CaptionSet, evidence: Evidence, options: int | None) -> np.ndarray:
@@ -158,18 +166,11 @@ def _credits(source: CaptionSet, evidence: Evidence, options: int | None) -> np.
 
 @torch.no_grad()
 def caption_scores(model: Model, source: CaptionSet) -> tuple[np.ndarray, str, list[tuple], str]:
-    """Score all captions of all records. Always in float32.
-
-    Args:
-        model: in eval mode.
+    """Score all captions of all records in float32.
 
     Returns:
         cosines float32 [M, K], NaN beyond the captions of a record; name and records of the
         benchmark, and the hash of its images.
-
-    Raises:
-        SpatialbenchError: an unreadable image, a caption that is too long, or a score that is not
-            finite.
     """
     records = source.records
     captions = dict.fromkeys(caption for record in records for caption in record.captions)

@@ -28,13 +28,12 @@ MAJORITY = 0.5
 
 
 def mask_tokens(dense: Tensor, masks: Tensor) -> Tensor:
-    """Mean token of each mask, weighted by the share of each cell that the mask fills.
+    """Mean token of each mask of a map [h, w, D], weighted by the share of each cell that it fills.
 
     CLIPSelf scales the mask to the grid and takes every cell that it touches; the weights keep
     small objects apart from their surroundings.
 
     Args:
-        dense: [h, w, D].
         masks: bool [N, S, S], none empty.
 
     Returns:
@@ -76,12 +75,11 @@ def hits(scores: Tensor, label: Tensor, top: int) -> Tensor:
 def same_segment_area(tokens: Tensor, segment: Tensor) -> float:
     """Area under the ROC curve of the cosine of two tokens as a sign of one segment; chance is 50.
 
+    NaN if all pairs are alike (one segment, or each token a segment of its own).
+
     Args:
         tokens: [T, D] of one image, unit norm.
         segment: int64 [T].
-
-    Returns:
-        percent; NaN if all pairs are alike (one segment, or each token a segment of its own).
     """
     first, second = torch.triu_indices(len(tokens), len(tokens), 1, device=tokens.device)
     same = segment[first] == segment[second]
@@ -91,7 +89,7 @@ def same_segment_area(tokens: Tensor, segment: Tensor) -> float:
 
 
 def cluster_classes(tokens: Tensor, label: Tensor, clusters: int, seed: int = 0) -> np.ndarray:
-    """Class that k-means gives each token.
+    """Class that k-means gives each token, int64 [T]; -1 for a cluster without a class.
 
     Clusters are matched to classes one to one, for the largest sum of intersections over unions.
 
@@ -100,12 +98,6 @@ def cluster_classes(tokens: Tensor, label: Tensor, clusters: int, seed: int = 0)
         label: class of each token, int64 [T].
         clusters: k, at least the number of classes.
         seed: of the random tokens and of k-means++, which is followed by 50 rounds.
-
-    Returns:
-        class or -1 (a cluster without a class), int64 [T].
-
-    Raises:
-        ValueError: fewer clusters than classes, or fewer tokens than clusters.
     """
     classes, own = np.unique(label.cpu().numpy(), return_inverse=True)
     if not len(classes) <= clusters <= len(tokens):

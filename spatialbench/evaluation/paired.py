@@ -5,10 +5,9 @@ Records are not independent trials, for three reasons:
 - **Records of one scene** share its image. The tests swap the two rows in whole scenes
   (``sign_flip``); McNemar's test takes records as independent and finds too much.
 - **Several seeds** answer the same records, which adds no records. The tests average a record over
-  its seeds first; McNemar's test is made for each seed alone, never on pooled seeds.
-- **Seeds are few**, and others would give other models. No exact test covers that: with S seeds a
-  sign flip of whole seeds has 2^S outcomes, so p is at least 2^(1-S). The bootstrap interval draws
-  seeds. A verdict needs both: p generalises to other scenes, the interval to other seeds.
+  its seeds first; McNemar's test is made for each seed alone.
+- **Seeds are few**, and others would give other models. No exact test covers that: a sign flip of S
+  whole seeds has 2^S outcomes. So a verdict also needs the bootstrap interval, which draws seeds.
 
 Letters: S seeds, N records or U units, G groups, C clusters (scenes or images), B flips.
 """
@@ -16,7 +15,7 @@ Letters: S seeds, N records or U units, G groups, C clusters (scenes or images),
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -33,27 +32,15 @@ _AT_ONCE = 1000  # flips
 
 
 class PairedTest(NamedTuple):
-    """Tests of row a against row b in one column.
-
-    Attributes:
-        n: records.
-        won: percent of the records that only a has right, mean over seeds. A tie counts half, so
-            won minus lost is the difference of the accuracies.
-        lost: percent of the records that only b has right.
-        p: of ``sign_flip``.
-        holm: p corrected for the six relations; for All, p itself.
-        seeds: exact McNemar test of each seed; empty if the rows have different numbers of seeds.
-        smallest: smallest gain in points that one seed can show at this n and disagreement; None if
-            there is none.
-    """
+    """Tests of row a against row b in one column of n records."""
 
     n: int
-    won: float
-    lost: float
-    p: float
-    holm: float
-    seeds: tuple[McNemar, ...]
-    smallest: float | None
+    won: float  # percent of the records that only a has right, mean over seeds; a tie counts half
+    lost: float  # that only b has right; won minus lost is the difference of the accuracies
+    p: float  # of ``sign_flip``
+    holm: float  # p corrected for the six relations; for All, p itself
+    seeds: tuple[McNemar, ...]  # of each seed; empty if the rows have different numbers of seeds
+    smallest: float | None  # gain in points that one seed can show at this n and disagreement
 
 
 def paired_tests(
@@ -70,9 +57,7 @@ def paired_tests(
         relation: str [N].
         cluster: scene of each record, [N].
     """
-    chosen = {
-        name: np.ones(len(relation), bool) if name == "all" else relation == name for name in TESTED
-    }
+    chosen = {name: (relation == name) | (name == "all") for name in TESTED}
     chosen = {name: mask for name, mask in chosen.items() if mask.any()}
     p = {name: sign_flip(a[:, mask], b[:, mask], cluster[mask]) for name, mask in chosen.items()}
     family = [name for name in p if name != "all"]
@@ -92,12 +77,9 @@ def _test(a: np.ndarray, b: np.ndarray, p: float, adjusted: float) -> PairedTest
 
 
 def disagreement(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """Percent of the records that only ``a`` has right, and that only ``b`` has.
+    """Percent of the records [S, N] that only ``a`` has right, and that only ``b`` has.
 
     Mean over seed k of a against seed k of b; over all pairs of seeds if their numbers differ.
-
-    Args:
-        a, b: margins, float [S_a, N] and [S_b, N].
     """
     first, second = correctness(a), correctness(b)
     lead = first - second if len(a) == len(b) else first[:, None] - second[None]
@@ -122,8 +104,7 @@ def sign_flip(a: np.ndarray, b: np.ndarray, cluster: np.ndarray) -> float:
         a, b: margins of the same records, float [S_a, N] and [S_b, N].
         cluster: scene of each record, [N].
 
-    Source: Fisher's randomisation test of paired differences (The Design of Experiments, 1935,
-    section 21).
+    Source: Fisher, The Design of Experiments, 1935, section 21.
     """
     unit = 2 * math.lcm(len(a), len(b))
     lead = np.rint(unit * (correctness(a).mean(0) - correctness(b).mean(0)))
@@ -145,22 +126,17 @@ def sign_flip(a: np.ndarray, b: np.ndarray, cluster: np.ndarray) -> float:
     return min(1.0, float(share[extreme].sum()))
 
 
-def sign_flip_ratio(
-    a: Ratio, b: Ratio, clusters: np.ndarray, flips: int = FLIPS, seed: int = FLIP_SEED
-) -> float:
+def sign_flip_ratio(a: Ratio, b: Ratio, clusters: np.ndarray, flips: int = FLIPS) -> float:
     r"""Monte-Carlo two-sided p-value of swapping two rows cluster by cluster, for any measure.
 
     The statistic t is the difference of (1) of ``ratio.py`` between the rows, numerators and
-    denominators averaged over seeds. Each flip swaps the two rows in clusters chosen at random.
+    denominators averaged over seeds. Each of B flips swaps the rows in clusters chosen at random.
 
     .. math:: p = \frac{1 + |\{b : |t_b| \ge |t|\}|}{1 + B}
-
-    The draws are raw PCG64 words, so every version of numpy draws alike.
 
     Args:
         a, b: the measure of two rows on the same units, [S_a, U, G] and [S_b, U, G].
         clusters: str [U].
-        flips: B.
 
     Source: Phipson and Smyth, "Permutation p-values should never be zero", 2010.
     """
@@ -179,27 +155,28 @@ def sign_flip_ratio(
         first, second = mine - swapped, theirs + swapped
         return mean_of_ratios(*first.swapaxes(0, 1)) - mean_of_ratios(*second.swapaxes(0, 1))
 
-    observed = abs(statistic(np.zeros((1, *mine.shape)))[0])
-    words = np.random.PCG64(np.random.SeedSequence((seed, 2)))
-    extreme = 0
+    observed, extreme = abs(statistic(np.zeros((1, *mine.shape)))[0]), 0
+    for signs in _signs(len(lead), flips):
+        swapped = (signs @ lead.reshape(len(lead), mine.size)).reshape(-1, *mine.shape)
+        extreme += int((np.abs(statistic(swapped)) >= observed - 1e-9).sum())
+    return (1 + extreme) / (1 + flips)
+
+
+def _signs(clusters: int, flips: int) -> Iterator[np.ndarray]:
+    """Draw 0 or 1 for each cluster and flip, float64 [b, C], from raw words as in ``draws``."""
+    words = np.random.PCG64(np.random.SeedSequence((FLIP_SEED, 2)))
     for start in range(0, flips, _AT_ONCE):
         count = min(_AT_ONCE, flips - start)
-        bits = np.unpackbits(words.random_raw(-(-count * len(lead) // 64)).view(np.uint8))
-        signs = bits[: count * len(lead)].reshape(count, len(lead))
-        swapped = signs.astype(np.float64) @ lead.reshape(len(lead), mine.size)
-        values = np.abs(statistic(swapped.reshape(count, *mine.shape)))
-        extreme += int((values >= observed - 1e-9).sum())
-    return (1 + extreme) / (1 + flips)
+        bits = np.unpackbits(words.random_raw(-(-count * clusters // 64)).view(np.uint8))
+        yield bits[: count * clusters].reshape(count, clusters).astype(np.float64)
 
 
 def holm(p: Sequence[float]) -> list[float]:
     """Correct p-values for multiple tests: the family-wise error stays at the level.
 
     The smallest of m p-values is multiplied by m, the next by m - 1, and none is below the one
-    before it. statsmodels' multipletests gives the same numbers but runs the garbage collector on
-    every call.
-
-    Source: Holm, Scandinavian Journal of Statistics 1979.
+    before it (Holm, Scandinavian Journal of Statistics 1979). statsmodels' multipletests gives the
+    same numbers but runs the garbage collector on every call.
     """
     order = np.argsort(p, kind="stable")
     corrected = np.empty(len(order))

@@ -34,12 +34,7 @@ COLUMNS = tuple(TITLES)
 
 
 class PairEvaluation(Evaluation):
-    """The pair test on a set of records.
-
-    Args:
-        record_set: the test.
-        batch_images: images scored at once.
-    """
+    """The pair test on a set of records."""
 
     name = "pairs"
     title = "Pairs"
@@ -57,11 +52,7 @@ class PairEvaluation(Evaluation):
 
 @torch.inference_mode()
 def answer(model: Model, record_set: RecordSet, batch_images: int) -> Outcomes:
-    """Score the records of a set by the steps of a test.
-
-    Args:
-        model: in eval mode. It keeps the embeddings of captions that it has encoded.
-    """
+    """Score the records of a set by the steps of a test; the model keeps its caption embeddings."""
     size = len(record_set.records)
     outcomes = PairOutcomes(expected=size).to(model.device)
     with progress(f"scoring {record_set.name}", size, "records") as advance:
@@ -72,30 +63,43 @@ def answer(model: Model, record_set: RecordSet, batch_images: int) -> Outcomes:
 
 
 def pair_evidence(outcomes: Outcomes, records: Sequence[Record], data: str) -> Evidence:
-    """Evidence of collected scores; the clusters are the scenes.
-
-    Raises:
-        SpatialbenchError: a record of the set has no outcome, or an outcome no record.
-    """
+    """Evidence of the collected scores of every record, each once."""
     check_rows(outcomes.record, len(records))
-    margins = margins_of(records, {"": outcomes.margin})
-    return Evidence.of_margins(margins, clusters_of(records), data)
+    return answers(records, {"": outcomes.margin}, data)
 
 
-def margins_of(records: Sequence[Record], values: Mapping[str, np.ndarray]) -> Margins:
-    """Margins of scorers, float [N] each, with the records' ids and relations."""
-    return Margins(
-        np.asarray([record.record_id for record in records], dtype=np.str_),
-        np.asarray([record.relation for record in records], dtype=np.str_),
-        {name: margin.astype(np.float32)[None] for name, margin in values.items()},
-        RELATIONS,
+def answers(
+    records: Sequence[Record],
+    values: Mapping[str, np.ndarray],
+    data: str,
+    notes: Mapping[str, str] | None = None,
+) -> Evidence:
+    """Evidence of the margins of scorers, float [N] each; the clusters are the scenes."""
+    ids, group, scenes = (
+        np.array(names, dtype=np.str_)
+        for names in zip(*((r.record_id, r.relation, scene_of(r)) for r in records), strict=True)
     )
+    rows = {name: margin.astype(np.float32)[None] for name, margin in values.items()}
+    margins = Margins(ids, group, rows, RELATIONS)
+    return Evidence(scenes, {}, data, margins=margins, notes=notes or {})
 
 
-def clusters_of(records: Sequence[Record]) -> np.ndarray:
-    """Scene (or image) of each record, str [N]."""
-    names = [record.scene_id or f"image {record.image}" for record in records]
-    return np.asarray(names, dtype=np.str_)
+def scene_of(record: Record) -> str:
+    """Scene of a record, or its image where no scene is known: the cluster of the bootstrap."""
+    return record.scene_id or f"image {record.image}"
+
+
+class Outcomes(NamedTuple):
+    """The scores of N records, sorted by record."""
+
+    record: np.ndarray  # row in ``RecordSet.records``, int64 [N], each once
+    positive: np.ndarray  # s(image, caption), a cosine in [-1, 1], float32 [N]
+    negative: np.ndarray  # s(image, negated caption), a cosine in [-1, 1], float32 [N]
+
+    @property
+    def margin(self) -> np.ndarray:
+        """Positive minus negative, float32 [N]: correct above zero, a tie at zero."""
+        return self.positive - self.negative
 
 
 class PairOutcomes(Metric):
@@ -109,8 +113,6 @@ class PairOutcomes(Metric):
     """
 
     full_state_update = False
-    higher_is_better = True
-    is_differentiable = False
     record: list[Tensor]
     positive: list[Tensor]
     negative: list[Tensor]
@@ -118,16 +120,11 @@ class PairOutcomes(Metric):
     def __init__(self, expected: int | None = None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.expected = expected
-        for state in ("record", "positive", "negative"):
+        for state in Outcomes._fields:
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
     def update(self, record: Tensor, positive: Tensor, negative: Tensor) -> None:
-        """Add the scores of one batch.
-
-        Args:
-            record: row in ``RecordSet.records``, int64 [N].
-            positive: s(image, caption), float [N].
-            negative: s(image, negated caption), float [N].
+        """Add the scores of one batch: see :class:`Outcomes`, [N] each.
 
         Raises:
             ValueError: the three differ in shape or are not one-dimensional.
@@ -147,16 +144,18 @@ class PairOutcomes(Metric):
         super().sync(*args, **kwargs)
 
     def compute(self) -> Outcomes:
-        """Return the collected scores, sorted by record.
-
-        Raises:
-            SpatialbenchError: a record came twice, is missing, or has a score that is not finite.
-        """
+        """Return the collected scores: every record once, sorted, and every score finite."""
         record, positive, negative = map(_joined, (self.record, self.positive, self.negative))
         order = np.argsort(record, kind="stable")
         outcomes = Outcomes(record[order].astype(np.int64), positive[order], negative[order])
         check_rows(outcomes.record, self.expected)
-        _check_numbers(outcomes)
+        bad = ~(np.isfinite(outcomes.positive) & np.isfinite(outcomes.negative))
+        if bad.any():
+            raise SpatialbenchError(
+                f"{int(bad.sum())} of {len(bad)} records have a score that is not a finite number "
+                f"(first: record {outcomes.record[bad][0]}); the training diverged or the weights "
+                "are damaged: lower the learning rate"
+            )
         return outcomes
 
 
@@ -167,60 +166,25 @@ def _joined(state: Tensor | list[Tensor]) -> np.ndarray:
     return state.cpu().numpy()
 
 
-class Outcomes(NamedTuple):
-    """The scores of N records, sorted by record.
-
-    Attributes:
-        record: row in ``RecordSet.records``, int64 [N], each once.
-        positive: s(image, caption), a cosine in [-1, 1], float32 [N].
-        negative: s(image, negated caption), a cosine in [-1, 1], float32 [N].
-    """
-
-    record: np.ndarray
-    positive: np.ndarray
-    negative: np.ndarray
-
-    @property
-    def margin(self) -> np.ndarray:
-        """Positive minus negative, float32 [N]: correct above zero, a tie at zero."""
-        return self.positive - self.negative
-
-
 def check_rows(record: np.ndarray, expected: int | None) -> None:
-    """Check that sorted ``record`` holds each row once, and all of 0 .. expected - 1 if given.
-
-    Raises:
-        SpatialbenchError: the wrong record, and what to do.
-    """
+    """Check that sorted ``record`` holds each row once, and all of 0 .. expected - 1 if given."""
     twice = record[1:][record[1:] == record[:-1]]
     if len(twice):
         raise SpatialbenchError(
-            f"record {twice[0]} was scored more than once ({len(twice)} repeats in all); "
-            "evaluation must see every record exactly once: set use_distributed_sampler: false "
-            "and no padding"
+            f"record {twice[0]} was scored more than once ({len(twice)} repeats in all); score "
+            "every record once: set use_distributed_sampler: false and no padding"
         )
     if expected is None:
         return
     strange = record[(record < 0) | (record >= expected)]
     if len(strange):
-        raise SpatialbenchError(
-            f"record {strange[0]} was scored but the set has only {expected} records"
-        )
+        known = f"the set has only {expected} records"
+        raise SpatialbenchError(f"record {strange[0]} was scored but {known}")
     if len(record) != expected:
         missing = np.setdiff1d(np.arange(expected), record)
         raise SpatialbenchError(
             f"{len(missing)} of {expected} records were not scored (first: record {missing[0]}); "
-            "evaluation must see every record exactly once: no drop_last, no limit_test_batches"
-        )
-
-
-def _check_numbers(outcomes: Outcomes) -> None:
-    bad = ~(np.isfinite(outcomes.positive) & np.isfinite(outcomes.negative))
-    if bad.any():
-        raise SpatialbenchError(
-            f"{int(bad.sum())} of {len(bad)} records have a score that is not a finite number "
-            f"(first: record {outcomes.record[bad][0]}); the training diverged or the weights are "
-            "damaged: lower the learning rate"
+            "score every record once: no drop_last, no limit_test_batches"
         )
 
 
@@ -251,13 +215,9 @@ def score(outcomes: Outcomes, relations: Sequence[str], partial: bool = False) -
     """Percent by column: the six relations, ``all`` and ``macro``; NaN without records.
 
     Args:
-        outcomes: from ``PairOutcomes.compute``.
         relations: relation of every record of the set.
         partial: whether records may be missing (a sanity check, ``limit_val_batches``). Never for a
             stored number.
-
-    Raises:
-        SpatialbenchError: a record is missing or unknown.
     """
     check_rows(outcomes.record, None if partial else len(relations))
     counts = count(outcomes.margin, np.asarray(relations)[outcomes.record])

@@ -27,11 +27,7 @@ def caption_embeddings(model: Model, captions: Sequence[str]) -> Tensor:
 
 
 def class_embeddings(model: Model, classes: Sequence[str], templates: Sequence[str]) -> Tensor:
-    """Mean embedding of each class's prompts, unit norm [K, D].
-
-    Args:
-        classes: K names.
-        templates: each with one ``{}``; "a {}" becomes "an {}" where English wants it.
+    """Mean embedding of each class's prompts, unit norm [K, D]; "a {}" becomes "an {}" as needed.
 
     Source: the prompt ensemble of CLIP (Radford et al. 2021, section 3.1.4).
     """

@@ -29,17 +29,8 @@ from torch import Tensor
 
 from spatialbench.data.boxes import crops, with_surroundings
 from spatialbench.data.region_sets import CaptionSet, Regions, RegionSet, check_regions
+from spatialbench.evaluation import dense as quality
 from spatialbench.evaluation.base import Evaluation, Model
-from spatialbench.evaluation.dense import (
-    STARTS,
-    cluster_classes,
-    hits,
-    inside,
-    mask_tokens,
-    overlap,
-    same_segment_area,
-    token_segments,
-)
 from spatialbench.evaluation.evidence import Evidence
 from spatialbench.evaluation.prompts import caption_embeddings, class_embeddings
 from spatialbench.models.region_tokens import region_tokens
@@ -54,11 +45,7 @@ Parts = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
 class RegionEvaluation(Evaluation):
-    """Region classification, dense quality and retrieval on the images of one set.
-
-    Args:
-        source: the regions, at the size at which dense maps are judged.
-    """
+    """The measures of this module; ``source``: the size at which dense maps are judged, too."""
 
     name = "regions"
     title = "Regions, dense quality, retrieval"
@@ -97,15 +84,14 @@ of images by captions (*Image*) and of captions by images (*Text*), a hit among 
         with torch.autocast(model.device.type, enabled=False):
             parts = _dense_parts(model, regions)
             captions = regions.captions(model.image_size)
-            if captions is not None:
-                parts |= retrieval(model, captions)
+            parts |= {} if captions is None else retrieval(model, captions)
         scenes = [regions.scene(row) for row in range(len(regions))]
         ordered = {name: parts[name] for name in self.columns if name in parts}
         return Evidence.of(scenes, ordered, data_fingerprint(regions, captions))
 
 
 def data_fingerprint(regions: RegionSet, captions: CaptionSet | None) -> str:
-    """Hash of images, regions, prompts and captions."""
+    """Hash images, regions, prompts and captions."""
     texts = [] if captions is None else list(captions.captions)
     prompts = regions.classes, regions.templates
     whole = repr((RegionEvaluation.version, regions.fingerprint, regions.size, *prompts, texts))
@@ -124,9 +110,9 @@ def _dense_parts(model: Model, regions: RegionSet) -> Parts:
             maps = model.dense(torch.stack([item.pixels for item in batch]).to(model.device))
             objects = _objects(model, batch, things)
             for row, item, dense, alone in zip(rows, batch, maps, objects, strict=True):
-                segment = token_segments(item.masks.to(dense.device), dense.shape[:2])
-                visible = inside(item.extent, dense.shape[:2]).to(dense.device)
-                area[row] = same_segment_area(dense[visible], segment[visible])
+                segment = quality.token_segments(item.masks.to(dense.device), dense.shape[:2])
+                visible = quality.inside(item.extent, dense.shape[:2]).to(dense.device)
+                area[row] = quality.same_segment_area(dense[visible], segment[visible])
                 _count(counts, row, _scores(item, dense, alone, texts, things), item.label)
                 on_region = segment > 0
                 labels = item.label[segment[on_region].cpu() - 1]
@@ -176,7 +162,7 @@ def _scores(
     if not len(item.label):
         return {}
     thing = things[item.label.to(things.device)]
-    by_mask = mask_tokens(dense, item.masks.to(dense.device)) @ texts.T
+    by_mask = quality.mask_tokens(dense, item.masks.to(dense.device)) @ texts.T
     scores = {"mask": (thing, by_mask[thing]), "stuff": (~thing, by_mask[~thing])}
     if thing.any():
         boxes = item.boxes.to(dense.device)[thing]
@@ -194,7 +180,7 @@ def _count(
         own = label.to(own_scores.device)[chosen]
         for top in TOPS:
             if (total := counts.get(f"{kind}_top{top}")) is not None:
-                right = own[hits(own_scores, own, top)]
+                right = own[quality.hits(own_scores, own, top)]
                 for part, classes in enumerate((right, own)):
                     total[part, row] = np.bincount(classes.cpu().numpy(), minlength=total.shape[2])
 
@@ -206,10 +192,10 @@ def _clusters(kept: Sequence[tuple[Tensor, Tensor]], classes: int) -> tuple[np.n
     if len(tokens) < classes:
         return above, below
     ends = np.cumsum([len(own) for _, own in kept])[:-1]
-    for start in range(STARTS):
-        guesses = np.split(cluster_classes(tokens, labels, classes, start), ends)
+    for start in range(quality.STARTS):
+        guesses = np.split(quality.cluster_classes(tokens, labels, classes, start), ends)
         for row, (guess, (_, own)) in enumerate(zip(guesses, kept, strict=True)):
-            both, either = overlap(guess, own.numpy(), classes)
+            both, either = quality.overlap(guess, own.numpy(), classes)
             above[row] += both
             below[row] += either
     return above, below
@@ -232,10 +218,9 @@ def retrieval(model: Model, captions: CaptionSet) -> Parts:
 
 
 def found_true(scores: Tensor, truth: Tensor, top: int) -> tuple[Tensor, Tensor]:
-    """Whether a true match is among the ``top`` best.
+    """Whether a true match is among the ``top`` best of scores [M, C].
 
     Args:
-        scores: [M, C].
         truth: bool [M, C].
 
     Returns:

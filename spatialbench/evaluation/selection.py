@@ -39,11 +39,7 @@ _BATCH = 32  # pairs
 
 
 class ImageSelection(Evaluation):
-    """Image selection on pairs of images, by both scorers.
-
-    Args:
-        source: the pairs.
-    """
+    """Image selection on pairs of images, by both scorers."""
 
     name = "selection"
     title = "Image selection"

@@ -13,15 +13,13 @@ from scipy import optimize, stats
 from spatialbench.evaluation.bootstrap import Interval
 from spatialbench.evaluation.ratio import correctness
 
-ALPHA = 0.05
+ALPHA, POWER = 0.05, 0.8
 
 
 def verdict(interval: Interval | None, p: float | None = None) -> str:
     """Judge a difference: ``better``, ``worse`` or ``not distinguishable``.
 
-    Args:
-        interval: of the difference, over scenes and seeds; it must exclude zero.
-        p: of a test of the difference, corrected for multiple tests; it must be at most ``ALPHA``.
+    The interval must exclude zero and ``p``, corrected for multiple tests, be at most ``ALPHA``.
     """
     if interval is None or interval.low <= 0 <= interval.high or (p is not None and p > ALPHA):
         return "not distinguishable"
@@ -54,37 +52,35 @@ def mcnemar(a: np.ndarray, b: np.ndarray) -> McNemar:
     return McNemar(wins, losses, float(p))
 
 
-def mcnemar_power(n: int, discordance: float, gain: float, alpha: float = 0.05) -> float:
-    """Probability that the exact McNemar test finds a true gain.
+def mcnemar_power(n: int, discordance: float, gain: float) -> float:
+    """Probability that the exact two-sided McNemar test finds a true gain at the level ``ALPHA``.
 
     Args:
         n: records.
         discordance: share of records that exactly one of the two rows has right, in (0, 1].
         gain: share won minus share lost, in [0, discordance].
-        alpha: level of the two-sided test.
     """
     k = np.arange(n + 1)
     share = stats.binom.pmf(k, n, discordance)
     k, share = k[share > 1e-12], share[share > 1e-12]
-    bound = stats.binom.ppf(alpha / 2, k, 0.5)
+    bound = stats.binom.ppf(ALPHA / 2, k, 0.5)
     # reject at losses or wins <= bound
-    bound = np.where(2 * stats.binom.cdf(bound, k, 0.5) <= alpha, bound, bound - 1)
+    bound = np.where(2 * stats.binom.cdf(bound, k, 0.5) <= ALPHA, bound, bound - 1)
     q = (discordance + gain) / (2 * discordance)
     reject = stats.binom.cdf(bound, k, 1 - q) + stats.binom.cdf(bound, k, q)
     return float((share * reject).sum())
 
 
-def smallest_detectable_gain(
-    n: int, discordance: float, power: float = 0.8, alpha: float = 0.05
-) -> float | None:
-    """Smallest true gain in points that the exact McNemar test finds with this power.
+def smallest_detectable_gain(n: int, discordance: float) -> float | None:
+    """Smallest true gain in points that the exact McNemar test finds four times in five.
 
     None if there are too few records for any gain. Records of one scene are correlated, so the
     true figure is somewhat larger.
     """
-    if mcnemar_power(n, discordance, discordance, alpha) < power:
+    if mcnemar_power(n, discordance, discordance) < POWER:
         return None
-    root = optimize.brentq(
-        lambda gain: mcnemar_power(n, discordance, gain, alpha) - power, 0, discordance, xtol=1e-6
-    )
-    return 100 * float(root)
+
+    def excess(gain: float) -> float:
+        return mcnemar_power(n, discordance, gain) - POWER
+
+    return 100 * float(optimize.brentq(excess, 0, discordance, xtol=1e-6))

@@ -25,26 +25,20 @@ _IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 class Autoencoder(nn.Module):
-    """Always in eval mode, never with a gradient in its own weights.
+    """diffusers' AutoencoderKL, always in eval mode, never with a gradient in its own weights.
 
-    Args:
-        vae: diffusers' AutoencoderKL.
-        legacy_range: as in DIVA's released code, normalise pixels with OpenAI's mean and deviation
-            and undo it with ImageNet's, which scales the contrast by about 0.85.
-
-    Attributes:
-        channels: C.
-        factor: pixels a side of one latent.
-        advice: what to do about images of another size.
+    With ``legacy_range``, as in DIVA's released code, pixels are normalised with OpenAI's mean and
+    deviation, which is undone with ImageNet's: the contrast shrinks to about 0.85.
     """
+
+    advice = "take a student of such a size"  # about images of another size, in messages
 
     def __init__(self, vae: Any, legacy_range: bool = False) -> None:
         super().__init__()
         self.vae = vae.eval().requires_grad_(False)
         self.legacy_range = legacy_range
-        self.advice = "take a student of such a size"
         self.channels: int = vae.config.latent_channels
-        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)
+        self.factor = 2 ** (len(vae.config.block_out_channels) - 1)  # pixels a side of one latent
 
     def train(self, mode: bool = True) -> Autoencoder:
         """Stay in eval mode."""
@@ -54,10 +48,8 @@ class Autoencoder(nn.Module):
     def encode(self, pixels: Tensor, generator: torch.Generator | None = None) -> Tensor:
         """Encode images uint8 [B, 3, G, G] by (1): float32 [B, C, H, W], or float64 as the weights.
 
-        n is drawn from a generator of the CPU, the same on every device; without one it is 0.
-
-        Raises:
-            SpatialbenchError: images of another type, or G not a multiple of ``factor``.
+        n is drawn from a generator of the CPU, the same on every device; without one it is 0. G
+        must be a multiple of ``factor``.
         """
         with torch.autocast(pixels.device.type, enabled=False):
             posterior = self.vae.encode(self.vae_input(pixels).to(self.vae.dtype)).latent_dist
@@ -72,16 +64,15 @@ class Autoencoder(nn.Module):
         """Scale uint8 [B, 3, G, G] to float32 [B, 3, G, G] in [-1, 1], or in DIVA's range."""
         wrong = pixels.ndim != 4 or any(side % self.factor for side in pixels.shape[-2:])
         if pixels.dtype != torch.uint8 or wrong or pixels.shape[1] != 3:
+            dtype = str(pixels.dtype).removeprefix("torch.")
             raise SpatialbenchError(
                 "the autoencoder reads images uint8 [B, 3, H, W] with H and W multiples of "
-                f"{self.factor}, found {str(pixels.dtype).removeprefix('torch.')} "
-                f"{list(pixels.shape)}; {self.advice}"
+                f"{self.factor}, found {dtype} {list(pixels.shape)}; {self.advice}"
             )
         x = pixels.to(self._exact) / 255
         if self.legacy_range:
             (mean, std), (other_mean, other_std) = (
-                [torch.tensor(part, device=x.device, dtype=x.dtype).view(3, 1, 1) for part in pair]
-                for pair in (_OPENAI, _IMAGENET)
+                [x.new_tensor(part).view(3, 1, 1) for part in pair] for pair in (_OPENAI, _IMAGENET)
             )
             x = (x - mean) / std * other_std + other_mean
         return 2 * x - 1
@@ -101,7 +92,7 @@ class Autoencoder(nn.Module):
 
     @property
     def _exact(self) -> torch.dtype:
-        """Of latents and losses: float32, or float64 as the weights."""
+        """The dtype of latents and losses: float32, or float64 as the weights."""
         return torch.promote_types(self.vae.dtype, torch.float32)
 
 
@@ -111,13 +102,9 @@ def load_autoencoder(
     hashes: Mapping[str, str] | None = None,
     random_seed: int = 0,
 ) -> Autoencoder:
-    """Load the autoencoder of a diffusion model.
+    """Load the autoencoder of a diffusion model; arguments and errors as in ``load_diffusion``.
 
-    Arguments are those of :func:`spatialbench.models.latent_diffusion.load_diffusion`. ``spec`` may
-    also be ``flux-vae:random``, and only ``vae/`` of a folder is read.
-
-    Raises:
-        SpatialbenchError: there is no such model, or it has no autoencoder.
+    ``spec`` may also be ``flux-vae:random``, and only ``vae/`` of a folder is read.
     """
     files.check_dtype(dtype, spec)
     name, _, weights = spec.partition(":")

@@ -6,8 +6,8 @@ r"""A light denoiser of FLUX's topology, conditioned on one vector per image, of
 Letters: B images, C channels and H W rows and columns of a latent, N = H W / 4 tokens, D width of
 the vector c.
 
-F is ``FluxTransformer2DModel`` from a config, with random weights: a light one learns enough (arXiv
-2503.19480). P's LayerNorm removes the length of c, so no gradient can change it directly (G7 of
+F is diffusers' ``FluxTransformer2DModel`` with random weights: a light one learns enough (arXiv
+2503.19480). P's LayerNorm removes the length of c, so c's length gets no gradient (G7 of
 docs/genhancer.md).
 
 Source: mashijie1028/GenHancer @ d716ba2; docs/genhancer.md.
@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from diffusers import FlowMatchEulerDiscreteScheduler, FluxTransformer2DModel
 from torch import Tensor, nn
 
@@ -30,23 +31,15 @@ from spatialbench.utils.suggest import did_you_mean
 
 @dataclass(frozen=True)
 class Architecture:
-    """Sizes of a denoiser.
-
-    Attributes:
-        heads, head_dim: the hidden width is their product.
-        pooled, context: widths of y and s.
-        axes: channels of a head that the rotary embedding gives to (nothing, row, column), in sum
-            ``head_dim``.
-        double, single: blocks of two streams, then blocks of one.
-    """
+    """Sizes of a denoiser."""
 
     heads: int
-    head_dim: int
-    pooled: int
-    context: int
-    axes: tuple[int, int, int]
-    double: int = 2
-    single: int = 4
+    head_dim: int  # the hidden width is heads * head_dim
+    pooled: int  # width of y
+    context: int  # width of s
+    axes: tuple[int, int, int]  # head_dim, split by the rotary embedding: nothing, row, column
+    double: int = 2  # blocks of two streams
+    single: int = 4  # blocks of one stream, after those
 
 
 PRESETS = {
@@ -57,7 +50,7 @@ PRESETS = {
 
 
 def architecture(name: str) -> Architecture:
-    """Look up a preset."""
+    """Look up a preset; a SpatialbenchError if there is none."""
     if name not in PRESETS:
         raise SpatialbenchError(f"denoiser is {name!r}{did_you_mean(name, list(PRESETS))}")
     return PRESETS[name]
@@ -67,14 +60,11 @@ class Denoiser(nn.Module):
     """F and its two projectors, with random weights.
 
     Args:
-        preset: a name of ``PRESETS``.
+        preset: a name of ``PRESETS``; another raises a SpatialbenchError.
         channels: C.
         condition: D.
-        guidance: the constant that FLUX's guidance embedding is given (4 in the released code,
-            where it is a learned offset and nothing else); None: no such embedding.
-
-    Raises:
-        SpatialbenchError: unknown preset.
+        guidance: the constant that FLUX's guidance embedding receives (4 in the released code,
+            where it only adds a learned offset); None omits the embedding.
     """
 
     def __init__(
@@ -98,10 +88,9 @@ class Denoiser(nn.Module):
         self.context = projector(condition, sizes.context)
 
     def forward(self, x: Tensor, t: Tensor, c: Tensor) -> Tensor:
-        """Compute u of (2), [B, C, H, W].
+        """Compute u of (2), [B, C, H, W], from noised latents x of the same shape, H and W even.
 
-        From noised latents x [B, C, H, W], H and W even, times t [B] in [0, 1], where 1 is noise,
-        and the images' vectors c [B, D], not normalised.
+        Times t [B] are in [0, 1], where 1 is noise; the images' vectors c [B, D] not normalised.
         """
         guidance = None if self.guidance is None else x.new_full((len(x),), self.guidance)
         rows, columns = x.shape[-2:]
@@ -126,26 +115,24 @@ def projector(width: int, out: int) -> nn.Sequential:
 
 def pack(x: Tensor) -> Tensor:
     """[B, C, H, W] -> [B, H W / 4, 4 C]: every 2 x 2 cells are one token, as FLUX packs them."""
-    if x.shape[-2] % 2 or x.shape[-1] % 2:
+    rows, columns = x.shape[-2:]
+    if rows % 2 or columns % 2:
         raise SpatialbenchError(
-            f"the denoiser packs 2 x 2 cells of a latent, which has {x.shape[-2]} x {x.shape[-1]}: "
-            "the side of the images must be a multiple of 16 pixels for a VAE of stride 8"
+            f"the denoiser packs 2 x 2 cells of a latent, which has {rows} x {columns}: the side "
+            "of the images must be a multiple of 16 pixels for a VAE of stride 8"
         )
-    x = x.unflatten(-2, (-1, 2)).unflatten(-1, (-1, 2))  # [B, C, H/2, 2, W/2, 2]
-    return x.permute(0, 2, 4, 1, 3, 5).flatten(3).flatten(1, 2)
+    return F.pixel_unshuffle(x, 2).flatten(2).mT.contiguous()
 
 
 def unpack(tokens: Tensor, rows: int, columns: int) -> Tensor:
     """Invert ``pack`` for H ``rows`` and W ``columns``."""
-    x = tokens.unflatten(1, (rows // 2, columns // 2)).unflatten(-1, (-1, 2, 2))
-    return x.permute(0, 3, 1, 4, 2, 5).flatten(4).flatten(2, 3)  # from [B, H/2, W/2, C, 2, 2]
+    return F.pixel_shuffle(tokens.mT.unflatten(2, (rows // 2, columns // 2)), 2)
 
 
 def positions(rows: int, columns: int, device: torch.device | None = None) -> Tensor:
     """(0, row, column) of every token, float32 [rows columns, 3]."""
-    return torch.cartesian_prod(
-        torch.zeros(1), torch.arange(rows).float(), torch.arange(columns).float()
-    ).to(device)
+    ranges = (torch.arange(count).float() for count in (1, rows, columns))
+    return torch.cartesian_prod(*ranges).to(device)
 
 
 @torch.no_grad()
@@ -157,10 +144,9 @@ def denoise(
     x is [B, C, H, W], pure noise where ``start`` is 1; c is [B, D].
     """
     steps = max(1, round(start / step))
+    sigmas = np.linspace(start, start / steps, steps).tolist()
     scheduler: Any = FlowMatchEulerDiscreteScheduler()
-    scheduler.set_timesteps(
-        sigmas=np.linspace(start, start / steps, steps).tolist(), device=x.device
-    )
+    scheduler.set_timesteps(sigmas=sigmas, device=x.device)
     for time in scheduler.timesteps:
         t = (time / scheduler.config.num_train_timesteps).expand(len(x))
         x = scheduler.step(denoiser(x, t, c).float(), time, x, return_dict=False)[0]

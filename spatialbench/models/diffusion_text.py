@@ -1,8 +1,7 @@
 """Hidden states of a diffusion model's text encoder, which its UNet attends to.
 
-Two kinds of text encoder: a CLIP text model of transformers, in a folder of diffusers' layout, and
-the text tower of a student of this package, named in the folder's ``student.json``:
-``{"student": "rooms-student", "length": 20}``.
+The text encoder is a CLIP text model of transformers, in a folder of diffusers' layout, or the text
+tower of a student, named in ``student.json``: ``{"student": "rooms-student", "length": 20}``.
 
 Letters: T positions, W width.
 """
@@ -41,14 +40,13 @@ def prompt_states(folder: Path, prompt: str, spec: str) -> Tensor:
     except SpatialbenchError:
         raise
     except Exception as error:  # of transformers or the disk; the user reads one line
+        reason = hub.first_line(error)
         raise SpatialbenchError(
-            f"diffusion {spec!r}: the text encoder in {folder} cannot be read: "
-            f"{hub.first_line(error)}"
+            f"diffusion {spec!r}: the text encoder in {folder} cannot be read: {reason}"
         ) from error
     raise SpatialbenchError(
         f"diffusion {spec!r}: {folder} has neither text_encoder/ and tokenizer/ nor "
-        f"{STUDENT_FILE}; the constant prompt needs the text encoder that the model was trained "
-        "with"
+        f"{STUDENT_FILE}; add the text encoder that the model was trained with"
     )
 
 
@@ -62,10 +60,9 @@ def student_states(text: dict[str, Any], prompt: str) -> Tensor:
 def caption_states(
     model: Model, tokenizer: TextTokenizer, captions: Sequence[str], length: int
 ) -> Tensor:
-    """Compute hidden states [C, length, W] of C captions, also behind their ends, as in training.
+    """Compute hidden states [C, length, W] of C captions, each of at most ``length`` tokens.
 
-    Raises:
-        SpatialbenchError: a caption is longer than ``length`` tokens.
+    States behind a caption's end are included, as in training.
     """
     tokens = tokenizer(captions)
     too_long = tokens[:, length:].any(1).nonzero()
@@ -80,8 +77,8 @@ def caption_states(
 def _cached(folder: Path, prompt: str) -> Tensor:
     """E of a text encoder of transformers, cached by the prompt and the content of its files."""
     digest = hashlib.sha256(prompt.encode())
-    parts = [*(folder / "text_encoder").rglob("*"), *(folder / "tokenizer").rglob("*")]
-    for path in sorted(part for part in parts if part.is_file()):
+    paths = [*(folder / "text_encoder").rglob("*"), *(folder / "tokenizer").rglob("*")]
+    for path in sorted(path for path in paths if path.is_file()):
         digest.update(f"\0{path.relative_to(folder)}\0".encode())
         digest.update(bytes.fromhex(hub.digest(path)))
     stored = cache_root() / "prompts" / f"{digest.hexdigest()[:32]}.safetensors"
@@ -96,11 +93,9 @@ def _cached(folder: Path, prompt: str) -> Tensor:
 def _encoded(folder: Path, prompt: str) -> Tensor:
     """Last hidden states after the final norm, padded to the tokenizer's length, float32 [T, W]."""
     tokenizer = CLIPTokenizer.from_pretrained(folder / "tokenizer", local_files_only=True)
-    model = CLIPTextModel.from_pretrained(
-        folder / "text_encoder", local_files_only=True, dtype=torch.float32
-    ).eval()
+    place = folder / "text_encoder"
+    model = CLIPTextModel.from_pretrained(place, local_files_only=True, dtype=torch.float32).eval()
     length = min(tokenizer.model_max_length, model.config.max_position_embeddings)
-    tokens = tokenizer(
-        prompt, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-    )
+    padding: Any = {"padding": "max_length", "max_length": length, "truncation": True}
+    tokens = tokenizer(prompt, return_tensors="pt", **padding)
     return model(tokens.input_ids).last_hidden_state[0].contiguous()

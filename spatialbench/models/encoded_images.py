@@ -1,6 +1,6 @@
 """Results of a frozen encoder, cached on disk by the content of each image.
 
-The cache holds bfloat16, and computed results are rounded to it too: an image has one result.
+The cache holds bfloat16. Computed results are rounded to it too, so an image has one result.
 
 Letters: B images of S pixels a side.
 """
@@ -21,11 +21,11 @@ from spatialbench.utils.token_cache import TokenCache, content_key
 
 CHUNK = 32
 """Images in every forward pass, since rounding may depend on their number."""
+Encode = Callable[[Tensor], Tensor]  # images [B, 3, S, S] -> results [B, ...]
+Item = tuple[bytes, Tensor]  # key and image uint8 [3, S, S]
 
 
-def in_equal_chunks(
-    encode: Callable[[Tensor], Tensor], images: Tensor, size: int = CHUNK
-) -> Tensor:
+def in_equal_chunks(encode: Encode, images: Tensor, size: int = CHUNK) -> Tensor:
     """Encode images [B, 3, S, S] in bfloat16, exactly ``size`` of them at a time."""
     chunks = []
     for chunk in images.split(size):
@@ -35,26 +35,15 @@ def in_equal_chunks(
 
 
 def fill(
-    cache: TokenCache,
-    items: Iterable[tuple[bytes, Tensor]],
-    encode: Callable[[Tensor], Tensor],
-    shard: int,
-    chunk: int = CHUNK,
+    cache: TokenCache, items: Iterable[Item], encode: Encode, shard: int, chunk: int = CHUNK
 ) -> None:
     """Encode the items that a cache lacks. Shards that were written survive a kill.
 
-    Args:
-        cache: of the results.
-        items: keys and images uint8 [3, S, S]; equal keys are encoded once.
-        encode: [B, 3, S, S] -> bfloat16 [B, ...].
-        shard: images per file of the cache, about.
-        chunk: images per call of ``encode``.
-
-    Raises:
-        SpatialbenchError: the cache cannot be written.
+    Equal keys are encoded once, ``chunk`` images in a call, to bfloat16 results; a file of the
+    cache gets about ``shard``. A cache that cannot be written raises a SpatialbenchError.
     """
-    done: dict[bytes, Tensor] = {}
     missing = _missing(cache, items)
+    done: dict[bytes, Tensor] = {}
     while part := dict(islice(missing, chunk)):
         done.update(zip(part, encode(torch.stack(list(part.values()))).cpu(), strict=True))
         if len(done) >= shard:
@@ -64,9 +53,7 @@ def fill(
         cache.put(list(done), torch.stack(list(done.values())))
 
 
-def _missing(
-    cache: TokenCache, items: Iterable[tuple[bytes, Tensor]]
-) -> Iterator[tuple[bytes, Tensor]]:
+def _missing(cache: TokenCache, items: Iterable[Item]) -> Iterator[Item]:
     seen: set[bytes] = set()
     for key, image in items:
         if key not in cache and key not in seen:
@@ -75,17 +62,12 @@ def _missing(
 
 
 class EncodedImages:
-    """A disk cache in front of an encoder.
+    """A disk cache in front of an encoder, uint8 [B, 3, S, S] -> bfloat16 [B, *shape].
 
-    Args:
-        folder: of the cache, named by a hash of everything the results depend on but the image.
-        shape: of one result.
-        encode: uint8 [B, 3, S, S] -> bfloat16 [B, *shape].
+    The folder is named by a hash of everything the results depend on but the image.
     """
 
-    def __init__(
-        self, folder: Path, shape: tuple[int, ...], encode: Callable[[Tensor], Tensor]
-    ) -> None:
+    def __init__(self, folder: Path, shape: tuple[int, ...], encode: Encode) -> None:
         self.cache, self.encode = TokenCache(folder, shape), encode
 
     def __call__(self, images: Tensor) -> Tensor:
@@ -97,26 +79,11 @@ class EncodedImages:
         return results
 
     def prepare(
-        self,
-        images: Iterable[Tensor],
-        count: int,
-        description: str,
-        device: torch.device,
-        shard: int,
-        show: bool = True,
+        self, images: Iterable[Tensor], count: int, description: str, shard: int, show: bool = True
     ) -> None:
-        """Cache the results of images, unless it has them. Shards that were written survive a kill.
+        """Cache the results of ``count`` images uint8 [3, S, S]; see ``fill``.
 
-        Args:
-            images: uint8 [3, S, S].
-            count: of the images.
-            description: of the progress bar.
-            device: to encode on.
-            shard: images per file of the cache.
-            show: the progress bar.
-
-        Raises:
-            SpatialbenchError: the cache cannot be written.
+        ``description`` heads the progress bar, which is drawn if ``show``.
         """
         self.cache.refresh()
         bar = progress(description, count, "images") if show else nullcontext(lambda _: None)
@@ -127,4 +94,4 @@ class EncodedImages:
                     yield content_key(image.numpy()), image
                     advance(1)
 
-            fill(self.cache, items(), lambda part: self.encode(part.to(device)), shard)
+            fill(self.cache, items(), self.encode, shard)

@@ -32,18 +32,8 @@ from spatialbench.utils.token_cache import tensors_digest
 class Diffusion(Autoencoder):
     """A frozen diffusion model. Always in eval mode, never with a gradient in its own weights.
 
-    Args:
-        unet: diffusers' UNet2DConditionModel.
-        vae: diffusers' AutoencoderKL, of the same dtype.
-        scheduler: diffusers' DDPMScheduler: the betas, and what the UNet predicts.
-        context: E [T, W], the text encoder's hidden states of the constant prompt.
-        legacy_range: see ``Autoencoder``.
-
-    Attributes:
-        image_size: G for the UNet's native latents.
-        latent_shape: c, h, w of those.
-        steps: t is in [0, steps).
-        width: W.
+    The parts are diffusers' UNet2DConditionModel, AutoencoderKL and DDPMScheduler. ``context`` is E
+    [T, W], the text encoder's hidden states of the constant prompt.
     """
 
     context: Tensor
@@ -56,15 +46,15 @@ class Diffusion(Autoencoder):
         self.scheduler = scheduler
         self.register_buffer("context", context.float(), persistent=False)
         side = int(unet.config.sample_size)
-        self.image_size: int = side * self.factor
-        self.latent_shape: tuple[int, int, int] = (int(unet.config.in_channels), side, side)
+        self.image_size: int = side * self.factor  # G for the UNet's native latents
+        self.latent_shape = (int(unet.config.in_channels), side, side)  # c, h, w of those
         self.advice = f"set the page's picture_size to {self.image_size}"
-        self.steps: int = scheduler.config.num_train_timesteps
-        self.width: int = unet.config.cross_attention_dim
+        self.steps: int = scheduler.config.num_train_timesteps  # t is in [0, steps)
+        self.width: int = unet.config.cross_attention_dim  # W
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights; losses are in float32, or in float64 like the weights."""
+        """The dtype of the weights; losses are in float32, or in float64 like the weights."""
         return self.unet.dtype
 
     @cached_property
@@ -93,9 +83,8 @@ class Diffusion(Autoencoder):
     def predict(self, z_t: Tensor, t: Tensor, context: Tensor) -> Tensor:
         """Run the UNet on noised latents; [B, c, h, w] in the dtype of the losses."""
         with torch.autocast(z_t.device.type, enabled=False), written_out(z_t, self.unet):
-            output = self.unet(
-                z_t.to(self.dtype), t, encoder_hidden_states=context.to(self.dtype)
-            ).sample
+            context = context.to(self.dtype)
+            output = self.unet(z_t.to(self.dtype), t, encoder_hidden_states=context).sample
         return output.to(self._exact)
 
     @torch.no_grad()
@@ -133,10 +122,9 @@ def load_diffusion(
             Hugging Face Hub; or the exact architecture with random weights,
             ``rooms-diffusion:random`` or ``sd-2-1-base:random``.
         dtype: of the frozen weights: ``bfloat16``, ``float16``, ``float32`` or ``float64``.
-        legacy_range: see ``Diffusion``.
+        legacy_range: see ``Autoencoder``.
         prompt: the constant prompt.
-        hashes: sha256 of files of the folder, by path
-            (``unet/diffusion_pytorch_model.safetensors``), checked first.
+        hashes: sha256 of files of the folder by relative path, checked first.
         checkpointing: recompute the UNet's activations in the backward pass.
         random_seed: of the weights of ``:random``.
 

@@ -15,7 +15,7 @@ from spatialbench.models.latent_diffusion import Diffusion
 from spatialbench.utils.cache import cache_root
 
 VERSION = 1
-"""Of the way from pixels to a latent; another version misses the cache."""
+"""Version of the computation; another one misses the cache."""
 _SHARD = 2048
 
 
@@ -30,12 +30,7 @@ class Images(Protocol):
 
 
 class Latents:
-    """Images -> latents.
-
-    Args:
-        diffusion: has the autoencoder.
-        cache: keep latents under ``cache_root()/latents``; of no use for images that never recur.
-    """
+    """Images -> latents, cached under ``cache_root()/latents`` unless no image recurs."""
 
     def __init__(self, diffusion: Diffusion, cache: bool = True) -> None:
         self.diffusion, self.cache = diffusion, cache
@@ -45,15 +40,10 @@ class Latents:
         return self._cache(pixels).float() if self.cache else self.diffusion.latents(pixels)
 
     def prepare(self, images: Images) -> None:
-        """Cache the latents of a set without random crops. Finished work survives a kill.
-
-        Raises:
-            SpatialbenchError: the cache cannot be written, or an image cannot be read.
-        """
+        """Cache the latents of a set without random crops. Finished work survives a kill."""
         if self.cache:
             whole = map(images.whole, range(len(images)))
-            device = self.diffusion.context.device
-            self._cache.prepare(whole, len(images), "latents", device, _SHARD)
+            self._cache.prepare(whole, len(images), "latents", _SHARD)
 
     def refresh(self) -> None:
         """Pick up what other processes added to the cache."""
@@ -63,8 +53,8 @@ class Latents:
     @cached_property
     def _cache(self) -> EncodedImages:
         name = f"v{VERSION}-{self.diffusion.latents_fingerprint}"
-        return EncodedImages(
-            cache_root() / "latents" / name,
-            self.diffusion.latent_shape,
-            lambda pixels: in_equal_chunks(self.diffusion.latents, pixels),
-        )
+        folder, shape = cache_root() / "latents" / name, self.diffusion.latent_shape
+        return EncodedImages(folder, shape, self._encoded)
+
+    def _encoded(self, pixels: Tensor) -> Tensor:
+        return in_equal_chunks(self.diffusion.latents, pixels.to(self.diffusion.context.device))

@@ -3,10 +3,9 @@
     (1)  y = W x + (alpha / r) B A x        a layer of the MLP while it learns; x of A under dropout
     (2)  W' = W + (alpha / r) B A           the projections of attention; every layer in the end
 
-open_clip's blocks have ``nn.MultiheadAttention``, which peft 0.21 wraps but adds the adapters of
-its output projection twice (peft #3774), and ``towers.py`` reads the weights of attention itself.
-So peft makes, initialises and holds the adapters and runs (1); (2) is computed here. Nothing of
-either library is changed.
+peft 0.21 adds the adapters of the output projection of ``nn.MultiheadAttention`` twice (peft
+#3774), and ``towers.py`` reads the weights of attention itself. So peft creates and holds the
+adapters and runs (1), and (2) is computed here. Nothing of either library is changed.
 
 Source: Hu et al., "LoRA", ICLR 2022, arXiv 2106.09685; mashijie1028/GenHancer @ d716ba2 for its
 settings.
@@ -34,16 +33,13 @@ _NAME = "default"
 
 @dataclass
 class LoraSettings:
-    """Adapters of rank ``rank``: W + (alpha / rank) B A, B zero at the start.
+    """Adapters W + (alpha / rank) B A, B zero at the start; defaults as in the released code.
 
     Args:
-        rank: 16, as in the released code.
-        alpha: 16, as in the released code.
-        dropout: of the input of A in the MLP; the weights of attention are adapted without dropout.
-        bias: the biases of the adapted layers learn, too (``lora_only``).
-
-    Raises:
-        SpatialbenchError: a value out of its range.
+        rank: of A and B, at least 1.
+        alpha: the scale of their product, more than 0.
+        dropout: in [0, 1), of the input of A in the MLP; attention has none.
+        bias: also train the biases of the adapted layers (``lora_only``).
     """
 
     rank: int = 16
@@ -60,12 +56,9 @@ class LoraSettings:
 
 
 class Adapters:
-    """The adapters of one tower, of which nothing else learns, except for adapted biases.
+    """The adapters of one tower, which alone are trained, with the adapted biases if so set.
 
-    Args:
-        visual: open_clip's ViT; changed in place until :meth:`merge`.
-        settings: rank, scale, dropout and biases.
-        seed: of A.
+    open_clip's ViT ``visual`` is changed in place until :meth:`merge`; A is drawn from ``seed``.
     """
 
     def __init__(self, visual: nn.Module, settings: LoraSettings, seed: int) -> None:
@@ -80,20 +73,17 @@ class Adapters:
             torch.manual_seed(seed)
             self._model = LoraModel(visual, config, _NAME)  # freezes all else
         self._layers = _layers(self._model)  # once: to list peft's modules makes their weights anew
-        inside = [layer for _, _, layer in self._layers if isinstance(layer, MultiheadAttention)]
-        for layer in inside:
+        attention = [layer for _, _, layer in self._layers if isinstance(layer, MultiheadAttention)]
+        for layer in attention:
             layer.in_proj_bias.requires_grad_(settings.bias)  # which peft's lora_only misses
-        parts = {id(part) for layer in inside for part in (layer, layer.get_base_layer().out_proj)}
+        parts = {id(a) for layer in attention for a in (layer, layer.get_base_layer().out_proj)}
         self._attention = [adapted for adapted in self._layers if id(adapted[2]) in parts]
-        self._biases = {
-            name: parameter.detach().clone()
-            for name, parameter in visual.named_parameters()
-            if parameter.requires_grad and "lora_" not in name
-        }
+        learning = [(name, p) for name, p in visual.named_parameters() if p.requires_grad]
+        self._biases = {name: p.detach().clone() for name, p in learning if "lora_" not in name}
 
     @contextmanager
     def active(self, dropout: bool = False) -> Iterator[None]:
-        """Put the weights of (2) into attention, with gradient, and draw dropout if so wanted."""
+        """Put the weights of (2) into attention, with gradient; draw dropout if ``dropout``."""
         before = [(owner, name, getattr(owner, name)) for owner, name, _ in self._attention]
         for (owner, name, weight), (_, _, layer) in zip(before, self._attention, strict=True):
             delattr(owner, name)  # a plain tensor, which autograd follows, replaces the parameter
@@ -111,11 +101,8 @@ class Adapters:
     def drift(self) -> Tensor:
         """||theta - theta_0||, a scalar."""
         moved = [layer.get_delta_weight(_NAME).float() for _, _, layer in self._layers]
-        moved += [
-            parameter - self._biases[name].to(parameter.device)
-            for name, parameter in self._model.model.named_parameters()
-            if name in self._biases
-        ]
+        now = dict(self._model.model.named_parameters())
+        moved += [now[name] - before.to(now[name].device) for name, before in self._biases.items()]
         return torch.stack([part.square().sum() for part in moved]).sum().sqrt()
 
     def merged(self) -> dict[str, Tensor]:
@@ -123,10 +110,7 @@ class Adapters:
         return _unloaded(copy.deepcopy(self._model)).state_dict()
 
     def merge(self) -> None:
-        """Merge the adapters and remove peft's modules: the tower is open_clip's again.
-
-        The adapted layers, and no others, have ``requires_grad`` then.
-        """
+        """Merge the adapters and restore open_clip's tower; only adapted layers can learn."""
         adapted = [owner for owner, _, _ in self._layers]
         _unloaded(self._model).requires_grad_(False)
         for owner in adapted:
@@ -139,14 +123,11 @@ class Adapters:
 
 def _layers(model: LoraModel) -> list[tuple[nn.Module, str, Any]]:
     """Every adapted weight: its module, its name there, peft's layer."""
-    return [
-        (
-            layer.get_base_layer(),
-            "in_proj_weight" if isinstance(layer, MultiheadAttention) else "weight",
-            layer,
-        )
-        for layer in [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
-    ]
+    layers: list[Any] = [layer for layer in model.modules() if isinstance(layer, LoraLayer)]
+    attention = [isinstance(layer, MultiheadAttention) for layer in layers]
+    names = ["in_proj_weight" if fused else "weight" for fused in attention]
+    bases = [layer.get_base_layer() for layer in layers]
+    return list(zip(bases, names, layers, strict=True))
 
 
 @torch.no_grad()

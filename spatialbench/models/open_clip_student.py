@@ -27,8 +27,7 @@ from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.hub import first_line
 
 CONFIGS = Path(__file__).parent / "configs"
-OWN = "rooms-student"
-"""The student shipped with the package: configs/ and weights/ have its files of this name."""
+OWN = "rooms-student"  # shipped with the package, in configs/ and weights/
 
 open_clip.add_model_config(CONFIGS / f"{OWN}.json")
 
@@ -42,8 +41,8 @@ def load_clip(spec: str, pooled: bool = False) -> open_clip.CLIP:
             are a pretrained tag (``openai``), a file of the Hub
             (``<owner>/<name>@<commit>/<path>[#<sha256>]``), ``random``, or a local file: an
             open_clip state dict, OpenAI's own file, DIVA's, or a checkpoint of a spatialbench
-            method, whose student is taken. Left out, they are the shipped ones for
-            ``rooms-student`` and random for any other model.
+            method, whose student is taken. The default is the shipped ones for ``rooms-student``
+            and random ones for any other model.
         pooled: accept SigLIP, too: a timm ViT without a class token, with a pooling head.
 
     Raises:
@@ -54,7 +53,7 @@ def load_clip(spec: str, pooled: bool = False) -> open_clip.CLIP:
     path = files.weights_file(name, weights, spec)
     try:
         state = None if path is None else files.read_state(path)
-        with _without_warning("No pretrained weights loaded"):
+        with _no_warning_of_random_weights():
             pretrained = None if state is not None else weights if path is None else str(path)
             model = open_clip.create_model(name, pretrained=pretrained, precision="fp32")
     except Exception as error:  # of open_clip, the Hub, the network or the disk
@@ -71,10 +70,7 @@ def load_clip(spec: str, pooled: bool = False) -> open_clip.CLIP:
 
 
 def published(spec: str) -> WeightFile | str | None:
-    """Return the pinned file or the Hub's repository from which weights are downloaded.
-
-    None for shipped, random or local weights. Works offline.
-    """
+    """Return the pinned file or the Hub's repository of weights, offline; None for local ones."""
     name, weights = split_spec(spec)
     if weights is None or Path(weights).is_file():
         return None
@@ -90,14 +86,9 @@ def tokenizer(spec: str) -> Any:
 
 
 class TextTokenizer:
-    """The student's tokenizer; captions that recur are encoded once.
+    """The tokenizer of a student's ``spec``; captions that recur are encoded once."""
 
-    Args:
-        spec: as in :func:`load_clip`.
-    """
-
-    KEPT = 2**18
-    """Captions whose tokens are remembered."""
+    KEPT = 2**18  # captions whose tokens are remembered
 
     def __init__(self, spec: str) -> None:
         try:
@@ -113,8 +104,7 @@ class TextTokenizer:
     def __call__(self, captions: Sequence[str]) -> Tensor:
         """Tokenize captions: int64 [C, context_length], zero (or SigLIP's padding) behind the end.
 
-        Raises:
-            SpatialbenchError: a caption is longer than the student's context.
+        A caption longer than the student's context raises a SpatialbenchError.
         """
         if len(self._rows) > self.KEPT:
             self._rows.clear()
@@ -150,8 +140,7 @@ def resize_mode(model: open_clip.CLIP) -> Resize:
 def split_spec(spec: str) -> tuple[str, str | None]:
     """Split ``name[:weights]`` into a name that open_clip knows and weights, None for random ones.
 
-    Raises:
-        SpatialbenchError: open_clip knows no such model.
+    An unknown model raises a SpatialbenchError.
     """
     name, _, weights = spec.partition(":")
     if name.endswith(".json"):
@@ -170,11 +159,11 @@ def split_spec(spec: str) -> tuple[str, str | None]:
 
 
 @contextmanager
-def _without_warning(text: str) -> Iterator[None]:
-    """Suppress a warning of the root logger: open_clip warns of random weights even if wanted."""
+def _no_warning_of_random_weights() -> Iterator[None]:
+    """Suppress open_clip's warning, which it also gives where random weights are wanted."""
 
     def keep(record: logging.LogRecord) -> bool:
-        return text not in record.getMessage()
+        return "No pretrained weights loaded" not in record.getMessage()
 
     root = logging.getLogger()
     root.addFilter(keep)

@@ -13,20 +13,10 @@ from spatialbench.data.boxes import check_boxes
 def region_tokens(
     dense: Tensor, boxes: Tensor, image: Tensor, size: int | tuple[int, int]
 ) -> Tensor:
-    """Crop regions from a dense map by RoIAlign.
+    """Crop regions from a dense map by RoIAlign: [N, r r, D], unit norm, row by row.
 
-    Args:
-        dense: [B, h, w, D].
-        boxes: [N, 4], x0 y0 x1 y1 in [0, 1] of the image.
-        image: int64 [N], the row of ``dense`` that each box lies in.
-        size: r, or rows and columns; 1 gives one vector per region.
-
-    Returns:
-        [N, r r, D], unit norm, row by row.
-
-    Raises:
-        SpatialbenchError: there is no box, or one that is not finite, empty, or outside of the
-            image.
+    The map is [B, h, w, D]; boxes [N, 4] are x0 y0 x1 y1 in [0, 1] of the image, in row ``image``
+    int64 [N] of the map. ``size`` is r, or rows and columns; 1 gives one vector per region.
     """
     check_boxes(boxes)
     height, width = dense.shape[1:3]

@@ -22,11 +22,9 @@ from spatialbench.utils.flops import repeated
 def runner(compiled: bool = False, checkpointing: bool = False) -> BlockRunner:
     """Return a function that runs one block.
 
-    Args:
-        compiled: run the two halves of a block through ``torch.compile``; a method's step between
-            them runs as written. All blocks of a tower share one compilation per shape.
-        checkpointing: keep only the input of each block and recompute the rest in the backward
-            pass.
+    With ``compiled``, the two halves of a block run through ``torch.compile`` and a method's step
+    between them as written; all blocks of a tower share one compilation per shape. With
+    ``checkpointing``, only a block's input is kept and the backward pass recomputes the rest.
     """
     run = partial(attention_block, wrap=_compiled) if compiled else attention_block
     if not checkpointing:

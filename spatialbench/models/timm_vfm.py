@@ -33,26 +33,19 @@ from spatialbench.utils.hub import first_line
 from spatialbench.utils.token_cache import tensors_digest
 
 CONFIGS = Path(__file__).parent / "configs"
-OWN = "rooms-vfm"
-"""The VFM shipped with the package: configs/rooms-vfm.json, weights/rooms-vfm.safetensors."""
+OWN = "rooms-vfm"  # shipped with the package, in configs/ and weights/
 Normalisation = tuple[tuple[float, ...], tuple[float, ...]]
 """Mean and standard deviation per RGB channel, in units of the range [0, 1]."""
 
-_SHARD = 512
-"""Images per file of the cache at most; a kill can lose this many."""
-_SHARD_BYTES = 1 << 30
-"""Bytes per file, in memory twice while it is written. ViT-L/14 at 336 has 28 MB per image."""
+_SHARD, _SHARD_BYTES = 512, 1 << 30
+"""Images and bytes per file of the cache at most. ViT-L/14 at 336 has 28 MB per image."""
 
 
 class VFM(nn.Module):
     """A frozen ViT. Always in eval mode, never with a gradient.
 
-    Args:
-        model: a timm VisionTransformer with a class token, as ``build_vit`` returns it.
-        mean, std: per RGB channel, in units of the range [0, 1].
-        name: for messages.
-        image_size: side S of the images in pixels, which are resized to the model's own side.
-        cache: keep the tokens of every image on disk, under ``cache_root()/vfm``.
+    It is a timm VisionTransformer with a class token, with the arguments of ``load_vfm``; ``mean``
+    and ``std`` are per RGB channel, in units of the range [0, 1], and ``name`` is for messages.
     """
 
     mean: Tensor
@@ -71,10 +64,9 @@ class VFM(nn.Module):
         self.model = model.eval().requires_grad_(False)
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) * 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1) * 255, persistent=False)
-        self.name, self.cache = name, cache
+        self.name, self.cache, self.depth = name, cache, len(model.blocks)
         self.image_size = image_size or model.patch_embed.img_size[0]
         attention: Any = model.blocks[0].attn
-        self.depth = len(model.blocks)
         self.heads: int = attention.num_heads
         self.head_dim: int = attention.head_dim
         self.grid: tuple[int, int] = model.patch_embed.grid_size
@@ -91,8 +83,7 @@ class VFM(nn.Module):
     def qkv(self, block: int, tokens: Tensor, values: bool = True) -> tuple[Tensor, ...]:
         """Compute queries, keys and (with ``values``) values of a block from its input [B, T, D].
 
-        Each is [B, H, T, d], with the projections' bias and timm's q_norm and k_norm, before the
-        scale 1 / sqrt(d).
+        Each is [B, H, T, d], with bias and timm's q_norm and k_norm, before the scale 1 / sqrt(d).
         """
         layer: Any = self.model.blocks[block]
         if not torch.is_autocast_enabled(tokens.device.type):
@@ -105,10 +96,7 @@ class VFM(nn.Module):
         return layer.attn.q_norm(q), layer.attn.k_norm(k), *v
 
     def tokens(self, x: Tensor) -> Tensor:
-        """Tokens bfloat16 [B, L, T, D] that enter every block, class token first, of uint8 images.
-
-        They come from the cache where it has them; computed ones are rounded as cached ones are.
-        """
+        """Tokens bfloat16 [B, L, T, D] that enter the blocks for uint8 images, class first."""
         return self._cache(x) if self.cache else self._compute(x)
 
     def refresh(self) -> None:
@@ -127,17 +115,14 @@ class VFM(nn.Module):
         own = (torch.from_numpy(images[row].copy()).permute(2, 0, 1) for row in rows)
         fitting = _SHARD_BYTES // (2 * math.prod(self.token_shape)) // CHUNK * CHUNK
         shard = max(CHUNK, min(_SHARD, fitting))
-        name, device = f"tokens of {self.name}", self.mean.device
-        self._cache.prepare(own, len(rows), name, device, shard, show=rank == 0)
+        self._cache.prepare(own, len(rows), f"tokens of {self.name}", shard, show=rank == 0)
 
     @cached_property
     def fingerprint(self) -> str:
         """Hash of everything the tokens depend on but the image: weights and preprocessing."""
-        extra = repr(
-            [self.token_shape, self.heads, self.image_size, self.model.patch_embed.img_size]
-        )
+        sizes = [self.token_shape, self.heads, self.image_size, self.model.patch_embed.img_size]
         tensors = {**self.model.state_dict(), "mean": self.mean, "std": self.std}
-        return tensors_digest(tensors, extra)
+        return tensors_digest(tensors, repr(sizes))
 
     @cached_property
     def _cache(self) -> EncodedImages:
@@ -147,6 +132,7 @@ class VFM(nn.Module):
     @torch.no_grad()
     def _compute(self, x: Tensor) -> Tensor:
         """Tokens bfloat16 [B, L, T, D], computed in float32 (on a GPU in TF32)."""
+        x = x.to(self.mean.device)
         with torch.autocast(x.device.type, enabled=False), tensor_cores(x.device):
             return in_equal_chunks(lambda chunk: self._forward((chunk - self.mean) / self.std), x)
 
@@ -154,14 +140,13 @@ class VFM(nn.Module):
         """Collect the inputs of all blocks [B, L, T, D] in timm's own forward pass."""
         size = self.model.patch_embed.img_size
         if tuple(pixels.shape[-2:]) != tuple(size):
-            pixels = F.interpolate(
-                pixels, size=size, mode="bilinear", align_corners=False, antialias=True
-            )
+            pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
         inputs: list[Tensor] = []
-        hooks = [
-            block.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
-            for block in self.model.blocks
-        ]
+
+        def keep(_: nn.Module, arguments: tuple[Tensor]) -> None:
+            inputs.append(arguments[0])
+
+        hooks = [block.register_forward_pre_hook(keep) for block in self.model.blocks]
         try:
             self.model.forward_features(pixels)
         finally:
@@ -184,26 +169,22 @@ def load_vfm(
             (``vit_large_patch14_dinov2``). The weights are a short name of ``weight_files.PINNED``
             (``depth-anything-v2``, ``dinov2``), a file of the Hub
             (``<owner>/<name>@<commit>/<path>[#<sha256>]``), a local file in any layout of
-            ``dinov2_files``, or ``random``. Left out, they are the shipped ones, DINOv2's own, or
+            ``dinov2_files``, or ``random``. The default is the shipped ones, DINOv2's own, or
             timm's pretrained ones.
         image_size: side of the images in pixels; default the model's own. The model is set to the
-            nearest multiple of its patch, its position embedding resized as the publisher of the
-            weights does it.
+            nearest multiple of its patch, its position embedding resized as by its publisher.
         cache: keep tokens on disk.
         normalisation: of the pixels; default the model's own.
 
     Raises:
-        SpatialbenchError: unknown model or weights, weights of another architecture, not a plain
-            ViT.
+        SpatialbenchError: unknown or unfitting model or weights.
     """
     model, mean, std = build_vit(spec, image_size)
     mean, std = normalisation or (mean, std)
     return VFM(model, mean, std, spec.partition(":")[0], image_size, cache)
 
 
-def build_vit(
-    spec: str, image_size: int | None = None
-) -> tuple[Any, tuple[float, ...], tuple[float, ...]]:
+def build_vit(spec: str, image_size: int | None = None) -> tuple[Any, Any, Any]:
     """Build the timm model of a ``spec`` (see ``load_vfm``), trainable; with its mean and std."""
     name, _, weights = spec.partition(":")
     path = _weights_file(name, weights, spec)
@@ -226,10 +207,7 @@ def build_vit(
 
 
 def published(spec: str) -> WeightFile | str | None:
-    """Return the pinned file or the Hub's repository from which weights are downloaded.
-
-    None for shipped, random or local weights. Works offline.
-    """
+    """Return the pinned file or the Hub's repository of weights, offline; None for local ones."""
     name, _, weights = spec.partition(":")
     if weights == "random" or name == OWN or (weights and Path(weights).is_file()):
         return None
@@ -256,12 +234,6 @@ def _check_architecture(model: Any, name: str) -> None:
         isinstance(getattr(block, "attn", None), Attention) and hasattr(block, "norm1")
         for block in model.blocks
     )
-    if not plain:
-        raise SpatialbenchError(
-            f"vfm {name!r} is not a plain ViT of timm; take one such as vit_large_patch14_dinov2"
-        )
-    if not model.has_class_token:
-        raise SpatialbenchError(
-            f"vfm {name!r} has no class token to pair with the student's; take one such as "
-            "vit_large_patch14_dinov2"
-        )
+    wrong = "is not a plain ViT of timm" if not plain else "has no class token to pair"
+    if not plain or not model.has_class_token:
+        raise SpatialbenchError(f"vfm {name!r} {wrong}; take one such as vit_large_patch14_dinov2")

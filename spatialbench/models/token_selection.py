@@ -1,7 +1,7 @@
 """Choice of an image's tokens: pure functions of tokens and a generator.
 
-A ``TokenSelector`` makes the sequence that a generative model is conditioned on, at random if so
-set; ``score_vector`` makes the one vector that an image is scored with, never at random.
+A ``TokenSelector`` makes the sequence that conditions a generative model, at random if so set;
+``score_vector`` makes the one vector that an image is scored with, never at random.
 
 Letters: B images, L patches in h rows and w columns, N selected tokens, D width.
 
@@ -59,8 +59,7 @@ class TokenSelector:
                 f"tokens.mode {self.mode} {one_of if allowed else 'takes no number'}; "
                 f"found {', '.join(given) or 'none'}"
             )
-        for name in ("count", "window"):
-            value = getattr(self, name)
+        for name, value in (("count", self.count), ("window", self.window)):
             if value is not None and value < 1:
                 raise SpatialbenchError(f"tokens.{name} is {value}; it must be 1 or more")
         if self.ratio is not None and not 0 < self.ratio <= 1:
@@ -71,10 +70,10 @@ class TokenSelector:
         if self.mode == "cls":
             return 1
         patches, window = grid[0] * grid[1], self.window or 1
-        if self.mode == "random":
-            return 1 + self._drawn(patches)
         by_mode = {"all": patches, "avgpool1d": patches // window}
         count = by_mode.get(self.mode, (grid[0] // window) * (grid[1] // window))
+        if self.mode == "random":
+            count = self._drawn(patches)
         if not count:
             raise SpatialbenchError(
                 f"tokens.window {self.window} is larger than the {grid[0]} x {grid[1]} patches"
@@ -93,21 +92,18 @@ class TokenSelector:
     def _local(self, tokens: Tokens, generator: torch.Generator | None) -> Tensor:
         local, window = tokens.local, self.window or 1
         if self.mode == "random":
-            index = self._index(len(local), local.shape[1], generator).to(local.device)
-            return local.gather(1, index[..., None].expand(-1, -1, local.shape[2]))
+            assert generator is not None, "random tokens are drawn by an explicit generator"
+            (images, patches, width), count = local.shape, self._drawn(local.shape[1])
+            if self.replacement:
+                index = torch.randint(0, patches, (images, count), generator=generator)
+            else:
+                index = torch.rand(images, patches, generator=generator).argsort(1)[:, :count]
+            return local.gather(1, index.to(local.device)[..., None].expand(-1, -1, width))
         if self.mode == "avgpool1d":
             return F.avg_pool1d(local.mT, window).mT
         if self.mode == "avgpool2d":
             return F.avg_pool2d(local.mT.unflatten(2, tokens.grid), window).flatten(2).mT
         return local
-
-    def _index(self, images: int, patches: int, generator: torch.Generator | None) -> Tensor:
-        """int64 [B, n], the patches drawn for each image."""
-        assert generator is not None, "random tokens are drawn by an explicit generator"
-        count = self._drawn(patches)
-        if self.replacement:
-            return torch.randint(0, patches, (images, count), generator=generator)
-        return torch.rand(images, patches, generator=generator).argsort(dim=1)[:, :count]
 
     def _drawn(self, patches: int) -> int:
         count = self.count if self.ratio is None else max(1, int(self.ratio * patches))
@@ -125,12 +121,8 @@ def score_vector(tokens: Tokens, scorer: Scorer = "cls") -> Tensor:
     ``cls`` is the embedding, as in CLIP and in MMVP-VLM's own script; ``cls_local`` adds the mean
     of all patches: DIVA's scorer for OpenAI's CLIP without its random choice.
 
-    Raises:
-        SpatialbenchError: another scorer.
-
-    Source: baaivision/DIVA @ d53c668, which scores with ``cls_local`` after training and compares
-    with ``cls`` before, so that a part of its gain is the scorer's (docs/diva.md, "What is
-    measured").
+    Source: baaivision/DIVA @ d53c668, which scores with ``cls_local`` after training and with
+    ``cls`` before, so that a part of its gain is the scorer's (docs/diva.md, "What is measured").
     """
     _check_choice("the scorer", scorer, get_args(Scorer))
     vector = tokens.cls if scorer == "cls" else tokens.cls + tokens.local.mean(1)

@@ -21,34 +21,26 @@ from torch import Tensor, nn
 
 from spatialbench.utils.errors import SpatialbenchError
 
-Block = Any
-"""``open_clip.transformer.ResidualAttentionBlock``, or timm's ``Block`` in SigLIP's image tower."""
-Model = Any
-"""``open_clip.CLIP``, as ``spatialbench.models.open_clip_student.load_clip`` returns it."""
-BlockMix = Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
-"""(q, k, v) -> (q, k, v) of one block."""
-Mix = Callable[[int, Tensor, Tensor, Tensor], tuple[Tensor, Tensor, Tensor]]
-"""(block, q, k, v) -> (q, k, v), each [B, H, T, d]: a method's step between the projections and the
-softmax.
+Block = Any  # open_clip's ResidualAttentionBlock, or timm's Block in SigLIP's image tower
+Model = Any  # open_clip's CLIP or SigLIP, as open_clip_student.load_clip returns it
+QKV = tuple[Tensor, Tensor, Tensor]
+BlockMix = Callable[[Tensor, Tensor, Tensor], QKV]  # (q, k, v) -> (q, k, v) of one block
+Mix = Callable[[int, Tensor, Tensor, Tensor], QKV]
+"""A method's step before the softmax: (block, q, k, v) -> (q, k, v), each [B, H, T, d].
 
-q and k may come back with more than d channels; the logits are then scaled by 1 / sqrt of the new
-number.
+It may widen q and k; the logits are then scaled by 1 / sqrt of the new number of channels.
 """
-BlockRunner = Callable[..., Tensor]
-"""Called like ``attention_block``; see ``running.py``."""
+BlockRunner = Callable[..., Tensor]  # called like attention_block; see running.py
 
 
 def attention(
     q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None
 ) -> Tensor:
-    r"""Return softmax(s q k^T + mask) v, [B, H, T, e], of q and k [B, H, T, d] and v [B, H, T, e].
+    """Return softmax(s q k^T + mask) v, [B, H, T, e], of q and k [B, H, T, d] and v [B, H, T, e].
 
-    The mask [T, T], or of a shape that broadcasts to [B, H, T, T], is added to the logits; s is
-    ``scale``, by default 1 / sqrt(d) of the given ``q``.
-
-    On a CPU and for few tokens the three steps are written out: torch's fused kernel is up to 6
-    times slower there in bfloat16, forward and backward together. Elsewhere
-    ``scaled_dot_product_attention`` is called.
+    The mask broadcasts to [B, H, T, T]; s is ``scale``, by default 1 / sqrt(d) of the given ``q``.
+    The three steps are written out on a CPU for few tokens, where torch's fused kernel is up to 6
+    times slower in bfloat16, forward and backward together.
     """
     if q.device.type != "cpu" or q.shape[-2] > 256:
         mask = None if mask is None else mask.to(q)
@@ -69,7 +61,7 @@ def merge_heads(x: Tensor) -> Tensor:
     return x.transpose(1, 2).flatten(2)
 
 
-def project_qkv(block: Block, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def project_qkv(block: Block, x: Tensor) -> QKV:
     """Compute a block's queries, keys and values, each [B, H, T, d], from its input [B, T, H d]."""
     if hasattr(block, "norm1"):  # timm's, of SigLIP
         qkv = block.attn.qkv(block.norm1(x))
@@ -94,34 +86,25 @@ def attention_block(
 
     Args:
         block: a block of a tower.
-        x: [B, T, H d].
+        x: [B, T, H d], as is the result.
         mix: (q, k, v) -> (q, k, v).
         mask: see ``attention``.
         scale: see ``attention``.
-        read: int64 [B], the only token of each row that is needed. Leaving out the others saves
-            three quarters of the last block.
+        read: int64 [B], the only token of each row to compute: the result is [B, 1, H d], which
+            saves three quarters of the last block.
         wrap: applied to the two functions that run before and after ``mix``.
-
-    Returns:
-        [B, T, H d], or [B, 1, H d] with ``read``.
     """
     q, k, v = wrap(project_qkv)(block, x)
     if mix is not None:
         q, k, v = mix(q, k, v)
-    return wrap(attend)(block, x, q, k, v, mask, scale, read)
+    return wrap(_attend)(block, x, (q, k, v), mask, scale, read)
 
 
-def attend(
-    block: Block,
-    x: Tensor,
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    mask: Tensor | None = None,
-    scale: float | None = None,
-    read: Tensor | None = None,
+def _attend(
+    block: Block, x: Tensor, qkv: QKV, mask: Tensor | None, scale: float | None, read: Tensor | None
 ) -> Tensor:
     """Run the rest of a block after its projections; arguments as in ``attention_block``."""
+    q, k, v = qkv
     if read is not None:
         rows = torch.arange(len(x), device=x.device)
         x, q = x[rows, read][:, None], q[rows, :, read][:, :, None]
@@ -160,8 +143,7 @@ def encode_image(
 ) -> Tensor:
     """Encode normalised images, float [B, 3, S, S], as open_clip does: [B, D], not normalised.
 
-    ``mix`` receives the number of every block and its q, k, v; ``run`` replaces
-    ``attention_block``, see ``running.py``.
+    ``mix`` hooks into every block; ``run`` replaces ``attention_block``, see ``running.py``.
     """
     visual = model.visual
     if hasattr(visual, "trunk"):  # SigLIP's, of timm: patches alone, pooled by a head
@@ -222,18 +204,13 @@ def encode_dense(
     """Encode patches in the joint space: the last block by its value path, norm and projection.
 
     Normalised images, float [B, 3, H, W], H and W multiples of the patch size -> [B, h, w, D], not
-    normalised. The position embedding is interpolated to sizes other than the native one. ``mix``
-    is that of ``encode_image``; ``blocks`` replace the tower's own.
-
-    Raises:
-        SpatialbenchError: a SigLIP tower.
+    normalised. The position embedding is interpolated to other sizes. ``mix`` is that of
+    ``encode_image``; ``blocks`` replace the tower's own. A SigLIP tower raises a SpatialbenchError.
 
     Source: wusize/CLIPSelf @ 1c7fe9c, src/open_clip/transformer.py, ``encode_dense``.
     """
     if not has_class_token(model):
-        raise SpatialbenchError(
-            "SigLIP's pooling head gives its patches no place in the joint space: no dense map"
-        )
+        raise SpatialbenchError("SigLIP's patches are not in the joint space: no dense map")
     *before, last = image_blocks(model) if blocks is None else blocks
     x = run_blocks(before, embed_patches(model.visual, pixels), mix)
     x = value_block(last, x, mix and partial(mix, len(before)))
@@ -279,10 +256,7 @@ def encode_text(model: Model, tokens: Tensor, run: BlockRunner = attention_block
 
 
 def text_states(model: Model, tokens: Tensor) -> Tensor:
-    """Hidden states [C, T, width] of the text tower for tokens int64 [C, T], also behind the end.
-
-    They are taken after the final norm; ``encode_text`` projects the state at the end token.
-    """
+    """Hidden states [C, T, width] of tokens int64 [C, T], also behind the end, after the norm."""
     x, mask = _embed_text(model, tokens)
     run = partial(attention_block, mask=mask)
     return model.ln_final(run_blocks(model.transformer.resblocks, x, run=run))

@@ -19,35 +19,26 @@ from spatialbench.utils.errors import SpatialbenchError
 
 
 class Tokens(NamedTuple):
-    """A tower's output for B images, not normalised.
+    """A tower's output for B images, not normalised."""
 
-    Attributes:
-        cls: [B, D], the embedding of the image, as ``encode_image`` returns it.
-        local: [B, L, D], its patches row by row, through the same norm and projection.
-        grid: h, w; L = h w.
-    """
-
-    cls: Tensor
-    local: Tensor
-    grid: tuple[int, int]
+    cls: Tensor  # [B, D], the embedding of the image, as encode_image returns it
+    local: Tensor  # [B, L, D], its patches row by row, through the same norm and projection
+    grid: tuple[int, int]  # h, w; L = h w
 
 
 def visual_tokens(model: Model, pixels: Tensor, mix: Mix | None = None) -> Tokens:
     """Encode images as embeddings and patches, with gradient.
+
+    In a SigLIP tower ``cls`` is the pooled vector and ``local`` the features before the pooling:
+    two spaces of one width.
 
     Args:
         model: an open_clip model; its image tower is open_clip's own ViT, or SigLIP's of timm.
         pixels: normalised images, float [B, 3, H, W]; H and W multiples of the patch size.
         mix: a method's hook into every block of a ViT, as in ``towers.encode_image``.
 
-    Returns:
-        ``Tokens``. In a SigLIP tower ``cls`` is the pooled vector and ``local`` are the features
-        before the pooling:
-        two spaces of one width.
-
     Raises:
-        SpatialbenchError: a timm tower without attention pooling or with prefix tokens, or ``mix``
-            for a timm tower.
+        SpatialbenchError: a timm tower that is not SigLIP's, or ``mix`` for a timm tower.
     """
     visual = model.visual
     if not hasattr(visual, "trunk"):
@@ -61,8 +52,7 @@ def visual_tokens(model: Model, pixels: Tensor, mix: Mix | None = None) -> Token
         )
     elif mix is not None:
         raise SpatialbenchError(
-            "the method has no access to the blocks of a timm tower; take a model with open_clip's "
-            "own ViT"
+            "the method has no access to the blocks of a timm tower; take open_clip's own ViT"
         )
     else:
         features = visual.trunk.forward_features(pixels)

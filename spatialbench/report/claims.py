@@ -15,11 +15,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-import yaml
+from typing import NamedTuple
 
 from spatialbench.evaluation.base import Evaluation
 from spatialbench.report.differences import Differences, Gain
+from spatialbench.report.rows import read_yaml
 from spatialbench.report.table_model import markdown_table
 from spatialbench.results.files import Row
 from spatialbench.utils.errors import SpatialbenchError
@@ -34,24 +34,16 @@ ADVICE = "see the head of results/claims.yaml for its form"
 
 @dataclass(frozen=True)
 class Claim:
-    """One claim; see the head of results/claims.yaml.
-
-    Attributes:
-        claim: one sentence. paper: who says so.
-        track: whose rows. row, than: the two rows, by page.
-        column: a measure of the pair test (``all``) or of another evaluation of the track.
-        expect: one of ``EXPECT``: what ``row`` is, compared with ``than``.
-        margin: points, for ``not lower`` only; None: ``MARGIN``.
-    """
+    """One claim; see the head of results/claims.yaml."""
 
     claim: str
     paper: str
     track: str
-    row: str
+    row: str  # the two rows, by page
     than: str
-    column: str
-    expect: str
-    margin: float | None = None
+    column: str  # a measure of the pair test or of another evaluation of the track
+    expect: str  # one of EXPECT: how row compares with than
+    margin: float | None = None  # points, for "not lower" only; None: MARGIN
 
     def __post_init__(self) -> None:
         if self.expect not in EXPECT:
@@ -64,22 +56,20 @@ class Claim:
             raise ValueError(f"row and than are both {self.row}")
 
     @property
-    def allowed(self) -> float:
-        """Points by which ``row`` may lie below ``than``, for ``not lower``."""
-        return MARGIN if self.margin is None else self.margin
+    def bound(self) -> float:
+        """The bound that the whole interval must be above; for ``lower``, below."""
+        allowed = MARGIN if self.margin is None else self.margin
+        return -allowed if self.expect == "not lower" else 0.0
 
     @property
     def expected(self) -> str:
         """The expected place of the difference."""
-        return {"higher": "above 0", "lower": "below 0", "not lower": f"above {-self.allowed:g}"}[
-            self.expect
-        ]
+        return f"{'below' if self.expect == 'lower' else 'above'} {self.bound:g}"
 
     def held(self, gain: Gain) -> bool:
         """Return whether a paired difference supports the claim."""
-        if self.expect == "lower":
-            return gain.interval.high < 0
-        return gain.interval.low > (0 if self.expect == "higher" else -self.allowed)
+        low, high = gain.interval
+        return high < self.bound if self.expect == "lower" else low > self.bound
 
 
 @dataclass(frozen=True)
@@ -92,44 +82,28 @@ def read_claims(path: Path, measures: Mapping[str, Mapping[str, str]]) -> list[C
 
     Args:
         measures: track -> measure -> heading, of all evaluations.
-
-    Raises:
-        SpatialbenchError: bad YAML, a wrong field, an unknown track or column.
     """
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return []
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SpatialbenchError(
-            f"{path}: cannot be read ({' '.join(str(error).split())}); {ADVICE}"
-        ) from error
-    claims = parse(_ClaimsFile, {"claims": data or []}, str(path), ADVICE).claims
+    claims = parse(_ClaimsFile, {"claims": read_yaml(path, ADVICE)}, str(path), ADVICE).claims
     for number, claim in enumerate(claims):
+        columns = measures.get(claim.track, {})
         for field, value, known in (
             ("track", claim.track, measures),
-            ("column", claim.column, measures.get(claim.track, {})),
+            ("column", claim.column, columns),
         ):
             if value not in known:
-                near = did_you_mean(value, known)
                 where = f"{path}: field 'claims[{number}].{field}'"
+                near = did_you_mean(value, known)
                 raise SpatialbenchError(f"{where}: unknown {field} {value!r}{near}")
     return claims
 
 
-@dataclass(frozen=True)
-class Verdict:
-    """The verdict of the stored rows on a claim.
-
-    Attributes:
-        gain: None where a number is missing.
-        state: ``held``, ``not held``, ``no row yet`` or, where a row lacks that column,
-            ``not measured yet``.
-    """
+class Verdict(NamedTuple):
+    """The verdict of the stored rows on a claim; no ``gain`` where a number is missing."""
 
     claim: Claim
     gain: Gain | None
     state: str
+    """``held`` or ``not held``, or why there is no verdict."""
 
 
 def judge(claim: Claim, rows: Sequence[Row], differences: Differences) -> Verdict:
@@ -156,16 +130,8 @@ def section(
         verdict = judge(claim, rows, differences)
         comparison = f"{claim.row} - {claim.than}, {headings[claim.column]}"
         difference = "–" if verdict.gain is None else verdict.gain.cell
-        lines.append(
-            [
-                _plain(claim.claim),
-                _plain(claim.paper),
-                comparison,
-                claim.expected,
-                difference,
-                verdict.state,
-            ]
-        )
+        texts = [_plain(claim.claim), _plain(claim.paper), comparison, claim.expected]
+        lines.append([*texts, difference, verdict.state])
     text = (
         "Held when the whole 95 % interval of the paired difference, in points, lies where the "
         "claim expects it."
@@ -181,7 +147,7 @@ def _plain(text: str) -> str:
 
 def headings_of(classes: Mapping[str, type[Evaluation]]) -> dict[str, str]:
     """Measure -> heading, of all evaluations of a track; the first evaluation wins."""
-    found: dict[str, str] = {}
+    headings: dict[str, str] = {}
     for cls in classes.values():
-        found = {**cls.columns, **found}
-    return found
+        headings = {**cls.columns, **headings}
+    return headings

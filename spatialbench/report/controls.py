@@ -5,27 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from spatialbench.evaluation.controls.checks import (
-    CHANCE,
-    absent,
-    check,
-    counts,
-    differences,
-    exact,
-    verdict,
-)
+from spatialbench.evaluation.controls import checks
 from spatialbench.evaluation.controls.suite import ABOUT, OF_MODEL, Controls
 from spatialbench.evaluation.pairs import COLUMNS, TITLES
+from spatialbench.report import table_model as model
 from spatialbench.report.evaluation_table import shown_name
 from spatialbench.report.rows import read_rows
-from spatialbench.report.table_model import (
-    Column,
-    Record,
-    Table,
-    interval_cell,
-    number_column,
-    text_column,
-)
+from spatialbench.report.table_model import Record, Table
 from spatialbench.results.files import STORED_BUDGET, Row
 from spatialbench.utils.errors import SpatialbenchError
 
@@ -62,15 +48,14 @@ def section(results: Path, benchmarks: Path, track: str) -> list[str]:
     rows = _stored(results, benchmarks, track)
     if not rows:
         return []
-    table = table_of_controls(rows)
-    text = Controls.explanation.splitlines()
+    table, text = table_of_controls(rows), Controls.explanation.splitlines()
     return [f"### {Controls.title}", "", *text, "", *table.markdown(), "", *table.notes]
 
 
 def _stored(results: Path, benchmarks: Path, track: str) -> list[Row]:
     rows = read_rows(results, benchmarks, track, NAME)
     for row in rows:
-        check(row.evidence[NAME], f"{results / track / NAME / row.name}.json: ")
+        checks.check(row.evidence[NAME], f"{results / track / NAME / row.name}.json: ")
     return rows
 
 
@@ -78,23 +63,22 @@ def table_of_controls(rows: Sequence[Row]) -> Table:
     """Make the table: scorers without a model once, then those of each page."""
     first = rows[0]
     free = [name for name in ABOUT if name not in OF_MODEL]
-    records = [_record(first, name, "") for name in free if _has(first, name)]
-    records += [
-        _record(row, name, row.name) for row in rows for name in OF_MODEL if _has(row, name)
+    scorers = [(first, name, "") for name in free]
+    scorers += [(row, name, row.name) for row in rows for name in OF_MODEL]
+    records = [
+        _record(row, name, page)
+        for row, name, page in scorers
+        if f"{name}: all" in row.evidence[NAME].ratios
     ]
     columns = [
-        Column("", _name),
-        text_column("verdict", "verdict"),
-        *(number_column(TITLES[column], column) for column in COLUMNS),
-        Column("95 % interval of All", lambda r: interval_cell((r["low"], r["high"]))),
-        text_column("ties", "ties"),
+        model.Column("", _name),
+        model.text_column("verdict", "verdict"),
+        *(model.number_column(TITLES[column], column) for column in COLUMNS),
+        model.Column("95 % interval of All", lambda r: model.interval_cell((r["low"], r["high"]))),
+        model.text_column("ties", "ties"),
     ]
     title = f"{first.result.track}, budget {first.result.budget}: controls, accuracy in %"
     return Table(title, columns, records, _notes(rows), left=2)
-
-
-def _has(row: Row, scorer: str) -> bool:
-    return f"{scorer}: all" in row.evidence[NAME].ratios
 
 
 def _record(row: Row, scorer: str, page: str) -> Record:
@@ -104,12 +88,12 @@ def _record(row: Row, scorer: str, page: str) -> Record:
         "name": scorer,
         "page": page,
         "about": ABOUT[scorer],
-        "verdict": verdict(evidence, scorer),
-        "exact": scorer in exact(evidence),
+        "verdict": checks.verdict(evidence, scorer),
+        "exact": scorer in checks.exact(evidence),
         **{column: stored.value[f"{scorer}: {column}"] for column in COLUMNS},
         "low": low,
         "high": high,
-        "ties": sum(found.ties for found in counts(evidence, scorer).values()),
+        "ties": sum(seed.ties for seed in checks.counts(evidence, scorer).values()),
         "stale": "; ".join(row.stale) if page else "",
     }
 
@@ -123,23 +107,20 @@ def _notes(rows: Sequence[Row]) -> list[str]:
     lines = []
     for row in rows:
         evidence = row.evidence[NAME]
-        again = (
-            f"spatialbench controls --config {row.result.page} --track {row.result.track} --write"
-        )
+        where = f"--config {row.result.page} --track {row.result.track}"
+        again = f"spatialbench controls {where} --write"
         lines += [f"The controls of {row.name} are stale: {why}; {again}" for why in row.stale]
         lines += [
             f"{row.name}, mirrored: {what}: {gain:+.1f} points ({low:+.1f} to {high:+.1f})."
-            for what, (gain, low, high) in differences(evidence).items()
+            for what, (gain, low, high) in checks.differences(evidence).items()
         ]
-        missing = absent(evidence).items()
+        missing = checks.absent(evidence).items()
         lines += [f"Not of these records: {name}, {reason}." for name, reason in missing]
     first = rows[0].result.evaluations[NAME]
     pages = "; ".join(
         f"{row.name} seed {row.result.seeds[0]}, commit {row.result.made[0][0][:10] or 'none'}"
         for row in rows
     )
-    data = (
-        f"Data {first.data}, captions {rows[0].result.grammar}; {first.units} records, chance is "
-        f"{CHANCE:.0f}. Pages: {pages}."
-    )
-    return [*dict.fromkeys(lines), "", data]
+    data = f"Data {first.data}, captions {rows[0].result.grammar}; {first.units} records"
+    chance = f"chance is {checks.CHANCE:.0f}. Pages: {pages}."
+    return [*dict.fromkeys(lines), "", f"{data}, {chance}"]

@@ -1,8 +1,7 @@
 """Paired differences between the rows of one table.
 
-Every number of the report that compares two rows comes from here: clusters are drawn once for all
-rows, and each row draws its seeds by its name. So the same pair of rows has the same interval
-wherever it is printed, and whatever other rows there are.
+Clusters are drawn once for all rows, and each row draws its seeds by its name, so a pair of rows
+has the same interval wherever it is printed, whatever other rows there are.
 """
 
 from __future__ import annotations
@@ -44,9 +43,6 @@ class Differences:
 
     Args:
         rows: one at least, evaluated on the same data.
-
-    Raises:
-        SpatialbenchError: rows of different records, groups or clusters.
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:
@@ -74,10 +70,9 @@ class Differences:
     def between(
         self, row: str, than: str, measure: str, evaluation: str | None = None
     ) -> Gain | None:
-        """Return ``row`` minus ``than``; None where one of them has no number.
+        """Return ``row`` minus ``than`` in an evaluation, by default the first with the measure.
 
-        Args:
-            evaluation: name; None: the first that has the measure.
+        None where one of them has no number.
         """
         evaluation = evaluation or self.evaluation_of(measure)
         known = self.evidence.get(evaluation or "", {})

@@ -1,8 +1,8 @@
-"""The table of an evaluation: of the stored rows, and what stands below it."""
+"""The table of an evaluation: of stored rows, and the notes below it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -24,7 +24,7 @@ from spatialbench.report.table_model import (
     text_column,
 )
 from spatialbench.results.files import STORED_BUDGET, Row
-from spatialbench.results.schema import PAIRS, EvaluationResult
+from spatialbench.results.schema import PAIRS
 from spatialbench.results.stale import Today
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.suggest import did_you_mean
@@ -52,8 +52,6 @@ def table(
         benchmarks: folder of the pages and tracks, by which stale rows are found.
         format: one of ``table_model.FORMATS``.
         reported: add the papers' own numbers.
-        budget: ``full`` for the stored rows.
-        evaluation: name of an evaluation.
 
     Raises:
         SpatialbenchError: no rows or none with this evaluation, a damaged row, rows of different
@@ -69,11 +67,7 @@ def table(
 def evaluation_class(
     rows: Sequence[Row], today: Today, track: str, budget: str, evaluation: str
 ) -> type[Evaluation]:
-    """Return the class of an evaluation that one of the rows has.
-
-    Raises:
-        SpatialbenchError: an unknown evaluation, or no row that has it.
-    """
+    """Return the class of an evaluation that one of the rows has."""
     classes = evaluation_classes(today.tracks.get(track), budget)
     if evaluation not in classes:
         raise SpatialbenchError(
@@ -100,130 +94,100 @@ def table_of(
         differences: of these rows; None: made here.
         papers: the papers' numbers, set below the row of the same name.
     """
-    first = rows[0].result
-    make = _by_group if cls.by_group else _by_measure
-    columns, records, left = make(rows, evaluation, cls, differences, papers)
-    best = any(record.get("best") for record in records)
+    first, headings = rows[0].result, headings_of(rows, evaluation, cls)
+    best: dict[str, str | None] = {}
+    if evaluation == PAIRS:
+        differences = differences or Differences(rows)
+        best = {measure: differences.best(measure) for measure in headings}
+    if cls.by_group:
+        columns, records = _by_group(rows, evaluation, headings)
+    else:
+        columns, records = _by_measure(rows, evaluation, headings, papers, best)
+    columns += [Column("seeds", _seeds), text_column("n" if evaluation == PAIRS else cls.unit, "n")]
     return Table(
         title=f"{first.track}, budget {first.budget}: {cls.title.lower()} in %",
         columns=columns,
         records=records,
-        notes=[*notes(rows, evaluation, cls), *(["", BEST] if best else [])],
-        left=left,
+        notes=[*notes(rows, evaluation, cls), *(["", BEST] if any(best.values()) else [])],
+        left=2 if cls.by_group else 1,
         stacked=len(columns) > len(COLUMNS) + 4,
     )
-
-
-_Parts = tuple[list[Column], list[Record], int]
 
 
 def _by_measure(
     rows: Sequence[Row],
     evaluation: str,
-    cls: type[Evaluation],
-    differences: Differences | None,
+    headings: Mapping[str, str],
     papers: Sequence[Reported],
-) -> _Parts:
+    best: Mapping[str, str | None],
+) -> tuple[list[Column], list[Record]]:
     """One line for each row, one column for each measure."""
-    headings = headings_of(rows, evaluation, cls)
-    best: dict[str, str | None] = {}
-    if evaluation == PAIRS:
-        differences = Differences(rows) if differences is None else differences
-        best = {measure: differences.best(measure) for measure in headings}
     columns = [Column("", _name)]
-    columns += [Column(title, partial(_value, measure=m)) for m, title in headings.items()]
+    columns += [Column(title, partial(_value, measure=m), m) for m, title in headings.items()]
     if evaluation == PAIRS:
         columns.append(Column("95 % interval of All", partial(_interval, measure="all")))
-    columns += [Column("seeds", _seeds), text_column("n" if evaluation == PAIRS else cls.unit, "n")]
     records: list[Record] = []
     for row in rows:
-        records.append(_record(row, evaluation, list(headings), best))
-        records += [_paper(p, list(headings)) for p in papers if p.name == row.name]
+        record: dict[str, object] = {"name": row.name, "paper": ""}
+        for measure in headings:
+            record |= _measured(row, evaluation, measure, measure)
+        won = [measure for measure in headings if best.get(measure) == row.name]
+        records.append({**record, **_ends(row, evaluation), "best": won})
+        records += [_paper(paper, headings) for paper in papers if paper.name == row.name]
     ours = {row.name for row in rows}
-    records += [_paper(p, list(headings)) for p in papers if p.name not in ours]
-    return columns, records, 1
-
-
-def _record(
-    row: Row, evaluation: str, measures: Sequence[str], best: dict[str, str | None]
-) -> Record:
-    """Return name; percent, spread over seeds and interval of each measure; and the rest."""
-    record: dict[str, object] = {"name": row.name, "paper": ""}
-    stored = row.result.evaluations.get(evaluation)
-    for measure in measures:
-        value = None if stored is None else stored.value.get(measure)
-        spread = (
-            None if stored is None or value is None else row.evidence[evaluation].spread(measure)
-        )
-        low, high = (stored and stored.interval.get(measure)) or (None, None)
-        record |= {measure: value, f"{measure}_spread": spread}
-        record |= {f"{measure}_low": low, f"{measure}_high": high}
-    won = [measure for measure in measures if best.get(measure) == row.name]
-    return record | {
-        "seeds": row.result.seeds,
-        "n": None if stored is None else stored.units,
-        "stale": "; ".join(row.stale),
-        "best": won,
-    }
-
-
-def _paper(paper: Reported, measures: Sequence[str]) -> Record:
-    record: dict[str, object] = {"name": paper.name, "paper": paper.paper}
-    for measure in measures:
-        record |= {measure: paper.column(measure), f"{measure}_spread": None}
-        record |= {f"{measure}_low": None, f"{measure}_high": None}
-    return record | {"seeds": [], "n": "", "stale": "", "best": []}
+    return columns, records + [
+        _paper(paper, headings) for paper in papers if paper.name not in ours
+    ]
 
 
 def _by_group(
-    rows: Sequence[Row],
-    evaluation: str,
-    cls: type[Evaluation],
-    _differences: Differences | None,
-    _papers: Sequence[Reported],
-) -> _Parts:
+    rows: Sequence[Row], evaluation: str, headings: Mapping[str, str]
+) -> tuple[list[Column], list[Record]]:
     """One line for each row and measure, one column for each group."""
-    headings = headings_of(rows, evaluation, cls)
     labels = next(row.evidence[evaluation].labels for row in rows if evaluation in row.evidence)
     columns = [
         Column("", _name),
         Column("measure", lambda record: headings.get(str(record["measure"]), "–")),
         *(number_column(label, label) for label in labels),
-        Column("mean", partial(_value, measure="mean")),
+        Column("mean", partial(_value, measure="mean"), "mean"),
         Column("95 % interval", partial(_interval, measure="mean")),
-        Column("seeds", _seeds),
-        text_column(cls.unit, "n"),
     ]
     records: list[Record] = []
     for row in rows:
         stored = row.result.evaluations.get(evaluation)
-        for measure in [None] if stored is None else stored.value:
-            records.append(_group_record(row, evaluation, stored, measure, labels))
-    return columns, records, 2
+        for measure in [""] if stored is None else stored.value:
+            groups = stored.groups[measure] if stored else dict.fromkeys(labels)
+            mean = _measured(row, evaluation, measure, "mean")
+            record = {"name": row.name, "measure": measure, **groups, **mean}
+            records.append({**record, **_ends(row, evaluation)})
+    return columns, records
 
 
-def _group_record(
-    row: Row,
-    evaluation: str,
-    stored: EvaluationResult | None,
-    measure: str | None,
-    labels: Sequence[str],
-) -> Record:
-    groups = stored.groups[measure] if stored and measure else dict.fromkeys(labels)
-    spread = row.evidence[evaluation].spread(measure) if measure else None
-    low, high = (stored and measure and stored.interval[measure]) or (None, None)
-    return {
-        "name": row.name,
-        "measure": measure or "",
-        **groups,
-        "mean": stored.value[measure] if stored and measure else None,
-        "mean_spread": spread,
-        "mean_low": low,
-        "mean_high": high,
-        "seeds": row.result.seeds,
-        "n": stored.units if stored else None,
-        "stale": "; ".join(row.stale),
-    }
+def _measured(row: Row, evaluation: str, measure: str, key: str) -> dict[str, object]:
+    """Percent, spread over seeds and interval of a measure; None where the row has none."""
+    stored, keys = row.result.evaluations.get(evaluation), _keys(key)
+    if stored is None or stored.value.get(measure) is None:
+        return dict.fromkeys(keys)
+    low, high = stored.interval[measure] or (None, None)
+    spread = row.evidence[evaluation].spread(measure)
+    return dict(zip(keys, (stored.value[measure], spread, low, high), strict=True))
+
+
+def _keys(key: str) -> list[str]:
+    return [key, f"{key}_spread", f"{key}_low", f"{key}_high"]
+
+
+def _ends(row: Row, evaluation: str) -> dict[str, object]:
+    stored = row.result.evaluations.get(evaluation)
+    units = None if stored is None else stored.units
+    return {"seeds": row.result.seeds, "n": units, "stale": "; ".join(row.stale)}
+
+
+def _paper(paper: Reported, measures: Iterable[str]) -> Record:
+    record: dict[str, object] = {"name": paper.name, "paper": paper.paper}
+    for measure in measures:
+        record |= {**dict.fromkeys(_keys(measure)), measure: paper.column(measure)}
+    return record | {"seeds": [], "n": "", "stale": "", "best": []}
 
 
 def _name(record: Record) -> str:
@@ -255,29 +219,26 @@ def shown_name(name: str, stale: object) -> str:
 
 
 def headings_of(rows: Sequence[Row], evaluation: str, cls: type[Evaluation]) -> dict[str, str]:
-    """Measure -> heading, of the measures that one row has at least."""
-    found = [row.evidence[evaluation] for row in rows if evaluation in row.evidence]
-    measures = dict.fromkeys(name for evidence in found for name in evidence.ratios)
-    return cls.headings(list(measures), found[0].notes if found else None)
+    """Measure -> heading, of the measures that at least one row has."""
+    known = [row.evidence[evaluation] for row in rows if evaluation in row.evidence]
+    measures = dict.fromkeys(name for evidence in known for name in evidence.ratios)
+    return cls.headings(list(measures), known[0].notes if known else None)
 
 
 def notes(rows: Sequence[Row], evaluation: str, cls: type[Evaluation]) -> list[str]:
     """Return the notes below a table: stale rows, the data, the resolution of the benchmark."""
-    stale = stale_notes(rows)
-    lines = [*stale, *([""] if stale else [])]
+    lines = stale_notes(rows)
     if evaluation == PAIRS:
         return [*lines, fingerprint_line(rows), "", resolution_line(rows)]
-    found = next(r.result.evaluations[evaluation] for r in rows if evaluation in r.evidence)
-    return [*lines, f"Evaluated on data {found.data}, {found.units} {cls.unit}."]
+    stored = next(r.result.evaluations[evaluation] for r in rows if evaluation in r.evidence)
+    return [*lines, f"Evaluated on data {stored.data}, {stored.units} {cls.unit}."]
 
 
 def stale_notes(rows: Sequence[Row]) -> list[str]:
-    """One line for each stale row."""
-    return [
-        f"{row.name} is stale: {', '.join(row.stale)}; {row.result.command}"
-        for row in rows
-        if row.stale
-    ]
+    """One line for each stale row, and an empty one below them."""
+    stale = [row for row in rows if row.stale]
+    lines = [f"{row.name} is stale: {', '.join(row.stale)}; {row.result.command}" for row in stale]
+    return [*lines, ""] if lines else []
 
 
 def fingerprint_line(rows: Sequence[Row]) -> str:

@@ -15,17 +15,12 @@ from spatialbench.results.stale import Today
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.suggest import did_you_mean
 
-COLUMNS = ("name", "paper", "command", "cost", "status", "why")
-
 
 def listing(benchmarks: Path, results: Path, track: str) -> list[dict[str, str]]:
-    """List the pages, one row of ``COLUMNS`` each.
+    """List the pages: name, paper, command, cost, status, and why.
 
     ``status`` is ``current``, ``stale`` or ``damaged``, with the reason in ``why``; ``missing``; or
     ``smoke only`` where there are rows of other budgets alone.
-
-    Raises:
-        SpatialbenchError: no pages in the folder, a page that cannot be read, or an unknown track.
     """
     today = Today.read(benchmarks)
     if not today.pages:
@@ -35,15 +30,13 @@ def listing(benchmarks: Path, results: Path, track: str) -> list[dict[str, str]]
     rows = []
     for page in today.pages.values():
         status, why = _status(page, results, track, today)
-        rows.append(
-            {"name": page.name, "paper": page.paper, "command": page.command, "cost": page.cost}
-            | {"status": status, "why": why}
-        )
+        row = {key: getattr(page, key) for key in ("name", "paper", "command", "cost")}
+        rows.append({**row, "status": status, "why": why})
     return rows
 
 
 def show(rows: Sequence[dict[str, str]], benchmarks: Path, track: str) -> None:
-    """Print the rows as a table, and below it the commands."""
+    """Print the rows as a table, and the commands below it."""
     table = Table(box=SIMPLE_HEAD, pad_edge=False)
     table.add_column("page", no_wrap=True)
     table.add_column("method and source", ratio=3)
@@ -59,15 +52,10 @@ def show(rows: Sequence[dict[str, str]], benchmarks: Path, track: str) -> None:
         f"train and test a page:       spatialbench fit --config {page}{where}",
         f"its row, with every seed:    spatialbench run {page}{where}",
     ]
-    plain = {
-        f"spatialbench fit --config {folder / 'NAME.yaml'}"
-        for folder in (benchmarks, Path("benchmarks"))
-    }
     for row in rows:
-        if (
-            row["command"]
-            and row["command"].replace(f"{row['name']}.yaml", "NAME.yaml") not in plain
-        ):
+        file, folders = f"{row['name']}.yaml", (benchmarks, Path("benchmarks"))
+        usual = [f"spatialbench fit --config {folder / file}" for folder in folders]
+        if row["command"] not in ("", *usual):
             lines.append(f"{row['name']}:  {row['command']}")
     console.print("\n".join(lines), highlight=False, soft_wrap=True)
 

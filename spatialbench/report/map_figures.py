@@ -50,12 +50,7 @@ def draw_similarity(
 ) -> Figure:
     """Draw the image and, over its grey copy, the map of every page; one row for each point.
 
-    The maps of a row share one colour scale and are enlarged bilinearly.
-
-    Args:
-        image: RGB.
-        points: in pixels of the image.
-        columns: title -> a map [h, w] of each point; grids may differ.
+    The maps of a row share one colour scale; ``columns``: title -> a map [h, w] of each point.
     """
     figure, axes = _panels(image, len(points), columns, width=0.9)
     small = image.copy()
@@ -93,11 +88,9 @@ def draw_relevance(
 
 
 def overlay(image: Image.Image, values: np.ndarray) -> Image.Image:
-    """Lay a map over the grey image: where it is high, the colour is warmer and hides more.
+    """Lay a map [h, w] over the grey image: where it is high, the colour is warmer and hides more.
 
-    Args:
-        image: RGB.
-        values: [h, w], 0 or more; shown relative to the greatest.
+    Values are 0 or more and shown relative to the greatest.
     """
     largest = float(values.max())
     small = Image.fromarray((values / largest if largest > 0 else values * 0).astype(np.float32))
@@ -128,7 +121,7 @@ def _panels(
 
 
 def _show(axis: Axes, image: Image.Image, values: Any, **style: Any) -> Any:
-    """Stretch an array over the image, in whose pixels the axes count."""
+    """Stretch an array over the image; the axes are in its pixels."""
     shown = axis.imshow(np.asarray(values), extent=(0, image.width, image.height, 0), **style)
     axis.set(xticks=[], yticks=[], xlim=(0, image.width), ylim=(image.height, 0))
     return shown

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from spatialbench.report.rows import ADVICE, published_items
+from spatialbench.report.rows import ADVICE, REPORTED, check_printed, reported_items
 from spatialbench.utils.typed_files import parse
 
 BACKBONES = ("B/32", "B/16", "L/14", "L/14@336")
@@ -15,33 +15,18 @@ BACKBONES = ("B/32", "B/16", "L/14", "L/14@336")
 
 @dataclass(frozen=True)
 class Published:
-    """One number of a benchmark; see results/reported.yaml.
+    """One number of a benchmark; see results/reported.yaml."""
 
-    Attributes:
-        benchmark: as ``--evaluation`` has it.
-        measure: name of the measure.
-        paper, table, row: where it stands.
-        clip: backbone -> percent, as printed.
-        note: what differs from what is measured here; empty where nothing does.
-    """
-
-    benchmark: str
+    benchmark: str  # as --evaluation has it
     measure: str
     paper: str
     table: str
     row: str
-    clip: dict[str, float]
-    note: str = ""
+    clip: dict[str, float]  # backbone -> percent, as printed
+    note: str = ""  # what differs from what is measured here, if anything
 
     def __post_init__(self) -> None:
-        name = f"{self.benchmark} {self.measure}"
-        for backbone, value in self.clip.items():
-            if backbone not in BACKBONES:
-                raise ValueError(
-                    f"unknown backbone {backbone!r} of {name}; known: {', '.join(BACKBONES)}"
-                )
-            if not 0 <= value <= 100:
-                raise ValueError(f"{backbone} of {name} is {value}, not a percentage")
+        check_printed(f"{self.benchmark} {self.measure}", "backbone", self.clip, BACKBONES)
 
 
 @dataclass(frozen=True)
@@ -57,36 +42,28 @@ class _File:
 
 
 def read_published(results: Path, benchmark: str) -> Mapping[str, Published]:
-    """Read the published numbers of a benchmark: measure -> number; none without the file.
-
-    Args:
-        results: the folder of reported.yaml.
-
-    Raises:
-        SpatialbenchError: the file is wrong.
-    """
-    path = results / "reported.yaml"
-    if not path.exists():
-        return {}
-    rows = parse(_File, {"benchmarks": published_items(path)}, str(path), ADVICE).benchmarks
+    """Read the published numbers of a benchmark: measure -> number; none without the file."""
+    items = {"benchmarks": reported_items(results, of_benchmarks=True)}
+    rows = parse(_File, items, str(results / REPORTED), ADVICE).benchmarks
     return {row.measure: row for row in rows if row.benchmark == benchmark}
 
 
-def published_columns(
-    published: Mapping[str, Published],
-) -> tuple[dict[str, dict[str, str]], str]:
-    """Return columns (backbone -> measure -> text) for a run's table, and the lines below it."""
-    columns: dict[str, dict[str, str]] = {}
+Columns = dict[str, dict[str, str]]
+"""Backbone -> measure -> text."""
+
+
+def published_columns(published: Mapping[str, Published]) -> tuple[Columns, str]:
+    """Return further columns for a run's table, and the lines below it."""
+    columns: Columns = {}
     notes: dict[str, list[str]] = {}
-    for backbone in BACKBONES:
-        for name, row in published.items():
-            if backbone in row.clip:
-                mark = "*" if row.note else ""
-                columns.setdefault(backbone, {})[name] = f"{row.clip[backbone]:.1f}{mark}"
     for name, row in published.items():
         notes.setdefault(row.note, []).append(name)
+        for backbone in (name for name in BACKBONES if name in row.clip):
+            mark = "*" if row.note else ""
+            columns.setdefault(backbone, {})[name] = f"{row.clip[backbone]:.1f}{mark}"
     if not columns:
         return {}, ""
+    columns = {backbone: columns[backbone] for backbone in BACKBONES if backbone in columns}
     places = dict.fromkeys(f"{row.paper}, {row.table}" for row in published.values())
     but = ", except for what differs (*)" if any(notes) else ""
     lines = [f"Published: OpenAI CLIP, which a run of its weights must reproduce{but}.", *places]

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 from spatialbench.evaluation.base import Evaluation
@@ -31,7 +32,8 @@ Do not edit.
 
 Accuracy in percent on pairs (image, caption, caption with the objects swapped): right when the
 caption scores higher, a tie one half, chance 50. **All** is the mean over records, *macro* the mean
-of the relations. *± s*: standard deviation over seeds. Intervals: bootstrap over scenes and seeds. A
+of the relations. *± s*: standard deviation over seeds. \
+Intervals: bootstrap over scenes and seeds. A
 row marked *stale* was made from a page, a track or captions that have changed since.
 """
 
@@ -49,35 +51,38 @@ def write_readme(results: str | Path = "results", benchmarks: str | Path = "benc
     Raises:
         SpatialbenchError: there is no such folder; see also :func:`readme`.
     """
-    path = Path(results) / "README.md"
-    if not Path(results).is_dir():
+    folders = Path(results), Path(benchmarks)
+    path, front = folders[0] / "README.md", folders[0].absolute().parent / "README.md"
+    if not path.parent.is_dir():
         raise SpatialbenchError(
             f"no results in {results}, which is no folder; give --results FOLDER"
         )
-    write_atomic(path, readme(Path(results), Path(benchmarks)))
-    front = Path(results).absolute().parent / "README.md"
+    read = _reader(*folders)
+    write_atomic(path, readme(*folders, read))
     if front.is_file():
         before = front.read_text(encoding="utf-8")
-        after = with_tables(before, Path(results), Path(benchmarks))
-        if after != before:
+        if (after := with_tables(before, *folders, read)) != before:
             write_atomic(front, after)
     return path
 
 
-def with_tables(text: str, results: Path, benchmarks: Path) -> str:
-    """Fill in the table between ``<!-- table: TRACK [ROW ...] -->`` and ``<!-- end of table -->``.
+Reader = Callable[[str], list[Row]]
+"""Reads the rows of a track."""
 
-    Raises:
-        SpatialbenchError: a row that is not stored.
-    """
+
+def _reader(results: Path, benchmarks: Path) -> Reader:
+    """Return a reader that recounts each row once."""
+    return cache(lambda track: read_rows(results, benchmarks, track))
+
+
+def with_tables(text: str, results: Path, benchmarks: Path, read: Reader | None = None) -> str:
+    """Fill in each table below ``<!-- table: TRACK [ROW ...] -->``."""
+    read = read or _reader(results, benchmarks)
 
     def block(match: re.Match[str]) -> str:
-        order = [paper.name for paper in read_papers(results)]
-        rows = read_rows(results, benchmarks, match[2], STORED_BUDGET, order)
-        chosen = match[3].split()
-        for name in chosen:
-            if all(row.name != name for row in rows):
-                raise SpatialbenchError(f"README.md: no stored row {name!r} of track {match[2]}")
+        chosen, rows = match[3].split(), read(match[2])
+        for name in sorted({*chosen} - {row.name for row in rows}):
+            raise SpatialbenchError(f"README.md: no stored row {name!r} of track {match[2]}")
         rows = [row for row in rows if not chosen or row.name in chosen]
         table = table_of(rows, PAIRS, PairEvaluation) if rows else None
         lines = ["No rows yet."] if table is None else table.markdown()
@@ -87,34 +92,30 @@ def with_tables(text: str, results: Path, benchmarks: Path) -> str:
     return _MARKED.sub(block, text)
 
 
-def readme(results: Path, benchmarks: Path) -> str:
+def readme(results: Path, benchmarks: Path, read: Reader | None = None) -> str:
     """Return the text of results/README.md.
 
     Raises:
         SpatialbenchError: a damaged row, rows of different data, or wrong papers or claims.
     """
-    papers = read_papers(results)
-    today = Today.read(benchmarks)
-    classes = {name: evaluation_classes(t, STORED_BUDGET) for name, t in today.tracks.items()}
-    headings = {name: claims_report.headings_of(found) for name, found in classes.items()}
+    papers, tracks = read_papers(results), Today.read(benchmarks).tracks
+    classes = {name: evaluation_classes(track, STORED_BUDGET) for name, track in tracks.items()}
+    headings = {name: claims_report.headings_of(some) for name, some in classes.items()}
     claims = read_claims(results / "claims.yaml", headings)
-    findings = results / "findings.md"
-    sections = [INTRODUCTION, *([findings.read_text("utf-8")] if findings.exists() else [])]
-    written = len(sections)
+    findings, sections, read = results / "findings.md", [], read or _reader(results, benchmarks)
     for folder in sorted(path for path in results.glob("*") if any(path.glob("*.npz"))):
-        order = [paper.name for paper in papers]
-        rows = read_rows(results, benchmarks, folder.name, STORED_BUDGET, order)
+        rows = read(folder.name)
         if not rows:  # evidence without result files, which check-results reports
             continue
         own = [claim for claim in claims if claim.track == folder.name]
         controls = controls_report.section(results, benchmarks, folder.name)
-        track = today.tracks.get(folder.name)  # None: gone, which check-results reports
-        known = evaluation_classes(track, STORED_BUDGET)
+        # a track that is gone has the pair test alone; check-results reports it
+        known = classes.get(folder.name) or evaluation_classes(None, STORED_BUDGET)
         lines = _section(rows, papers, known, own, controls)
         sections.append("\n".join(lines) + "\n")
-    if len(sections) == written:
-        sections.append("No rows yet: `spatialbench run benchmarks/*.yaml --budget full`.\n")
-    return "\n".join(sections)
+    none = "No rows yet: `spatialbench run benchmarks/*.yaml --budget full`.\n"
+    head = [INTRODUCTION, *([findings.read_text("utf-8")] if findings.exists() else [])]
+    return "\n".join([*head, *(sections or [none])])
 
 
 def _section(
@@ -186,14 +187,13 @@ def _difference_table(
 
 def _baseline_table(rows: Sequence[Row], differences: Differences) -> list[str]:
     """Row minus each of the first rows on All, in points; bold where the interval excludes 0."""
-    names = [row.name for row in rows]
-    lines = []
+    names, lines = [row.name for row in rows], []
+    bases = names[:BASELINES]
     for place, name in enumerate(names[1:], start=1):
-        bases = names[: min(BASELINES, place)]
-        gains = [differences.between(name, base, "all", PAIRS) for base in bases]
+        gains = [differences.between(name, base, "all", PAIRS) for base in bases[:place]]
         cells = ["–" if gain is None else gain.cell for gain in gains]
-        lines.append([name, *cells, *[""] * (min(BASELINES, len(names)) - len(cells))])
-    return markdown_table(["", *(f"minus {name}" for name in names[:BASELINES])], lines)
+        lines.append([name, *cells, *[""] * (len(bases) - len(cells))])
+    return markdown_table(["", *(f"minus {base}" for base in bases)], lines)
 
 
 def _cost_table(rows: Sequence[Row]) -> list[str]:
@@ -204,20 +204,15 @@ def _cost_table(rows: Sequence[Row]) -> list[str]:
     for row in rows:
         runs, parameters = row.result.runs, row.result.parameters
         seconds = [run.wall_seconds.get("total", sum(run.wall_seconds.values())) for run in runs]
-        trainable = parameters.trainable / 1e6 if runs[0].train_steps else 0.0
-        lines.append(
-            [
-                row.name,
-                number(trainable, 2),
-                number(parameters.total / 1e6, 2),
-                str(runs[0].train_steps),
-                "–" if runs[0].train_pairs is None else str(runs[0].train_pairs),
-                number(sum(seconds) / len(seconds) / 60),
-                number(max(run.peak_memory_mb for run in runs) / 1000),
-                number(max(run.peak_gpu_memory_mb for run in runs) / 1000),
-                "; ".join(dict.fromkeys(_machine(run) for run in runs)),
-            ]
-        )
+        trained = parameters.trainable if runs[0].train_steps else 0
+        sizes = [number(count / 1e6, 2) for count in (trained, parameters.total)]
+        pairs = "–" if runs[0].train_pairs is None else str(runs[0].train_pairs)
+        minutes = number(sum(seconds) / len(seconds) / 60)
+        memory = number(max(run.peak_memory_mb for run in runs) / 1000)
+        gpu_memory = number(max(run.peak_gpu_memory_mb for run in runs) / 1000)
+        machines = "; ".join(dict.fromkeys(_machine(run) for run in runs))
+        steps = str(runs[0].train_steps)
+        lines.append([row.name, *sizes, steps, pairs, minutes, memory, gpu_memory, machines])
     return markdown_table(header, lines)
 
 
@@ -229,15 +224,9 @@ def _machine(run: SeedRun) -> str:
 def _origin_table(rows: Sequence[Row]) -> list[str]:
     lines = []
     for row in rows:
-        commits = dict.fromkeys(
-            (commit[:10] or "no commit") + (" (dirty)" if dirty else "")
-            for commit, dirty in row.result.made
-        )
-        versions = dict.fromkeys(
-            f"torch {run.versions.get('torch', '?')}" for run in row.result.runs
-        )
-        seeds = ", ".join(map(str, row.result.seeds))
-        lines.append(
-            [row.name, seeds, row.result.page_hash, ", ".join(commits), ", ".join(versions)]
-        )
+        result = row.result
+        commits = [(c[:10] or "no commit") + " (dirty)" * dirty for c, dirty in result.made]
+        versions = [f"torch {run.versions.get('torch', '?')}" for run in result.runs]
+        lists = (map(str, result.seeds), [result.page_hash], commits, versions)
+        lines.append([row.name, *(", ".join(dict.fromkeys(texts)) for texts in lists)])
     return markdown_table(["", "seeds", "page", "commit", "versions"], lines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,35 +22,33 @@ from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.suggest import did_you_mean
 from spatialbench.utils.typed_files import parse
 
+REPORTED = "reported.yaml"
 ADVICE = "see the head of results/reported.yaml for its form"
 AGAIN = "make the old ones again: spatialbench run <pages> --force"
 
 
+def check_printed(of: str, kind: str, printed: Mapping[str, float], known: Sequence[str]) -> None:
+    """Refuse printed numbers with an unknown key, or that are not percentages."""
+    for key, value in printed.items():
+        if key not in known:
+            raise ValueError(f"unknown {kind} {key!r} of {of}; known: {', '.join(known)}")
+        if not 0 <= value <= 100:
+            raise ValueError(f"{key} of {of} is {value}, not a percentage")
+
+
 @dataclass(frozen=True)
 class Reported:
-    """A number that a paper prints for a method of ours; see results/reported.yaml.
+    """The numbers that a paper prints for a method of ours; see results/reported.yaml."""
 
-    Attributes:
-        name: our page.
-        paper, table, row: where it stands.
-        accuracy: column -> percent, as printed.
-        trainable: millions of trainable parameters, where printed.
-    """
-
-    name: str
+    name: str  # our page
     paper: str
     table: str
     row: str
-    accuracy: dict[str, float]
-    trainable: float | None = None
+    accuracy: dict[str, float]  # column -> percent, as printed
+    trainable: float | None = None  # millions of trainable parameters, where printed
 
     def __post_init__(self) -> None:
-        for column, value in self.accuracy.items():
-            if column not in COLUMNS:
-                known = ", ".join(COLUMNS)
-                raise ValueError(f"unknown column {column!r} of {self.name}; known: {known}")
-            if not 0 <= value <= 100:
-                raise ValueError(f"{column} of {self.name} is {value}, not a percentage")
+        check_printed(self.name, "column", self.accuracy, COLUMNS)
 
     def column(self, name: str) -> float | None:
         """Percent as printed; macro, where not printed, is the mean of the six relations."""
@@ -65,42 +63,32 @@ class _ReportedFile:
 
 
 def read_papers(results: Path) -> list[Reported]:
-    """Read the papers' numbers in results/reported.yaml; none where there is no such file.
+    """Read the papers' numbers in results/reported.yaml; none where there is no such file."""
+    items = {"rows": reported_items(results, of_benchmarks=False)}
+    return parse(_ReportedFile, items, str(results / REPORTED), ADVICE).rows
+
+
+def reported_items(results: Path, of_benchmarks: bool) -> Any:
+    """Return the items of results/reported.yaml about benchmarks, or those about rows."""
+    data = read_yaml(results / REPORTED, ADVICE)
+    if not isinstance(data, list):
+        return data
+    return [x for x in data if (isinstance(x, dict) and "benchmark" in x) == of_benchmarks]
+
+
+def read_yaml(path: Path, advice: str) -> Any:
+    """Return the content of a YAML file; an empty list where there is none.
 
     Raises:
-        SpatialbenchError: bad YAML, a wrong field.
-    """
-    path = results / "reported.yaml"
-    data = reported_items(path) if path.exists() else []
-    own = [item for item in data if not _of_benchmark(item)] if isinstance(data, list) else data
-    return parse(_ReportedFile, {"rows": own}, str(path), ADVICE).rows
-
-
-def published_items(path: Path) -> list[Any]:
-    """Return the items of results/reported.yaml that are numbers of a benchmark.
-
-    Raises:
-        SpatialbenchError: bad YAML.
-    """
-    data = reported_items(path)
-    return [item for item in data if _of_benchmark(item)] if isinstance(data, list) else []
-
-
-def _of_benchmark(item: Any) -> bool:
-    return isinstance(item, dict) and "benchmark" in item
-
-
-def reported_items(path: Path) -> Any:
-    """Return the content of results/reported.yaml.
-
-    Raises:
-        SpatialbenchError: it cannot be read, or is not YAML.
+        SpatialbenchError: it cannot be read, or is not YAML; ``advice`` is the way out.
     """
     try:
         return yaml.safe_load(path.read_text(encoding="utf-8")) or []
+    except FileNotFoundError:
+        return []
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())
-        raise SpatialbenchError(f"{path}: cannot be read ({reason}); {ADVICE}") from error
+        raise SpatialbenchError(f"{path}: cannot be read ({reason}); {advice}") from error
 
 
 def evaluation_classes(track: Track | None, budget: str) -> dict[str, type[Evaluation]]:
@@ -110,17 +98,12 @@ def evaluation_classes(track: Track | None, budget: str) -> dict[str, type[Evalu
 
 
 def read_rows(
-    results: Path,
-    benchmarks: Path,
-    track: str,
-    folder: str = STORED_BUDGET,
-    order: Sequence[str] = (),
+    results: Path, benchmarks: Path, track: str, folder: str = STORED_BUDGET
 ) -> list[Row]:
-    """Read the rows of a track, recounted, in the order of the table.
+    """Read the rows of a track, recounted, in the order of the papers' numbers, then by name.
 
     Args:
         folder: a budget, or an evaluation that is stored by itself.
-        order: names that come first, in this order; the others follow by name.
 
     Raises:
         SpatialbenchError: a file is damaged, or the rows were not made on the same data.
@@ -128,29 +111,20 @@ def read_rows(
     today = Today.read(benchmarks)
     rows = [read_stored(path, today) for path in list_results(results, track, folder)]
     check_comparable(results / track, rows)
-    place = {name: number for number, name in enumerate(dict.fromkeys(order))}
-    return sorted(rows, key=lambda row: (place.get(row.name, len(place)), row.name))
+    order = [paper.name for paper in read_papers(results)]
+    return sorted(rows, key=lambda row: ([*order, row.name].index(row.name), row.name))
 
 
 def stored_rows(results: Path, benchmarks: Path, track: str, folder: str) -> list[Row]:
-    """Read the rows of a track in the order of the papers' numbers, one at least.
-
-    Raises:
-        SpatialbenchError: no rows, a damaged row, rows of different data.
-    """
-    order = [paper.name for paper in read_papers(results)]
-    rows = read_rows(results, benchmarks, track, folder, order)
+    """Read the rows of a track, at least one."""
+    rows = read_rows(results, benchmarks, track, folder)
     if not rows:
         raise no_rows(results, Today.read(benchmarks), track, folder)
     return rows
 
 
 def read_stored(path: Path, today: Today) -> Row:
-    """Read one row, recounted, and note why it is stale.
-
-    Raises:
-        SpatialbenchError: the file, or the evidence beside it, is missing or damaged.
-    """
+    """Read one row, recounted, and note why it is stale."""
     row = read_row(path)
     return replace(row, stale=today.stale(row.result))
 
@@ -158,7 +132,7 @@ def read_stored(path: Path, today: Today) -> Row:
 def no_rows(
     results: Path, today: Today, track: str, budget: str, name: str = ""
 ) -> SpatialbenchError:
-    """Say that there is no row (of this name): what was misspelt, or what makes it."""
+    """Error for a missing row, or for no rows: what was misspelt, or the command to run."""
     what = f"no row {name!r}" if name else "no rows"
     text = f"{what} of track {track} at budget {budget} in {results}"
     if track not in today.tracks:
@@ -177,12 +151,8 @@ def no_rows(
 
 
 def check_comparable(where: Path, rows: Sequence[Row]) -> None:
-    """Refuse rows of one table that were not evaluated on the same data.
-
-    Raises:
-        SpatialbenchError: the rows that differ from the others.
-    """
-    check_results_comparable(where, [row.result for row in rows])
+    """Refuse rows of one table of different tracks, budgets, captions or data."""
+    _check_results([row.result for row in rows], where)
     for name in dict.fromkeys(name for row in rows for name in row.evidence):
         with_evidence = [row for row in rows if name in row.evidence]
         first = with_evidence[0].evidence[name]
@@ -198,23 +168,19 @@ def check_comparable(where: Path, rows: Sequence[Row]) -> None:
                 )
 
 
-def check_results_comparable(where: Path, results: Sequence[Result]) -> None:
-    """Refuse results of different tracks, budgets, captions or data.
-
-    Raises:
-        SpatialbenchError: the results that differ from the others.
-    """
-    fields = {field: [(r.name, getattr(r, field)) for r in results] for field in _SHARED}
+def _check_results(results: Sequence[Result], where: Path) -> None:
+    fields = {
+        what: [(r.name, getattr(r, field)) for r in results] for field, what in _SHARED.items()
+    }
     for name in dict.fromkeys(name for result in results for name in result.evaluations):
         some = [r for r in results if name in r.evaluations]
         fields[f"data of {name}"] = [(r.name, r.evaluations[name].data) for r in some]
-    for field, pairs in fields.items():
-        found: dict[str, list[str]] = {}
+    for what, pairs in fields.items():
+        names: dict[str, list[str]] = {}
         for name, value in pairs:
-            found.setdefault(value, []).append(name)
-        if len(found) > 1:
-            groups = "; ".join(f"{value}: {', '.join(names)}" for value, names in found.items())
-            what = _SHARED.get(field, field)
+            names.setdefault(value, []).append(name)
+        if len(names) > 1:
+            groups = "; ".join(f"{value}: {', '.join(some)}" for value, some in names.items())
             raise SpatialbenchError(
                 f"{where}: rows of different {what} cannot share a table ({groups}); {AGAIN}"
             )

@@ -23,13 +23,7 @@ def print_evidence(
     more: Mapping[str, Mapping[str, str]] | None = None,
     footer: str = "",
 ) -> None:
-    """Print an evaluation of one run.
-
-    Args:
-        cls: the evaluation, or its class.
-        more: further columns, heading -> measure -> text.
-        footer: lines below the table.
-    """
+    """Print an evaluation of one run; ``more``: further columns, heading -> measure -> text."""
     headings = cls.headings(list(evidence.ratios), evidence.notes)
     drawn = Table(title=title, title_justify="left")
     drawn.add_column("", no_wrap=True)
@@ -40,7 +34,7 @@ def print_evidence(
         count = evidence.ratios[measure].denominator[0].sum()
         shown = number(value) if bounds else "–"
         low, high = (number(bounds.low), number(bounds.high)) if bounds else ("–", "–")
-        others = [found.get(measure, "") for found in (more or {}).values()]
+        others = [column.get(measure, "") for column in (more or {}).values()]
         drawn.add_row(heading, shown, low, high, f"{count:.0f}", *others)
     show(drawn)
     if evidence.labels:
@@ -67,24 +61,15 @@ def _print_groups(evidence: Evidence, headings: Mapping[str, str]) -> None:
 
 def evidence_json(evidence: Evidence, unit: str) -> dict[str, Any]:
     """Return ``{data, <unit>, notes, measures: {name: {value, interval, groups}}}``, in percent."""
-    measures = {
-        name: {
-            "value": value,
-            "interval": evidence.interval(name),
-            "groups": evidence.group_values(name),
-        }
-        for name, value in evidence.values().items()
-    }
-    return {
-        "data": evidence.data,
-        unit: evidence.units,
-        "notes": dict(evidence.notes),
-        "measures": measures,
-    }
+    measures = {}
+    for name, value in evidence.values().items():
+        more = {"interval": evidence.interval(name), "groups": evidence.group_values(name)}
+        measures[name] = {"value": value, **more}
+    facts = {"data": evidence.data, unit: evidence.units, "notes": dict(evidence.notes)}
+    return {**facts, "measures": measures}
 
 
 def show(drawn: Table) -> None:
-    """Print a table, a hundred columns wide at least."""
-    console = Console()
-    console = console if console.width >= 100 else Console(width=100)
-    console.print(drawn)
+    """Print a table, as wide as its numbers need."""
+    needed = Console(width=1000).measure(drawn).maximum
+    Console(width=max(Console().width, needed)).print(drawn)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
@@ -11,7 +12,7 @@ import numpy as np
 from spatialbench.data.records import RecordSet
 from spatialbench.evaluation.bootstrap import Interval, percentiles
 from spatialbench.evaluation.record_facts import Fact
-from spatialbench.report.differences import stream
+from spatialbench.report.differences import Gain, stream
 from spatialbench.report.table_model import Cell, Column, Record, Table, check_format, number
 from spatialbench.results.files import Row
 from spatialbench.utils.errors import SpatialbenchError
@@ -27,8 +28,7 @@ class Part(NamedTuple):
     name: str
     accuracy: float
     interval: Interval
-    gain: float | None
-    gain_interval: Interval | None
+    gain: Gain | None
 
 
 class Subset(NamedTuple):
@@ -55,10 +55,6 @@ def subsets_table(
         record_set: its test, the records of the facts.
         names: the rows to show; empty: all.
         than: the row to compare with; None: the second of the table, fine-tuned CLIP.
-        format: one of ``table_model.FORMATS``.
-
-    Raises:
-        SpatialbenchError: no such row, other records, or an unknown format.
     """
     check_format(format)
     known = {row.name: row for row in rows}
@@ -68,29 +64,21 @@ def subsets_table(
             raise SpatialbenchError(f"no stored row {name!r}{did_you_mean(name, known)}")
     shown = [known[name] for name in dict.fromkeys(names or known)]
     place = _places(known[beside], record_set)
-    found = [
-        _evaluated(fact, name, place, shown, known[beside])
-        for fact in facts
-        for name in fact.subsets
-    ]
-    if format in ("json", "csv"):
-        records = [record for subset in found for record in _records(subset, beside)]
-        return Table("", [], records).write(format)
-    tables = [
-        _table(fact, [subset for subset in found if subset.fact is fact], beside).write(format)
+    subsets = {
+        fact.name: [_evaluated(fact, name, place, shown, known[beside]) for name in fact.subsets]
         for fact in facts
         if fact.subsets
-    ]
+    }
+    if format in ("json", "csv"):
+        parts = [(s, part) for some in subsets.values() for s in some for part in s.parts]
+        return Table("", [], [_record(s, part, beside) for s, part in parts]).write(format)
+    tables = [_table(some, beside).write(format) for some in subsets.values()]
     absent = [f"{f.name} ({f.about}): not of these records, {f.absent}." for f in facts if f.absent]
     return "\n".join([*tables, *absent])
 
 
 def _places(row: Row, record_set: RecordSet) -> np.ndarray:
-    """Return the position in the set of each record of a row, int64 [N].
-
-    Raises:
-        SpatialbenchError: the rows were scored on other records.
-    """
+    """Return the position in the set of each record of a row, int64 [N]."""
     where = {record.record_id: place for place, record in enumerate(record_set.records)}
     assert row.pairs.margins is not None, "the pair test has margins"
     ids = row.pairs.margins.units.tolist()
@@ -114,64 +102,58 @@ def _evaluated(
     for row in shown:
         own = row.pairs.aligned(beside.pairs).only(some)
         ratio = own.ratios["all"]
-        samples = draws.samples(ratio, stream(row.name))
-        gain = bounds = None
-        if row is not beside:
-            other = reference.ratios["all"]
-            gain = float(np.mean(ratio.seeds) - np.mean(other.seeds))
-            bounds = percentiles(samples - draws.samples(other, stream(beside.name)))
-        interval = percentiles(samples)
+        interval, gain = percentiles(draws.samples(ratio, stream(row.name))), None
+        streams = stream(row.name), stream(beside.name)
+        points, paired = draws.difference(ratio, reference.ratios["all"], streams)
+        if row is not beside and paired is not None:
+            gain = Gain(points, paired)
         assert interval is not None, "there are records"
-        parts.append(Part(row.name, float(np.mean(ratio.seeds)), interval, gain, bounds))
+        parts.append(Part(row.name, float(np.mean(ratio.seeds)), interval, gain))
     return Subset(fact, name, int(some.sum()), parts)
 
 
-def _table(fact: Fact, subsets: Sequence[Subset], beside: str) -> Table:
-    names = [part.name for part in next(subset.parts for subset in subsets if subset.parts)]
-    records: list[Record] = []
-    for name in names:
-        record: dict[str, Any] = {"": name}
-        for subset in subsets:
-            part = next((part for part in subset.parts if part.name == name), None)
-            record[subset.name] = "–" if part is None else _cell(part, subset.n)
-        records.append(record)
-    columns = [Column("", itemgetter(""))]
+def _table(subsets: Sequence[Subset], beside: str) -> Table:
+    fact = subsets[0].fact
+    records: dict[str, dict[str, Any]] = {}
     for subset in subsets:
-        heading = f"{subset.name} ({subset.n})"
-        columns.append(Column(heading, itemgetter(subset.name)))
+        for part in subset.parts:
+            record = records.setdefault(part.name, {"": part.name})
+            record[subset.name] = _cell(part, subset.n)
+    columns = [Column("", itemgetter(""))]
+    columns += [Column(f"{s.name} ({s.n})", partial(_shown, key=s.name)) for s in subsets]
     notes = [
         f"{fact.name}: {fact.about}.",
         f"Accuracy (95 % interval), difference to {beside} where its paired interval excludes 0 "
         f"and there are {FEW} records.",
         "",
     ]
-    return Table(f"{fact.name}: accuracy in %", columns, records, notes)
+    return Table(f"{fact.name}: accuracy in %", columns, [*records.values()], notes)
+
+
+def _shown(record: Record, key: str) -> Cell | str:
+    return record.get(key, "–")
 
 
 def _cell(part: Part, n: int) -> Cell:
-    bounds = part.gain_interval
-    apart = n >= FEW and bounds is not None and not bounds.low <= 0 <= bounds.high
-    text = f"{number(part.accuracy)} ({number(part.interval.low)} to {number(part.interval.high)})"
-    return Cell(text if part.gain is None or not apart else f"{text}, {part.gain:+.1f}", apart)
+    low, high = (number(bound) for bound in part.interval)
+    text = f"{number(part.accuracy)} ({low} to {high})"
+    if part.gain is None or n < FEW or part.gain.interval.low <= 0 <= part.gain.interval.high:
+        return Cell(text)
+    return Cell(f"{text}, {part.gain.points:+.1f}", bold=True)
 
 
-def _records(subset: Subset, beside: str) -> list[Record]:
-    found: list[Record] = []
-    for part in subset.parts:
-        low, high = part.gain_interval or (None, None)
-        found.append(
-            {
-                "fact": subset.fact.name,
-                "subset": subset.name,
-                "n": subset.n,
-                "name": part.name,
-                "accuracy": round(part.accuracy, 4),
-                "low": round(part.interval.low, 3),
-                "high": round(part.interval.high, 3),
-                "than": beside,
-                "difference": None if part.gain is None else round(part.gain, 4),
-                "difference_low": low,
-                "difference_high": high,
-            }
-        )
-    return found
+def _record(subset: Subset, part: Part, beside: str) -> Record:
+    low, high = part.gain.interval if part.gain else (None, None)
+    return {
+        "fact": subset.fact.name,
+        "subset": subset.name,
+        "n": subset.n,
+        "name": part.name,
+        "accuracy": round(part.accuracy, 4),
+        "low": round(part.interval.low, 3),
+        "high": round(part.interval.high, 3),
+        "than": beside,
+        "difference": None if part.gain is None else round(part.gain.points, 4),
+        "difference_low": low,
+        "difference_high": high,
+    }

@@ -28,6 +28,9 @@ Record = Mapping[str, Any]
 """Name -> number, text or list; what a program reads."""
 
 
+Escape = Callable[[str], str]
+
+
 class Cell(NamedTuple):
     """A printed cell; ``bold`` where it stands out."""
 
@@ -37,55 +40,49 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Column:
-    """A heading, and how a record is printed below it."""
+    """A heading, how a record is printed below it, and the key of the number behind that."""
 
     heading: str
     cell: Callable[[Record], Cell | str]
+    key: str = ""
 
 
 @dataclass(frozen=True)
 class Table:
     """A table and the notes below it.
 
-    Attributes:
-        title: above the table in a terminal.
-        records: one for each line. A record with ``paper`` holds a paper's numbers: set in italics.
-        notes: paragraphs; an empty one separates them.
-        left: number of left-aligned columns.
-        stacked: break headings at spaces in a terminal.
+    A record is a line; one with ``paper`` holds a paper's numbers and is set in italics.
     """
 
-    title: str
+    title: str  # above the table in a terminal
     columns: Sequence[Column]
     records: Sequence[Record]
-    notes: Sequence[str] = ()
-    left: int = 1
-    stacked: bool = False
+    notes: Sequence[str] = ()  # paragraphs, separated by empty ones
+    left: int = 1  # number of left-aligned columns
+    stacked: bool = False  # break headings at spaces in a terminal
 
     @property
     def header(self) -> list[str]:
         """Headings of the columns."""
         return [column.heading for column in self.columns]
 
-    def lines(self) -> list[list[Cell]]:
-        """Return the printed cells, line by line."""
-        made = [[column.cell(record) for column in self.columns] for record in self.records]
-        return [[c if isinstance(c, Cell) else Cell(c) for c in line] for line in made]
+    def lines(self, bold: str = "{}", italic: str = "{}", plain: Escape = str) -> list[list[str]]:
+        """Return the printed cells, line by line, marked and escaped as a format needs it."""
+        lines = []
+        for record in self.records:
+            given = (column.cell(record) for column in self.columns)
+            cells = [cell if isinstance(cell, Cell) else Cell(cell) for cell in given]
+            texts = [(bold if c.bold and c.text else "{}").format(plain(c.text)) for c in cells]
+            mark = italic if record.get("paper") else "{}"
+            lines.append([text and mark.format(text) for text in texts])
+        return lines
 
     def markdown(self) -> list[str]:
         """Lines of a Markdown table."""
-        lines = []
-        for record, cells in zip(self.records, self.lines(), strict=True):
-            texts = [f"**{cell.text}**" if cell.bold else cell.text for cell in cells]
-            lines.append([f"*{t}*" if t and record.get("paper") else t for t in texts])
-        return markdown_table(self.header, lines, self.left)
+        return markdown_table(self.header, self.lines("**{}**", "*{}*"), self.left)
 
     def write(self, format: str) -> str:
-        """Write the table in one of ``FORMATS``; CSV and JSON send the notes to standard error.
-
-        Raises:
-            SpatialbenchError: an unknown format.
-        """
+        """Write the table in one of ``FORMATS``; CSV and JSON send the notes to standard error."""
         check_format(format)
         if format == "text":
             return self._text()
@@ -99,14 +96,14 @@ class Table:
         return as_csv(self.records)
 
     def _text(self) -> str:
-        """Return text as wide as it needs; bold has a star, since not every terminal has bold."""
+        """Return text as wide as needed; bold has a star, since not every terminal has bold."""
         drawn = RichTable(title=self.title, title_justify="left")
         for place, title in enumerate(self.header):
             shown = title.replace(" ", "\n") if self.stacked else title
             side: Any = "left" if place < self.left else "right"
             drawn.add_column(shown, justify=side, no_wrap=True)
-        for record, cells in zip(self.records, self.lines(), strict=True):
-            texts = [Text(f"{c.text} *", style="bold") if c.bold else Text(c.text) for c in cells]
+        for record, cells in zip(self.records, self.lines("{} *"), strict=True):
+            texts = [Text(text, style="bold" if text.endswith(" *") else "") for text in cells]
             drawn.add_row(*texts, style="dim" if record.get("paper") else None)
         needed = Console(width=1000).measure(drawn).maximum
         console = Console(width=max(needed, Console().width))
@@ -115,23 +112,14 @@ class Table:
         return capture.get() + "\n".join(self.notes) + "\n"
 
     def _latex(self) -> str:
-        lines = []
-        for record, cells in zip(self.records, self.lines(), strict=True):
-            texts = [
-                f"\\textbf{{{tex(c.text)}}}" if c.bold and c.text else tex(c.text) for c in cells
-            ]
-            lines.append([f"\\textit{{{t}}}" if t and record.get("paper") else t for t in texts])
+        lines = self.lines("\\textbf{{{}}}", "\\textit{{{}}}", tex)
         sides = "l" * self.left + "r" * (len(self.columns) - self.left)
         values = {"title": self.title, "header": self.header, "lines": lines, "notes": self.notes}
         return _template("table.tex.j2").render(**values, sides=sides)
 
 
 def check_format(format: str) -> None:
-    """Refuse an unknown format.
-
-    Raises:
-        SpatialbenchError: it is not one of ``FORMATS``.
-    """
+    """Refuse what is not one of ``FORMATS``."""
     if format not in FORMATS:
         raise SpatialbenchError(f"unknown format {format!r}: one of {', '.join(FORMATS)}")
 
@@ -153,12 +141,12 @@ def interval_cell(bounds: Sequence[float] | None) -> str:
 
 def text_column(heading: str, key: str) -> Column:
     """Column of a text, or of an integer, which is a dash where it is None."""
-    return Column(heading, lambda record: "–" if record[key] is None else str(record[key]))
+    return Column(heading, lambda record: "–" if record[key] is None else str(record[key]), key)
 
 
 def number_column(heading: str, key: str, digits: int = 1) -> Column:
     """Column of a number."""
-    return Column(heading, lambda record: number(record[key], digits))
+    return Column(heading, lambda record: number(record[key], digits), key)
 
 
 def markdown_table(

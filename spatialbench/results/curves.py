@@ -22,7 +22,6 @@ SHOWN = {"train/loss": "training loss", "val/all": "All on the validation split,
 """Logged name -> description; these are kept."""
 MOST = 120
 """Points of a curve; longer curves are averaged over equal parts."""
-ADVICE = "restore it from git, or delete it"
 Curve = list[tuple[float, float]]
 
 
@@ -32,10 +31,7 @@ def curves_path(path: Path) -> Path:
 
 
 def read_metrics(path: Path) -> dict[str, Curve]:
-    """Read name -> (step, value) from a metrics.jsonl.
-
-    Values that are no finite number, and a line that a kill cut short, are left out.
-    """
+    """Read a metrics.jsonl without values that are not finite and a line that a kill cut short."""
     curves: dict[str, Curve] = {}
     for text in path.read_text(encoding="utf-8", errors="replace").splitlines():
         try:
@@ -61,13 +57,10 @@ def thinned(curve: Curve, most: int = MOST) -> Curve:
 def keep_curves(path: Path, result: Result, folders: Sequence[Path]) -> bool:
     """Write the curves beside the result file ``path``, or remove those of an earlier row.
 
-    Only rows of the table (budget ``full``) have curves.
+    Only rows of the table (budget ``full``) have curves. Returns whether there are any.
 
     Args:
         folders: of the runs of ``result``, in their order.
-
-    Returns:
-        Whether there are any.
     """
     lines = []
     for run, folder in zip(result.runs, folders, strict=True):
@@ -105,5 +98,6 @@ def read_curves(path: Path, result: Result) -> dict[int, dict[str, Curve]]:
                 raise ValueError(f"{name!r} is no curve of steps and values")
             curves.setdefault(seed, {})[name] = [(step, value) for step, value in points.tolist()]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise SpatialbenchError(f"{own}: cannot be read ({error}); {ADVICE}") from error
+        advice = "restore it from git, or delete it"
+        raise SpatialbenchError(f"{own}: cannot be read ({error}); {advice}") from error
     return curves

@@ -15,14 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from spatialbench.evaluation.evidence import Evidence
-from spatialbench.results.schema import (
-    PAIRS,
-    SCHEMA_VERSION,
-    EvaluationResult,
-    Result,
-    SeedRun,
-    evidence_file,
-)
+from spatialbench.results import schema
+from spatialbench.results.schema import PAIRS, EvaluationResult, Result, SeedRun
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
 from spatialbench.utils.typed_files import dump_json, load_json, parse
 
@@ -31,20 +25,17 @@ STORED_BUDGET = "full"
 ADVICE = "restore it from git, or make it again: spatialbench run <page> --force"
 TOLERANCES = {"value": 1e-3, "by_seed": 1e-3, "groups": 1e-3, "interval": 0.2}
 """Percentage points by which a stored number may differ from the recomputed one."""
+COUNTED = ("units", "data", "settings", "commits", "notes", *TOLERANCES, "sha256")
+"""The fields of an evaluation that follow from its evidence."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """A stored row and its evidence.
-
-    Attributes:
-        evidence: name of an evaluation -> evidence of all seeds.
-        stale: why it is not what would be made today; empty when it is.
-    """
+    """A stored row and its evidence."""
 
     result: Result
-    evidence: Mapping[str, Evidence]
-    stale: Sequence[str] = ()
+    evidence: Mapping[str, Evidence]  # of all seeds, by the name of the evaluation
+    stale: Sequence[str] = ()  # why it is not what would be made today
 
     @property
     def name(self) -> str:
@@ -58,11 +49,7 @@ class Row:
 
 
 def result_path(results: Path, track: str, folder: str, name: str) -> Path:
-    """Path of a result file.
-
-    Args:
-        folder: a budget, or the name of an evaluation that is stored by itself.
-    """
+    """Path of a result file; ``folder``: a budget, or an evaluation that is stored by itself."""
     parent = results / track if folder == STORED_BUDGET else results / track / folder
     return parent / f"{name}.json"
 
@@ -75,10 +62,9 @@ def list_results(results: Path, track: str, folder: str = STORED_BUDGET) -> list
 def make_row(
     runs: Sequence[SeedRun], evidence: Mapping[str, Sequence[Evidence]], **identity: Any
 ) -> Row:
-    """Make a row from its runs.
+    """Make a row from its runs, one for each seed.
 
     Args:
-        runs: one for each seed.
         evidence: name -> evidence of each run, in the order of ``runs``.
         identity: the other fields of ``Result``: name, page, page_hash, track, ...
 
@@ -86,24 +72,18 @@ def make_row(
         SpatialbenchError: the seeds were evaluated on different data.
     """
     joined = {name: Evidence.join(seeds) for name, seeds in evidence.items()}
-    evaluations = {
-        name: _numbers(evidence_file(identity["name"], name), found)
-        for name, found in joined.items()
-    }
+    files = {name: schema.evidence_file(identity["name"], name) for name in joined}
+    numbers = {name: _numbers(files[name], found) for name, found in joined.items()}
     seeds = [run.seed for run in runs]
     result = Result(
-        schema_version=SCHEMA_VERSION,
-        seeds=seeds,
-        runs=list(runs),
-        evaluations=evaluations,
-        **identity,
+        schema.SCHEMA_VERSION, seeds=seeds, runs=[*runs], evaluations=numbers, **identity
     )
     return Row(result, joined)
 
 
 def _numbers(file: str, evidence: Evidence) -> EvaluationResult:
-    names = list(evidence.ratios)
-    bounds = {name: evidence.interval(name) for name in names}
+    measures = list(evidence.ratios)
+    bounds = {name: evidence.interval(name) for name in measures}
     return EvaluationResult(
         file=file,
         sha256=evidence.digest,
@@ -113,15 +93,12 @@ def _numbers(file: str, evidence: Evidence) -> EvaluationResult:
         commits=list(dict.fromkeys(evidence.commits)),
         value={name: _rounded(value) for name, value in evidence.values().items()},
         interval={
-            name: None if pair is None else [round(bound, 3) for bound in pair]
-            for name, pair in bounds.items()
+            name: pair and [round(bound, 3) for bound in pair] for name, pair in bounds.items()
         },
-        by_seed={
-            name: [_rounded(v) for v in evidence.seed_values(name).tolist()] for name in names
-        },
+        by_seed={name: [*map(_rounded, evidence.seed_values(name).tolist())] for name in measures},
         groups={
-            name: {label: _rounded(v) for label, v in evidence.group_values(name).items()}
-            for name in (names if evidence.labels else [])
+            name: {label: _rounded(value) for label, value in evidence.group_values(name).items()}
+            for name in (measures if evidence.labels else [])
         },
         notes=dict(evidence.notes),
     )
@@ -132,14 +109,10 @@ def _rounded(value: float) -> float | None:
 
 
 def write_row(path: Path, row: Row) -> None:
-    """Write the evidence and then the result, each atomically; delete evidence of an earlier row.
-
-    Raises:
-        SpatialbenchError: they do not belong together, or the folder cannot be written.
-    """
+    """Write the evidence and then the result, atomically; delete evidence of an earlier row."""
     check_row(path, row)
     for name, evidence in row.evidence.items():
-        evidence.save(path.with_name(evidence_file(row.name, name)))
+        evidence.save(path.with_name(schema.evidence_file(row.name, name)))
     write_atomic(path, dump_json(row.result))
     kept = {found.file for found in row.result.evaluations.values()}
     for other in path.parent.glob(f"{row.name}.*.npz"):
@@ -148,16 +121,12 @@ def write_row(path: Path, row: Row) -> None:
 
 
 def read_result(path: Path) -> Result:
-    """Read and validate a result file, without its evidence.
-
-    Raises:
-        SpatialbenchError: the field that is wrong, and what to do.
-    """
+    """Read and validate a result file, without its evidence."""
     data = load_json(path, ADVICE)
     version = data.get("schema_version") if isinstance(data, dict) else None
-    if version != SCHEMA_VERSION:
+    if version != schema.SCHEMA_VERSION:
         raise SpatialbenchError(
-            f"{path}: field 'schema_version': this spatialbench reads {SCHEMA_VERSION}, got "
+            f"{path}: field 'schema_version': this spatialbench reads {schema.SCHEMA_VERSION}, got "
             f"{version}; make the row again: spatialbench run <page> --force"
         )
     result = parse(Result, data, str(path), ADVICE)
@@ -183,59 +152,40 @@ def read_row(path: Path) -> Row:
 
 
 def check_row(path: Path, row: Row) -> None:
-    """Recount: every number of the result follows from its evidence.
-
-    Raises:
-        SpatialbenchError: the first number that does not.
-    """
-    if row.result.evaluations.keys() != row.evidence.keys():
-        raise SpatialbenchError(f"{path}: result and evidence hold different evaluations; {ADVICE}")
+    """Recount: refuse the first number of the result that does not follow from its evidence."""
+    seeds = {evidence.seeds for evidence in row.evidence.values()}
+    if row.result.evaluations.keys() != row.evidence.keys() or seeds != {len(row.result.seeds)}:
+        what = f"{path}: result and evidence hold different evaluations or seeds"
+        raise SpatialbenchError(f"{what}; {ADVICE}")
     for name, evidence in row.evidence.items():
         stated = row.result.evaluations[name]
-        if evidence.seeds != len(row.result.seeds):
-            _refuse(
-                path, stated.file, f"{name}: seeds", row.result.seeds, f"{evidence.seeds} seeds"
-            )
         found = _numbers(stated.file, evidence)
-        for field in ("units", "data", "settings", "commits", "notes"):
-            if getattr(stated, field) != getattr(found, field):
-                where = f"evaluations.{name}.{field}"
-                _refuse(path, stated.file, where, getattr(stated, field), getattr(found, field))
-        for field, tolerance in TOLERANCES.items():
-            difference = _difference(getattr(stated, field), getattr(found, field), tolerance)
-            if difference is not None:
-                place, old, new = difference
-                _refuse(path, stated.file, f"evaluations.{name}.{field}{place}", old, new)
-        if stated.sha256 != found.sha256:
-            where = f"evaluations.{name}.sha256"
-            _refuse(path, stated.file, where, stated.sha256, found.sha256)
+        for field in COUNTED:
+            old, new = getattr(stated, field), getattr(found, field)
+            different = _difference(old, new, TOLERANCES.get(field, 0))
+            if different is not None:
+                place, old, new = different
+                raise SpatialbenchError(
+                    f"{path}: field 'evaluations.{name}.{field}{place}' says {old}, but the "
+                    f"evidence gives {new}: the file was edited, or {stated.file} belongs to "
+                    f"another result; {ADVICE}"
+                )
 
 
 def _difference(stated: Any, found: Any, tolerance: float) -> tuple[str, Any, Any] | None:
-    """First place at which two numbers, or nested lists or mappings of numbers, differ."""
+    """First place at which two values, or nested lists or mappings of values, differ."""
     if isinstance(stated, dict) and isinstance(found, dict):
         if list(stated) != list(found):
             return "", ", ".join(stated), ", ".join(found)
-        pairs = [(f".{key}", stated[key], found[key]) for key in stated]
-    elif isinstance(stated, list) and isinstance(found, list) and len(stated) == len(found):
-        inner = zip(stated, found, strict=True)
-        return next(
-            (("", stated, found) for a, b in inner if _difference(a, b, tolerance) is not None),
-            None,
-        )
+        for key, value in stated.items():
+            if (inner := _difference(value, found[key], tolerance)) is not None:
+                return f".{key}{inner[0]}", *inner[1:]
+        return None
+    if isinstance(stated, list) and isinstance(found, list) and len(stated) == len(found):
+        pairs = zip(stated, found, strict=True)
+        same = all(_difference(old, new, tolerance) is None for old, new in pairs)
+    elif isinstance(stated, float | int) and isinstance(found, float | int):
+        same = abs(stated - found) <= tolerance
     else:
-        numbers = isinstance(stated, float | int) and isinstance(found, float | int)
-        same = abs(stated - found) <= tolerance if numbers else stated == found
-        return None if same else ("", stated, found)
-    for place, a, b in pairs:
-        difference = _difference(a, b, tolerance)
-        if difference is not None:
-            return place + difference[0], *difference[1:]
-    return None
-
-
-def _refuse(path: Path, file: str, field: str, stated: object, found: object) -> None:
-    raise SpatialbenchError(
-        f"{path}: field {field!r} says {stated}, but the evidence gives {found}: the file was "
-        f"edited, or {file} belongs to another result; {ADVICE}"
-    )
+        same = stated == found
+    return None if same else ("", stated, found)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,10 +29,8 @@ STAMP = "spatialbench"
 """Key under which a checkpoint notes which run its weights come from."""
 BEST = "best.ckpt"
 """The best checkpoint on validation, where the track says ``finetuning.scored: best``."""
-FILES = (
-    *("run.json", "last.ckpt", BEST, "*.npz", "metrics.jsonl", "config.yaml"),
-    "reconstructions.png",
-)
+LOGS = ("run.json", "metrics.jsonl", "config.yaml", "reconstructions.png")
+FILES = (*LOGS, "last.ckpt", BEST, "*.npz")
 """Patterns of the files of a run folder."""
 
 
@@ -47,11 +45,6 @@ class RunRecord:
     def finished(self) -> bool:
         """Whether everything is in place."""
         return bool(self.info.get("finished"))
-
-    @property
-    def commit(self) -> str:
-        """Commit of the code that trained."""
-        return str(self.info.get("commit", ""))
 
     @property
     def checkpoint(self) -> Path:
@@ -74,23 +67,18 @@ class RunRecord:
         Raises:
             SpatialbenchError: run.json is damaged or of another version.
         """
-        path = run_dir / "run.json"
+        path, again = run_dir / "run.json", "--force runs it again"
         try:
             info = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
             return cls(run_dir, {})
         except OSError as error:
-            raise SpatialbenchError(
-                f"cannot use the run folder {run_dir}: {error.strerror}; give another folder"
-            ) from error
+            where = f"cannot use the run folder {run_dir}: {error.strerror}"
+            raise SpatialbenchError(f"{where}; give another folder") from error
         except ValueError as error:
-            raise SpatialbenchError(
-                f"{path}: cannot be read ({error}); --force runs it again"
-            ) from error
+            raise SpatialbenchError(f"{path}: cannot be read ({error}); {again}") from error
         if not isinstance(info, dict) or info.get("schema") != SCHEMA:
-            raise SpatialbenchError(
-                f"{path}: not a run record of this version; --force runs it again"
-            )
+            raise SpatialbenchError(f"{path}: not a run record of this version; {again}")
         return cls(run_dir, info)
 
     def write(self) -> None:
@@ -99,8 +87,12 @@ class RunRecord:
         write_atomic(self.run_dir / "run.json", text)
 
 
+Fit = Callable[[Resolved, bool], RunRecord]
+"""Makes one run, as ``spatialbench.training.fit.fit`` does; True: from nothing."""
+
+
 def run_evaluations(resolved: Resolved) -> dict[str, EvaluationSpec]:
-    """Return the evaluations of a run by name: the track's; none for pairs of the user's own."""
+    """Return the track's evaluations by name; none for pairs of the user's own."""
     own_pairs = resolved.data_arguments.get("path") != resolved.track.config["data"].get("path")
     return {} if own_pairs else evaluations_of(resolved.track, resolved.budget)
 
@@ -125,12 +117,6 @@ def is_current(resolved: Resolved, record: RunRecord) -> bool:
     return record.finished and not outdated(resolved, record)
 
 
-def scored_checkpoint(resolved: Resolved, last: Path) -> Path:
-    """Return the checkpoint to test: the last, or the best where the track says so."""
-    best = resolved.run_dir / BEST
-    return best if scores_best(resolved) and best.is_file() else last
-
-
 def scores_best(resolved: Resolved) -> bool:
     """Return whether the track says ``finetuning.scored: best``."""
     model = resolved.config["model"].get("init_args") or {}
@@ -138,11 +124,7 @@ def scores_best(resolved: Resolved) -> bool:
 
 
 def clear(run_dir: Path) -> None:
-    """Remove everything a run wrote.
-
-    Raises:
-        SpatialbenchError: a file cannot be removed.
-    """
+    """Remove everything a run wrote."""
     for path in [path for pattern in FILES for path in run_dir.glob(pattern)]:
         try:
             path.unlink(missing_ok=True)
@@ -159,9 +141,6 @@ def sweep(run_dir: Path) -> None:
 def newest(resolved: Resolved, runs: Path, any_seed: bool = False) -> Path:
     """Return last.ckpt of the newest run of a page on its track and budget, finished or not.
 
-    Args:
-        any_seed: not only of the seed of ``resolved``.
-
     Raises:
         SpatialbenchError: there is none; the message says which seeds or budgets have one.
     """
@@ -173,14 +152,12 @@ def newest(resolved: Resolved, runs: Path, any_seed: bool = False) -> Path:
         return max(checkpoints, key=lambda path: path.stat().st_mtime)
     others = sorted({path.parts[-5] for path in folder.glob(f"*/{resolved.page.name}/*/{pattern}")})
     seeds = sorted({path.parts[-2] for path in own.glob("*/*/last.ckpt")})
+    advice = [f"--seed {name.removeprefix('seed')} has one" for name in seeds]
+    advice += [f"--budget {budget} has one" for budget in others]
+    advice += [f"spatialbench fit --config {resolved.page.path} makes one"]
     what = f"page {resolved.page.path} on {resolved.track.name} at budget {resolved.budget}"
     what += "" if any_seed else f" with seed {resolved.seed}"
-    advice = f"spatialbench fit --config {resolved.page.path} makes one"
-    if seeds:
-        advice = f"--seed {seeds[0].removeprefix('seed')} has one"
-    elif others:
-        advice = f"--budget {others[0]} has one"
-    raise SpatialbenchError(f"no run of {what} under {runs}: {advice}, or give --ckpt_path FILE")
+    raise SpatialbenchError(f"no run of {what} under {runs}: {advice[0]}, or give --ckpt_path FILE")
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -200,65 +177,59 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
-        raise SpatialbenchError(
-            f"checkpoint {path}: damaged, truncated or not a plain checkpoint; delete it, "
-            "or run fit with --force"
-        ) from error
+        what = f"checkpoint {path}: damaged, truncated or not a plain checkpoint"
+        raise SpatialbenchError(f"{what}; delete it, or run fit with --force") from error
     if not isinstance(checkpoint, dict) or not {"state_dict", STAMP} <= checkpoint.keys():
-        raise SpatialbenchError(
-            f"checkpoint {path}: not written by 'spatialbench fit'; give its last.ckpt"
-        )
+        what = f"checkpoint {path}: not written by 'spatialbench fit'"
+        raise SpatialbenchError(f"{what}; give its last.ckpt")
     return checkpoint
 
 
 def checkpoint_of(
     resolved: Resolved, given: str | None, runs: Path, any_seed: bool = False
 ) -> tuple[Path | None, list[str]]:
-    """Find and check the checkpoint to score a page with.
+    """Find and check the checkpoint to score a page with; return it, and notes for the user.
 
     Args:
-        given: a file; LAST: the newest run of the page; None: LAST for a page that needs training
-            or starts from another page, else no checkpoint.
-        runs: the folder of all runs.
-        any_seed: accept a run of any seed, not only that of ``resolved``, which is printed and
-            stored with the scores.
-
-    Returns:
-        The path, None for a page that is scored as it starts; and notes for the user.
+        given: a file; LAST: the newest run of the page in ``runs``; None: LAST for a page that
+            needs training or starts from another page, else no checkpoint.
+        any_seed: accept a run of another seed than that of ``resolved``.
 
     Raises:
         SpatialbenchError: no run, or a checkpoint that is damaged, of another class or seed.
     """
     if given is None and not resolved.needs_training and resolved.init_from is None:
         return None, []
-    if given is None or given == "LAST":
-        path = newest(resolved, runs, any_seed)
-        notes = [f"checkpoint: {path}"]
-    else:
-        path, notes = Path(given), []
+    newest_run = given is None or given == "LAST"
+    path = newest(resolved, runs, any_seed) if newest_run else Path(str(given))
     checkpoint = read_checkpoint(path)
     seed = checkpoint[STAMP].get("seed", resolved.seed)
     if not any_seed and seed != resolved.seed:
-        raise SpatialbenchError(
-            f"checkpoint {path} is of a run with seed {seed}, not {resolved.seed}: --seed {seed}"
-        )
+        what = f"checkpoint {path} is of a run with seed {seed}, not {resolved.seed}"
+        raise SpatialbenchError(f"{what}: --seed {seed}")
+    notes = [f"checkpoint: {path}"] if newest_run else []
     return path, notes + check_checkpoint(path, checkpoint, resolved)
 
 
 def stamp(resolved: Resolved) -> dict[str, Any]:
     """Return what a checkpoint notes about its run, in plain values."""
+    model = json.loads(json.dumps(resolved.config["model"]))
+    return {**identity(resolved), "model": model}
+
+
+def identity(resolved: Resolved) -> dict[str, Any]:
+    """Return which run this is: page, track, budget, seed and the hash of the configuration."""
     return {
         "page": resolved.page.name,
         "track": resolved.track.name,
         "budget": resolved.budget,
         "seed": resolved.seed,
         "config_hash": resolved.config_hash,
-        "model": json.loads(json.dumps(resolved.config["model"])),
     }
 
 
 def check_checkpoint(path: Path, checkpoint: Mapping[str, Any], resolved: Resolved) -> list[str]:
-    """Refuse a checkpoint of another class; return a note on every argument that differs.
+    """Return a note on every argument that differs between a checkpoint and its page.
 
     The page wins: Lightning would silently prefer the checkpoint's arguments over page and command
     line (Lightning #20801).
@@ -270,8 +241,7 @@ def check_checkpoint(path: Path, checkpoint: Mapping[str, Any], resolved: Resolv
     if trained["class_path"] != asked["class_path"]:
         raise SpatialbenchError(
             f"checkpoint {path} holds {trained['class_path']} (page {checkpoint[STAMP]['page']}), "
-            f"but page {resolved.page.path} asks for {asked['class_path']}: give the page that "
-            "trained it, or another checkpoint"
+            f"but page {resolved.page.path} asks for {asked['class_path']}: give another one"
         )
     before = dict(_leaves(trained.get("init_args") or {}))
     after = dict(_leaves(asked.get("init_args") or {}))

@@ -24,58 +24,38 @@ class Parameters:
 
 @dataclass(frozen=True)
 class SeedRun:
-    """One run: a page with one seed.
-
-    Attributes:
-        config_hash: hash of the complete configuration without the seed.
-        commit, dirty: commit of the code, and whether the code differed from it.
-        wall_seconds: stage -> seconds, and ``total``.
-        peak_memory_mb, peak_gpu_memory_mb: largest memory of the process, 10^6 bytes.
-        train_steps: optimiser steps.
-        train_pairs: records seen in training, repeats counted; None: not counted.
-    """
+    """One run: a page with one seed."""
 
     seed: int
-    config_hash: str
-    commit: str
-    dirty: bool
+    config_hash: str  # of the complete configuration without the seed
+    commit: str  # of the code that trained
+    dirty: bool  # whether the code differed from it
     versions: dict[str, str]
     hardware: dict[str, str | int | float | None]
-    wall_seconds: dict[str, float]
-    peak_memory_mb: float
+    wall_seconds: dict[str, float]  # by stage, and ``total``
+    peak_memory_mb: float  # of the process, 10^6 bytes
     peak_gpu_memory_mb: float
-    train_steps: int
-    train_pairs: int | None
+    train_steps: int  # of the optimiser
+    train_pairs: int | None  # records seen in training, repeats counted; None: not counted
 
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """The numbers of one evaluation, and the evidence file beside the result.
+    """The numbers of one evaluation, and the evidence file beside the result."""
 
-    Attributes:
-        file, sha256: the evidence file, and the digest of its content.
-        units: U.
-        data: hash of the data.
-        settings: hash of the evaluation's settings and version.
-        commits: of the code that evaluated, each once.
-        value: measure -> percent, mean over seeds; None where no unit counts.
-        interval: measure -> 95 % interval in percent, over clusters and seeds.
-        by_seed: measure -> percent, float [S].
-        groups: measure -> group -> percent, mean over seeds; empty where groups have no names.
-        notes: what the evaluation says about these data.
-    """
-
-    file: str
-    sha256: str
-    units: int
-    data: str
-    settings: str
-    commits: list[str]
-    value: dict[str, float | None]
-    interval: dict[str, list[float] | None]
-    by_seed: dict[str, list[float | None]]
-    groups: dict[str, dict[str, float | None]]
-    notes: dict[str, str] = field(default_factory=dict)
+    file: str  # with the evidence
+    sha256: str  # of its content
+    units: int  # U
+    data: str  # hash of the data
+    settings: str  # hash of the evaluation's settings and version
+    commits: list[str]  # of the code that evaluated, each once
+    value: dict[str, float | None]  # by measure: percent, mean over seeds; None: no unit counts
+    interval: dict[str, list[float] | None]  # 95 % interval in percent, over clusters and seeds
+    by_seed: dict[str, list[float | None]]  # percent, float [S]
+    groups: dict[
+        str, dict[str, float | None]
+    ]  # measure -> group -> percent, where these have names
+    notes: dict[str, str] = field(default_factory=dict)  # about these data
 
     def __post_init__(self) -> None:
         if not self.value:
@@ -85,38 +65,24 @@ class EvaluationResult:
                 raise ValueError(f"{name} must have the measures of value")
         if any(bounds is not None and len(bounds) != 2 for bounds in self.interval.values()):
             raise ValueError("an interval has two bounds")
-        if not self.file or Path(self.file).name != self.file:
-            raise ValueError(f"the evidence must lie beside the result, got {self.file!r}")
 
 
 @dataclass(frozen=True)
 class Result:
-    """One row.
-
-    Attributes:
-        name: stem of the page.
-        page, page_hash: path of the page, and the hash of its content for this budget.
-        track, track_hash: the controlled variables, for this budget.
-        init_from: page -> hash, of every page that the weights start from.
-        budget: ``full`` for the rows of the table.
-        grammar: hash of the captions of the six relations.
-        seeds: S.
-        runs: one for each seed.
-        evaluations: name -> numbers.
-    """
+    """One row."""
 
     schema_version: int
-    name: str
-    page: str
-    page_hash: str
+    name: str  # stem of the page
+    page: str  # path of the page
+    page_hash: str  # of its content for this budget
     track: str
-    track_hash: str
-    init_from: dict[str, str]
-    budget: str
-    grammar: str
+    track_hash: str  # of the controlled variables for this budget
+    init_from: dict[str, str]  # hash of every page that the weights start from, by name
+    budget: str  # ``full`` for the rows of the table
+    grammar: str  # hash of the captions of the six relations
     parameters: Parameters
     seeds: list[int]
-    runs: list[SeedRun]
+    runs: list[SeedRun]  # one for each seed
     evaluations: dict[str, EvaluationResult]
 
     def __post_init__(self) -> None:
@@ -126,8 +92,8 @@ class Result:
         if not self.evaluations:
             raise ValueError("evaluations must have one at least")
         for name, found in self.evaluations.items():
-            if found.file != evidence_file(self.name, name):
-                wanted = evidence_file(self.name, name)
+            wanted = evidence_file(self.name, name)
+            if found.file != wanted or Path(wanted).name != wanted:
                 raise ValueError(f"evaluations.{name}.file must be {wanted}, got {found.file}")
 
     @property

@@ -17,10 +17,7 @@ from spatialbench.utils.suggest import did_you_mean
 
 
 def page_hash(page: Page, budget: str) -> str:
-    """Hash of a page at a budget, with the weights files that it names.
-
-    The blocks of other budgets do not count.
-    """
+    """Hash a page at a budget, with the weights files that it names; other budgets do not count."""
     config = {key: value for key, value in page.config.items() if key != "budgets"}
     layer = (page.config.get("budgets") or {}).get(budget, {})
     weights = weights_digests(model_of(page.config))
@@ -28,11 +25,7 @@ def page_hash(page: Page, budget: str) -> str:
 
 
 def ancestors(page: Page, budget: str, track: Track) -> dict[str, str]:
-    """Hash, by name, of every page that :func:`starts` lists, each with its track.
-
-    Raises:
-        SpatialbenchError: see :func:`starts`.
-    """
+    """Hash, by name, every page that :func:`starts` lists, each with its track."""
     return {
         start.name: content_hash([page_hash(start, budget), track_hash(track, budget, start)])
         for start in starts(page)
@@ -55,7 +48,7 @@ def starts(page: Page) -> list[Page]:
 
 
 def track_hash(track: Track, budget: str, page: Page) -> str:
-    """Hash of the controlled variables of a track at a budget, with the shipped weights.
+    """Hash the controlled variables of a track at a budget, with the shipped weights.
 
     Only those keys of the data block count that concern the page. The list of seeds does not count.
     """
@@ -63,46 +56,34 @@ def track_hash(track: Track, budget: str, page: Page) -> str:
     config = {**track.config, "data": data_of(track.config["data"], page)}
     if layer and "data" in layer:
         layer = {**layer, "data": data_of(layer["data"], page)}
-    return content_hash(
-        {"name": track.name, **config, "budget": layer, "weights": weights_digests(config["model"])}
-    )
+    weights = weights_digests(config["model"])
+    return content_hash({"name": track.name, **config, "budget": layer, "weights": weights})
 
 
 def grammar_hash() -> str:
-    """Hash of the captions and negated captions of the six relations."""
+    """Hash the captions and negated captions of the six relations."""
     statements = [Statement("sofa", relation, "floor lamp") for relation in RELATIONS]
-    return content_hash(
-        [[statement.caption, statement.negated.caption] for statement in statements]
-    )
+    return content_hash([[each.caption, each.negated.caption] for each in statements])
 
 
 def stale_reasons(result: Result, page: Page | None, track: Track | None) -> list[str]:
-    """List why a row is not what would be made today.
+    """List why a row is not what would be made today; None: page or track is gone.
 
     An evaluation of the track that the row lacks is no reason.
-
-    Args:
-        page, track: None: gone.
     """
-    reasons = []
-    if page is None:
-        reasons.append(f"page {result.name} is gone")
-    else:
-        if page_hash(page, result.budget) != result.page_hash:
-            reasons.append(f"page {result.name} changed")
-        if track is not None and ancestors(page, result.budget, track) != result.init_from:
-            reasons.append(
-                "a page that it starts from changed, or the track in what concerns that page"
-            )
-    if track is None:
-        reasons.append(f"track {result.track} is gone")
-    elif page is not None and track_hash(track, result.budget, page) != result.track_hash:
-        reasons.append(f"track {result.track} changed")
-    if track is not None:
-        reasons += _changed_evaluations(result, track)
-    if result.grammar != grammar_hash():
-        reasons.append("the captions changed")
-    return reasons
+    budget = result.budget
+    reasons = [f"page {result.name} is gone"] if page is None else []
+    if page is not None and page_hash(page, budget) != result.page_hash:
+        reasons.append(f"page {result.name} changed")
+    if page is not None and track is not None:
+        if ancestors(page, budget, track) != result.init_from:
+            start = "a page that it starts from changed, or the track in what concerns that page"
+            reasons.append(start)
+        if track_hash(track, budget, page) != result.track_hash:
+            reasons.append(f"track {result.track} changed")
+    reasons += [f"track {result.track} is gone"] if track is None else []
+    reasons += [] if track is None else _changed_evaluations(result, track)
+    return reasons + (["the captions changed"] if result.grammar != grammar_hash() else [])
 
 
 def _changed_evaluations(result: Result, track: Track) -> Iterator[str]:
@@ -123,25 +104,16 @@ class Today:
 
     @classmethod
     def read(cls, benchmarks: Path) -> Today:
-        """Read ``benchmarks/*.yaml`` and ``benchmarks/tracks/*.yaml``.
-
-        Raises:
-            SpatialbenchError: no such folder, or a page or track that cannot be read.
-        """
+        """Read ``benchmarks/*.yaml`` and ``benchmarks/tracks/*.yaml``."""
         if not benchmarks.is_dir():
-            raise SpatialbenchError(
-                f"no pages in {benchmarks}, which is no folder; give --benchmarks FOLDER"
-            )
+            what = f"no pages in {benchmarks}, which is no folder"
+            raise SpatialbenchError(f"{what}; give --benchmarks FOLDER")
         tracks = [load_track(path) for path in sorted((benchmarks / "tracks").glob("*.yaml"))]
         pages = {page.name: page for page in discover(benchmarks)}
         return cls(pages, {track.name: track for track in tracks})
 
     def only(self, names: Sequence[str]) -> Today:
-        """Keep the given pages alone, named or given by their paths.
-
-        Raises:
-            SpatialbenchError: an unknown page.
-        """
+        """Keep the given pages alone, named or given by their paths."""
         by_path = {page.path.resolve(): page.name for page in self.pages.values()}
         chosen = [by_path.get(Path(name).resolve(), name) for name in names]
         for name in chosen:
@@ -155,10 +127,6 @@ class Today:
         return stale_reasons(result, self.pages.get(result.name), self.tracks.get(result.track))
 
     def read_row(self, path: Path) -> Row:
-        """Read a row, recounted, and note why it is stale.
-
-        Raises:
-            SpatialbenchError: the file, or the evidence beside it, is missing or damaged.
-        """
+        """Read a row, recounted as :func:`files.read_row` does, and note why it is stale."""
         row = read_row(path)
         return replace(row, stale=self.stale(row.result))

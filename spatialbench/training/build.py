@@ -31,7 +31,6 @@ from spatialbench.utils.checkpoints import AtomicCheckpoints
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.suggest import did_you_mean
 
-TRAINER_DEFAULTS = {"logger": False, "num_sanity_val_steps": 0, "enable_model_summary": False}
 QUIET = (
     ".*does not have many workers.*",
     ".*Checkpoint directory .* exists and is not empty.*",
@@ -56,7 +55,7 @@ class Built:
 
 
 class PageCLI(LightningCLI):
-    """LightningCLI on a composed configuration and further flags; runs no subcommand.
+    """LightningCLI on a composed configuration; runs no subcommand.
 
     Args:
         config: {seed_everything, trainer, model, data}.
@@ -72,6 +71,7 @@ class PageCLI(LightningCLI):
         callbacks: Sequence[Callback] = (),
         instantiate: bool = True,
     ) -> None:
+        quiet = {"logger": False, "num_sanity_val_steps": 0, "enable_model_summary": False}
         own_data = "class_path" in config["data"]
         self._given, self._flags, self._build = config, list(flags), instantiate
         super().__init__(
@@ -80,7 +80,7 @@ class PageCLI(LightningCLI):
             subclass_mode_model=True,
             subclass_mode_data=own_data,
             save_config_callback=None,
-            trainer_defaults={**TRAINER_DEFAULTS, "callbacks": list(callbacks)},
+            trainer_defaults={**quiet, "callbacks": list(callbacks)},
             seed_everything_default=0,
             parser_kwargs={"exit_on_error": False, "allow_abbrev": False},
             run=False,
@@ -100,10 +100,7 @@ class PageCLI(LightningCLI):
             super().instantiate_classes()
 
     def dump(self) -> str:
-        """Return the configuration as YAML.
-
-        Every null is kept: without it the default would come back when the text is read again.
-        """
+        """Return the configuration as YAML, with every null: else the default would come back."""
         options = {"skip_unset": False, "skip_link_targets": False, "format": "yaml"}
         return self.parser.dump(self.config, **options).rstrip() + "\n"
 
@@ -128,11 +125,7 @@ def build(resolved: Resolved, callbacks: Sequence[Callback] = ()) -> Built:
 
 
 def dump_config(resolved: Resolved) -> str:
-    """Return the complete configuration as YAML; given as a page, it comes out the same.
-
-    Raises:
-        SpatialbenchError: a value has the wrong type or cannot be written as YAML.
-    """
+    """Return the complete configuration as YAML; given as a page, it comes out the same."""
     return _dumped(resolved.config, _where(resolved))
 
 
@@ -197,9 +190,9 @@ def _parse(config: Config, where: str, **kwargs: Any) -> PageCLI:
 def _is_of_trainer(error: Exception) -> bool:
     """Whether Lightning refused a setting: an absent device, an unknown accelerator."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
-    of_trainer = frame.f_globals["__name__"].startswith("lightning.pytorch.trainer")
+    trainer = frame.f_globals["__name__"].startswith("lightning.pytorch.trainer")
     return isinstance(error, MisconfigurationException) or (
-        isinstance(error, ValueError) and of_trainer
+        isinstance(error, ValueError) and trainer
     )
 
 
@@ -208,10 +201,8 @@ def _dumped(config: Config, where: str, flags: Sequence[str] = ()) -> str:
     try:
         return cli.dump()
     except Exception as error:
-        raise SpatialbenchError(
-            f"{where}: cannot be written as YAML ({condense(str(error))}); give every argument as "
-            "a plain value"
-        ) from error
+        what = f"{where}: cannot be written as YAML ({condense(str(error))})"
+        raise SpatialbenchError(f"{what}; give every argument as a plain value") from error
 
 
 def condense(message: str) -> str:
@@ -227,9 +218,8 @@ def condense(message: str) -> str:
         value = given.removeprefix("Given value: ")
         expected = matching(r"^Expected an? (?!<class 'NoneType'>)")
         useful += [f"{line}. Got value: {value}" for line in expected]
-    useful += matching(
-        r"not accepted|unrecognized|no attribute|cannot |expected |required"
-    ) + matching(r"^(?!Parser key|Subtypes|Errors|Does not validate)")
+    useful += matching(r"not accepted|unrecognized|no attribute|cannot |expected |required")
+    useful += matching(r"^(?!Parser key|Subtypes|Errors|Does not validate)")
     detail = re.sub(r"<class '([^']+)'>", r"\1", [*useful, *lines, "refused"][0])
     detail = detail.replace("Expected a ", "expected ").replace(". Got value: ", ", got ")
     return ": ".join([".".join(dict.fromkeys(keys)), detail.rstrip(".")]).removeprefix(": ")

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
-from types import FrameType, TracebackType
+from types import FrameType
 from typing import Any, ClassVar
 
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -20,7 +20,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from spatialbench.config.experiment import Resolved
-from spatialbench.results.run_folder import BEST, STAMP, scores_best
+from spatialbench.results.run_folder import BEST, scores_best
 from spatialbench.utils.distributed import is_first_rank
 from spatialbench.utils.errors import write_atomic
 from spatialbench.utils.progress import progress
@@ -29,15 +29,12 @@ from spatialbench.utils.progress import progress
 class Interrupted(BaseException):
     """Ctrl-C or SIGTERM; not an Exception, so that no library handles it as its own.
 
-    Attributes:
-        signum: the signal.
-        step: optimizer steps that last.ckpt holds; None outside of the training.
+    ``step``: optimizer steps that last.ckpt holds; None outside of the training.
     """
 
     def __init__(self, signum: int, step: int | None = None) -> None:
         super().__init__(signal.Signals(signum).name)
-        self.signum = signum
-        self.step = step
+        self.signum, self.step = signum, step
 
 
 class Interruptions(AbstractContextManager["Interruptions"]):
@@ -58,9 +55,7 @@ class Interruptions(AbstractContextManager["Interruptions"]):
                 self._old[signum] = signal.signal(signum, self._receive)
         return self
 
-    def __exit__(
-        self, kind: type | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         for signum, handler in self._old.items():
             signal.signal(signum, handler)
 
@@ -68,19 +63,6 @@ class Interruptions(AbstractContextManager["Interruptions"]):
         if not self.deferred or self.pending is not None:
             raise Interrupted(signum)
         self.pending = signum
-
-
-class Stamp(Callback):
-    """Notes in every checkpoint which run its weights come from."""
-
-    def __init__(self, values: dict[str, Any]) -> None:
-        self.values = values
-
-    def on_save_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Add the note."""
-        checkpoint[STAMP] = self.values
 
 
 class PairCounter(Callback):
@@ -108,10 +90,10 @@ class PairCounter(Callback):
 class StageClock(LambdaCallback):
     """Gives every second of a run to one stage.
 
-    Stages: ``prepare`` (rendering, reading), ``cache`` (model set-up, tokens of the frozen VFM),
-    ``train``, ``validate``, ``test`` (inside the steps: the model), ``wait`` (for the loader) and
-    ``other`` (checkpoints, logging, the loop itself). The caller gives time to ``start`` (imports,
-    making the objects) and ``measure`` (evaluations other than the pair test).
+    ``prepare``: rendering, reading; ``cache``: model set-up, tokens of the frozen VFM; ``train``,
+    ``validate``, ``test``: inside the steps; ``wait``: for the loader; ``other``: checkpoints,
+    logging, the loop itself. The caller gives time to ``start`` (imports, making the objects) and
+    ``measure`` (evaluations other than the pair test).
     """
 
     MODEL_OR_RENDERING = ("prepare", "cache", "train", "validate", "test", "measure")
@@ -132,7 +114,7 @@ class StageClock(LambdaCallback):
     """Hook -> the stage that ends there."""
 
     def __init__(self) -> None:
-        super().__init__(**{hook: partial(self._lap, stage) for hook, stage in self.ENDS.items()})
+        super().__init__(**{hook: partial(self.lap, stage) for hook, stage in self.ENDS.items()})
         self.seconds: defaultdict[str, float] = defaultdict(float)
         self._last = time.perf_counter()
 
@@ -140,11 +122,8 @@ class StageClock(LambdaCallback):
         """Give the time to the training loop, or to the set-up of a validation by itself."""
         self.lap("other" if trainer.training or trainer.state.fn == "fit" else "cache")
 
-    def _lap(self, ended: str, /, *_: Any, **__: Any) -> None:
-        self.lap(ended)
-
-    def lap(self, stage: str) -> None:
-        """Give the time since the last call to ``stage``."""
+    def lap(self, stage: str, /, *_: Any, **__: Any) -> None:
+        """Give the time since the last call to ``stage``; other arguments of hooks are ignored."""
         now = time.perf_counter()
         self.seconds[stage] += now - self._last
         self._last = now

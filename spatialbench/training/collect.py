@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,11 @@ from spatialbench.results.stale import ancestors, grammar_hash, page_hash, track
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.typed_files import parse
 
-_KEPT = (
-    *("seed", "config_hash", "commit", "dirty", "versions", "hardware", "wall_seconds"),
-    *("peak_memory_mb", "peak_gpu_memory_mb", "train_steps", "train_pairs"),
-)
-"""Fields of run.json that a result keeps."""
+AGAIN = "run them again with --force"
 
 
 def collect(page: Page, track: Track, budget: str, records: Sequence[RunRecord]) -> Row:
-    """Make the row of finished runs of one page.
-
-    Args:
-        records: one for each seed.
+    """Make the row of finished runs of one page, one for each seed.
 
     Raises:
         SpatialbenchError: the runs do not belong together, or a file is damaged.
@@ -35,10 +29,8 @@ def collect(page: Page, track: Track, budget: str, records: Sequence[RunRecord])
     for name in ("config_hash", "total_parameters", "trainable_parameters"):
         values = {str(record.info.get(name)) for record in records}
         if len(values) > 1:
-            raise SpatialbenchError(
-                f"page {page.name}: the seeds differ in {name} ({', '.join(sorted(values))}); "
-                "run them again with --force"
-            )
+            what = f"page {page.name}: the seeds differ in {name} ({', '.join(sorted(values))})"
+            raise SpatialbenchError(f"{what}; {AGAIN}")
     info = records[0].info
     parameters = (int(info.get(f"{kind}_parameters", 0)) for kind in ("total", "trainable"))
     return make_row(
@@ -73,17 +65,18 @@ def _evidence(
         for record in records:
             seeds[record.evidence(name).exists()].append(str(record.info.get("seed")))
         if seeds[True] and seeds[False]:
-            raise SpatialbenchError(
-                f"page {page.name}: {name}.npz is there for seed {', '.join(seeds[True])} but not "
-                f"for seed {', '.join(seeds[False])}; run them again with --force"
+            some, others = (", ".join(seeds[there]) for there in (True, False))
+            what = (
+                f"page {page.name}: {name}.npz is there for seed {some} but not for seed {others}"
             )
+            raise SpatialbenchError(f"{what}; {AGAIN}")
         if seeds[True]:
             gathered[name] = [Evidence.load(record.evidence(name)) for record in records]
     return gathered
 
 
 def _seed_run(record: RunRecord) -> SeedRun:
-    kept = {key: record.info[key] for key in _KEPT if key in record.info}
+    kept = {f.name: record.info[f.name] for f in fields(SeedRun) if f.name in record.info}
     where = str(record.run_dir / "run.json")
     return parse(SeedRun, {"train_pairs": None, **kept}, where, "run it again with --force")
 

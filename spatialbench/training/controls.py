@@ -18,21 +18,14 @@ from spatialbench.utils import provenance
 
 
 def test_set(resolved: Resolved) -> tuple[RecordSet, int]:
-    """Return the track's test, and the number of its images scored at once.
-
-    Raises:
-        SpatialbenchError: the data cannot be read, or hold nothing to score.
-    """
+    """Return the track's test, and the number of its images scored at once."""
     data = PairDataModule(**prune(resolved.data_arguments, PairDataModule))
     data.setup("test")
     return data.test_set, data.eval_batch_images
 
 
 def make_controls(resolved: Resolved, given: str | None, runs: Path) -> Row:
-    """Score the controls of a page.
-
-    Args:
-        given: the checkpoint; see :func:`spatialbench.results.run_folder.checkpoint_of`.
+    """Score the controls of a page; ``given``, ``runs``: see ``run_folder.checkpoint_of``.
 
     Raises:
         BrokenControl: an exact control does not hold.
@@ -45,13 +38,13 @@ def make_controls(resolved: Resolved, given: str | None, runs: Path) -> Row:
         evidence = controls.run(model)
         parameters = list(model.parameters())
     commit, dirty = provenance.commit()
-    run = SeedRun(
-        seed=resolved.seed,
-        config_hash=resolved.config_hash,
-        commit=commit,
-        dirty=dirty,
-        versions=provenance.versions(),
-        hardware=provenance.hardware(),
+    run = SeedRun(  # nothing was trained
+        resolved.seed,
+        resolved.config_hash,
+        commit,
+        dirty,
+        provenance.versions(),
+        provenance.hardware(),
         wall_seconds={},
         peak_memory_mb=0.0,
         peak_gpu_memory_mb=0.0,

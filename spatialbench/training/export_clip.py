@@ -19,59 +19,40 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spatialbench.config.experiment import Resolved, resolve
+from spatialbench.config.experiment import resolve
 from spatialbench.data.relations import RELATIONS, Statement
 from spatialbench.methods.base import Method
-from spatialbench.models.files.clip_export import read_open_clip, simple_tokenizer, write_open_clip
+from spatialbench.models.files.clip_export import read_open_clip, write_open_clip
 from spatialbench.models.files.hf_export import read_hf, why_not_hf, write_hf
-from spatialbench.models.open_clip_student import resize_mode
 from spatialbench.models.towers import encode_dense, encode_image, encode_text
+from spatialbench.results.run_folder import stamp
 from spatialbench.training.score import load_method, readable_errors, say
 from spatialbench.utils import provenance
 from spatialbench.utils.errors import SpatialbenchError
 
-FORMS = ("open_clip", "hf")
+FORMS = {"open_clip": (write_open_clip, read_open_clip), "hf": (write_hf, read_hf)}
 TOLERANCE = 1e-5
 """Largest difference of entries of unit embeddings: other kernels sum float32 in another order."""
 ORIGIN = "spatialbench.json"
 
 
 def run(options: argparse.Namespace) -> None:
-    """Run the command, with the options that ``spatialbench.cli.trust`` parses.
-
-    Raises:
-        SpatialbenchError: the method is not a plain CLIP, the form does not support it, or the
-            folder is not empty.
-    """
+    """Run the command, with the options that ``spatialbench.cli.weights`` parses."""
     folder = Path(options.folder)
     if any(place.is_file() for place in (folder, *folder.parents)):
         raise SpatialbenchError(f"{folder} cannot be made, as a file is there; give a new folder")
     if folder.exists() and any(folder.iterdir()):
         raise SpatialbenchError(f"{folder} has something in it already; give a new folder")
-    resolved = resolve(
-        options.config, options.track, options.budget, options.seed, runs=options.runs
-    )
+    given = (options.config, options.track, options.budget, options.seed)
+    resolved = resolve(*given, runs=options.runs)
     with readable_errors(resolved):
         model, checkpoint = load_method(resolved, options.ckpt_path, Path(options.runs))
-        for line in export(model.cpu(), options.to, folder, origin(resolved, checkpoint)):
+        commit, dirty = provenance.commit()
+        origin = {**stamp(resolved), "checkpoint": checkpoint and str(checkpoint)}
+        origin |= {"commit": commit, "dirty": dirty, "versions": provenance.versions()}
+        for line in export(model.cpu(), options.to, folder, origin):
             say(f"note: {line}")
     print(f"{folder}: {resolved.page.name} for {options.to}, embeddings compared: equal")
-
-
-def origin(resolved: Resolved, checkpoint: Path | None) -> dict[str, object]:
-    """Describe where exported weights come from."""
-    commit, dirty = provenance.commit()
-    return {
-        "page": resolved.page.name,
-        "track": resolved.track.name,
-        "budget": resolved.budget,
-        "seed": resolved.seed,
-        "config_hash": resolved.config_hash,
-        "checkpoint": None if checkpoint is None else str(checkpoint),
-        "commit": commit,
-        "dirty": dirty,
-        "versions": provenance.versions(),
-    }
 
 
 def export(
@@ -79,16 +60,13 @@ def export(
 ) -> list[str]:
     """Write a method's CLIP, in eval mode on the CPU, to a folder, complete or not at all.
 
-    The folder must not exist or be empty; ``described`` goes into its ``ORIGIN``. A line is
-    returned for everything that the form has no place for.
-
-    Raises:
-        SpatialbenchError: see ``run``; or the library reads back other embeddings.
+    The folder must be new or empty; ``described`` goes into its ``ORIGIN``. Returns a line for each
+    omission. A SpatialbenchError if the method is not a plain CLIP, the form does not support it,
+    or the library reads back other embeddings.
     """
     if reason := why_not_plain(model):
-        raise SpatialbenchError(
-            f"{type(model).__qualname__} leaves no plain CLIP to export: {reason}"
-        )
+        name = type(model).__qualname__
+        raise SpatialbenchError(f"{name} leaves no plain CLIP to export: {reason}")
     if form == "hf" and (reason := why_not_hf(model.student)):
         raise SpatialbenchError(
             f"the student is no CLIPModel of transformers: {reason}; export it --to open_clip"
@@ -109,10 +87,7 @@ def export(
 
 @torch.inference_mode()
 def why_not_plain(model: Method) -> str:
-    """Say where a method differs from its student alone; empty where it is a plain CLIP.
-
-    Embeddings of images, captions and patches are compared, on noise and captions of all relations.
-    """
+    """Say where a method's embeddings differ from its student's; empty for a plain CLIP."""
     pixels, captions = _probe(model)
     tokens, normalised = model.tokenize(captions), _normalised(model, pixels)
     pairs = {
@@ -122,9 +97,8 @@ def why_not_plain(model: Method) -> str:
     }
     for what, (own, students) in pairs.items():
         if (distance := _distance(own, students)) > TOLERANCE:
-            names = [name for name, _ in model.named_children()]
-            branches = [name for name in names if name not in ("student", "outcomes")]
-            side = f" ({', '.join(branches)})" if branches else ""
+            names = [n for n, _ in model.named_children() if n not in ("student", "outcomes")]
+            side = f" ({', '.join(names)})" if names else ""
             return f"a side branch{side} changes its embeddings of {what}, by up to {distance:.2g}"
     return ""
 
@@ -132,25 +106,16 @@ def why_not_plain(model: Method) -> str:
 @torch.inference_mode()
 def _write(model: Method, form: str, folder: Path) -> list[str]:
     """Write the checkpoint; raise unless the library reads back the embeddings of the method."""
-    spec, omitted = str(model.hparams["student"]), []
-    if form == "hf":
-        omitted = write_hf(
-            model.student, simple_tokenizer(spec), resize_mode(model.student), folder
-        )
-        image, text = read_hf(folder)
-    else:
-        write_open_clip(model.student, spec, folder)
-        image, text = read_open_clip(folder)
-    pixels, captions = _probe(model)
-    distances = {"images": _distance(model.image(pixels), image(_normalised(model, pixels)))}
+    (write, read), (pixels, captions) = FORMS[form], _probe(model)
+    omitted = write(model.student, str(model.hparams["student"]), folder)
+    image, text = read(folder, _normalised(model, pixels), captions)
+    distances = {"images": _distance(model.image(pixels), image)}
     if text is not None:
-        distances["captions"] = _distance(model.text(model.tokenize(captions)), text(captions))
+        distances["captions"] = _distance(model.text(model.tokenize(captions)), text)
     for what, distance in distances.items():
         if not distance <= TOLERANCE:
-            raise SpatialbenchError(
-                f"{form} reads other embeddings of {what} than the method's ({distance:.2g} "
-                "apart), so nothing is written"
-            )
+            wrong = f"other embeddings of {what} than the method's ({distance:.2g} apart)"
+            raise SpatialbenchError(f"{form} reads {wrong}, so nothing is written")
     return omitted
 
 

@@ -14,45 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch.callbacks import LambdaCallback
 from lightning.pytorch.utilities.rank_zero import rank_zero_only
 
 from spatialbench.config.experiment import Resolved
 from spatialbench.evaluation.evidence import Evidence
 from spatialbench.methods.base import Method
-from spatialbench.results.run_folder import (
-    RunRecord,
-    check_checkpoint,
-    clear,
-    outdated,
-    read_checkpoint,
-    run_evaluations,
-    scored_checkpoint,
-    stamp,
-    sweep,
-)
+from spatialbench.results import run_folder
+from spatialbench.results.run_folder import STAMP, RunRecord, read_checkpoint
 from spatialbench.results.schema import PAIRS
+from spatialbench.training import callbacks, score
 from spatialbench.training.build import Built, build, dump_config
-from spatialbench.training.callbacks import (
-    Interruptions,
-    MetricsFile,
-    PairCounter,
-    StageClock,
-    Stamp,
-    StepProgress,
-    keep_best,
-)
+from spatialbench.training.callbacks import Interruptions, StageClock
 from spatialbench.training.saving import StepCheckpoint, StopAfterStep
-from spatialbench.training.score import (
-    Opened,
-    evaluate_again,
-    evaluate_all,
-    open_evaluations,
-    print_evaluations,
-    readable_errors,
-    scores_json,
-    test,
-    validate,
-)
+from spatialbench.training.score import test
 from spatialbench.training.speed import Speed
 from spatialbench.utils import provenance
 from spatialbench.utils.distributed import is_first_rank
@@ -78,34 +53,38 @@ def fit(
         SpatialbenchError: something the user gave is wrong; one line.
         Interrupted: Ctrl-C or SIGTERM; the folder can be resumed.
     """
-    start = resolved.init_from
-    if start is not None:
-        earlier = RunRecord.read(start.run_dir)
-        if earlier.finished:
-            _note_other_commit(earlier, start)
-        else:
-            say(f"{resolved.label} starts from {start.label}, which is made first")
-            fit(start, started=started, show=False)
-            started = None
+    if resolved.init_from is not None and _make_start(resolved, resolved.init_from, started):
+        started = None
     provenance.reset_peak_memory()
     clock = StageClock()
     if started is not None:
         clock.seconds["start"] = time.perf_counter() - started
     if force:
-        clear(resolved.run_dir)
+        run_folder.clear(resolved.run_dir)
     record = RunRecord.read(resolved.run_dir)
     if record.finished:
         say(f"{resolved.label} is finished: {record.run_dir}; --force runs it again")
         _note_other_commit(record, resolved)
-        if names := outdated(resolved, record):
-            evaluate_again(resolved, record, names)
+        if names := run_folder.outdated(resolved, record):
+            score.evaluate_again(resolved, record, names)
     else:
         write_atomic(resolved.run_dir / "config.yaml", dump_config(resolved))
-        with Interruptions() as interruptions, readable_errors(resolved):
+        with Interruptions() as interruptions, score.readable_errors(resolved):
             record = _run(resolved, record, clock, interruptions)
     if show:
         show_record(resolved, record)
     return record
+
+
+def _make_start(resolved: Resolved, start: Resolved, started: float | None) -> bool:
+    """Make the run that another starts from; return whether there was anything to do."""
+    record = RunRecord.read(start.run_dir)
+    if record.finished:
+        _note_other_commit(record, start)
+    else:
+        say(f"{resolved.label} starts from {start.label}, which is made first")
+        fit(start, started=started, show=False)
+    return not record.finished
 
 
 def _run(
@@ -113,15 +92,17 @@ def _run(
 ) -> RunRecord:
     """Train and test; write run.json however it ends."""
     if is_first_rank():
-        sweep(resolved.run_dir)
+        run_folder.sweep(resolved.run_dir)
     last = before.checkpoint
-    resume = _resume_point(last, resolved)
+    resume = read_checkpoint(last) if last.is_file() else None
+    if resume is not None:
+        run_folder.check_checkpoint(last, resume, resolved)
     built = build(resolved, _callbacks(resolved, clock, interruptions, last))
     clock.lap("start")
     step = resume["global_step"] if resume else 0
-    metrics = MetricsFile(resolved.run_dir / "metrics.jsonl", step)
+    metrics = callbacks.MetricsFile(resolved.run_dir / "metrics.jsonl", step)
     built.trainer.loggers = [*built.trainer.loggers, metrics]
-    opened = open_evaluations(resolved) if isinstance(built.model, Method) else {}
+    opened = score.open_evaluations(resolved) if isinstance(built.model, Method) else {}
     info = {**_origin(resolved), "started_at": before.info.get("started_at", _now())}
     earlier = before.info.get("wall_seconds") if resume else None
 
@@ -161,15 +142,12 @@ def _train(built: Built, resolved: Resolved, last: Path, resume: Mapping[str, An
 
 
 def _finish(
-    built: Built, resolved: Resolved, last: Path, opened: Opened, clock: StageClock
+    built: Built, resolved: Resolved, last: Path, opened: score.Opened, clock: StageClock
 ) -> dict[str, Any]:
-    """Take the pair test and the track's evaluations.
+    """Take the pair test and the track's evaluations, of the checkpoint ``last``.
 
-    A module with a task of its own is validated, and its ``finish`` is called.
-
-    Args:
-        last: the checkpoint that training left. A page that trains nothing but starts from another
-            leaves one here.
+    A module with a task of its own is validated, and its ``finish`` is called. A page that trains
+    nothing but starts from another leaves its checkpoint here.
     """
     result: dict[str, Any] = {"train_steps": 0, "train_pairs": 0}
     trained = last if resolved.needs_training else None
@@ -178,18 +156,20 @@ def _finish(
         pairs = checkpoint["callbacks"].get("PairCounter", {}).get("pairs", 0)
         result = {"train_steps": checkpoint["global_step"], "train_pairs": pairs or None}
     if isinstance(built.model, Method):
-        evidence = {PAIRS: test(built, trained and scored_checkpoint(resolved, trained))}
+        best = resolved.run_dir / run_folder.BEST
+        use_best = run_folder.scores_best(resolved) and best.is_file()
+        evidence = {PAIRS: test(built, best if trained and use_best else trained)}
         if built.trainer.is_global_zero:
             clock.lap("other")
-            evidence |= evaluate_all(built, opened)
+            evidence |= score.evaluate_all(built, opened)
             clock.lap("measure")
             for name, found in evidence.items():
                 found.save(RunRecord(resolved.run_dir, {}).evidence(name))
         if trained is None and resolved.init_from is not None:
             built.trainer.save_checkpoint(last)
-        result["scores"] = scores_json(evidence[PAIRS])
+        result["scores"] = score.scores_json(evidence[PAIRS])
     elif callable(finish := getattr(built.model, "finish", None)):
-        validate(built, trained)
+        score.validate(built, trained)
         result["scores"] = finish(resolved.run_dir)
     return result
 
@@ -198,9 +178,11 @@ def _finish(
 def show_record(resolved: Resolved, record: RunRecord) -> None:
     """Print the numbers of a finished run, and where its time went."""
     if record.has_pairs:
-        files = {name: record.evidence(name) for name in (PAIRS, *run_evaluations(resolved))}
+        files = {
+            name: record.evidence(name) for name in (PAIRS, *run_folder.run_evaluations(resolved))
+        }
         evidence = {name: Evidence.load(path) for name, path in files.items() if path.is_file()}
-        print_evaluations(resolved.label, resolved, evidence)
+        score.print_evaluations(resolved.label, resolved, evidence)
     else:
         for name, value in (record.info.get("scores") or {}).items():
             print(f"{name:<16} {value:.3f}" if isinstance(value, float) else f"{name:<16} {value}")
@@ -213,61 +195,41 @@ def show_record(resolved: Resolved, record: RunRecord) -> None:
 def _callbacks(
     resolved: Resolved, clock: StageClock, interruptions: Interruptions, last: Path
 ) -> list[Callback]:
-    trainer = resolved.config["trainer"]
+    trainer, note = resolved.config["trainer"], run_folder.stamp(resolved)
     steps = trainer.get("max_steps", -1)
     every = max(1, math.ceil(steps / CHECKPOINTS)) if steps > 0 else 100
-    callbacks: list[Callback] = [
-        *(clock, PairCounter(), Speed(), Stamp(stamp(resolved)), StopAfterStep(interruptions, last))
-    ]
+    stamp = LambdaCallback(on_save_checkpoint=lambda *args: args[-1].update({STAMP: note}))
+    kept = [clock, callbacks.PairCounter(), Speed(), stamp, StopAfterStep(interruptions, last)]
     if trainer.get("enable_progress_bar") is not False:
-        callbacks.append(StepProgress(resolved.page.name))
+        kept.append(callbacks.StepProgress(resolved.page.name))
     if trainer.get("enable_checkpointing") is not False:
-        callbacks += keep_best(resolved)  # before last.ckpt, which then notes what was best
-        kept = StepCheckpoint(
-            last.parent, last.stem, every_n_train_steps=every, enable_version_counter=False
+        kept += callbacks.keep_best(resolved)  # before last.ckpt, which then notes what was best
+        kept.append(
+            StepCheckpoint(
+                last.parent, last.stem, every_n_train_steps=every, enable_version_counter=False
+            )
         )
-        callbacks.append(kept)
-    return callbacks
-
-
-def _resume_point(last: Path, resolved: Resolved) -> dict[str, Any] | None:
-    if not last.is_file():
-        return None
-    checkpoint = read_checkpoint(last)
-    check_checkpoint(last, checkpoint, resolved)
-    return checkpoint
+    return kept
 
 
 def _start_from(model: LightningModule, start: Resolved) -> None:
     """Give ``model`` the student of a finished earlier stage."""
     record = RunRecord.read(start.run_dir)
     if not record.finished:
-        raise SpatialbenchError(
-            f"init_from: {start.label} is not finished; run it first: {start.command}"
-        )
+        what = f"init_from: {start.label} is not finished"
+        raise SpatialbenchError(f"{what}; run it first: {start.command}")
     if not isinstance(model, Method):
-        raise SpatialbenchError(
-            f"init_from: {type(model).__qualname__} is no method and has no student to start with"
-        )
+        what = f"init_from: {type(model).__qualname__} is no method"
+        raise SpatialbenchError(f"{what} and has no student to start with")
     model.start_from(read_checkpoint(record.checkpoint)["state_dict"], start.label)
     say(f"starting from the student of {start.label}")
 
 
 def _origin(resolved: Resolved) -> dict[str, Any]:
     commit, dirty = provenance.commit()
-    return {
-        "page": resolved.page.name,
-        "page_hash": resolved.page.hash,
-        "track": resolved.track.name,
-        "track_hash": resolved.track.hash,
-        "budget": resolved.budget,
-        "seed": resolved.seed,
-        "config_hash": resolved.config_hash,
-        "commit": commit,
-        "dirty": dirty,
-        "versions": provenance.versions(),
-        "hardware": provenance.hardware(),
-    }
+    hashes = {"page_hash": resolved.page.hash, "track_hash": resolved.track.hash}
+    code = {"commit": commit, "dirty": dirty, "versions": provenance.versions()}
+    return {**run_folder.identity(resolved), **hashes, **code, "hardware": provenance.hardware()}
 
 
 def _costs(built: Built, clock: StageClock, earlier: dict[str, float] | None) -> dict[str, Any]:
@@ -287,12 +249,10 @@ def _costs(built: Built, clock: StageClock, earlier: dict[str, float] | None) ->
 
 def _note_other_commit(record: RunRecord, resolved: Resolved) -> None:
     """Say that a finished run was made at another commit: no hash covers the code."""
-    trained, commit = record.commit, provenance.commit()[0]
+    trained, commit = record.info.get("commit"), provenance.commit()[0]
     if trained and commit and trained != commit:
-        say(
-            f"note: {resolved.label} was made at commit {trained[:8]}, the code is now at "
-            f"{commit[:8]}; {resolved.command} --force makes it again"
-        )
+        made = f"{resolved.label} was made at commit {trained[:8]}, the code is now at {commit[:8]}"
+        say(f"note: {made}; {resolved.command} --force makes it again")
 
 
 def _now() -> str:

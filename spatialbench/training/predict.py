@@ -24,19 +24,13 @@ MARKS = {"caption": "true\nfalse", "negated caption": "false\ntrue", "tie": "tie
 
 @dataclass(frozen=True)
 class Verdict:
-    """A caption and its negation for an image.
+    """A caption and its negation for an image."""
 
-    Attributes:
-        image: the file, or the record's id.
-        caption, negated: the two sentences.
-        positive, negative: their cosines with the image, in [-1, 1].
-    """
-
-    image: str
+    image: str  # the file, or the record's id
     caption: str
     negated: str
-    positive: float
-    negative: float
+    positive: float  # cosine of image and caption, in [-1, 1]
+    negative: float  # cosine of image and negated caption
 
     @property
     def verdict(self) -> str:
@@ -57,13 +51,11 @@ def _verdict(image: str, sentence: Statement, positive: float, negative: float) 
 def predict(
     built: Built, checkpoint: Path | None, images: Sequence[str], captions: Sequence[str]
 ) -> list[Verdict]:
-    """Judge every caption for every image.
+    """Judge every caption, a sentence of the grammar, for every image file.
 
     Args:
         built: a :class:`Method` and its datamodule, which says how images are resized.
         checkpoint: the weights; None: those that the model starts from.
-        images: image files.
-        captions: sentences of the grammar.
 
     Raises:
         SpatialbenchError: an image cannot be read, a caption is not of the grammar, or the weights

@@ -19,12 +19,8 @@ from spatialbench.evaluation.evidence import Evidence
 from spatialbench.evaluation.pairs import PairEvaluation, pair_evidence
 from spatialbench.methods.base import Method
 from spatialbench.report.run_table import print_evidence
-from spatialbench.results.run_folder import (
-    RunRecord,
-    checkpoint_of,
-    read_checkpoint,
-    run_evaluations,
-)
+from spatialbench.results import run_folder
+from spatialbench.results.run_folder import RunRecord, read_checkpoint
 from spatialbench.results.schema import PAIRS
 from spatialbench.training.build import Built, build
 from spatialbench.training.callbacks import Interruptions
@@ -38,13 +34,10 @@ Opened = dict[str, tuple[EvaluationSpec, Evaluation]]
 
 
 def test(built: Built, checkpoint: Path | None) -> Evidence:
-    """Score every record of the test set once.
-
-    The scores of both captions are then in ``built.model.test_outcomes``.
+    """Score every record of the test set once; ``built.model.test_outcomes`` then has the scores.
 
     Args:
-        built: a :class:`Method` and its datamodule.
-        checkpoint: the weights; None: those that the model starts from.
+        checkpoint: the weights of the :class:`Method`; None: those that it starts from.
     """
     built.trainer.test(**_arguments(built, checkpoint))
     records: Any = built.data.test_set  # type: ignore[attr-defined]
@@ -55,12 +48,9 @@ def test(built: Built, checkpoint: Path | None) -> Evidence:
 def validate(built: Built, checkpoint: Path | None) -> dict[str, float]:
     """Return the metrics of the validation set, by name without ``val/``."""
     built.trainer.validate(**_arguments(built, checkpoint))
-    metrics = built.trainer.callback_metrics.items()
-    return {
-        name.removeprefix("val/"): float(value)
-        for name, value in metrics
-        if name.startswith("val/")
-    }
+    metrics = built.trainer.callback_metrics
+    names = [name for name in metrics if name.startswith("val/")]
+    return {name.removeprefix("val/"): float(metrics[name]) for name in names}
 
 
 def _arguments(built: Built, checkpoint: Path | None) -> dict[str, Any]:
@@ -73,21 +63,13 @@ def open_evaluations(resolved: Resolved) -> Opened:
     """Open the data of the track's evaluations, so that missing data is reported at once.
 
     Empty for pairs of the user's own (``--data.path``), and on ranks other than the first.
-
-    Raises:
-        SpatialbenchError: an unknown class or argument, or data that cannot be read.
     """
-    specs = run_evaluations(resolved) if is_first_rank() else {}
+    specs = run_folder.run_evaluations(resolved) if is_first_rank() else {}
     return {name: (spec, spec.load()) for name, spec in specs.items()}
 
 
 def evaluate(model: Model, spec: EvaluationSpec, opened: Evaluation | None = None) -> Evidence:
-    """Run an evaluation; its settings and the commit of the code are noted in the evidence.
-
-    Args:
-        model: in eval mode.
-        opened: the evaluation, where it is open already.
-    """
+    """Run an evaluation; its settings and the commit of the code are noted in the evidence."""
     return stamped((opened or spec.load()).run(model), spec.settings)
 
 
@@ -125,18 +107,14 @@ def scores_json(evidence: Evidence) -> dict[str, float]:
 
 def print_evaluations(label: str, resolved: Resolved, evidence: Mapping[str, Evidence]) -> None:
     """Print a table for each evaluation of a run."""
-    specs = run_evaluations(resolved)
+    specs = run_folder.run_evaluations(resolved)
     for name, found in evidence.items():
         cls = PairEvaluation if name == PAIRS else specs[name].cls
         print_evidence(f"{label}: {cls.title}", found, cls)
 
 
 def load_weights(model: LightningModule, checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Load the weights of a checkpoint as Lightning would.
-
-    Raises:
-        SpatialbenchError: they do not fit the model.
-    """
+    """Load the weights of a checkpoint as Lightning would, or say that they do not fit."""
     checkpoint = dict(checkpoint)
     model.on_load_checkpoint(checkpoint)
     try:
@@ -150,24 +128,18 @@ def load_method(
 ) -> tuple[Method, Path | None]:
     """Load the method of a page, in eval mode, on the device of the page's trainer.
 
-    Args:
-        given, runs, any_seed: see :func:`spatialbench.results.run_folder.checkpoint_of`.
+    The arguments are those of :func:`spatialbench.results.run_folder.checkpoint_of`.
 
     Returns:
         The method, and the checkpoint that its weights come from.
-
-    Raises:
-        SpatialbenchError: no checkpoint where one is needed, one that does not fit, or a page
-            without a method.
     """
-    path, notes = checkpoint_of(resolved, given, runs, any_seed)
+    path, notes = run_folder.checkpoint_of(resolved, given, runs, any_seed)
     for note in notes:
         say(note)
     built = build(resolved)
     if not isinstance(built.model, Method):
-        raise SpatialbenchError(
-            f"page {resolved.page.path} has no student: its model is not a method; give another"
-        )
+        what = f"page {resolved.page.path} has no student: its model is not a method"
+        raise SpatialbenchError(f"{what}; give another")
     if path is not None:
         load_weights(built.model, read_checkpoint(path), path)
     return built.model.eval().to(built.trainer.strategy.root_device), path
@@ -188,10 +160,8 @@ def readable_errors(resolved: Resolved) -> Iterator[None]:
     except RuntimeError as error:
         if "loading state_dict" not in str(error):
             raise
-        reason = _misfit(str(error))
-        raise SpatialbenchError(
-            f"the checkpoint does not fit page {resolved.page.path}: {reason}"
-        ) from error
+        what = f"the checkpoint does not fit page {resolved.page.path}"
+        raise SpatialbenchError(f"{what}: {_misfit(str(error))}") from error
 
 
 def _misfit(message: str) -> str:

@@ -21,10 +21,7 @@ class Speed(Callback):
     """Times the training steps with the wait for their data, without validation.
 
     A batch counts where it has ``pixels``. After a resume only the last start is timed. FLOPs are
-    counted in the first step (``flops.py``), and only where MFU follows from them.
-
-    Args:
-        flops: count them on any device, for a test.
+    counted in the first step (``flops.py``), and only where MFU follows from them, or on ``flops``.
     """
 
     def __init__(self, flops: bool = False) -> None:
@@ -75,16 +72,6 @@ class Speed(Callback):
         """Stop counting FLOPs."""
         self._flops.stop()
 
-    def _go_on(self, trainer: Trainer) -> None:
-        _finish_queue(trainer)
-        self._since = perf_counter()
-
-    def _pause(self, trainer: Trainer) -> None:
-        if self._since is not None:
-            _finish_queue(trainer)
-            self._seconds += perf_counter() - self._since
-            self._since = None
-
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Log the summary, and print it in one line."""
         self._pause(trainer)
@@ -94,6 +81,16 @@ class Speed(Callback):
             for logger in trainer.loggers:
                 logger.log_metrics(metrics, trainer.global_step - 1)
             say(self.line(summary))
+
+    def _go_on(self, trainer: Trainer) -> None:
+        _finish_queue(trainer)
+        self._since = perf_counter()
+
+    def _pause(self, trainer: Trainer) -> None:
+        if self._since is not None:
+            _finish_queue(trainer)
+            self._seconds += perf_counter() - self._since
+            self._since = None
 
     def summary(self, world: int = 1) -> dict[str, float]:
         """Return the measured numbers; empty where no step was timed.

@@ -14,48 +14,39 @@ from spatialbench.utils.errors import SpatialbenchError, atomic_path
 
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Writes a checkpoint to a temporary file beside its place and renames it.
+    """Writes a checkpoint beside its place and renames it: a kill leaves the previous one.
 
-    A kill in the middle leaves the previous checkpoint. Lightning's own class writes into memory,
-    then to the system's temporary folder, and moves the file: that takes twice the memory, and the
-    move is a copy that a kill can cut short when that folder is on another disk.
+    Lightning's own class takes twice the memory and moves the file from the system's temporary
+    folder; on another disk that is a copy, which a kill can cut short.
     """
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Save atomically.
-
-        Raises:
-            SpatialbenchError: the folder cannot be created or written.
-        """
+        """Save atomically."""
         with atomic_path(path) as temporary:
             torch.save(checkpoint, temporary)
 
 
 def without(state: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> dict[str, Tensor]:
     """Return the entries of ``state`` whose names start with none of ``prefixes``."""
-    return {
-        name: value for name, value in state.items() if not (prefixes and name.startswith(prefixes))
-    }
+    return {name: value for name, value in state.items() if not name.startswith(prefixes)}
 
 
 def check_fits(checkpoint: Mapping[str, Any], own: Mapping[str, Tensor], method: str) -> None:
-    """Check that a checkpoint fits a method.
+    """Check that a checkpoint, with the frozen parameters filled in, fits a method.
 
     Args:
-        checkpoint: Lightning's, with the frozen parameters filled in.
         own: the state of the method that is to load it.
         method: the class path of that method.
 
     Raises:
-        SpatialbenchError: it is of another method or another architecture.
+        SpatialbenchError: the checkpoint is of another method or another architecture.
     """
     trained = checkpoint.get("method", "something other than a spatialbench method")
     if trained != method:
         raise SpatialbenchError(
-            f"the checkpoint is of {trained}, this page is of {method}; "
-            "give a checkpoint of this page"
+            f"the checkpoint is of {trained}, not of {method}; give a checkpoint of this page"
         )
     if wrong := _mismatches(checkpoint["state_dict"], own):
         name, there, here = wrong[0]
@@ -88,12 +79,9 @@ def _mismatches(
     there: Mapping[str, Tensor], here: Mapping[str, Tensor]
 ) -> list[tuple[str, object, object]]:
     """Return the names that differ in shape, with both shapes or ``missing``."""
-
-    def shape(part: Mapping[str, Tensor], name: str) -> object:
-        return tuple(part[name].shape) if name in part else "missing"
-
-    rows = [(name, shape(there, name), shape(here, name)) for name in {**here, **there}]
-    return [row for row in rows if row[1] != row[2]]
+    a, b = ({name: tuple(x.shape) for name, x in part.items()} for part in (there, here))
+    pairs = [(name, a.get(name, "missing"), b.get(name, "missing")) for name in {**here, **there}]
+    return [pair for pair in pairs if pair[1] != pair[2]]
 
 
 def class_path(thing: object) -> str:

@@ -5,6 +5,8 @@ Letters: W ranks; M images, K captions and N pairs of one rank; D joint width.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
@@ -15,37 +17,26 @@ from torch import Tensor
 
 
 def is_first_rank() -> bool:
-    """Return whether this process writes files; valid before the process group exists, too."""
+    """Return whether this process writes files; also valid before the process group exists."""
     return getattr(rank_zero_only, "rank", 0) == 0
 
 
 class Encoded(NamedTuple):
-    """A batch after the towers.
+    """A batch after the towers."""
 
-    Attributes:
-        images: [M, D].
-        texts: [K, D], embeddings of the sentences ``names``.
-        names: K sentences.
-        image: int64 [N], row of ``images`` of each pair.
-        captions: N sentences, all among ``names``.
-        negated: N sentences, all among ``names``, or none.
-    """
-
-    images: Tensor
-    texts: Tensor
-    names: list[str]
-    image: Tensor
-    captions: list[str]
-    negated: list[str]
+    images: Tensor  # [M, D]
+    texts: Tensor  # [K, D], embeddings of the sentences ``names``
+    names: list[str]  # K
+    image: Tensor  # int64 [N], row of ``images`` of each pair
+    captions: list[str]  # N, all among ``names``
+    negated: list[str]  # N, all among ``names``, or none
 
     def columns(self, sentences: list[str]) -> Tensor:
         """Return the (first) row of ``texts`` of each sentence, int64."""
-        first: dict[str, int] = {}
-        for number, name in enumerate(self.names):
-            first.setdefault(name, number)
-        return torch.tensor(
-            [first[sentence] for sentence in sentences], device=self.texts.device, dtype=torch.long
-        )
+        numbers = reversed([*enumerate(self.names)])
+        first = {name: number for number, name in numbers}
+        rows = [first[sentence] for sentence in sentences]
+        return torch.tensor(rows, device=self.texts.device, dtype=torch.long)
 
 
 def gather(batch: Encoded) -> Encoded:
@@ -57,27 +48,21 @@ def gather(batch: Encoded) -> Encoded:
     """
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return batch
-    parts: list[tuple[int, list[str], list[str], list[str]]] = [
-        (0, [], [], [])
-    ] * dist.get_world_size()
+    parts: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(parts, (len(batch.images), batch.names, batch.captions, batch.negated))
-    images, *sentences = (list(part) for part in zip(*parts, strict=True))
-    names, captions, negated = (
-        [sentence for part in kind for sentence in part] for kind in sentences
-    )
-    before = sum(images[: dist.get_rank()])
-    pairs = [len(part[2]) for part in parts]
+    images, names, captions, negated = zip(*parts, strict=True)
+    before, pairs = sum(images[: dist.get_rank()]), [len(part) for part in captions]
     return Encoded(
-        images=gather_rows(batch.images, images),
-        texts=gather_rows(batch.texts, [len(part[1]) for part in parts]),
-        names=names,
-        image=gather_rows((batch.image + before)[:, None], pairs)[:, 0],
-        captions=captions,
-        negated=negated,
+        images=_gather_rows(batch.images, images),
+        texts=_gather_rows(batch.texts, [len(part) for part in names]),
+        names=[*chain(*names)],
+        image=_gather_rows((batch.image + before)[:, None], pairs)[:, 0],
+        captions=[*chain(*captions)],
+        negated=[*chain(*negated)],
     )
 
 
-def gather_rows(x: Tensor, counts: list[int]) -> Tensor:
+def _gather_rows(x: Tensor, counts: Sequence[int]) -> Tensor:
     """Concatenate the rows of all ranks, with gradients; ``counts`` are their numbers of rows."""
     parts = _AllGather.apply(F.pad(x, (0, 0, 0, max(counts) - len(x))))
     return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])

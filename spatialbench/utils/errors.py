@@ -29,9 +29,8 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise SpatialbenchError(f"cannot write {target}: it is a folder; give the name of a file")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(
-            dir=target.parent, prefix=f".{target.name}.", suffix=target.suffix
-        )
+        prefix = f".{target.name}."
+        handle, name = tempfile.mkstemp(target.suffix, prefix, target.parent)
         os.close(handle)
     except OSError as error:
         raise SpatialbenchError(

@@ -71,15 +71,10 @@ def hub_file(repository: str, revision: str, name: str, kind: str = "model") -> 
         raise _missing(repository, error) from error
 
 
-def cached(
-    repository: str, names: Sequence[str], revision: str | None = None, kind: str = "model"
-) -> Path | None:
+def cached(repository: str, names: Sequence[str], revision: str | None = None) -> Path | None:
     """Return the first of ``names`` that is in the cache, else None; works offline."""
-    for name in names:
-        path = try_to_load_from_cache(repository, name, revision=revision, repo_type=kind)
-        if isinstance(path, str):
-            return Path(path)
-    return None
+    paths = (try_to_load_from_cache(repository, name, revision=revision) for name in names)
+    return next((Path(path) for path in paths if isinstance(path, str)), None)
 
 
 def cached_folder(repository: str, commit: str, names: Sequence[str]) -> Path | None:
@@ -95,11 +90,7 @@ def recorded_sha256(path: Path) -> str | None:
 
 
 def digest(path: Path, algorithm: str = "sha256") -> str:
-    """Hash a file, with progress if it is large; return hex digits.
-
-    Raises:
-        SpatialbenchError: it cannot be read.
-    """
+    """Hash a file, with progress if it is large; return hex digits."""
     try:
         size = path.stat().st_size
         with path.open("rb") as stream:

@@ -23,10 +23,10 @@ def progress(
     if the work took longer than that.
 
     Args:
-        description: what is being done, for instance ``rendering rooms/train``.
+        description: for instance ``rendering rooms/train``.
         total: number of items; None if unknown.
-        unit: what an item is, in the plural.
-        interval: seconds between two plain lines.
+        unit: the name of the items, in the plural.
+        interval: in seconds.
 
     Yields:
         A function to be called with the number of items finished since the last call.

@@ -27,14 +27,10 @@ def commit() -> tuple[str, bool]:
     """
     folder = PACKAGE.parent
     try:
-        _git(folder, "ls-files", "--error-unmatch", str(PACKAGE / "__init__.py"))
-        head = _git(folder, "rev-parse", "HEAD")
-        changed = _git(
-            folder, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!results"
-        )
-        changed += _git(
-            folder, "ls-files", "--others", "--exclude-standard", "--", "spatialbench", "benchmarks"
-        )
+        _git(folder, "ls-files --error-unmatch spatialbench/__init__.py")
+        head = _git(folder, "rev-parse HEAD")
+        changed = _git(folder, "status --porcelain --untracked-files=no -- . :!results")
+        changed += _git(folder, "ls-files --others --exclude-standard -- spatialbench benchmarks")
     except (OSError, subprocess.SubprocessError):
         return "", False
     return head, bool(changed)
@@ -43,7 +39,7 @@ def commit() -> tuple[str, bool]:
 def changed_since(commit: str) -> list[str] | None:
     """Return the files of the package that differ from a commit; None if git does not know it."""
     try:
-        return _git(PACKAGE, "diff", "--name-only", "--relative", commit, "--", ".").splitlines()
+        return _git(PACKAGE, f"diff --name-only --relative {commit} -- .").splitlines()
     except (OSError, subprocess.SubprocessError):
         return None
 
@@ -104,18 +100,15 @@ def peak_gpu_memory_mb() -> float:
     return round(torch.cuda.max_memory_allocated() / 1e6, 1) if torch.cuda.is_available() else 0.0
 
 
-def _git(folder: Path, *arguments: str) -> str:
-    command = ["git", "-C", str(folder), *arguments]
-    return subprocess.run(
-        command, check=True, capture_output=True, text=True, timeout=20
-    ).stdout.strip()
+def _git(folder: Path, words: str) -> str:
+    command = ["git", "-C", str(folder), *words.split()]
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=20)
+    return done.stdout.strip()
 
 
 def _processor() -> str:
-    try:
+    with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
-    except OSError:
-        pass
     return platform.processor() or platform.machine()

@@ -34,9 +34,8 @@ def tensors_digest(tensors: Mapping[str, Tensor], extra: str = "") -> str:
     digest = hashlib.blake2b(extra.encode(), digest_size=12)
     for name in sorted(tensors):
         digest.update(name.encode())
-        digest.update(
-            tensors[name].detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data
-        )
+        flat = tensors[name].detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)
     return digest.hexdigest()
 
 
@@ -70,11 +69,9 @@ class TokenCache:
                 self._take(path.stem)
 
     def get(self, keys: Sequence[bytes]) -> tuple[Tensor, list[int]]:
-        """Look up tokens.
+        """Look up tokens, bfloat16 [len(keys), *shape].
 
-        Returns:
-            Tokens, bfloat16 [len(keys), *shape], and the positions of missing keys, whose rows are
-            undefined.
+        Also returns the positions of missing keys, whose rows are undefined.
         """
         out = np.empty((len(keys), *self.shape), dtype=np.int16)
         missing = []
@@ -87,11 +84,7 @@ class TokenCache:
         return torch.from_numpy(out).view(torch.bfloat16), missing
 
     def put(self, keys: Sequence[bytes], tokens: Tensor) -> None:
-        """Write one shard.
-
-        Args:
-            keys: distinct.
-            tokens: bfloat16 [len(keys), *shape].
+        """Write one shard: distinct keys, tokens bfloat16 [len(keys), *shape].
 
         Raises:
             SpatialbenchError: the folder cannot be written, or the disk is full.
@@ -106,8 +99,7 @@ class TokenCache:
         except OSError as error:
             raise SpatialbenchError(
                 f"cannot write {tokens.nbytes / 2**20:.0f} MiB of tokens to {self.folder}: "
-                f"{error.strerror or error}; make room, set SPATIALBENCH_CACHE to another disk, "
-                "or set the method's cache to false"
+                f"{error.strerror or error}; make room, or set SPATIALBENCH_CACHE to another disk"
             ) from error
         self._take(name)
 

@@ -30,11 +30,7 @@ EXPECTED = {
 
 
 def load_json(path: Path, advice: str) -> Any:
-    """Parse a JSON file; refuse NaN, infinity and duplicate keys.
-
-    Args:
-        path: the JSON file.
-        advice: what the user can do, at the end of the message.
+    """Parse a JSON file; refuse NaN, infinity and duplicate keys. Messages end with ``advice``.
 
     Raises:
         SpatialbenchError: missing, unreadable or truncated, with line and column.
@@ -46,9 +42,8 @@ def load_json(path: Path, advice: str) -> Any:
         raise SpatialbenchError(f"{path}: no such file; {advice}") from error
     except json.JSONDecodeError as error:
         where = f"line {error.lineno} column {error.colno}"
-        raise SpatialbenchError(
-            f"{path}: not valid JSON ({error.msg}, {where}); {advice}"
-        ) from error
+        message = f"{path}: not valid JSON ({error.msg}, {where}); {advice}"
+        raise SpatialbenchError(message) from error
     except (OSError, ValueError) as error:
         raise SpatialbenchError(f"{path}: cannot be read ({error}); {advice}") from error
 
@@ -66,12 +61,8 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def dump_json(value: Any) -> str:
     """Return indented JSON with a final newline; dataclasses become mappings."""
-    plain = (
-        dataclasses.asdict(value)
-        if dataclasses.is_dataclass(value) and not isinstance(value, type)
-        else value
-    )
-    return json.dumps(plain, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+    options: Any = {"default": dataclasses.asdict, "ensure_ascii": False, "allow_nan": False}
+    return json.dumps(value, indent=1, **options) + "\n"
 
 
 def parse(cls: type[T], data: Any, where: str, advice: str) -> T:
@@ -80,8 +71,8 @@ def parse(cls: type[T], data: Any, where: str, advice: str) -> T:
     Args:
         cls: a dataclass; a field without a default is required, and no other field is allowed.
         data: what JSON or YAML gave.
-        where: what the message names, usually the file.
-        advice: what the user can do, at the end of the message.
+        where: the start of the message, usually the file.
+        advice: the end of the message.
 
     Raises:
         SpatialbenchError: ``<where>: field 'a.b': expected ..., found ...; <advice>``.

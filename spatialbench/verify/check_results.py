@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 
 from spatialbench.config.pages import Page, Track
@@ -12,10 +11,11 @@ from spatialbench.report.readme import readme
 from spatialbench.report.rows import check_comparable
 from spatialbench.results.curves import curves_path, read_curves
 from spatialbench.results.files import Row, list_results, read_result, read_row, result_path
+from spatialbench.results.run_folder import Fit
 from spatialbench.results.stale import Today
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.say import say
-from spatialbench.verify.repeat import Fit, compare, make_again
+from spatialbench.verify.repeat import compare, make_again
 
 SMOKE = "smoke"
 
@@ -30,9 +30,7 @@ def check_results(
     """List everything that is wrong with the stored results, one line each.
 
     Args:
-        results, benchmarks: folders.
-        smoke: also repeat the smoke runs, which takes minutes.
-        fit: makes one run; None: ``spatialbench.training.fit.fit``.
+        smoke: also repeat the smoke runs, which takes minutes; ``fit``: see ``make_again``.
         pages: names or paths; only their results are checked. Empty: all results and the table.
 
     Raises:
@@ -40,9 +38,8 @@ def check_results(
     """
     results, benchmarks = Path(results), Path(benchmarks)
     if not results.is_dir():
-        raise SpatialbenchError(
-            f"no results in {results}, which is no folder; give --results FOLDER"
-        )
+        what = f"no results in {results}, which is no folder"
+        raise SpatialbenchError(f"{what}; give --results FOLDER")
     try:
         today = Today.read(benchmarks)
     except SpatialbenchError as error:
@@ -72,9 +69,8 @@ def check_stored(results: Path, today: Today) -> list[str]:
     problems = []
     for track in sorted(path for path in results.glob("*") if _evidence_files(path)):
         if track.name not in today.tracks:
-            problems.append(
-                f"{track}: results of a track that is gone; delete them, or restore the track"
-            )
+            gone = "results of a track that is gone; delete them, or restore the track"
+            problems.append(f"{track}: {gone}")
             continue
         for folder in (track, *sorted(path for path in track.iterdir() if path.is_dir())):
             checked = [check_row(path, today) for path in sorted(folder.glob("*.json"))]
@@ -132,25 +128,20 @@ def check_smoke(results: Path, today: Today, fit: Fit | None = None) -> list[str
     if not tracks:
         command = "spatialbench run benchmarks/*.yaml --budget smoke --seeds 0"
         return [f"{results}: no stored smoke results; {command}"]
-    if fit is None:
-        from spatialbench.training import fit as training
-
-        fit = partial(training.fit, show=False)
     problems = []
     with tempfile.TemporaryDirectory(prefix="spatialbench-smoke-") as runs:
         for name in tracks:
             for page in today.pages.values():
-                where = f"smoke run of {page.name} on {name}"
                 path = result_path(results, name, SMOKE, page.name)
                 try:
                     found = _repeat(path, page, today.tracks[name], fit, Path(runs))
                 except SpatialbenchError as error:
                     found = [str(error)]
-                problems += [f"{where}: {problem}" for problem in found]
+                problems += [f"smoke run of {page.name} on {name}: {problem}" for problem in found]
     return problems
 
 
-def _repeat(path: Path, page: Page, track: Track, fit: Fit, runs: Path) -> list[str]:
+def _repeat(path: Path, page: Page, track: Track, fit: Fit | None, runs: Path) -> list[str]:
     if not path.exists():
         command = f"spatialbench run {page.path} --track {track.name} --budget {SMOKE}"
         return [f"{path}: no stored smoke result; {command}"]

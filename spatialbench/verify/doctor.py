@@ -17,7 +17,7 @@ from spatialbench import WEIGHTS
 from spatialbench.config.pages import Track, load_track
 from spatialbench.data.download.coco_images import ADDRESS, COCO
 from spatialbench.data.download.manifest import data_sets
-from spatialbench.data.download.status import ROOT, missing, state
+from spatialbench.data.download.status import ROOT
 from spatialbench.utils.cache import cache_root
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.hub import cached, cached_folder, first_line
@@ -39,73 +39,58 @@ FILES = {
 }
 """Kind -> names of the weights file in a repository of the Hub."""
 FILE_ARGUMENTS = ("path", "masks", "images", "captions", "folder")
-"""Arguments of a track's regions and selection that name files."""
+"""Arguments of an evaluation's source that name files."""
 
 
 @dataclass(frozen=True)
 class Need:
-    """Something that a run needs: weights or a path, named as in the track.
+    """Something that a run needs: weights or a path."""
 
-    ``kind``: student, vfm, diffusion or data. ``here``: ``shipped``, ``random`` or a path; empty if
-    it is missing, and then ``fix`` is the command that fetches it.
-    """
-
-    kind: str
-    name: str
-    here: str
-    fix: str = ""
+    kind: str  # student, vfm, diffusion or data
+    name: str  # as in the track
+    here: str  # ``shipped``, ``random`` or a path; empty if it is missing
+    fix: str = ""  # the command that fetches it
 
 
 @dataclass(frozen=True)
 class Readiness:
-    """Whether a track can run, and if not, ``why`` and the commands that ``fix`` it.
+    """A track, and whether it can run."""
 
-    ``name`` is the file of a track that cannot be read; ``why`` may warn of a track that is ready.
-    """
-
-    name: str
+    name: str  # the file of a track that cannot be read
     ready: bool
-    why: str
-    fix: list[str]
+    why: str  # the reason if it is not ready, or a warning
+    fix: list[str]  # commands
     needs: list[Need]
 
 
 def findings(benchmarks: Path) -> dict[str, Any]:
-    """Look at everything; return it as JSON.
-
-    The folder ``benchmarks`` holds ``tracks``. If a package is missing or cannot be imported, only
-    ``problems`` and ``packages`` are returned.
-    """
-    installed = packages()
+    """Look at everything, as JSON; with a broken package, only ``problems`` and ``packages``."""
+    installed = _packages()
     problems = [
-        f"{row['name']} {row['installed'] or 'is not installed'}; {row['wanted'] or 'any version'} "
-        f"is needed: pip install '{row['name']}{row['wanted']}'"
+        f"{row['name']} {row['installed'] or 'is not installed'}; needed: "
+        f"pip install '{row['name']}{row['wanted']}'"
         for row in installed
         if not row["ok"] and not row["extra"]
     ]
-    problems += import_problems()
+    problems += _import_problems()
     if problems:  # nothing below can be trusted to import
         return {"problems": problems, "packages": installed}
-    here, places = machine(), disks()
+    here, places = _machine(), disks()
     accelerated = bool(here["gpus"]) or here["mps"]
     checked = tracks(benchmarks, accelerated, places["cache"]["problem"])
-    named = [need for track in checked for need in track.needs if need.kind != "data"]
-    named = [Need(kind, name, "shipped") for kind, name in SHIPPED.items()] + named
+    named = [Need(kind, name, "shipped") for kind, name in SHIPPED.items()]
+    named += [need for track in checked for need in track.needs if need.kind != "data"]
     return {
         "problems": shipped_problems(),
         "machine": here,
         "packages": installed,
         "disks": places,
         "weights": [asdict(need) for need in {(n.kind, n.name): n for n in named}.values()],
-        "data_sets": [
-            {"name": name, "state": state(data_set), "missing": missing(data_set)}
-            for name, data_set in data_sets().items()
-        ],
         "tracks": [asdict(track) for track in checked],
     }
 
 
-def packages() -> list[dict[str, Any]]:
+def _packages() -> list[dict[str, Any]]:
     """Compare what spatialbench requires with what is installed (empty: not installed)."""
     rows = []
     for line in metadata.requires("spatialbench") or []:
@@ -113,18 +98,15 @@ def packages() -> list[dict[str, Any]]:
         extra = str(wanted.marker).rpartition("extra == ")[2].strip("'\"") if wanted.marker else ""
         if extra == "dev":
             continue
-        try:
-            installed = metadata.version(wanted.name)
-        except metadata.PackageNotFoundError:
-            installed = ""
+        installed = next((d.version for d in metadata.distributions(name=wanted.name)), "")
         ok = bool(installed) and wanted.specifier.contains(installed, prereleases=True)
         row = {"name": wanted.name, "installed": installed, "wanted": str(wanted.specifier)}
         rows.append(row | {"extra": extra, "ok": ok})
     return rows
 
 
-def import_problems() -> list[str]:
-    """Import the modules of :data:`LOADED`; return what fails and why."""
+def _import_problems() -> list[str]:
+    """Import the modules of :data:`LOADED`; list those that fail, and why."""
     problems = []
     for name in LOADED:
         try:
@@ -143,31 +125,27 @@ def shipped_problems() -> list[str]:
         try:
             with safe_open(path, "pt") as file:
                 list(file.keys())
-        except FileNotFoundError:
-            problems.append(f"{path} is missing; reinstall spatialbench")
         except (SafetensorError, OSError) as error:
-            problems.append(f"{path} is damaged ({first_line(error)}); reinstall spatialbench")
+            damage = f"damaged ({first_line(error)})" if path.exists() else "missing"
+            problems.append(f"{path} is {damage}; reinstall spatialbench")
     return problems
 
 
-def machine() -> dict[str, Any]:
+def _machine() -> dict[str, Any]:
     """Describe versions, processor, cores, threads, memory and GPUs."""
     import torch
 
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    gpus = [torch.cuda.get_device_properties(row) for row in range(torch.cuda.device_count())]
+    gpus = []
+    for row in range(torch.cuda.device_count()):
+        gpu = torch.cuda.get_device_properties(row)
+        size, native = round(gpu.total_memory / 1e9, 1), gpu.major >= 8  # bf16 since Ampere
+        gpus.append({"name": gpu.name, "memory_gb": size, "bf16": native})
     return {
         "versions": {name: versions()[name] for name in ("python", "spatialbench")},
         **{name: hardware()[name] for name in ("cpu", "cores", "threads")},
         "memory_gb": round(memory / 1e9, 1),
-        "gpus": [
-            {
-                "name": gpu.name,
-                "memory_gb": round(gpu.total_memory / 1e9, 1),
-                "bf16": gpu.major >= 8,  # since Ampere; older ones emulate it
-            }
-            for gpu in gpus
-        ],
+        "gpus": gpus,
         "mps": torch.backends.mps.is_available(),
     }
 
@@ -176,12 +154,12 @@ def disks() -> dict[str, Any]:
     """Return our cache with GB free or the ``problem`` of writing it, and the Hub's cache."""
     from huggingface_hub import constants
 
-    cache: dict[str, Any] = {"folder": "", "free_gb": 0.0, "problem": ""}
+    folder, free, problem = "", 0.0, ""
     try:
-        free = shutil.disk_usage(cache_root()).free
-        cache |= {"folder": str(cache_root()), "free_gb": round(free / 1e9, 1)}
+        folder, free = str(cache_root()), shutil.disk_usage(cache_root()).free / 1e9
     except SpatialbenchError as error:
-        cache["problem"] = str(error)
+        problem = str(error)
+    cache = {"folder": folder, "free_gb": round(free, 1), "problem": problem}
     hub = {"folder": constants.HF_HUB_CACHE, "offline": bool(constants.HF_HUB_OFFLINE)}
     return {"cache": cache, "hub": hub}
 
@@ -198,16 +176,16 @@ def _readiness(path: Path, accelerated: bool, problem: str) -> Readiness:
         named = list(needs(track))
     except SpatialbenchError as error:
         return Readiness(path.name, False, str(error), [], [])
-    if problem:
-        return Readiness(track.name, False, problem, [], named)
     lacking = [need for need in named if not need.here]
-    if lacking:
+    why, fix = problem, []
+    if lacking and not problem:
         more = f", and {len(lacking) - 1} more" if len(lacking) > 1 else ""
         why = f"{lacking[0].kind} {lacking[0].name} is not here{more}"
-        return Readiness(track.name, False, why, list(dict.fromkeys(n.fix for n in lacking)), named)
-    small = all(need.here == "shipped" for need in named)
-    why = "" if accelerated or small else "there is no GPU: it will be slow"
-    return Readiness(track.name, True, why, [], named)
+        fix = list(dict.fromkeys(need.fix for need in lacking))
+    ready = not why
+    if ready and not accelerated and any(need.here != "shipped" for need in named):
+        why = "there is no GPU: it will be slow"
+    return Readiness(track.name, ready, why, fix, named)
 
 
 def needs(track: Track) -> Iterator[Need]:
@@ -231,59 +209,55 @@ def data(path: str, where: str) -> Need:
     if Path(path).exists():
         return Need("data", path, path)
     parts = Path(path).parts
+    folder = parts[1] if parts[:1] == (ROOT.name,) and len(parts) > 1 else ""
     fix = f"put yours at {path}, or name another place ({where} of the track)"
-    if parts[:1] == (ROOT.name,) and len(parts) > 1:
-        if parts[1] in data_sets():
-            fix = f"spatialbench data download {parts[1]}"
-        elif parts[1] == COCO:
-            part = f"zips/{Path(path).stem}"
-            if "annotations" in parts:
-                kind = "panoptic_" if "panoptic" in parts[-1] else ""
-                part = f"annotations/{kind}annotations_trainval2017"
-            fix = f"unpack {ADDRESS.format(part=part)} in {ROOT / COCO}"
+    if folder in data_sets():
+        fix = f"spatialbench data download {folder}"
+    elif folder == COCO:
+        part = f"zips/{Path(path).stem}"
+        if "annotations" in parts:
+            kind = "panoptic_" if "panoptic" in parts[-1] else ""
+            part = f"annotations/{kind}annotations_trainval2017"
+        fix = f"unpack {ADDRESS.format(part=part)} in {ROOT / COCO}"
     return Need("data", path, "", fix)
 
 
 def weights(kind: str, spec: str, hashes: Mapping[str, str]) -> Need:
     """Look for weights, offline; the fix of an unknown model is the error message."""
+    if spec == SHIPPED[kind]:
+        return Need(kind, spec, "shipped")
     try:
-        return (_diffusion if kind == "diffusion" else _encoder)(kind, spec, hashes)
+        here, fetch = _diffusion(spec, hashes) if kind == "diffusion" else _encoder(kind, spec)
     except SpatialbenchError as error:
-        return Need(kind, spec, "", str(error))
+        here, fetch = None, str(error)
+    return Need(kind, spec, str(here or ""), "" if here else fetch)
 
 
-def _encoder(kind: str, spec: str, _: Mapping[str, str]) -> Need:
-    """Look for weights that are shipped, random, a file, a pinned file, or a repository."""
+def _encoder(kind: str, spec: str) -> tuple[Path | str | None, str]:
+    """Look for weights: random, a file, a pinned file, or a repository; and how to fetch them."""
     from spatialbench.models import open_clip_student, timm_vfm
     from spatialbench.models.files.weight_files import WeightFile, local
 
     file = (open_clip_student if kind == "student" else timm_vfm).published(spec)
     if file is None:
         own = spec.partition(":")[2]
-        random = own if Path(own).is_file() else "random"
-        return Need(kind, spec, "shipped" if spec == SHIPPED[kind] else random)
+        return (own if Path(own).is_file() else "random"), ""
     if not isinstance(file, WeightFile):
-        path, fetch = cached(file, FILES[kind]), f"hf download {file}"
-    elif file.repository:
-        path = local(file)
+        return cached(file, FILES[kind]), f"hf download {file}"
+    if file.repository:
         fetch = f"hf download {file.repository} {file.name} --revision {file.commit}"
     else:
-        path = local(file)
         fetch = f"curl -L --create-dirs -o {cache_root() / 'weights' / file.name} {file.url}"
-    return Need(kind, spec, str(path or ""), "" if path else fetch)
+    return local(file), fetch
 
 
-def _diffusion(kind: str, spec: str, hashes: Mapping[str, str]) -> Need:
+def _diffusion(spec: str, hashes: Mapping[str, str]) -> tuple[Path | str | None, str]:
     """Look for a diffusion model: every file that it needs, including those of ``hashes``."""
     from spatialbench.models.files.diffusion_files import NEEDED, fetch_command
 
-    if spec == SHIPPED[kind]:
-        return Need(kind, spec, "shipped")
     if spec.endswith(":random") or Path(spec).is_dir():
-        return Need(kind, spec, "random" if spec.endswith(":random") else spec)
+        return ("random" if spec.endswith(":random") else spec), ""
     repository, _, commit = spec.partition("@")
     if not commit:
-        fix = "name a folder in diffusers' layout, or <owner>/<name>@<commit> of the Hub"
-        return Need(kind, spec, "", fix)
-    path = cached_folder(repository, commit, [*NEEDED, *hashes])
-    return Need(kind, spec, str(path or ""), "" if path else fetch_command(spec))
+        return None, "name a folder in diffusers' layout, or <owner>/<name>@<commit> of the Hub"
+    return cached_folder(repository, commit, [*NEEDED, *hashes]), fetch_command(spec)

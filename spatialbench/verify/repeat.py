@@ -20,24 +20,23 @@ Letters: S seeds, N records.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
-from spatialbench.config.experiment import Resolved, resolve
+from spatialbench.config.experiment import resolve
 from spatialbench.config.pages import Page, Track
-from spatialbench.evaluation.evidence import Evidence
+from spatialbench.data.relations import RELATIONS
+from spatialbench.evaluation.evidence import Evidence, same_units
 from spatialbench.evaluation.statistics import verdict
 from spatialbench.results.files import Row
-from spatialbench.results.run_folder import RunRecord
+from spatialbench.results.run_folder import Fit, RunRecord
 from spatialbench.results.schema import PAIRS, Result
 from spatialbench.training.collect import collect
 from spatialbench.utils.say import say
-
-Fit = Callable[[Resolved, bool], RunRecord]
-"""Makes one run: ``spatialbench.training.fit.fit``."""
 
 SAME_DRIFT = 0.01
 """The same machine and versions repeat bit for bit; this covers float16 rounding and threads."""
@@ -50,13 +49,17 @@ SAME_POINTS, OTHER_POINTS, OTHER_UNITS = 0.01, 2.0, 2
 
 
 def make_again(
-    page: Page, track: Track, budget: str, seeds: Sequence[int], runs: Path, fit: Fit
+    page: Page, track: Track, budget: str, seeds: Sequence[int], runs: Path, fit: Fit | None
 ) -> Row:
     """Make the row of a page from runs in the folder ``runs``; finished ones are used as they are.
 
-    Raises:
-        SpatialbenchError: a run failed, or the runs do not belong together.
+    Args:
+        fit: makes one run; None: ``spatialbench.training.fit.fit``.
     """
+    if fit is None:
+        from spatialbench.training import fit as training
+
+        fit = partial(training.fit, show=False)
     records = []
     for seed in seeds:
         resolved = resolve(page, track, budget, seed, runs=runs)
@@ -70,19 +73,12 @@ def make_again(
 
 @dataclass(frozen=True)
 class Comparison:
-    """A repeated run compared with the stored one.
+    """A repeated run compared with the stored one."""
 
-    Attributes:
-        same: whether hardware and versions are the same, hence the stricter rule.
-        drift: relation -> r(m' - m) / r(m), the largest of the seeds.
-        flips: records whose sign changed, over all seeds.
-        problems: violations of the rule, one line each.
-    """
-
-    same: bool
-    drift: dict[str, float]
-    flips: int
-    problems: list[str]
+    same: bool  # whether hardware and versions are the same, hence the stricter rule
+    drift: dict[str, float]  # relation -> r(m' - m) / r(m), the largest of the seeds
+    flips: int  # records whose sign changed, over all seeds
+    problems: list[str]  # violations of the rule, one line each
 
     @property
     def summary(self) -> str:
@@ -97,28 +93,23 @@ class Comparison:
 def compare(stored: Row, fresh: Row) -> Comparison:
     """Apply the rule of this module to the same seeds of a stored and a repeated row."""
     before, after = stored.pairs, fresh.pairs
-    assert before.margins is not None
-    assert after.margins is not None
-    if before.data != after.data or not np.array_equal(before.margins.units, after.margins.units):
+    if before.data != after.data or not same_units(before, after):
         return Comparison(False, {}, 0, [_other_data(before, after)])
     same = same_environment(stored.result, fresh.result)
-    old, new = (found.answers().astype(np.float64) for found in (before, after))
+    old, new, group = *_answers(before, after), _group(before)
     drift = {
         relation: max(_drift(*pair) for pair in zip(old[:, chosen], new[:, chosen], strict=True))
-        for relation in before.margins.columns
-        if (chosen := before.margins.group == relation).any()
+        for relation in RELATIONS
+        if (chosen := group == relation).any()
     }
     flipped = np.sign(old) != np.sign(new)
     limit = SAME_DRIFT if same else OTHER_DRIFT
+    over = sorted((name for name in drift if not drift[name] <= limit), key=lambda n: -drift[n])
     problems = []
-    over = [relation for relation in drift if not drift[relation] <= limit]
     if over:
-        over.sort(key=lambda relation: -drift[relation])
-        shown = ", ".join(f"{relation} {drift[relation]:.3f}" for relation in over)
-        problems.append(
-            f"the margins drifted by more than {limit} ({shown}): captions, data, weights or "
-            "method changed"
-        )
+        shown = ", ".join(f"{name} {drift[name]:.3f}" for name in over)
+        what = f"the margins drifted by more than {limit} ({shown})"
+        problems.append(f"{what}: captions, data, weights or method changed")
     if same and flipped.any():
         first = _first(before, flipped)
         problems.append(f"{int(flipped.sum())} records are answered differently{first}")
@@ -128,6 +119,15 @@ def compare(stored: Row, fresh: Row) -> Comparison:
         if name != PAIRS:
             problems += _moved(name, evidence, fresh.evidence.get(name), same)
     return Comparison(same, drift, int(flipped.sum()), problems)
+
+
+def _answers(*rows: Evidence) -> Iterator[np.ndarray]:
+    return (row.answers().astype(np.float64) for row in rows)
+
+
+def _group(evidence: Evidence) -> np.ndarray:
+    assert evidence.margins is not None, "the pair test has margins"
+    return evidence.margins.group
 
 
 def _moved(name: str, stored: Evidence, fresh: Evidence | None, same: bool) -> list[str]:
@@ -172,8 +172,7 @@ def _drift(old: np.ndarray, new: np.ndarray) -> float:
 
 def _large_flips(before: Evidence, after: Evidence, flipped: np.ndarray) -> list[str]:
     """Sign changes of large margins, where they move an accuracy out of its paired interval."""
-    assert before.margins is not None
-    old, group = before.answers().astype(np.float64), before.margins.group
+    (old,), group = _answers(before), _group(before)
     large = np.zeros_like(flipped)
     for relation in set(group.tolist()):
         chosen = group == relation

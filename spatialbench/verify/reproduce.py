@@ -8,19 +8,19 @@ machine with the same versions, every record is answered as it was.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 from spatialbench.config.experiment import Resolved, resolve
+from spatialbench.evaluation.evidence import same_units
 from spatialbench.results.files import Row, read_row, result_path, write_row
-from spatialbench.results.run_folder import RunRecord, clear
+from spatialbench.results.run_folder import Fit, RunRecord, clear
 from spatialbench.results.schema import Result, SeedRun
 from spatialbench.results.stale import Today
 from spatialbench.utils import provenance
 from spatialbench.utils.errors import SpatialbenchError
-from spatialbench.verify.repeat import Comparison, Fit, compare, make_again, same_environment
+from spatialbench.verify.repeat import Comparison, compare, make_again, same_environment
 
 SHOWN = 3
 """Changed files that are named."""
@@ -42,21 +42,13 @@ def reproduce(
         seed: one of the row's; None: its first.
         benchmarks: the folder of the pages and tracks.
         out: a scratch folder: the run in ``out/runs``, the row in ``out/results``.
-        fit: makes one run; None: ``spatialbench.training.fit.fit``.
+        fit: see ``make_again``.
 
     Returns:
         The exit status: 0 when it was reproduced, 1 when not.
-
-    Raises:
-        SpatialbenchError: a damaged row, a page or track that is gone, or a seed that the row does
-            not have.
     """
-    if not Path(path).is_file():
-        raise SpatialbenchError(
-            f"no stored row {path}: give its file, as results/rooms/clip_finetune.json"
-        )
-    today = Today.read(Path(benchmarks))
-    stored = stored_seed(Path(path), seed)
+    path, out, today = Path(path), Path(out), Today.read(Path(benchmarks))
+    stored = stored_seed(path, seed)
     result, run = stored.result, stored.result.runs[0]
     page, track = today.pages.get(result.name), today.tracks.get(result.track)
     if page is None or track is None:
@@ -65,36 +57,29 @@ def reproduce(
     changed = ", ".join(today.stale(result)) or "as they were"
     print(f"{path}, seed {run.seed}: {result.page} on {track.name}, budget {result.budget}")
     print(f"code: {_code(run)}\npage, track and captions: {changed}", flush=True)
-    runs = Path(out) / "runs"
-    _clear_old(resolve(page, track, result.budget, run.seed, runs=runs))
-    made = make_again(page, track, result.budget, result.seeds, runs, fit or _fit())
-    target = result_path(Path(out) / "results", track.name, result.budget, result.name)
+    _clear_old(resolve(page, track, result.budget, run.seed, runs=out / "runs"))
+    made = make_again(page, track, result.budget, result.seeds, out / "runs", fit)
+    target = result_path(out / "results", track.name, result.budget, result.name)
     write_row(target, made)
     comparison = compare(stored, made)
     print("\n".join([*outcome(stored, made, comparison), f"written to {target}"]))
     return 1 if comparison.problems else 0
 
 
-def _fit() -> Fit:
-    from spatialbench.training import fit as training
-
-    return partial(training.fit, show=False)
-
-
 def stored_seed(path: Path, seed: int | None) -> Row:
-    """Read one seed of a stored row, recounted: its run and its evidence.
-
-    Raises:
-        SpatialbenchError: the row is damaged, or has no such seed.
-    """
+    """Read one seed of a stored row, recounted: its run and its evidence."""
+    if not path.is_file():
+        example = "give its file, as results/rooms/clip_finetune.json"
+        raise SpatialbenchError(f"no stored row {path}: {example}")
     row = read_row(path)
     seeds = row.result.seeds
     seed = seeds[0] if seed is None else seed
     if seed not in seeds:
         raise SpatialbenchError(f"{path}: has no seed {seed}, but {', '.join(map(str, seeds))}")
     place = seeds.index(seed)
+    evidence = {name: found.seed(place) for name, found in row.evidence.items()}
     result = replace(row.result, seeds=[seed], runs=[row.result.runs[place]])
-    return Row(result, {name: found.seed(place) for name, found in row.evidence.items()})
+    return Row(result, evidence)
 
 
 def _clear_old(resolved: Resolved) -> None:
@@ -137,27 +122,26 @@ def outcome(stored: Row, made: Row, comparison: Comparison) -> list[str]:
     lines = [f"environment: {_environment(stored.result, made.result)}"]
     verdict = [f"not reproduced: {problem}" for problem in comparison.problems]
     before, after = stored.pairs, made.pairs
-    assert before.margins is not None
-    assert after.margins is not None
-    ids, relations = before.margins.units, before.margins.group
-    if not np.array_equal(ids, after.margins.units):
+    if not same_units(before, after):
         return lines + verdict
-    old, new = before.answers()[0].astype(float), after.answers()[0].astype(float)
+    assert before.margins is not None, "the pair test has margins"
+    ids, relations = before.margins.units, before.margins.group
+    old, new = (row.answers()[0].astype(float) for row in (before, after))
     flipped = np.flatnonzero(np.sign(old) != np.sign(new))
     lines.append(f"All: {after.values()['all']:.2f} now, {before.values()['all']:.2f} stored")
     if exact := np.array_equal(old, new):
-        lines.append(f"records: all {len(ids)} margins are equal")
+        found = f"all {len(ids)} margins are equal"
     elif not len(flipped):
         moved = f"margins differ by {np.abs(old - new).max():.2g} at most"
-        lines.append(f"records: all {len(ids)} are answered alike; {moved}")
+        found = f"all {len(ids)} are answered alike; {moved}"
     else:
         first = flipped[0]
-        lines.append(
-            f"records: {len(flipped)} of {len(ids)} are answered differently, first {ids[first]} "
-            f"({relations[first]}): margin {new[first]:+.3g}, stored {old[first]:+.3g}"
-        )
+        margins = f"margin {new[first]:+.3g}, stored {old[first]:+.3g}"
+        found = f"{len(flipped)} of {len(ids)} are answered differently, first {ids[first]} "
+        found += f"({relations[first]}): {margins}"
     within = f"reproduced within the rule ({comparison.summary})"
-    return lines + (verdict or ["reproduced exactly" if exact else within])
+    verdict = verdict or ["reproduced exactly" if exact else within]
+    return [*lines, f"records: {found}", *verdict]
 
 
 def _environment(before: Result, after: Result) -> str:

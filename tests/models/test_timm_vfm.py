@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from pathlib import Path
+from unittest.mock import Mock
 
 import numpy as np
 import pytest
@@ -73,8 +74,10 @@ def test_q_k_v_are_the_ones_inside_timms_attention(spec: str) -> None:
 
 
 @BOTH
-def test_tokens_are_what_enters_the_blocks_without_registers(spec: str) -> None:
+def test_tokens_are_what_enters_the_frozen_blocks_without_registers(spec: str) -> None:
     vfm = load_vfm(spec, cache=False)
+    assert not any(part.training for part in vfm.train().modules())
+    assert not any(parameter.requires_grad for parameter in vfm.parameters())
     tokens = vfm.tokens(images(3))
     inputs = torch.stack(block_inputs(vfm, images(3)), dim=1)
     patches = vfm.grid[0] * vfm.grid[1]
@@ -84,17 +87,12 @@ def test_tokens_are_what_enters_the_blocks_without_registers(spec: str) -> None:
     torch.testing.assert_close(tokens.float(), expected, rtol=2**-8, atol=1e-4)
 
 
-def test_it_is_frozen() -> None:
-    vfm = load_vfm(SAME)
-    assert not any(part.training for part in vfm.train().modules())
-    assert not any(parameter.requires_grad for parameter in vfm.parameters())
-    assert not vfm.tokens(images(1)).requires_grad
-
-
 def test_cached_is_recomputed_exactly() -> None:
     """Whatever else was computed with an image, and in another process."""
     vfm, x = load_vfm(SAME), images(70)
     live = same(vfm, cache=False)
+    live.prepare(arrays(70))
+    assert len(vfm._cache.cache) == 0, "nothing is written without a cache"
     vfm.prepare(arrays(70))
     again = same(vfm)
     assert len(again._cache.cache) == 70
@@ -132,7 +130,6 @@ def test_other_weights_or_another_normalisation_miss_the_cache() -> None:
         other.model.blocks[2].mlp.fc2.bias[3] += 1e-6
     for changed in (other, copy(mean=(0.5, 0.4, 0.31)), copy(image_size=48)):
         assert len(changed._cache.cache) == 0
-        assert changed.fingerprint != vfm.fingerprint
 
 
 def test_a_killed_preparation_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,7 +146,7 @@ def test_a_killed_preparation_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(again._cache.cache) == 96
 
 
-def test_a_shard_holds_so_many_bytes_at_most_and_one_chunk_at_least(
+def test_a_shard_has_a_limit_in_bytes_and_one_chunk_at_least(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(timm_vfm, "_SHARD_BYTES", 1000)
@@ -171,7 +168,7 @@ def test_a_gpu_computes_float32_on_its_tensor_cores_and_a_cpu_as_ever() -> None:
     for device, precision in (("cuda", "high"), ("cpu", before)):
         with tensor_cores(torch.device(device)):
             assert torch.get_float32_matmul_precision() == precision
-        assert torch.get_float32_matmul_precision() == before
+    assert torch.get_float32_matmul_precision() == before
 
 
 def test_a_damaged_shard_is_computed_again() -> None:
@@ -187,22 +184,10 @@ def test_a_damaged_shard_is_computed_again() -> None:
 
 
 def test_a_cache_that_cannot_be_written(monkeypatch: pytest.MonkeyPatch) -> None:
-    vfm = load_vfm(SAME)
-
-    def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(np, "save", full)
+    error = OSError(28, "No space left on device")
+    monkeypatch.setattr(np, "save", Mock(side_effect=error))
     with refused("No space left on device; make room"):
-        vfm.prepare(arrays(1))
-    assert not list(vfm._cache.cache.folder.glob("*.npy"))
-
-
-def test_without_a_cache_nothing_is_written(tmp_path: Path) -> None:
-    vfm = load_vfm(SAME, cache=False)
-    vfm.prepare(arrays(1))
-    vfm.tokens(images(1))
-    assert not (tmp_path / "cache").exists()
+        load_vfm(SAME).prepare(arrays(1))
 
 
 def test_the_precision_of_training_does_not_reach_the_tokens() -> None:
@@ -220,12 +205,6 @@ def test_images_of_a_size_that_the_patches_do_not_divide() -> None:
     vfm = load_vfm(SAME, image_size=37, cache=False)
     assert vfm.grid == (5, 5)
     assert vfm.tokens(images(1, size=37)).shape == (1, 3, 26, 48)
-
-
-def test_the_shipped_config() -> None:
-    vfm = load_vfm("rooms-vfm:random")
-    assert vfm.token_shape == (6, 65, 128)
-    assert vfm.heads == 4
 
 
 @pytest.mark.parametrize("wrapped", [False, True])

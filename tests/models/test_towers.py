@@ -15,11 +15,7 @@ from spatialbench.models.open_clip_student import TextTokenizer, load_clip
 from tests.support.checks import close
 from tests.support.models import VARIANTS, normal_images, student
 
-CAPTIONS = [
-    "The sofa is left of the lamp.",
-    "The lamp is above the bed.",
-    "The floor lamp is farther than the floor lamp.",
-]
+CAPTIONS = ["The sofa is left of the lamp.", "The lamp.", "The floor lamp is above the floor lamp."]
 
 
 @pytest.fixture(params=VARIANTS)
@@ -40,10 +36,8 @@ def test_both_towers_and_all_gradients_are_open_clips(model: Any) -> None:
     results = []
     for own in (towers, type(model)):
         model.zero_grad()
-        image, text = (
-            own.encode_image(model, normal_images().double()),
-            own.encode_text(model, tokens()),
-        )
+        image = own.encode_image(model, normal_images().double())
+        text = own.encode_text(model, tokens())
         (image.square().sum() + text.square().sum()).backward()
         grads = {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
         results.append((image, text, grads))
@@ -51,12 +45,6 @@ def test_both_towers_and_all_gradients_are_open_clips(model: Any) -> None:
     close(ours[:2], theirs[:2])
     assert len(ours[2]) == len([*model.parameters()]) - 1, "all but the logit scale"
     torch.testing.assert_close(ours[2], theirs[2], rtol=1e-9, atol=1e-11)
-
-
-def test_text_behind_the_longest_caption_has_no_effect() -> None:
-    model, changed = load_clip(student()), tokens()
-    changed[:, -1] = 1
-    assert towers.encode_text(model, changed).equal(towers.encode_text(model, tokens()))
 
 
 def test_a_text_tower_that_reads_at_its_end_token() -> None:
@@ -82,7 +70,7 @@ def test_many_tokens_take_the_fused_kernel_and_give_the_same() -> None:
 def test_with_zero_foreign_channels_and_the_old_scale_a_block_is_open_clips(model: Any) -> None:
     """Q' = K' = 0 and the scale set to sqrt(d_k); also where one token alone is read."""
 
-    def widen(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def widen(q: Tensor, k: Tensor, v: Tensor) -> towers.QKV:
         return F.pad(q, (0, 16)), F.pad(k, (0, 16)), v
 
     x, read = doubles(3, 17, 48), torch.tensor([4, 0, 16])
@@ -96,7 +84,7 @@ def test_the_hook_sees_every_block_in_order_and_its_values_count() -> None:
     model = load_clip(student())
     seen = []
 
-    def look(block: int, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def look(block: int, q: Tensor, k: Tensor, v: Tensor) -> towers.QKV:
         seen.append((block, q.shape, k.shape, v.shape))
         return q, k, 2 * v
 
@@ -110,7 +98,7 @@ def test_dense_is_the_tower_with_the_last_attention_matrix_the_identity() -> Non
     model = load_clip(student()).double()
     x, visual = normal_images().double(), model.visual
 
-    def identity(block: int, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def identity(block: int, q: Tensor, k: Tensor, v: Tensor) -> towers.QKV:
         hot = 1e3 * torch.eye(q.shape[2], dtype=q.dtype).expand(*q.shape[:3], -1)
         return (hot, hot, v) if block == 2 else (q, k, v)
 

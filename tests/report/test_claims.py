@@ -20,22 +20,11 @@ from tests.support import ROOT, fakes
 ROOMS = ROOT / "benchmarks/tracks/rooms.yaml"
 BY_NAME = (stream("b"), stream("a"))
 """How the rows b and a draw their seeds."""
-PAPERS = {
-    "Qiu et al. 2025",
-    "Wu et al. 2024",
-    "Yang and Jeon 2024",
-    "Wang et al. 2025",
-    "Ma et al. 2025",
-    "asked here",
-}
+PAPERS = {"Qiu et al. 2025", "Wu et al. 2024", "Yang and Jeon 2024", "Wang et al. 2025"}
+PAPERS |= {"Ma et al. 2025", "asked here"}
 HEADINGS = {"rooms": {"all": "All", "same_mask": "Same-mask AUC"}}
-CLAIM = {
-    "claim": "B is better.",
-    "paper": "Someone 2024",
-    "track": "rooms",
-    "row": "b",
-    "than": "a",
-}
+CLAIM = {"claim": "B is better.", "paper": "Someone 2024", "track": "rooms"}
+CLAIM |= {"row": "b", "than": "a"}
 
 
 def claim(expect: str, column: str = "all", **fields: object) -> Claim:
@@ -65,13 +54,10 @@ def verdicts(folders: tuple[Path, Path], *claims: Claim) -> list[Verdict]:
     [
         ("higher", None, (0.1, 3.0), True),
         ("higher", None, (0.0, 3.0), False),
-        ("higher", None, (-0.1, 3.0), False),
         ("lower", None, (-3.0, -0.1), True),
         ("lower", None, (-3.0, 0.0), False),
-        ("lower", None, (-3.0, 0.1), False),
         ("not lower", None, (-0.9, 3.0), True),
         ("not lower", None, (-1.0, 3.0), False),
-        ("not lower", None, (-1.1, 3.0), False),
         ("not lower", 2.0, (-1.9, -0.5), True),  # surely lower, but by less than is allowed
         ("not lower", 0.0, (-0.1, 3.0), False),
     ],
@@ -82,66 +68,32 @@ def test_the_rule(
     assert claim(expect, margin=margin).held(Gain(sum(interval) / 2, Interval(*interval))) is held
 
 
-def test_verdicts_on_the_pair_table(folders: tuple[Path, Path]) -> None:
-    """The numbers are those of the paired bootstrap of the stored margins."""
-    higher, lower, other_way = verdicts(
-        folders, claim("higher"), claim("lower"), claim("lower", row="a", than="b")
+@pytest.mark.parametrize(("evaluation", "column"), [("pairs", "all"), ("regions", "box_top1")])
+def test_verdicts(folders: tuple[Path, Path], evaluation: str, column: str) -> None:
+    """The numbers are those of the paired bootstrap of the stored evidence."""
+    higher, lower, same = verdicts(
+        folders,
+        claim("higher", column),
+        claim("lower", column),
+        claim("not lower", column, row="same", margin=50.0),
     )
-    assert [one.state for one in (higher, lower, other_way)] == ["held", "not held", "held"]
-    a, b = (read_row(folders[0] / f"rooms/{name}.json").pairs for name in "ab")
-    expected = a.resampler.difference(b.ratios["all"], a.ratios["all"], BY_NAME)
+    assert [verdict.state for verdict in (higher, lower, same)] == ["held", "not held", "held"]
+    a, b = (read_row(folders[0] / f"rooms/{name}.json").evidence[evaluation] for name in "ab")
+    expected = a.resampler.difference(b.ratios[column], a.ratios[column], BY_NAME)
     assert higher.gain == Gain(*expected)  # type: ignore[arg-type]
 
 
-def test_a_column_is_that_column(folders: tuple[Path, Path]) -> None:
-    found = verdicts(
-        folders, *(claim("higher", column) for column in ("left", "macro", "box_top1"))
-    )
-    rows = {name: read_row(folders[0] / f"rooms/{name}.json").result for name in "ab"}
-    for verdict, column in zip(found[:2], ("left", "macro"), strict=True):
-        expected = (rows["b"].pairs.value[column] or 0) - (rows["a"].pairs.value[column] or 0)
-        assert verdict.gain is not None
-        assert verdict.gain.points == pytest.approx(expected, abs=1e-3)
-
-
-def test_verdicts_on_a_measure(folders: tuple[Path, Path]) -> None:
-    rows = (read_row(folders[0] / f"rooms/{name}.json") for name in "ab")
-    a, b = (row.evidence["regions"] for row in rows)
-    (found,) = verdicts(folders, claim("higher", "box_top1"))
-    assert found.state == "held"
-    expected = a.resampler.difference(b.ratios["box_top1"], a.ratios["box_top1"], BY_NAME)
-    assert found.gain == Gain(*expected)  # type: ignore[arg-type]
-    states = [
-        one.state
-        for one in verdicts(
-            folders,
-            claim("higher", "box_top1", row="same"),
-            claim("lower", "box_top1", row="same"),
-            claim("not lower", "box_top1", row="same", margin=50.0),
-            claim("not lower", "box_top1", row="a", than="b", margin=10.0),
-        )
-    ]
-    assert states == ["not held", "not held", "held", "not held"]
-
-
 def test_missing_rows_and_measures(folders: tuple[Path, Path]) -> None:
-    found = verdicts(
-        folders,
-        claim("higher", row="clipself"),
-        claim("higher", than="clipself"),
-        claim("higher", "same_mask", row="plain"),
-        claim("higher", "cluster"),
-        claim("higher", row="plain"),
-    )
-    assert [one.state for one in found[:4]] == [*["no row yet"] * 2, *["not measured yet"] * 2]
-    assert all(one.gain is None for one in found[:4])
-    assert found[4].gain is not None  # its pairs are there
+    changes = {"row": "clipself"}, {"than": "clipself"}, {"column": "same_mask", "row": "plain"}
+    judged = verdicts(folders, *(claim(**{"expect": "higher", **change}) for change in changes))
+    assert [verdict.state for verdict in judged] == ["no row yet"] * 2 + ["not measured yet"]
+    assert all(verdict.gain is None for verdict in judged)
 
 
 def test_a_verdict_on_a_stale_row_says_so(folders: tuple[Path, Path]) -> None:
     (folders[1] / "a.yaml").write_text(fakes.page_text("  init_args: {width: 2}\n"))
-    found = verdicts(folders, claim("higher"), claim("lower", row="same", than="b"))
-    assert [one.state for one in found] == ["held (stale)", "held"]
+    judged = verdicts(folders, claim("higher"), claim("lower", row="same", than="b"))
+    assert [verdict.state for verdict in judged] == ["held (stale)", "held"]
 
 
 def write(path: Path, *claims: dict[str, object]) -> Path:
@@ -152,38 +104,23 @@ def write(path: Path, *claims: dict[str, object]) -> Path:
 def test_reading(tmp_path: Path) -> None:
     full = {**CLAIM, "column": "same_mask", "expect": "not lower"}
     path = write(tmp_path / "claims.yaml", full, {**full, "margin": 0.5}, {**full, "margin": 2})
-    found = read_claims(path, HEADINGS)
-    assert [(one.allowed, one.expected) for one in found] == [
-        (1.0, "above -1"),
-        (0.5, "above -0.5"),
-        (2.0, "above -2"),
-    ]
-    assert (found[0].row, found[0].than, found[0].column) == ("b", "a", "same_mask")
+    claims = read_claims(path, HEADINGS)
+    assert [claim.expected for claim in claims] == ["above -1", "above -0.5", "above -2"]
+    assert (claims[0].row, claims[0].than, claims[0].column) == ("b", "a", "same_mask")
     assert read_claims(tmp_path / "none.yaml", HEADINGS) == []
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            {"column": "same_maks"},
-            r"field 'claims\[1\].column': unknown column 'same_maks': did you mean 'same_mask'\?",
-        ),
-        ({"column": "accuracy of pairs"}, "unknown column"),
-        (
-            {"expect": "better"},
-            r"field 'claims\[1\]': unknown expect 'better': one of higher, lower, not lower",
-        ),
+        ({"column": "same_maks"}, r"field 'claims\[1\].column': .* did you mean 'same_mask'\?"),
+        ({"track": "room"}, r"field 'claims\[1\]\.track': .* did you mean 'rooms'\?"),
+        ({"expect": "better"}, r"field 'claims\[1\]': unknown expect 'better': one of higher"),
         ({"expected": "higher"}, r"field 'claims\[1\]\.expected': unknown field"),
         ({"paper": None}, r"field 'claims\[1\]\.paper': expected str, found None"),
         ({"margin": 1.0}, "only 'not lower' has one"),
-        ({"margin": "one", "expect": "not lower"}, r"field 'claims\[1\]\.margin': expected"),
         ({"margin": -1.0, "expect": "not lower"}, "0 or more"),
         ({"than": "b"}, "row and than are both b"),
-        (
-            {"track": "room"},
-            r"field 'claims\[1\]\.track': unknown track 'room': did you mean 'rooms'\?",
-        ),
     ],
 )
 def test_a_wrong_claim_is_one_line(
@@ -197,7 +134,7 @@ def test_a_wrong_claim_is_one_line(
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("text", ["- claim: [", "claim: 1", "- 3", "- {claim: x}"])
+@pytest.mark.parametrize("text", ["- claim: [", "claim: 1", "- 3"])
 def test_a_wrong_file_is_one_line(folders: tuple[Path, Path], text: str) -> None:
     (folders[0] / "claims.yaml").write_text(text)
     with pytest.raises(
@@ -219,60 +156,27 @@ def test_the_section(folders: tuple[Path, Path]) -> None:
     assert titles.index("### Claims") == titles.index("### Regions, dense quality, retrieval") + 1
     lines = text[text.index("### Claims") :].splitlines()
     start = lines.index("| claim | paper | comparison | expected | difference | verdict |")
-    first, second, third = (
-        line.strip("|").replace("\\|", "/").split("|") for line in lines[start + 2 : start + 5]
-    )
-    assert [cell.strip() for cell in first[:4]] == [
-        "B is / better, they say.",
-        "Someone 2024",
-        "b - a, Same-mask AUC",
-        "above 0",
-    ]
-    assert first[4].strip().startswith("**+")
-    assert (first[5].strip(), second[5].strip()) == ("held", "not held")
-    assert [cell.strip() for cell in third[2:]] == [
-        "r_sc_rla - a, All",
-        "above -0.5",
-        "–",
-        "no row yet",
-    ]
-
-
-def test_a_difference_is_printed_as_in_the_other_tables(folders: tuple[Path, Path]) -> None:
-    """A pair and column has the same interval in the table of differences and in the claims."""
-    write(
-        folders[0] / "claims.yaml",
-        *({**CLAIM, "column": column, "expect": "higher"} for column in ("all", "box_top1")),
-    )
-    lines = readme(*folders).splitlines()
-    claims = [line.split("|")[5].strip() for line in lines if line.startswith("| B is better.")]
-    tables = [line.split("|")[2].strip() for line in lines if line.startswith("| b | **+")]
-    assert claims == tables
-    assert len(claims) == 2
-
-
-def test_no_section_without_claims(folders: tuple[Path, Path]) -> None:
-    assert "### Claims" not in readme(*folders)
-    write(folders[0] / "claims.yaml")
-    assert "### Claims" not in readme(*folders)
+    shown = [line.strip("|").replace("\\|", "/") for line in lines[start + 2 : start + 5]]
+    first, second, third = ([cell.strip() for cell in line.split("|")] for line in shown)
+    texts = ["B is / better, they say.", "Someone 2024", "b - a, Same-mask AUC", "above 0"]
+    assert first[:4] == texts
+    assert first[4].startswith("**+")
+    assert (first[5], second[5]) == ("held", "not held")
+    assert third[2:] == ["r_sc_rla - a, All", "above -0.5", "–", "no row yet"]
 
 
 def test_the_repositorys_claims() -> None:
     """They are read, and name pages of the papers' methods; each comparison stands there once."""
     headings = {"rooms": headings_of(evaluation_classes(load_track(ROOMS), "full"))}
     claims = read_claims(ROOT / "results/claims.yaml", headings)
-    assert {one.paper for one in claims} == PAPERS
-    keys = [(one.row, one.than, one.column) for one in claims]
+    assert {claim.paper for claim in claims} == PAPERS
+    keys = [(claim.row, claim.than, claim.column) for claim in claims]
     assert len(set(keys)) == len(keys) == 43
     assert ("clipself", "clip_zeroshot", "cluster") in keys
-    poster = [
-        (one.row, one.than, one.column, one.expect)
-        for one in claims
-        if one.paper == "Yang and Jeon 2024"
-    ]
+    poster = [(c.row, c.than, c.expect) for c in claims if c.paper == "Yang and Jeon 2024"]
     assert poster == [
-        ("clip_finetune", "clip_zeroshot", "all", "higher"),
-        ("residual_linear", "clip_finetune", "all", "higher"),
-        ("spatial_attn", "residual_linear", "all", "higher"),
-        ("spatial_attn_no_negatives", "spatial_attn", "all", "lower"),
+        ("clip_finetune", "clip_zeroshot", "higher"),
+        ("residual_linear", "clip_finetune", "higher"),
+        ("spatial_attn", "residual_linear", "higher"),
+        ("spatial_attn_no_negatives", "spatial_attn", "lower"),
     ]

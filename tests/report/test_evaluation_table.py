@@ -10,8 +10,7 @@ from typing import Any
 
 import pytest
 
-from spatialbench.data import relations
-from spatialbench.evaluation.pairs import COLUMNS, PairEvaluation
+from spatialbench.evaluation.pairs import COLUMNS
 from spatialbench.evaluation.selection import ImageSelection
 from spatialbench.report.differences import Differences
 from spatialbench.report.evaluation_table import table
@@ -148,17 +147,7 @@ def test_stale_rows_are_marked_with_the_reason(folders: Folders) -> None:
     assert f"a is stale: page a changed; {again}" in text
     assert "cc is stale: page cc is gone" in text
     assert "b (stale)" not in text
-    track = benchmarks / "tracks/rooms.yaml"
-    track.write_text(track.read_text().replace("image_size: 96", "image_size: 64"))
-    assert "b is stale: track rooms changed" in table(*folders, format="md")
-    assert "track rooms changed" in records(folders)[0]["stale"]
-
-
-def test_other_captions_make_every_row_stale(
-    folders: Folders, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setitem(relations.PHRASE, "left", "to the left of")
-    assert "b is stale: the captions changed" in table(*folders, format="md")
+    assert "page a changed" in records(folders)[1]["stale"]
 
 
 def test_rows_of_different_data_are_not_merged(folders: Folders) -> None:
@@ -171,30 +160,16 @@ def test_rows_of_different_data_are_not_merged(folders: Folders) -> None:
         table(*folders)
 
 
-def test_a_damaged_row_is_refused(folders: Folders) -> None:
-    path = folders[0] / "rooms/a.json"
-    path.write_text(path.read_text()[:-100])
-    with pytest.raises(SpatialbenchError, match=r"a\.json: not valid JSON"):
-        table(*folders)
-
-
 def test_no_rows_says_how_to_make_them(folders: Folders) -> None:
     results = folders[0]
     with pytest.raises(SpatialbenchError, match=r"no rows of track embspatial .*; known: rooms$"):
         table(*folders, track="embspatial")
     with pytest.raises(SpatialbenchError, match=r"budget quick in .*, but at full: --budget full$"):
         table(*folders, budget="quick")
-    with pytest.raises(SpatialbenchError, match=r"budget qick in .*: did you mean 'quick'\?$"):
-        table(*folders, budget="qick")
     (results / "empty").mkdir()
     command = r"empty: spatialbench run benchmarks/\*.yaml --track rooms --budget full$"
     with pytest.raises(SpatialbenchError, match=command):
         table(results / "empty", folders[1])
-    with pytest.raises(SpatialbenchError, match="unknown format 'xml'"):
-        table(*folders, format="xml")
-
-
-# ---- other evaluations
 
 
 def test_an_evaluation_has_a_column_for_each_measure(folders: Folders) -> None:
@@ -206,10 +181,6 @@ def test_an_evaluation_has_a_column_for_each_measure(folders: Folders) -> None:
     assert cells(lines[2]) == ["b", f"{value:.1f} ± {spread:.1f}", *cells(lines[2])[2:4], "3", "60"]
     assert cells(lines[4]) == ["cc", *["–"] * 5]  # a row without the evaluation
     assert f"Evaluated on data {'d' * 16}, 60 images." in lines
-    first = records(folders, evaluation="regions")[0]
-    assert float(first["box_top1"]) == pytest.approx(value, abs=1e-4)
-    low, high = stored.result.evaluations["regions"].interval["box_top1"] or (0, 0)
-    assert (float(first["box_top1_low"]), float(first["box_top1_high"])) == (low, high)
 
 
 def test_an_evaluation_by_group_has_a_line_for_each_measure(folders: Folders) -> None:
@@ -223,7 +194,6 @@ def test_an_evaluation_by_group_has_a_line_for_each_measure(folders: Folders) ->
     assert shown[6] == "{:.1f} to {:.1f}".format(*stored.interval["select_cls"] or ())
     assert cells(lines[3])[1] == "Selection, cls + local"
     found = records(folders, evaluation="selection")
-    assert [row["measure"] for row in found[:2]] == ["select_cls", "select_local"]
     assert float(found[0]["colour"]) == pytest.approx(stored.groups["select_cls"]["colour"])
 
 
@@ -236,40 +206,26 @@ def test_an_evaluation_that_no_row_has_is_one_line(folders: Folders) -> None:
         table(*folders, evaluation="regions")
 
 
-# ---- one run
-
-
-def test_a_run_prints_value_interval_and_counts(capsys: pytest.CaptureFixture[str]) -> None:
-    evidence = fakes.pairs(0)
-    print_evidence("a (rooms)", evidence, PairEvaluation)
-    text = capsys.readouterr().out
-    low, high = evidence.interval("all") or (0, 0)
-    line = next(line for line in text.splitlines() if "All" in line)
-    assert f"{evidence.values()['all']:.1f}" in line
-    assert f"{low:.1f}" in line
-    assert f"{high:.1f}" in line
-    assert "120 records of 40 scenes or images" in text
-
-
-def test_a_run_prints_groups_and_further_columns(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_run_prints_values_intervals_groups_and_further_columns(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     evidence = fakes.selection(0)
     more = {"B/16": {"select_cls": "19.1*"}}
     print_evidence("selection", evidence, ImageSelection, more, "* other images")
     text = capsys.readouterr().out
-    assert "19.1*" in text
+    line = next(line for line in text.splitlines() if "19.1*" in line)
+    numbers = evidence.values()["select_cls"], *(evidence.interval("select_cls") or ())
+    assert all(f"{value:.1f}" in line for value in numbers)
     assert f"{evidence.group_values('select_cls')['colour']:.1f}" in text
+    assert "60 pairs of 30 scenes or images" in text
     assert "* other images" in text
 
 
 def test_the_repositorys_reported_numbers() -> None:
     """Every row of the poster, by the numbers it prints; the fine-tuned macro is 60.8."""
     rows = {row.name: row for row in read_papers(ROOT / "results")}
-    assert {name: row.accuracy["all"] for name, row in rows.items()} == {
-        "clip_zeroshot": 51.2,
-        "clip_finetune": 65.1,
-        "residual_linear": 68.2,
-        "spatial_attn": 73.3,
-        "spatial_attn_no_negatives": 72.4,
-        "spatial_attn_value": 74.1,
-    }
+    names = "clip_zeroshot", "clip_finetune", "residual_linear", "spatial_attn"
+    names = *names, "spatial_attn_no_negatives", "spatial_attn_value"
+    numbers = dict(zip(names, (51.2, 65.1, 68.2, 73.3, 72.4, 74.1), strict=True))
+    assert {name: row.accuracy["all"] for name, row in rows.items()} == numbers
     assert rows["clip_finetune"].column("macro") == pytest.approx(60.8, abs=0.05)

@@ -13,7 +13,7 @@ from tests.support import fakes
 
 @pytest.fixture
 def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
-    """Rows of budget full: a, old (stale) and broken; of smoke: a and b; of both others: c; of none: none."""
+    """Full rows of a, old (stale) and broken; smaller ones of a, b and c; none of ``none``."""
     monkeypatch.chdir(tmp_path)
     benchmarks = fakes.benchmarks(Path("benchmarks"), "a", "old", "broken", "b", "c", "none")
     results = Path("results")
@@ -28,14 +28,9 @@ def folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path
 
 def test_every_page_says_what_there_is(folders: tuple[Path, Path]) -> None:
     found = {row["name"]: row for row in listing(*folders, "rooms")}
-    assert {name: row["status"] for name, row in found.items()} == {
-        "a": "current",
-        "old": "stale",
-        "broken": "damaged",
-        "b": "smoke only",
-        "c": "smoke, quick only",
-        "none": "missing",
-    }
+    states = {"a": "current", "old": "stale", "broken": "damaged", "b": "smoke only"}
+    states |= {"c": "smoke, quick only", "none": "missing"}
+    assert {name: row["status"] for name, row in found.items()} == states
     assert found["old"]["why"] == "page old changed"
     with pytest.raises(SpatialbenchError, match=r"unknown track 'room': did you mean 'rooms'\?"):
         listing(*folders, "room")
@@ -47,10 +42,8 @@ def test_the_command_stands_once_and_another_one_beside_its_page(
     benchmarks, results = folders
     for page in benchmarks.glob("*.yaml"):
         page.write_text(page.read_text().replace("--config x", f"--config benchmarks/{page.name}"))
-    odd = benchmarks / "c.yaml"
-    odd.write_text(
-        odd.read_text().replace("benchmarks/c.yaml", "benchmarks/c.yaml --track embspatial")
-    )
+    odd, command = benchmarks / "c.yaml", "benchmarks/c.yaml"
+    odd.write_text(odd.read_text().replace(command, f"{command} --track embspatial"))
     show(listing(benchmarks, results, "rooms"), benchmarks, "rooms")
     printed = capsys.readouterr().out
     assert [line.split("  ")[-1].strip() for line in printed.splitlines()[-3:]] == [

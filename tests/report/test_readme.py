@@ -28,6 +28,7 @@ def folders(tmp_path: Path) -> Folders:
     return results, benchmarks
 
 
+@pytest.mark.slow
 def test_the_same_bytes_whatever_the_surroundings(folders: Folders) -> None:
     path = write_readme(*folders)
     first = path.read_bytes()
@@ -48,17 +49,12 @@ def test_sections(folders: Folders) -> None:
     (folders[0] / "findings.md").write_text("## Findings\n\nb is better.\n")
     text = readme(*folders)
     titles = [line for line in text.splitlines() if line.startswith("#")]
-    assert titles == [
-        "# Results",
-        "## Findings",
-        "## rooms",
-        "### 95 % intervals",
+    assert titles[:5] == [
+        *("# Results", "## Findings", "## rooms", "### 95 % intervals"),
         "### Paired differences on All",
-        "### Regions, dense quality, retrieval",
-        "### Image selection",
-        "### Cost",
-        "### Origin",
     ]
+    assert titles[5:7] == ["### Regions, dense quality, retrieval", "### Image selection"]
+    assert titles[7:] == ["### Cost", "### Origin"]
     assert "| b | 1.50 | 2.00 | 100 | 51200 | 2.0 | 0.9 | 0.0 | 2 cores of Test CPU |" in text
     assert "aaaaaaaaaa" in text
     a, b = (read_result(folders[0] / f"rooms/{name}.json").pairs.value["all"] or 0 for name in "ab")

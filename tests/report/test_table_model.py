@@ -86,12 +86,8 @@ def test_latex() -> None:
 def test_nothing_in_a_cell_is_a_command(text: str) -> None:
     plain = tex(text)
     assert unescaped(plain) == text
+    assert ("$-$" in plain) == bool(re.search(r"(^|[( ])-\d", text))
     assert not re.search(r"(?<!\\)[&%#_]", plain)
-
-
-def test_a_hyphen_is_no_minus() -> None:
-    assert tex("R-SC-RLA, ViT-L/14, 10-20") == "R-SC-RLA, ViT-L/14, 10-20"
-    assert tex("-1.0 to -0.5") == "$-$1.0 to $-$0.5"
 
 
 def test_json_and_csv_hold_the_records_and_leave_the_notes(

@@ -111,20 +111,15 @@ def test_starts_count_all_the_way_back(folder: Path) -> None:
 
 
 SELECTION = {"class_path": "spatialbench.evaluation.selection.ImageSelection"}
+CHANGED = ["the settings of evaluation selection changed"]
 
 
 @pytest.mark.parametrize(
     ("block", "reasons"),
     [
         ({**SELECTION, "budgets": {"smoke": {"pairs": 2}}}, []),
-        (
-            {**SELECTION, "init_args": {"pairs": 50}},
-            ["the settings of evaluation selection changed"],
-        ),
-        (
-            {"class_path": "spatialbench.evaluation.regions.RegionEvaluation"},
-            ["the settings of evaluation selection changed"],
-        ),
+        ({**SELECTION, "init_args": {"pairs": 50}}, CHANGED),
+        ({"class_path": "spatialbench.evaluation.regions.RegionEvaluation"}, CHANGED),
         (None, ["track rooms no longer has evaluation selection"]),
     ],
 )
@@ -146,8 +141,7 @@ def test_another_version_of_an_evaluation_is_stale(
 ) -> None:
     row = fakes.row("a", folder, selection=fakes.seeds_of("selection", "a"))
     monkeypatch.setattr(ImageSelection, "version", ImageSelection.version + 1)
-    changed = ["the settings of evaluation selection changed"]
-    assert stale_reasons(row.result, *load(folder)) == changed
+    assert stale_reasons(row.result, *load(folder)) == CHANGED
 
 
 def test_every_relation_is_in_the_hash_of_the_captions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from spatialbench.data.captions.caption_set import CaptionRecord, CaptionSet
-from spatialbench.evaluation.caption_benchmark import caption_evidence, measure_facts
+from spatialbench.evaluation.caption_benchmark import caption_evidence
 from spatialbench.utils.errors import SpatialbenchError
 
 
@@ -47,8 +47,8 @@ def values(found: CaptionSet, scores: np.ndarray) -> dict[str, float]:
 
 def ties(found: CaptionSet, scores: np.ndarray) -> dict[str, int]:
     """Return measure -> units with a tie."""
-    facts = measure_facts(found, caption_evidence(found, scores, "d"))
-    return {measure: fact.ties for measure, fact in facts.items()}
+    notes = caption_evidence(found, scores, "d").notes["ties"].split(", ")
+    return {measure: int(count) for measure, count in (note.split() for note in notes)}
 
 
 def check_chance(found: CaptionSet) -> None:

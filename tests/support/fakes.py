@@ -63,18 +63,15 @@ def pairs(seed: int, shift: float = 0.3, per_relation: int = 20, data: str = "f"
     ids = np.array([f"rooms-test-{index:05d}" for index in range(n)])
     scenes = np.array([f"room {index // 3}" for index in range(n)])
     relations = np.tile(RELATIONS, per_relation)
-    return Evidence.of_margins(
-        Margins(ids, relations, {"": margins[None]}, RELATIONS), scenes, data
-    )
+    answers = Margins(ids, relations, {"": margins[None]}, RELATIONS)
+    return Evidence(scenes, {}, data, margins=answers)
 
 
 def answered(evidence: Evidence, margins: np.ndarray) -> Evidence:
     """Give the same records other margins, float [S, N] or [N]."""
     assert evidence.margins is not None
     values = {"": np.atleast_2d(margins).astype(np.float32)}
-    changed = evidence.margins._replace(values=values)
-    made = Evidence.of_margins(changed, evidence.clusters, evidence.data)
-    return replace(made, settings=evidence.settings, commits=evidence.commits)
+    return replace(evidence, margins=evidence.margins._replace(values=values))
 
 
 def regions(seed: int, level: float = 0.5, images: int = 60, data: str = "d" * 16) -> Evidence:
@@ -125,9 +122,8 @@ def seeds_of(
 
 def stamped(evidence: Evidence, evaluation: str, track: Track, budget: str) -> Evidence:
     """Note the settings of the track and a commit in evidence."""
-    specs = evaluations_of(track, budget)
-    settings = specs[evaluation].settings if evaluation in specs else ""
-    return replace(evidence, settings=settings, commits=("a" * 40,))
+    spec = evaluations_of(track, budget).get(evaluation)
+    return replace(evidence, settings=spec.settings if spec else "", commits=("a" * 40,))
 
 
 def seed_run(seed: int) -> SeedRun:

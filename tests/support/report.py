@@ -82,10 +82,8 @@ def store(results: Path, benchmarks: Path, name: str, shift: float) -> None:
         evidence["selection"] = fakes.seeds_of("selection", name, (0, 1))
     row = fakes.row(name, benchmarks, (0, 1), **evidence)
     evil = {"hardware": {"cpu": EVIL, "cores": 2}, "versions": {"torch": EVIL}}
-    runs = [replace(run, **evil) for run in row.result.runs]
-    write_row(
-        results / "rooms" / f"{name}.json", replace(row, result=replace(row.result, runs=runs))
-    )
+    result = replace(row.result, runs=[replace(run, **evil) for run in row.result.runs])
+    write_row(results / "rooms" / f"{name}.json", replace(row, result=result))
 
 
 def run_folder(inputs: ReportInputs, name: str, place: int = 0) -> Path:
@@ -93,11 +91,9 @@ def run_folder(inputs: ReportInputs, name: str, place: int = 0) -> Path:
     (row,) = [row for row in inputs.rows if row.result.name == name]
     folder = inputs.run_folder(row, place)
     folder.mkdir(parents=True)
-    lines = [
-        json.dumps({"step": step, "train/loss": 2 / (step + 1), "epoch": 0.0})
-        for step in range(400)
-    ]
-    lines += [json.dumps({"step": step, "val/all": 50 + step / 100}) for step in (99, 399)]
+    points = [{"step": step, "train/loss": 2 / (step + 1), "epoch": 0.0} for step in range(400)]
+    points += [{"step": step, "val/all": 50 + step / 100} for step in (99, 399)]
+    lines = [json.dumps(point) for point in points]
     lines += ["no JSON", '{"step": 5, "train/loss": NaN}', '{"step": 7, "train/lo']
     (folder / "metrics.jsonl").write_text("\n".join(lines))
     return folder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -124,20 +125,13 @@ def record_set(name: str, images: int, seed: int) -> RecordSet:
     """Make noise with a record of every relation in each image."""
     pixels = np.random.default_rng(seed).integers(0, 256, (images, 32, 32, 3), dtype=np.uint8)
     records = []
-    for image in range(images):
-        for relation in RELATIONS:
-            first, second = ("sofa", "lamp") if image % 2 else ("lamp", "sofa")
-            a, b = BOXES[relation]
-            upright = relation in ("above", "under")
-            places = {first: a, second: b}
-            boxes = {
-                key: Box(4, place, 8, 8) if upright else Box(place, 4, 8, 8)
-                for key, place in places.items()
-            }
-            scene = f"{name}-{image}"
-            key = f"{scene}-{relation}"
-            words = (first, relation, second)
-            records.append(Record(key, image, *words, boxes, (32, 32), "noise", scene))
+    for image, relation in itertools.product(range(images), RELATIONS):
+        first, second = ("sofa", "lamp") if image % 2 else ("lamp", "sofa")
+        upright, scene = relation in ("above", "under"), f"{name}-{image}"
+        boxes = [Box(4, p, 8, 8) if upright else Box(p, 4, 8, 8) for p in BOXES[relation]]
+        named = dict(zip((first, second), boxes, strict=True))
+        words = f"{scene}-{relation}", image, first, relation, second
+        records.append(Record(*words, named, (32, 32), "noise", scene))
     return RecordSet(name, pixels, records, fingerprint(records, name))
 
 

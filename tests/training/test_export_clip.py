@@ -23,12 +23,9 @@ from spatialbench.models.files import hf_export
 from spatialbench.training.export_clip import export, why_not_plain
 from tests.support import tiny
 from tests.support.checks import close, refused
+from tests.support.models import shaken
 
-CAPTIONS = [
-    "The sofa is left of the lamp.",
-    "a red sofa and a blue lamp",
-    "The bed is farther than the TV stand!",
-]
+CAPTIONS = ["The sofa is left of the lamp.", "a red sofa", "The bed is farther than the TV stand!"]
 
 
 def tiny_clip(folder: Path, **vision: Any) -> Clip:
@@ -41,14 +38,7 @@ def tiny_clip(folder: Path, **vision: Any) -> Clip:
 @pytest.fixture(params=["rooms-student", "quickgelu"])
 def model(request: pytest.FixtureRequest, tmp_path: Path) -> Method:
     """Shipped student with changed weights, as after training; or one of another activation."""
-    if request.param == "quickgelu":
-        return tiny_clip(tmp_path)
-    clip = Clip()
-    torch.manual_seed(3)
-    with torch.no_grad():
-        for parameter in clip.student.parameters():
-            parameter.add_(0.05 * torch.randn_like(parameter) * parameter.std(correction=0))
-    return clip.eval()
+    return tiny_clip(tmp_path) if request.param == "quickgelu" else shaken(Clip()).eval()
 
 
 def image(size: int) -> Image.Image:
@@ -65,8 +55,7 @@ def own(model: Method) -> tuple[Tensor, Tensor]:
 def test_open_clip_reads_it_by_itself(model: Method, tmp_path: Path) -> None:
     folder = tmp_path / "out" / "exported"
     assert export(model, "open_clip", folder) == []
-    names = {"open_clip_config.json", "open_clip_model.safetensors", "spatialbench.json"}
-    assert names <= {path.name for path in folder.iterdir()}
+    assert (folder / "spatialbench.json").is_file()
     loaded, preprocess = open_clip.create_model_from_pretrained(f"local-dir:{folder}")
     tokenizer = open_clip.get_tokenizer(f"local-dir:{folder}")
     with torch.inference_mode():
@@ -83,11 +72,9 @@ def test_transformers_reads_it_by_itself(model: Method, tmp_path: Path) -> None:
     assert export(model, "hf", folder) == []
     loaded = CLIPModel.from_pretrained(folder).eval()
     processor = CLIPProcessor.from_pretrained(folder)
-    picture = image(model.image_size)
+    inputs = {"text": CAPTIONS, "images": image(model.image_size), "padding": True}
     with torch.inference_mode():
-        output = loaded(
-            **processor(text=CAPTIONS, images=picture, padding=True, return_tensors="pt")
-        )
+        output = loaded(**processor(**inputs, return_tensors="pt"))
     images, texts = own(model)
     close((output.image_embeds, output.text_embeds), (images, texts), 0, 1e-5)
     logits = model.student.logit_scale.exp() * images @ texts.T
@@ -127,7 +114,6 @@ def test_from_the_command_line(
 ) -> None:
     folder = tiny.benchmark(tmp_path / "benchmarks")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path / "cache"))
     page = ["--config", str(folder / "clip.yaml"), "--track", "tiny", "--budget", "smoke"]
     assert main(["export", *page, "--to", "open_clip", "out"]) == 2
     assert "no run of page" in capsys.readouterr().err

@@ -55,11 +55,8 @@ def test_fit_writes_the_run_folder(folder: Path, capsys: pytest.CaptureFixture[s
     hashes = {"page_hash": run.page.hash, "track_hash": run.track.hash}
     assert info.items() >= {**named, **hashes, "train_steps": 6, "train_pairs": 6 * 6 * 2}.items()
     assert info["trainable_parameters"] == info["total_parameters"] - 1  # the logit scale is frozen
-    stages = info["wall_seconds"]
-    inside = {"prepare", "cache", "train", "validate", "test", "wait", "other"}
-    assert inside < stages.keys()
-    whole = sum(seconds for stage, seconds in stages.items() if stage != "total")
-    assert stages["total"] == pytest.approx(whole, abs=0.1)
+    inside = {"prepare", "cache", "train", "validate", "test", "wait", "other", "total"}
+    assert inside < info["wall_seconds"].keys()
     assert 0 <= info["overhead_share"] <= 1
     assert info["peak_memory_mb"] > 50
     evidence = Evidence.load(record.evidence("pairs"))
@@ -125,13 +122,6 @@ def test_ctrl_c_leaves_a_checkpoint_and_the_second_start_ends_where_one_run_ends
     assert len(metrics[0]) > 1
 
 
-def test_another_value_on_the_command_line_is_another_run(folder: Path) -> None:
-    plain = tiny_run(folder / "clip.yaml")
-    other = tiny_run(folder / "clip.yaml", model={"init_args": {"finetuning": {"lr": 0.5}}})
-    assert plain.run_dir != other.run_dir
-    assert resolve(folder / "clip.yaml", "tiny", "quick", 1).config_hash == plain.config_hash
-
-
 def test_a_page_without_training_only_scores(folder: Path) -> None:
     record = fit(tiny_run(tiny.page(folder, "zeroshot", rest=ONLY_SCORED)))
     assert (record.finished, record.has_pairs, record.info["train_steps"]) == (True, True, 0)
@@ -169,14 +159,25 @@ def test_a_stage_starts_from_the_student_of_the_stage_before(folder: Path) -> No
         _start_from(tiny.Other(), start)
 
 
-@pytest.mark.parametrize("content", [b"", b"hello", b"PK\x03\x04 cut short"])
-def test_a_damaged_checkpoint_is_one_line(folder: Path, content: bytes) -> None:
+@pytest.mark.parametrize(
+    ("file", "content", "message"),
+    [
+        ("last.ckpt", b"", "damaged, truncated or not a plain checkpoint; delete it"),
+        ("last.ckpt", b"PK\x03\x04 cut short", "damaged, truncated or not a plain checkpoint"),
+        ("run.json", b'{"finished": tr', "cannot be read .* --force runs it again"),
+        ("run.json", b'{"schema": 1, "finished": true}', "not a run record of this version; --for"),
+    ],
+)
+def test_a_damaged_file_of_a_run_is_one_line(
+    folder: Path, file: str, content: bytes, message: str
+) -> None:
     run = tiny_run(folder / "clip.yaml")
     run.run_dir.mkdir(parents=True)
-    (run.run_dir / "last.ckpt").write_bytes(content)
-    message = r"last\.ckpt: damaged, truncated or not a plain checkpoint; delete it"
-    with pytest.raises(SpatialbenchError, match=message):
+    (run.run_dir / file).write_bytes(content)
+    with pytest.raises(SpatialbenchError, match=f"{file}: {message}"):
         fit(run)
+    clear(run.run_dir)  # as --force does
+    assert list(run.run_dir.iterdir()) == []
 
 
 def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
@@ -188,28 +189,6 @@ def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SpatialbenchError, match="not a plain checkpoint"):
         read_checkpoint(tmp_path / "evil.ckpt")
     assert not (tmp_path / "ran").exists()
-
-
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        ('{"finished": tr', r"run\.json: cannot be read .* --force runs it again"),
-        (
-            '{"schema": 1, "finished": true}',
-            r"run\.json: not a run record of this version; --force",
-        ),
-    ],
-)
-def test_a_run_record_that_cannot_be_used_is_one_line(
-    folder: Path, content: str, message: str
-) -> None:
-    run = tiny_run(folder / "clip.yaml")
-    run.run_dir.mkdir(parents=True)
-    (run.run_dir / "run.json").write_text(content)
-    with pytest.raises(SpatialbenchError, match=message):
-        fit(run)
-    clear(run.run_dir)  # as --force does
-    assert list(run.run_dir.iterdir()) == []
 
 
 def test_the_best_on_validation_is_tested_and_the_last_is_kept(folder: Path) -> None:

@@ -32,13 +32,8 @@ NO_NETWORK = (
 
 def run(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Run a command in a process that cannot reach any address and is not told to stay offline."""
-    homes = {
-        "SPATIALBENCH_CACHE": "cache",
-        "HF_HOME": "home",
-        "HOME": "home",
-        "HF_HUB_CACHE": "hub",
-    }
-    places = {name: str(tmp_path / place) for name, place in homes.items()}
+    places = {name: str(tmp_path / "home") for name in ("SPATIALBENCH_CACHE", "HF_HOME", "HOME")}
+    places["HF_HUB_CACHE"] = str(tmp_path / "hub")
     env = {**os.environ, **places, "PYTHONPATH": str(ROOT)}
     for name in ("HF_HUB_OFFLINE", "SPATIALBENCH_WEIGHTS"):
         env.pop(name, None)

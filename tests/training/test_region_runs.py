@@ -56,14 +56,11 @@ def coco(folder: Path, count: int = 6) -> None:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tiny.benchmark(tmp_path_factory.mktemp("tiny") / "benchmarks")
     coco(made)
-    source = {
-        "class_path": "spatialbench.data.coco.coco_regions.CocoRegions",
-        "init_args": {"path": f"{made}/coco.json", "images": f"{made}/pictures", "size": 48},
-    }
-    regions = {
-        "class_path": "spatialbench.evaluation.regions.RegionEvaluation",
-        "init_args": {"source": source},
-    }
+    arguments = {"path": f"{made}/coco.json", "images": f"{made}/pictures", "size": 48}
+    reader = "spatialbench.data.coco.coco_regions.CocoRegions"
+    source = {"source": {"class_path": reader, "init_args": arguments}}
+    evaluation = "spatialbench.evaluation.regions.RegionEvaluation"
+    regions = {"class_path": evaluation, "init_args": source}
     with (made / "tracks" / "tiny.yaml").open("a") as stream:
         stream.write(f"evaluations: {json.dumps({'regions': regions})}\n")
 

@@ -26,9 +26,8 @@ def test_the_rate_is_of_the_steps_after_the_warm_up_without_validation(
     seconds = itertools.count()
     monkeypatch.setattr(speed, "perf_counter", lambda: next(seconds))
     watch = Speed(flops=True)
-    run = trainer(
-        tmp_path, max_steps=6, callbacks=[watch], val_check_interval=4, check_val_every_n_epoch=None
-    )
+    often = {"val_check_interval": 4, "check_val_every_n_epoch": None}
+    run = trainer(tmp_path, max_steps=6, callbacks=[watch], **often)
     run.fit(Clip(student()), datamodule=Data())
     found = watch.summary()
     assert found["images_per_second"] == 3 * 4 / 2
@@ -41,9 +40,8 @@ def test_the_rate_is_of_the_steps_after_the_warm_up_without_validation(
     flops.start()
     method.training_step(batch, 0).backward()
     flops.stop()
-    assert found["tflop_per_image"] == pytest.approx(
-        flops.once / 4 / 1e12, rel=0.2
-    )  # captions differ by batch
+    once = flops.once / 4 / 1e12
+    assert found["tflop_per_image"] == pytest.approx(once, rel=0.2)  # captions differ by batch
 
     watch._peak = Peak(found["tflop_per_image"] * 60, "by hand")
     assert watch.summary(world=2)["mfu"] == pytest.approx(6 / 60 / 2, rel=1e-3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -16,31 +17,23 @@ from tests.support.models import batch, student
 
 
 def halves(whole: Batch) -> list[Batch]:
-    """Unequal: 3 images with 9 pairs, 1 image with 3; captions repeat across them."""
+    """Split unequally: 3 images with 9 pairs, 1 image with 3; captions repeat across them."""
     parts = []
     for images, pairs in ((slice(0, 3), slice(0, 9)), (slice(3, 4), slice(9, 12))):
         part = whole["image"][pairs]
-        parts.append(
-            Batch(
-                pixels=whole["pixels"][images],
-                image=part - part.min(),
-                captions=whole["captions"][pairs],
-                negated=whole["negated"][pairs],
-                record=whole["record"][pairs],
-            )
-        )
+        rest: Any = {name: whole[name][pairs] for name in ("captions", "negated", "record")}
+        parts.append(Batch(pixels=whole["pixels"][images], image=part - part.min(), **rest))
     return parts
 
 
 def step(method: Clip, data: Batch) -> tuple[float, dict[str, torch.Tensor]]:
-    """Loss and gradients, these averaged over ranks as DistributedDataParallel does."""
+    """Return loss and gradients, averaged over ranks as DistributedDataParallel does."""
     method.log = lambda *_, **__: None
     method.zero_grad()
     loss = method.double().training_step(data, 0)
     loss.backward()
-    gradients = {
-        name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None
-    }
+    named = method.named_parameters()
+    gradients = {name: p.grad.clone() for name, p in named if p.grad is not None}
     if dist.is_initialized():
         for gradient in gradients.values():
             dist.all_reduce(gradient)
@@ -53,11 +46,10 @@ def rank(number: int, folder: Path, spec: str, settings: FineTuning, data: list[
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=number, world_size=2)
     method = Clip(spec, settings)
     method.load_state_dict(torch.load(folder / "weights.pt", weights_only=True))
-    found = [step(method, data[number])]
-    method.finetuning = replace(
-        settings, chunk_images=1, chunk_captions=4
-    )  # 3 chunks here, 1 there
-    torch.save([*found, step(method, data[number])], folder / f"{number}.pt")
+    whole = step(method, data[number])
+    # 3 chunks here, 1 there
+    method.finetuning = replace(settings, chunk_images=1, chunk_captions=4)
+    torch.save([whole, step(method, data[number])], folder / f"{number}.pt")
     dist.destroy_process_group()
 
 

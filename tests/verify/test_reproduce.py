@@ -5,14 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from spatialbench.config.experiment import Resolved
-from spatialbench.evaluation.evidence import Evidence
 from spatialbench.results.files import list_results, read_result, read_row
 from spatialbench.results.run_folder import RunRecord
 from spatialbench.training.plan import run
@@ -80,11 +78,8 @@ def test_the_first_difference_and_how_many(capsys: pytest.CaptureFixture[str]) -
     assert reproduce(ROW, fit=fit(lambda margins: margins * flip)) == 1
     text = capsys.readouterr().out
     margin = fakes.pairs(3).answers().astype(np.float16)[0, 7]
-    assert "seed 3" in text
-    assert (
-        "records: 3 of 120 are answered differently, first rooms-test-00007 (far): "
-        f"margin {-margin:+.3g}, stored {margin:+.3g}"
-    ) in text
+    assert "records: 3 of 120 are answered differently, first rooms-test-00007 (far): " in text
+    assert f"margin {-margin:+.3g}, stored {margin:+.3g}" in text
     problem = "3 records are answered differently (first: rooms-test-00007, far)"
     assert f"not reproduced: {problem}" in text
     assert "reproduced exactly" not in text
@@ -107,9 +102,7 @@ def test_other_evaluations_of_that_seed_are_compared(capsys: pytest.CaptureFixtu
     assert values == pytest.approx(fakes.regions(4).values(), abs=1e-4)
 
 
-def test_other_data_machine_and_versions(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_data_machine_and_versions(capsys: pytest.CaptureFixture[str]) -> None:
     other = f"not reproduced: other data: {'e' * 16}, stored {'f' * 16}"
     assert reproduce(ROW, fit=fit(data="e" * 16)) == 1
     assert other in capsys.readouterr().out
@@ -118,16 +111,6 @@ def test_other_data_machine_and_versions(
     assert reproduce(ROW, fit=fit(versions=versions, hardware=hardware)) == 0
     changes = "environment: cpu Other, was Test CPU; python 3.12.1, was 3.11.0"
     assert changes in capsys.readouterr().out
-    plain = fakes.pairs
-
-    def renamed(seed: int, **kwargs: str) -> Evidence:
-        found = plain(seed, **kwargs)
-        margins = found.margins._replace(units=np.char.add(found.margins.units, "x"))
-        return replace(found, margins=margins)
-
-    monkeypatch.setattr(fakes, "pairs", renamed)
-    assert reproduce(ROW, fit=fit()) == 1
-    assert "not reproduced: other data" in capsys.readouterr().out
 
 
 def test_other_code_and_another_page_are_said_first(

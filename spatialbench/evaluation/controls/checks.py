@@ -41,9 +41,10 @@ def counts(evidence: Evidence, scorer: str) -> Counts:
     return count(evidence.answers(scorer)[0], evidence.margins.group)
 
 
-def _ties(found: Counts) -> Counts:
-    """Every record a tie: exactly 50."""
-    return {name: Count(each.n, 0, each.n) for name, each in found.items()}
+def mirror(found: Counts, relations: Sequence[str] = RELATIONS) -> Counts:
+    """100 minus the accuracy of ``relations``, ties kept; the other relations unchanged."""
+    turned = {name: Count(c.n, c.n - c.correct - c.ties, c.ties) for name, c in found.items()}
+    return {name: (turned if name in relations else found)[name] for name in found}
 
 
 def _right(found: Counts, relations: Sequence[str]) -> Counts:
@@ -51,14 +52,9 @@ def _right(found: Counts, relations: Sequence[str]) -> Counts:
     return {name: Count(found[name].n, found[name].n, 0) for name in relations}
 
 
-def mirror(found: Counts, relations: Sequence[str] = RELATIONS) -> Counts:
-    """100 minus the accuracy of ``relations``, ties kept; the other relations unchanged."""
-    return {
-        name: Count(each.n, each.n - each.correct - each.ties, each.ties)
-        if name in relations
-        else each
-        for name, each in found.items()
-    }
+def _ties(found: Counts) -> Counts:
+    """Every record a tie: exactly 50."""
+    return {name: Count(c.n, 0, c.n) for name, c in found.items()}
 
 
 def _half(found: Counts) -> Counts:
@@ -96,20 +92,17 @@ def check(evidence: Evidence, where: str = "") -> None:
     broken = []
     for scorer in exact(evidence):
         found = counts(evidence, scorer)
-        broken += [
-            f"{scorer} has {_shown(found[relation])} on {relation} and must have {_shown(wanted)}"
-            for relation, wanted in EXACT[scorer](evidence).items()
-            if found[relation] != wanted
-        ]
+        for relation, wanted in EXACT[scorer](evidence).items():
+            if found[relation] != wanted:
+                has, must = (
+                    f"{each.accuracy:.2f} ({each.correct} right, {each.ties} ties of {each.n})"
+                    for each in (found[relation], wanted)
+                )
+                broken.append(f"{scorer} has {has} on {relation} and must have {must}")
     if broken:
         more = f" ({len(broken) - 1} more)" if len(broken) > 1 else ""
-        raise BrokenControl(
-            f"{where}broken control: {broken[0]}{more}; no number of this test can be trusted"
-        )
-
-
-def _shown(each: Count) -> str:
-    return f"{each.accuracy:.2f} ({each.correct} right, {each.ties} ties of {each.n})"
+        advice = "no number of this test can be trusted"
+        raise BrokenControl(f"{where}broken control: {broken[0]}{more}; {advice}")
 
 
 def differences(evidence: Evidence) -> dict[str, tuple[float, float, float]]:
@@ -118,17 +111,13 @@ def differences(evidence: Evidence) -> dict[str, tuple[float, float, float]]:
         return {}
     side = np.isin(evidence.margins.group, SIDES)
     own, flipped = evidence.answers(OWN), evidence.answers("mirrored")
-    pairs = {
-        SWAP: (side, -flipped, own),
-        REST: (~side, flipped, own),
-        ABOVE: (side, own, np.zeros_like(own)),  # a scorer without an opinion is at 50
-    }
+    chance = np.zeros_like(own)  # a scorer without an opinion is at 50
+    pairs = {SWAP: (side, -flipped, own), REST: (~side, flipped, own), ABOVE: (side, own, chance)}
     found = {}
     for name, (chosen, a, b) in pairs.items():
         if chosen.any():
             resampler = Resampler(evidence.clusters[chosen])
-            first, second = accuracy(a[:, chosen]), accuracy(b[:, chosen])
-            points, interval = resampler.difference(first, second)
+            points, interval = resampler.difference(accuracy(a[:, chosen]), accuracy(b[:, chosen]))
             assert interval is not None, "there are records"
             found[name] = (round(points, 3), round(interval.low, 3), round(interval.high, 3))
     return found

@@ -7,11 +7,15 @@ says nothing is a tie, 0.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from spatialbench.data.records import Box, Record, RecordSet
 from spatialbench.data.relations import DEPTH_RELATIONS
+
+if TYPE_CHECKING:
+    from spatialbench.data.rooms import RoomsSet
 
 DIGITS = 6
 """Digits of a margin: sums of the same boxes that differ in the last bit are a tie."""
@@ -26,16 +30,19 @@ def random(records: Sequence[Record], seed: int) -> np.ndarray:
 
 def boxes_known(records: Sequence[Record]) -> bool:
     """Whether every record has the boxes of its two objects and the size of their image."""
-    return all(
-        r.subject in r.boxes and r.object in r.boxes and min(r.image_size) > 0 for r in records
-    )
+    return all({r.subject, r.object} <= r.boxes.keys() and min(r.image_size) > 0 for r in records)
+
+
+def boxes_of(record: Record) -> tuple[Box, Box]:
+    """Boxes of subject and object."""
+    return record.boxes[record.subject], record.boxes[record.object]
 
 
 def directions(records: Sequence[Record]) -> np.ndarray:
     """left, right, above, under by the centres of the boxes, as shares of the image."""
     margins = np.zeros(len(records))
     for row, record in enumerate(records):
-        (x, y), (x_2, y_2) = record.boxes[record.subject].centre, record.boxes[record.object].centre
+        (x, y), (x_2, y_2) = (box.centre for box in boxes_of(record))
         width, height = record.image_size
         known = {"left": (x_2 - x) / width, "right": (x - x_2) / width}
         known |= {"above": (y_2 - y) / height, "under": (y - y_2) / height}
@@ -53,13 +60,9 @@ NEARNESS: dict[str, Callable[[Box, float, float], float]] = {
 
 def nearness(records: Sequence[Record], scorer: str) -> np.ndarray:
     """close, far: the box of greater nearness is closer."""
-    margins = np.zeros(len(records))
-    for row, record in enumerate(records):
-        if record.relation in DEPTH_RELATIONS:
-            boxes = record.boxes[record.subject], record.boxes[record.object]
-            first, second = (NEARNESS[scorer](box, *record.image_size) for box in boxes)
-            margins[row] = first - second if record.relation == "close" else second - first
-    return np.round(margins, DIGITS)
+    return _closer(
+        records, lambda r: tuple(NEARNESS[scorer](box, *r.image_size) for box in boxes_of(r))
+    )
 
 
 def is_rooms(record_set: RecordSet) -> bool:
@@ -67,19 +70,34 @@ def is_rooms(record_set: RecordSet) -> bool:
     return record_set.name.startswith("rooms/")
 
 
-def depth(record_set: RecordSet) -> np.ndarray:
-    """close, far of the rooms: mean of the stored depth (float16) inside the two objects' masks."""
+def rooms_of(record_set: RecordSet) -> RoomsSet:
+    """Scenes, masks and depth behind the records of the rooms."""
     from spatialbench.data.rooms import load  # other data do not need the renderer
 
-    split = record_set.name.partition("/")[2]
-    rooms = load(split, len(record_set.images), record_set.images.shape[1])
-    margins = np.zeros(len(record_set.records))
-    for row, record in enumerate(record_set.records):
+    images = record_set.images
+    return load(record_set.name.partition("/")[2], len(images), images.shape[1])
+
+
+def depth(record_set: RecordSet) -> np.ndarray:
+    """close, far of the rooms: mean of the stored depth (float16) inside the two objects' masks."""
+    rooms = rooms_of(record_set)
+
+    def minus_depths(record: Record) -> tuple[float, ...]:
+        named, mask = rooms.scenes[record.image].named, rooms.masks[record.image]
+        codes = [named[name].code for name in (record.subject, record.object)]
+        depths = [rooms.depth[record.image][mask == code] for code in codes]
+        return tuple(-float(part.mean(dtype=np.float64)) for part in depths)
+
+    return _closer(record_set.records, minus_depths)
+
+
+def _closer(
+    records: Sequence[Record], nearness: Callable[[Record], tuple[float, ...]]
+) -> np.ndarray:
+    """close, far by the nearness of subject and object."""
+    margins = np.zeros(len(records))
+    for row, record in enumerate(records):
         if record.relation in DEPTH_RELATIONS:
-            named, mask = rooms.scenes[record.image].named, rooms.masks[record.image]
-            near, far = (
-                float(rooms.depth[record.image][mask == named[name].code].mean(dtype=np.float64))
-                for name in (record.subject, record.object)
-            )
-            margins[row] = far - near if record.relation == "close" else near - far
+            first, second = nearness(record)
+            margins[row] = first - second if record.relation == "close" else second - first
     return np.round(margins, DIGITS)

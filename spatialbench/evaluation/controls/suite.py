@@ -20,12 +20,11 @@ from spatialbench.evaluation.controls import heuristics
 from spatialbench.evaluation.controls.checks import EXACT, OWN, check
 from spatialbench.evaluation.controls.transforms import balanced, mirrored, shuffled, swapped
 from spatialbench.evaluation.evidence import Evidence
-from spatialbench.evaluation.pairs import answer, clusters_of, margins_of
+from spatialbench.evaluation.pairs import answer, answers
 from spatialbench.utils.errors import SpatialbenchError
 
 SEED = 20260
 """Seed of the random scorer and of the shuffled images."""
-_CAPTIONS = 1024  # encoded at once
 NO_BOXES = "records without the boxes of their objects"
 NO_DEPTH = "no depth is known of these records"
 ABOUT = {
@@ -52,12 +51,7 @@ class Controls(Evaluation):
     """All controls of a test set and a model; the measures are ``<scorer>: <column>``.
 
     The notes hold the exact controls (``exact``, separated by semicolons), and the reason for every
-    control that these records cannot have.
-
-    Args:
-        record_set: the test.
-        batch_images: images scored at once.
-        page: name of the model's page, for messages.
+    control that these records cannot have. ``page`` is for messages.
     """
 
     name = "controls"
@@ -91,12 +85,8 @@ on close and far. A relation about which a scorer says nothing is a tie, 50."""
             exact -= {"boxes", "depth"}
         if not balanced(records):
             exact -= {"blind"}
-        evidence = Evidence.of_margins(
-            margins_of(records, values),
-            clusters_of(records),
-            self.record_set.fingerprint,
-            {"exact": "; ".join(name for name in ABOUT if name in exact), **absent},
-        )
+        notes = {"exact": "; ".join(name for name in ABOUT if name in exact), **absent}
+        evidence = answers(records, values, self.record_set.fingerprint, notes)
         check(evidence, f"{self.page}: ")
         return evidence
 
@@ -111,11 +101,10 @@ def without_model(record_set: RecordSet) -> tuple[dict[str, np.ndarray], dict[st
     values = {"constant": np.zeros(len(records)), "random": heuristics.random(records, SEED)}
     absent: dict[str, str] = {}
     if heuristics.boxes_known(records):
-        values |= {
-            "boxes": heuristics.directions(records),
-            "boxes, mirrored": heuristics.directions(mirrored(record_set).records),
-            **{name: heuristics.nearness(records, name) for name in heuristics.NEARNESS},
-        }
+        flipped = mirrored(record_set).records
+        values["boxes"] = heuristics.directions(records)
+        values["boxes, mirrored"] = heuristics.directions(flipped)
+        values |= {name: heuristics.nearness(records, name) for name in heuristics.NEARNESS}
     else:
         absent |= dict.fromkeys(("boxes", "boxes, mirrored", *heuristics.NEARNESS), NO_BOXES)
     if heuristics.is_rooms(record_set):
@@ -129,9 +118,6 @@ def of_model(
     model: Model, record_set: RecordSet, batch_images: int
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Score by a model where it cannot know, and where its answer must change with the question.
-
-    Args:
-        model: in eval mode.
 
     Returns:
         as :func:`without_model`.
@@ -164,8 +150,8 @@ def blind_margins(model: Model, record_set: RecordSet, batch_images: int) -> np.
         scores.update(dict.fromkeys([*batch["captions"], *batch["negated"]], 0.0))
     assert total is not None, "a test set has records"
     mean, captions = F.normalize(total, dim=-1), list(scores)
-    for start in range(0, len(captions), _CAPTIONS):
-        part = captions[start : start + _CAPTIONS]
+    for start in range(0, len(captions), 1024):
+        part = captions[start : start + 1024]
         scores.update(zip(part, (model.text(model.tokenize(part)) @ mean).tolist(), strict=True))
     margins = [scores[pair.caption] - scores[pair.negated] for pair in record_set.pairs()]
     return np.array(margins, dtype=np.float32)

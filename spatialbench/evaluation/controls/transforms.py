@@ -11,43 +11,35 @@ from dataclasses import replace
 
 import numpy as np
 
-from spatialbench.data.records import Box, Record, RecordSet
+from spatialbench.data.records import Record, RecordSet
+from spatialbench.evaluation.pairs import scene_of
 from spatialbench.utils.errors import SpatialbenchError
 
 
 def swapped(record_set: RecordSet) -> RecordSet:
     """Swap subject and object: the caption becomes the negated caption, and the reverse."""
-    records = [
-        replace(record, subject=record.object, object=record.subject)
-        for record in record_set.records
-    ]
+    records = [replace(r, subject=r.object, object=r.subject) for r in record_set.records]
     return _changed(record_set, "swapped", records)
 
 
 def mirrored(record_set: RecordSet) -> RecordSet:
     """Flip images and boxes left-right; captions stay, so those of left and right become false."""
-    records = [
-        replace(
-            record,
-            boxes={name: _flipped(box, record.image_size[0]) for name, box in record.boxes.items()},
-        )
-        for record in record_set.records
-    ]
-    return _changed(record_set, "mirrored", records, record_set.images[:, :, ::-1])
+    records = []
+    for r in record_set.records:
+        width = r.image_size[0]
+        boxes = {name: replace(box, x=width - box.x - box.w) for name, box in r.boxes.items()}
+        records.append(replace(r, boxes=boxes))
+    changed = _changed(record_set, "mirrored", records)
+    return replace(changed, images=record_set.images[:, :, ::-1])
 
 
 def shuffled(record_set: RecordSet, seed: int) -> RecordSet:
     """Replace every image by one of another scene; records of one image stay together.
 
-    Args:
-        seed: of the order of the scenes.
-
     Raises:
         SpatialbenchError: more than half of the images belong to one scene.
     """
-    scene = {
-        record.image: record.scene_id or f"image {record.image}" for record in record_set.records
-    }
+    scene = {record.image: scene_of(record) for record in record_set.records}
     sizes = Counter(scene.values())
     most, largest = sizes.most_common(1)[0]
     if 2 * largest > len(scene):
@@ -71,16 +63,6 @@ def balanced(records: Sequence[Record]) -> bool:
     return all(statements[b, relation, a] == n for (a, relation, b), n in statements.items())
 
 
-def _flipped(box: Box, width: float) -> Box:
-    return replace(box, x=width - box.x - box.w)
-
-
-def _changed(
-    record_set: RecordSet, how: str, records: Sequence[Record], images: np.ndarray | None = None
-) -> RecordSet:
-    return RecordSet(
-        f"{record_set.name}, {how}",
-        record_set.images if images is None else images,
-        records,
-        f"{record_set.fingerprint}-{how}",
-    )
+def _changed(record_set: RecordSet, how: str, records: Sequence[Record]) -> RecordSet:
+    name, fingerprint = f"{record_set.name}, {how}", f"{record_set.fingerprint}-{how}"
+    return replace(record_set, name=name, records=records, fingerprint=fingerprint)

@@ -26,17 +26,12 @@ from spatialbench.utils.hub import first_line
 
 BESIDE = "open_clip_config.json"
 """The file open_clip writes next to published weights: the model's config and its preprocessing."""
-SIGLIP = {
-    "mean": INCEPTION_MEAN,
-    "std": INCEPTION_STD,
-    "interpolation": "bicubic",
-    "resize_mode": "squash",
-}
-"""SigLIP's preprocessing."""
+_SIGLIP = {"mean": INCEPTION_MEAN, "std": INCEPTION_STD, "resize_mode": "squash"}
+_SIGLIP["interpolation"] = "bicubic"
 NUMBERS = ("input_resolution", "context_length", "vocab_size")
 """Entries of OpenAI's state that are not weights."""
 PREFIXES = ("student.", "class_model.model.")
-"""The names of CLIP's weights in a checkpoint of spatialbench and in a file of DIVA's begin so."""
+"""Prefixes of CLIP's weights in a checkpoint of spatialbench and in DIVA's files."""
 
 
 def published_file(name: str, weights: str) -> tuple[WeightFile | None, dict[str, Any]]:
@@ -49,10 +44,8 @@ def weights_file(name: str, weights: str | None, spec: str) -> Path | None:
     """Find the file of ``weights``; None for random ones and for a tag that open_clip loads."""
     if weights is None:
         return None
-    (file, known), tags = (
-        published_file(name, weights),
-        open_clip.list_pretrained_tags_by_model(name),
-    )
+    file, known = published_file(name, weights)
+    tags = open_clip.list_pretrained_tags_by_model(name)
     return find_weights(weights, file, f"student {spec!r}", bool(known), tags)
 
 
@@ -61,15 +54,14 @@ def openai_file(url: str) -> WeightFile | None:
     if "openaipublic" not in url:
         return None
     *_, sha256, name = url.split("/")
-    return WeightFile(name, sha256, url=url)  # MIT
+    return WeightFile(name, sha256, url)  # MIT
 
 
 def read_state(path: Path) -> dict[str, Tensor] | None:
     """Read CLIP's weights from a file that open_clip cannot read itself; None for other files.
 
-    Those are checkpoints of a spatialbench method, OpenAI's files (TorchScript archives in half
-    precision, or their state, with three numbers among the weights), and files of DIVA's. No code
-    in them is run.
+    These are checkpoints of a spatialbench method, OpenAI's files (TorchScript archives in half
+    precision, or their state, with three numbers among the weights) and DIVA's. No code is run.
     """
     own, archive = path.suffix == ".ckpt", zipfile.is_zipfile(path)
     if path.suffix == ".safetensors" or not (own or archive):
@@ -119,11 +111,12 @@ def check_activation(name: str, weights: str | None, spec: str) -> None:
         quick = open_clip.get_pretrained_cfg(name, weights).get("quick_gelu")
     if quick is None or quick == _quick_gelu(name):
         return
-    other = f"{name}-quickgelu" if quick else name.removesuffix("-quickgelu")
+    kind, other = "QuickGELU", f"{name}-quickgelu"
+    if not quick:
+        kind, other = "GELU", name.removesuffix("-quickgelu")
     raise SpatialbenchError(
-        f"student {spec!r}: the weights {weights} were trained with "
-        f"{'QuickGELU' if quick else 'GELU'}, which the model {name} does not have; take "
-        f"{other}:{weights}"
+        f"student {spec!r}: the weights {weights} were trained with {kind}, which the model "
+        f"{name} does not have; take {other}:{weights}"
     )
 
 
@@ -140,8 +133,8 @@ def set_preprocessing(model: Any, path: Path | None, tag: bool) -> None:
     """Set the preprocessing of a file: that of the config next to it, or SigLIP's."""
     own = {} if path is None else config_beside(path).get("preprocess_cfg", {})
     if not tag and hasattr(model.visual, "trunk"):
-        own = {**SIGLIP, **own}
-    own = {key: value for key, value in own.items() if key in SIGLIP}
+        own = {**_SIGLIP, **own}
+    own = {key: value for key, value in own.items() if key in _SIGLIP}
     open_clip.set_model_preprocess_cfg(model, {**model.visual.preprocess_cfg, **own})
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,12 +20,9 @@ from spatialbench.utils.hub import cached_folder, digest, first_line, snapshot
 
 CONFIGS = Path(__file__).parents[1] / "configs"
 DTYPES = {name: getattr(torch, name) for name in ("float64", "float32", "bfloat16", "float16")}
-OWN = "rooms-diffusion"
-"""The model shipped with the package: configs/rooms-diffusion.json, weights/rooms-diffusion/."""
-PRESETS = (OWN, "sd-2-1-base")
-"""Architectures available with random weights, each a file of ``configs``."""
-FLUX = "flux-vae"
-"""The architecture of FLUX's autoencoder, 16 channels, with random weights only."""
+OWN = "rooms-diffusion"  # shipped with the package, in configs/ and weights/
+PRESETS = (OWN, "sd-2-1-base")  # architectures available with random weights
+FLUX = "flux-vae"  # FLUX's autoencoder, 16 channels, with random weights only
 _HUB = re.compile(r"[\w.-]+/[\w.-]+@[0-9a-f]{40}")
 _HUB_FILES = ("unet/*", "vae/*", "scheduler/*", "text_encoder/*", "tokenizer/*")
 _HUB_IGNORED = ("*.bin", "*.fp16.*", "*.non_ema.*", "*.msgpack", "*.h5")
@@ -53,10 +51,10 @@ class Parts(NamedTuple):
     context: Tensor
 
 
-def preset_config(name: str) -> dict[str, Any]:
+def preset_config(name: str, names: Sequence[str] = PRESETS) -> dict[str, Any]:
     """Read the configurations of a preset's parts."""
-    if name not in PRESETS:
-        raise SpatialbenchError(f"diffusion {name!r}: no such preset; one of {', '.join(PRESETS)}")
+    if name not in names:
+        raise SpatialbenchError(f"diffusion {name!r}: no such preset; one of {', '.join(names)}")
     return json.loads((CONFIGS / f"{name}.json").read_text())
 
 
@@ -66,10 +64,9 @@ def build(cls: Any, config: Mapping[str, Any]) -> Any:
 
 
 def random_parts(preset: str, prompt: str, seed: int) -> Parts:
-    """Build the exact architecture with random weights, without use of the global generator.
+    """Build the exact architecture with random weights; the global generator is left alone.
 
-    Where the preset's text encoder is a model of its own, the prompt's hidden states are random
-    too.
+    The prompt's hidden states are random too, unless the text encoder is a student's.
     """
     config = preset_config(preset)
     text = config["text"]
@@ -85,8 +82,7 @@ def random_parts(preset: str, prompt: str, seed: int) -> Parts:
 
 def random_autoencoder(preset: str, seed: int) -> Any:
     """Build a preset's autoencoder, or FLUX's, with random weights from ``seed``."""
-    own = preset == FLUX
-    config = json.loads((CONFIGS / f"{FLUX}.json").read_text()) if own else preset_config(preset)
+    config = preset_config(preset, (*PRESETS, FLUX))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return build(AutoencoderKL, config["vae"])
@@ -96,24 +92,15 @@ def read_parts(folder: Path, prompt: str, spec: str) -> Parts:
     """Read the parts from a folder of diffusers' layout."""
     unet = read_part(UNet2DConditionModel, folder / "unet", spec)
     vae = read_part(AutoencoderKL, folder / "vae", spec)
-    place = folder / "scheduler"
-    _check_there(place / "scheduler_config.json", spec)
-    try:
+    with _readable(folder / "scheduler" / "scheduler_config.json", spec) as place:
         scheduler = DDPMScheduler.from_pretrained(place, local_files_only=True)
-    except Exception as error:
-        raise _unreadable(place, spec, error) from error
     return Parts(unet, vae, scheduler, prompt_states(folder, prompt, spec))
 
 
 def find_folder(spec: str, hashes: Mapping[str, str]) -> Path:
     """Find the folder of a model that is shipped, on this disk, or on the Hub at a given commit.
 
-    Args:
-        spec: ``rooms-diffusion``, a folder, or ``<owner>/<name>@<commit>``.
-        hashes: sha256 of files of the folder, by path.
-
-    Raises:
-        SpatialbenchError: there is none, or the hash of a file is another.
+    ``hashes`` are the sha256 of some of its files, which are checked here.
     """
     if spec == OWN or Path(spec).is_dir():
         folder = WEIGHTS / OWN if spec == OWN else Path(spec)
@@ -126,15 +113,12 @@ def find_folder(spec: str, hashes: Mapping[str, str]) -> Path:
             f"{', '.join(PRESETS)} followed by :random"
         )
     for name, sha256 in hashes.items():
-        path = folder / name
+        path, model = folder / name, f"diffusion {spec!r}"
         if not path.is_file():
-            raise SpatialbenchError(
-                f"diffusion {spec!r}: there is no file {path}, for which a hash is given"
-            )
+            raise SpatialbenchError(f"{model}: there is no file {path}, for which a hash is given")
         if (actual := digest(path)) != sha256.lower():
             raise SpatialbenchError(
-                f"diffusion {spec!r}: {path} has the sha256 {actual}, not {sha256}; download it "
-                "again"
+                f"{model}: {path} has the sha256 {actual}, not {sha256}; download it again"
             )
     return folder
 
@@ -160,15 +144,13 @@ def check(parts: Parts, spec: str) -> None:
 def check_dtype(dtype: str, spec: str) -> None:
     """Raise a SpatialbenchError unless ``dtype`` is one of ``DTYPES``."""
     if dtype not in DTYPES:
-        raise SpatialbenchError(
-            f"diffusion {spec!r}: no dtype {dtype!r}; one of {', '.join(DTYPES)}"
-        )
+        names = ", ".join(DTYPES)
+        raise SpatialbenchError(f"diffusion {spec!r}: no dtype {dtype!r}; one of {names}")
 
 
 def read_part(cls: Any, folder: Path, spec: str) -> Any:
     """Read one of diffusers' models from its folder, in float32, every weight from the file."""
-    _check_there(folder / "config.json", spec)
-    try:
+    with _readable(folder / "config.json", spec):
         model, keys = cls.from_pretrained(
             folder,
             local_files_only=True,
@@ -176,8 +158,6 @@ def read_part(cls: Any, folder: Path, spec: str) -> Any:
             torch_dtype=torch.float32,
             low_cpu_mem_usage=False,
         )
-    except Exception as error:  # of diffusers, safetensors or the disk
-        raise _unreadable(folder, spec, error) from error
     if strange := [*keys["missing_keys"], *keys["unexpected_keys"]]:
         raise SpatialbenchError(
             f"diffusion {spec!r}: the weights in {folder} do not fit their config.json "
@@ -186,17 +166,20 @@ def read_part(cls: Any, folder: Path, spec: str) -> Any:
     return model
 
 
-def _unreadable(folder: Path, spec: str, error: Exception) -> SpatialbenchError:
-    return SpatialbenchError(f"diffusion {spec!r}: {folder} cannot be read: {first_line(error)}")
-
-
-def _check_there(path: Path, spec: str) -> None:
-    """Check here, as diffusers would look for a missing file on the Hub and blame the network."""
-    if not path.is_file():
+@contextmanager
+def _readable(config: Path, spec: str) -> Iterator[Path]:
+    """Yield the folder of a part; turn what diffusers raises into one line."""
+    if not config.is_file():  # diffusers would look for it on the Hub and blame the network
         raise SpatialbenchError(
-            f"diffusion {spec!r}: there is no {path}; give a folder in diffusers' layout, with all "
-            "its parts"
+            f"diffusion {spec!r}: there is no {config}; give a folder in diffusers' layout, with "
+            "all its parts"
         )
+    try:
+        yield config.parent
+    except Exception as error:  # of diffusers, safetensors or the disk
+        raise SpatialbenchError(
+            f"diffusion {spec!r}: {config.parent} cannot be read: {first_line(error)}"
+        ) from error
 
 
 def _download(spec: str) -> Path:

@@ -36,10 +36,6 @@ from spatialbench.utils.say import say
 
 Positions = Literal["timm", "dinov2", "transformers"]
 """The code that resizes the position embedding."""
-
-OFFSET = 0.1
-"""DINOv2 adds this to the target number of patches a side, against rounding."""
-
 _NAMES = (
     (r"embeddings\.(cls_token|mask_token|register_tokens)", r"\1"),
     (r"embeddings\.position_embeddings", "pos_embed"),
@@ -59,18 +55,11 @@ _ATTENTION = re.compile(
 
 
 class Encoder(NamedTuple):
-    """An encoder from a file.
+    """An encoder from a file."""
 
-    Attributes:
-        state: the weights under timm's names, or under those that timm's own filter converts
-            (DINOv2's SwiGLU).
-        positions: the publisher's way to resize position embeddings.
-        omitted: number of tensors of a depth head, which is no part of the encoder.
-    """
-
-    state: dict[str, Tensor]
+    state: dict[str, Tensor]  # under timm's names, or those that timm's own filter converts
     positions: Positions
-    omitted: int
+    omitted: int  # tensors of a depth head, which is no part of the encoder
 
 
 def read_encoder(state: Mapping[str, Tensor]) -> Encoder:
@@ -80,7 +69,7 @@ def read_encoder(state: Mapping[str, Tensor]) -> Encoder:
         return Encoder(_with_mask(encoder), "dinov2", len(state) - len(encoder))
     for prefix, heads in (("backbone.", ("neck.", "head.")), ("dinov2.", ()), ("", ())):
         if f"{prefix}embeddings.cls_token" in state:
-            encoder = _below(state, prefix, heads)
+            encoder = _below(state, prefix, *heads)
             omitted = len(state) - len(encoder)
             encoder = _with_mask(_from_transformers(encoder))
             return Encoder(encoder, _smoothed(encoder) or "transformers", omitted)
@@ -92,23 +81,17 @@ def read_encoder(state: Mapping[str, Tensor]) -> Encoder:
 def load_weights(model: VisionTransformer, path: Path, spec: str) -> Positions:
     """Load a file of any layout into a timm ViT; return how its publisher resizes positions."""
     try:
-        state: Any
-        if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, "cpu", weights_only=True)
+        safe = path.suffix == ".safetensors"
+        state: Any = load_file(path) if safe else torch.load(path, "cpu", weights_only=True)
         encoder = read_encoder(state.get("model", state.get("state_dict", state)))
         _check_patch(model, encoder.state)
         model.load_state_dict(checkpoint_filter_fn(encoder.state, model))
     except Exception as error:
-        raise SpatialbenchError(
-            f"vfm {spec!r}: {path} does not fit the model: {first_line(error)}"
-        ) from error
+        reason = first_line(error)
+        raise SpatialbenchError(f"vfm {spec!r}: {path} does not fit the model: {reason}") from error
     if encoder.omitted:
-        say(
-            f"vfm {spec}: the encoder of {path.name}; {encoder.omitted} tensors of its depth head "
-            "are left out"
-        )
+        omitted = f"{encoder.omitted} tensors of its depth head are left out"
+        say(f"vfm {spec}: the encoder of {path.name}; {omitted}")
     return encoder.positions
 
 
@@ -151,16 +134,14 @@ def positions_for(
     if how == "transformers":
         patches = F.interpolate(patches, size=new, mode="bicubic", align_corners=False)
     else:
-        scale = ((new[0] + OFFSET) / old[0], (new[1] + OFFSET) / old[1])
+        scale = ((new[0] + 0.1) / old[0], (new[1] + 0.1) / old[1])  # 0.1: against rounding
         patches = F.interpolate(patches, scale_factor=scale, mode="bicubic", align_corners=False)
     assert tuple(patches.shape[-2:]) == new, (patches.shape, new)
     patches = patches.flatten(2).transpose(1, 2).to(embedding.dtype)
     return torch.cat([embedding[:, :prefix], patches], dim=1)
 
 
-def _below(
-    state: Mapping[str, Tensor], prefix: str, heads: str | tuple[str, ...]
-) -> dict[str, Tensor]:
+def _below(state: Mapping[str, Tensor], prefix: str, *heads: str) -> dict[str, Tensor]:
     """Remove ``prefix`` from all names, and everything under ``heads``."""
     return {n.removeprefix(prefix): value for n, value in state.items() if not n.startswith(heads)}
 
@@ -184,9 +165,8 @@ def _from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             parts.setdefault(f"blocks.{match[1]}.attn.qkv.{match[3]}", {})[match[2]] = value
             continue
         for pattern, ours in _NAMES:
-            changed, count = re.subn(f"^{pattern}", ours, name)
+            name, count = re.subn(f"^{pattern}", ours, name)
             if count:
-                name = changed
                 break
         renamed[name] = value
     whole = {name: three for name, three in parts.items() if len(three) == 3}

@@ -5,39 +5,32 @@ Letters: B images, C captions, S pixels a side, D joint width.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel, CLIPTokenizer
 
+from spatialbench.models.open_clip_student import resize_mode, tokenizer
+
 START, END = "<|startoftext|>", "<|endoftext|>"
 _NAMES = {
-    "logit_scale": "logit_scale",
-    "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
-    "positional_embedding": "text_model.embeddings.position_embedding.weight",
-    "ln_final.weight": "text_model.final_layer_norm.weight",
-    "ln_final.bias": "text_model.final_layer_norm.bias",
-    "visual.class_embedding": "vision_model.embeddings.class_embedding",
-    "visual.positional_embedding": "vision_model.embeddings.position_embedding.weight",
-    "visual.conv1.weight": "vision_model.embeddings.patch_embedding.weight",
-    "visual.ln_pre.weight": "vision_model.pre_layrnorm.weight",
-    "visual.ln_pre.bias": "vision_model.pre_layrnorm.bias",
-    "visual.ln_post.weight": "vision_model.post_layernorm.weight",
-    "visual.ln_post.bias": "vision_model.post_layernorm.bias",
-}
-"""open_clip's names -> those of CLIPModel, outside of the blocks."""
-_TOWERS = {"text_model": "transformer.resblocks.", "vision_model": "visual.transformer.resblocks."}
-_LAYERS = {
+    "transformer.resblocks.": "encoder.layers.",
     "ln_1": "layer_norm1",
     "ln_2": "layer_norm2",
     "attn.out_proj": "self_attn.out_proj",
     "mlp.c_fc": "mlp.fc1",
     "mlp.c_proj": "mlp.fc2",
+    "token_embedding": "embeddings.token_embedding",
+    "positional_embedding": "embeddings.position_embedding.weight",
+    "class_embedding": "embeddings.class_embedding",
+    "conv1": "embeddings.patch_embedding",
+    "ln_pre": "pre_layrnorm",
+    "ln_post": "post_layernorm",
+    "ln_final": "final_layer_norm",
 }
-"""The same in a block. Queries, keys and values are one matrix in open_clip, three in CLIPModel."""
+"""Parts of open_clip's names -> those of CLIPModel, inside of a tower."""
 
 
 def why_not_hf(model: Any) -> str:
@@ -62,63 +55,38 @@ def why_not_hf(model: Any) -> str:
     return next((reason for reason, holds in reasons.items() if holds), "")
 
 
-def write_hf(model: Any, tokenizer: Any | None, resize: str, folder: Path) -> list[str]:
-    """Write config.json, model.safetensors, the preprocessing and the tokenizer.
+def write_hf(model: Any, spec: str, folder: Path) -> list[str]:
+    """Write configuration, weights, preprocessing and tokenizer; return a line for each omission.
 
-    Args:
-        model: the student, for which ``why_not_hf`` is empty.
-        tokenizer: open_clip's byte-pair tokenizer, if the model has it.
-        resize: the way in which an image becomes square: ``crop``, ``squash`` or ``letterbox``.
-        folder: exists.
-
-    Returns:
-        One line for everything that could not be written.
+    The model was loaded from ``spec``, and ``why_not_hf`` is empty for it.
     """
     exported = CLIPModel(_config(model))
     exported.load_state_dict(_state(model.state_dict()))
     exported.save_pretrained(folder)
-    omitted = []
+    omitted, resize, simple = [], resize_mode(model), tokenizer(spec)
     if resize == "letterbox":
-        omitted.append(
-            "no preprocessing is written: transformers' CLIP does not pad images (letterbox)"
-        )
+        omitted.append("no preprocessing is written: transformers' CLIP does not pad (letterbox)")
     else:
         _image_processor(model, resize).save_pretrained(folder)
-    if tokenizer is None:
+    if not hasattr(simple, "bpe_ranks"):
         omitted.append("no tokenizer is written: the student's is not CLIP's")
     else:
-        clip_tokenizer(tokenizer).save_pretrained(folder)
+        clip_tokenizer(simple).save_pretrained(folder)
     return omitted
 
 
-def read_hf(
-    folder: Path,
-) -> tuple[Callable[[Tensor], Tensor], Callable[[Sequence[str]], Tensor] | None]:
-    """Read such a folder by transformers itself, as two encoders.
+def read_hf(folder: Path, pixels: Tensor, captions: Sequence[str]) -> tuple[Tensor, Tensor | None]:
+    """Read such a folder by transformers itself and embed with it, as ``read_open_clip`` does.
 
-    Returns:
-        As ``read_open_clip``; None in place of the second where there is no tokenizer.
+    The second is None where there is no tokenizer.
     """
     model = CLIPModel.from_pretrained(folder).eval()
-
-    def images(pixels: Tensor) -> Tensor:
-        return _unit(model.get_image_features(pixel_values=pixels))
-
+    images = model.get_image_features(pixel_values=pixels).pooler_output
     if not (folder / "tokenizer.json").is_file():
         return images, None
-    tokenizer = CLIPTokenizer.from_pretrained(folder)
-
-    def captions(texts: Sequence[str]) -> Tensor:
-        tokens = tokenizer(list(texts), padding=True, return_tensors="pt")
-        return _unit(model.get_text_features(**tokens))
-
-    return images, captions
-
-
-def _unit(features: Any) -> Tensor:
-    """Normalise embeddings [N, D]; transformers 5 returns them as an output's pooled part."""
-    embedding = features if isinstance(features, Tensor) else features.pooler_output
-    return nn.functional.normalize(embedding, dim=-1)
+    tokenize = CLIPTokenizer.from_pretrained(folder)
+    tokens = tokenize(list(captions), padding=True, return_tensors="pt")
+    return images, model.get_text_features(**tokens).pooler_output
 
 
 def clip_tokenizer(simple: Any) -> Any:
@@ -186,23 +154,18 @@ def _activation(block: Any) -> str | None:
 
 
 def _state(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """open_clip's state -> CLIPModel's."""
-    renamed = {there: state[here].clone() for here, there in _NAMES.items()}
-    renamed["text_projection.weight"] = state["text_projection"].T.contiguous()
-    renamed["visual_projection.weight"] = state["visual.proj"].T.contiguous()
-    for tower, prefix in _TOWERS.items():
-        for name, value in state.items():
-            if name.startswith(prefix):
-                number, _, layer = name.removeprefix(prefix).partition(".")
-                renamed |= _block(f"{tower}.encoder.layers.{number}", layer, value)
+    """open_clip's state -> CLIPModel's, with queries, keys and values apart."""
+    projections = {"text_projection": "text_projection", "visual.proj": "visual_projection"}
+    renamed = {"logit_scale": state["logit_scale"].clone()}
+    renamed |= {f"{new}.weight": state[old].T.contiguous() for old, new in projections.items()}
+    for name in state.keys() - {*projections, "logit_scale"}:
+        tower = "vision_model." if name.startswith("visual.") else "text_model."
+        there = name.removeprefix("visual.")
+        for ours, theirs in _NAMES.items():
+            there = there.replace(ours, theirs)
+        place, fused, kind = there.partition("attn.in_proj_")
+        parts = zip("qkv", state[name].chunk(3), strict=True) if fused else ()
+        renamed |= {f"{tower}{place}self_attn.{x}_proj.{kind}": part.clone() for x, part in parts}
+        if not fused:
+            renamed[tower + there] = state[name].clone()
     return renamed
-
-
-def _block(place: str, layer: str, value: Tensor) -> dict[str, Tensor]:
-    """One tensor of a block, or three."""
-    if layer.startswith("attn.in_proj_"):
-        kind = layer.removeprefix("attn.in_proj_")
-        parts = zip("qkv", torch.chunk(value, 3), strict=True)
-        return {f"{place}.self_attn.{name}_proj.{kind}": part.clone() for name, part in parts}
-    name, _, kind = layer.rpartition(".")
-    return {f"{place}.{_LAYERS[name]}.{kind}": value.clone()}

@@ -32,67 +32,50 @@ _HUB = re.compile(
 
 @dataclass(frozen=True)
 class WeightFile:
-    """A published file.
-
-    Attributes:
-        name: of the file.
-        sha256: hex digits; empty where the user gave none.
-        url: its authors' address; empty for a file of the Hub.
-        repository, commit: ``<owner>/<name>`` and 40 hex digits of the Hub.
-    """
+    """A published file."""
 
     name: str
-    sha256: str
-    url: str = ""
-    repository: str = ""
-    commit: str = ""
-
-    @property
-    def place(self) -> str:
-        """The address, or repository, commit and name."""
-        return self.url or f"{self.repository}@{self.commit}/{self.name}"
+    sha256: str  # hex digits; empty where the user gave none
+    url: str = ""  # its authors' address; empty for a file of the Hub
+    repository: str = ""  # <owner>/<name> of the Hub
+    commit: str = ""  # 40 hex digits
 
 
-def _dinov2(letter: str, sha256: str) -> WeightFile:
-    name = f"dinov2_vit{letter}14"
-    url = f"https://dl.fbaipublicfiles.com/dinov2/{name}/{name}_pretrain.pth"
-    return WeightFile(f"{name}_pretrain.pth", sha256, url=url)
-
-
-def _depth_anything(size: str, commit: str, sha256: str) -> WeightFile:
-    name, repository = (
-        f"depth_anything_v2_vit{size[0].lower()}.pth",
-        f"depth-anything/Depth-Anything-V2-{size}",
-    )
-    return WeightFile(name, sha256, repository=repository, commit=commit)
-
-
-PINNED = {
-    ("vit_large_patch14_dinov2", "depth-anything-v2"): _depth_anything(  # CC BY-NC 4.0
-        "Large",
+_DEPTH_ANYTHING = {  # commit and sha256
+    "Large": (  # CC BY-NC 4.0, as the next
         "cbbb86a30ce19b5684b7a05155dc7e6cbc7685b9",
         "a7ea19fa0ed99244e67b624c72b8580b7e9553043245905be58796a608eb9345",
     ),
-    ("vit_base_patch14_dinov2", "depth-anything-v2"): _depth_anything(  # CC BY-NC 4.0
-        "Base",
+    "Base": (
         "a4e71a6c2ce52fe50df0f212066b0d4a87be9b5e",
         "0d2b7002e62d39d655571c371333340bd88f67ab95050c03591555aa05645328",
     ),
-    ("vit_small_patch14_dinov2", "depth-anything-v2"): _depth_anything(  # Apache-2.0
-        "Small",
+    "Small": (  # Apache-2.0
         "03876f8651c73a60fe4c2c48294e09fcb6838fcf",
         "715fade13be8f229f8a70cc02066f656f2423a59effd0579197bbf57860e1378",
     ),
-    ("vit_large_patch14_dinov2", "dinov2"): _dinov2(  # Apache-2.0, as the next two
-        "l", "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428"
-    ),
-    ("vit_base_patch14_dinov2", "dinov2"): _dinov2(
-        "b", "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73"
-    ),
-    ("vit_small_patch14_dinov2", "dinov2"): _dinov2(
-        "s", "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9"
-    ),
 }
+_DINOV2 = {  # sha256; Apache-2.0
+    "Large": "d5383ea8f4877b2472eb973e0fd72d557c7da5d3611bd527ceeb1d7162cbf428",
+    "Base": "0b8b82f85de91b424aded121c7e1dcc2b7bc6d0adeea651bf73a13307fad8c73",
+    "Small": "b938bf1bc15cd2ec0feacfe3a1bb553fe8ea9ca46a7e1d8d00217f29aef60cd9",
+}
+
+
+def _pinned(size: str) -> dict[tuple[str, str], WeightFile]:
+    model, letter = f"vit_{size.lower()}_patch14_dinov2", size[0].lower()
+    (commit, sha256), name = _DEPTH_ANYTHING[size], f"dinov2_vit{letter}14"
+    hub = {"repository": f"depth-anything/Depth-Anything-V2-{size}", "commit": commit}
+    url = f"https://dl.fbaipublicfiles.com/dinov2/{name}/{name}_pretrain.pth"
+    return {
+        (model, "depth-anything-v2"): WeightFile(
+            f"depth_anything_v2_vit{letter}.pth", sha256, **hub
+        ),
+        (model, "dinov2"): WeightFile(f"{name}_pretrain.pth", _DINOV2[size], url),
+    }
+
+
+PINNED = _pinned("Large") | _pinned("Base") | _pinned("Small")
 """(timm model, short name) -> its file. OpenAI's CLIP is in open_clip's own table."""
 
 
@@ -108,17 +91,10 @@ def hub_weights(reference: str) -> WeightFile | None:
 def find_weights(
     weights: str, file: WeightFile | None, what: str, known: bool, names: Sequence[str]
 ) -> Path | None:
-    """Find the file of ``weights``; None where a library loads them, being ``known`` to it.
+    """Find the file of ``weights``, as the user names them: local, or the published ``file``.
 
-    Args:
-        weights: as the user names them.
-        file: the published file of that name, if there is one.
-        what: the model, for messages.
-        known: a library loads weights of that name.
-        names: of published weights, for messages.
-
-    Raises:
-        SpatialbenchError: there are none, or they cannot be downloaded.
+    None where a library loads them, being ``known`` to it. ``what`` is the model, and ``names`` are
+    those of published weights, for messages.
     """
     if Path(weights).is_file():
         return Path(weights)
@@ -133,11 +109,7 @@ def find_weights(
 
 
 def obtain(file: WeightFile, what: str) -> Path:
-    """Find or download a file and check its hash; ``what`` names the model in messages.
-
-    Raises:
-        SpatialbenchError: it is missing and cannot be downloaded, or its hash is another.
-    """
+    """Find or download a file and check its hash; ``what`` names the model in messages."""
     path = _local_copy(file)
     try:
         if path is None and file.repository:
@@ -148,8 +120,7 @@ def obtain(file: WeightFile, what: str) -> Path:
         raise SpatialbenchError(f"{what}: {error}; {_advice(file)}") from error
     if file.sha256 and (sha256 := digest(path)) != file.sha256:
         raise SpatialbenchError(
-            f"{what}: {path} has the sha256 {sha256}, not {file.sha256}; remove it, and it is "
-            "downloaded again"
+            f"{what}: {path} has the sha256 {sha256}, not {file.sha256}; remove it to download it"
         )
     return path
 
@@ -171,18 +142,16 @@ def _local_copy(file: WeightFile) -> Path | None:
 
 
 def _download(file: WeightFile) -> Path:
+    missing = f"{file.name} is not on this machine"
     if constants.HF_HUB_OFFLINE:
-        raise SpatialbenchError(
-            f"{file.name} is not on this machine, and HF_HUB_OFFLINE forbids its download"
-        )
+        raise SpatialbenchError(f"{missing}, and HF_HUB_OFFLINE forbids its download")
     target = cache_root() / "weights" / file.name
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         torch.hub.download_url_to_file(file.url, str(target), hash_prefix=file.sha256 or None)
     except Exception as error:  # of the network, the disk or the hash; the user reads one line
-        raise SpatialbenchError(
-            f"{file.name} is not on this machine and cannot be downloaded ({first_line(error)})"
-        ) from error
+        reason = first_line(error)
+        raise SpatialbenchError(f"{missing} and cannot be downloaded ({reason})") from error
     return target
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
 from spatialbench.evaluation.pairs import TITLES
 from spatialbench.report.html import svg
-from spatialbench.report.html.inputs import COLUMNS, ReportInputs, Row, Value
+from spatialbench.report.html.inputs import COLUMNS, ReportInputs, Row
 from spatialbench.report.table_model import interval_cell, number
 from spatialbench.results.curves import SHOWN, Curve, thinned
 
@@ -31,7 +31,7 @@ class Drawing:
 
     title: str
     svg: Markup
-    numbers: Sequence[str] = field(default=())
+    numbers: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -48,20 +48,30 @@ class Point:
     mark: int = 0
 
 
+class Value(NamedTuple):
+    """A percentage of a row, mean over seeds, and its 95 % interval."""
+
+    mean: float | None
+    interval: Sequence[float] | None
+
+
+def _value(row: Row, column: str) -> Value:
+    return Value(row.result.pairs.value[column], row.result.pairs.interval[column])
+
+
 def accuracy(inputs: ReportInputs) -> list[Drawing]:
     """Draw a dot with its interval for each row, a figure for each column, all on one scale."""
     bounds = [CHANCE]
     for row in inputs.rows:
         bounds += [bound for pair in row.result.pairs.interval.values() for bound in pair or ()]
     drawings = []
+    ends = min(bounds) - 1, max(bounds) + 1
     for column in COLUMNS:
-        values = {row.name: inputs.value(row, column) for row in inputs.rows}
+        values = {row.name: _value(row, column) for row in inputs.rows}
         values = {name: value for name, value in values.items() if value.mean is not None}
-        first = inputs.rows[0].pairs
-        count = first.ratios[column].denominator[0].sum()
+        count = inputs.rows[0].pairs.ratios[column].denominator[0].sum()
         title = f"{TITLES[column]}, n = {count:.0f}"
-        ends = min(bounds) - 1, max(bounds) + 1
-        drawings += [_dots(title, values, ends, inputs.best(column))] if values else []
+        drawings += [_dots(title, values, ends, inputs.differences.best(column))] if values else []
     return drawings
 
 
@@ -70,15 +80,13 @@ def _dots(
 ) -> Drawing:
     with svg.drawing(title, 380, 17 * len(values) + 46) as (figure, axes):
         names = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in values]
-        axes.set_yticks(range(len(names)), names)
+        axes.set_yticks(range(len(names)), names, color=svg.INK)
         for place, (name, value) in enumerate(values.items()):
             colour = svg.GOOD if name == best else svg.ACCENT
             axes.hlines(place, *(value.interval or (value.mean,) * 2), color=colour, alpha=0.55)
             axes.plot(value.mean, place, "o", color=colour, markersize=9 if name == best else 6)
-            style = (
-                {"color": svg.GOOD, "fontweight": "bold"} if name == best else {"color": svg.INK}
-            )
-            axes.get_yticklabels()[place].set(**style)
+            if name == best:
+                axes.get_yticklabels()[place].set(color=svg.GOOD, fontweight="bold")
         axes.axvline(CHANCE, color=svg.SOFT, linewidth=1, linestyle="--", zorder=0.5)
         axes.set(xlim=ends, ylim=(len(names) - 0.5, -0.5), xlabel="accuracy, percent")
         axes.grid(visible=False, axis="y")
@@ -151,12 +159,10 @@ def training_minutes(inputs: ReportInputs, row: Row) -> tuple[float, str]:
     A stage without a row is named, not counted.
     """
     rows = {other.name: other for other in inputs.rows}
-    minutes = {
-        stage: seconds(rows[stage], "train") / 60 for stage in row.result.init_from if stage in rows
-    }
-    own = seconds(row, "train") / 60
-    parts = [f"{number(value, 2)} of {stage}" for stage, value in minutes.items()]
-    parts += [f"not counted: {stage}" for stage in row.result.init_from if stage not in rows]
+    stages, own = row.result.init_from, seconds(row, "train") / 60
+    minutes = {name: seconds(rows[name], "train") / 60 for name in stages if name in rows}
+    parts = [f"{number(value, 2)} of {name}" for name, value in minutes.items()]
+    parts += [f"not counted: {name}" for name in stages if name not in rows]
     words = f" ({'; '.join([f'{number(own, 2)} its own', *parts])})" if parts else ""
     return own + sum(minutes.values()), words
 
@@ -173,7 +179,7 @@ def cost(inputs: ReportInputs) -> tuple[list[Drawing], str]:
     for title, (axis, unit) in COSTS.items():
         timed, points = title.endswith("time"), []
         for row in inputs.rows:
-            mean, _, interval = inputs.value(row, "all")
+            mean, interval = _value(row, "all")
             if mean is None:
                 continue
             value, words = _cost(inputs, row, title)
@@ -202,7 +208,9 @@ def forgetting(inputs: ReportInputs) -> tuple[list[Drawing], list[str]] | None:
         heading = inputs.headings[measure]
         points, without = [], []
         for name, place in inputs.numbers.items():
-            gained, lost = (inputs.gain(name, base, column) for column in ("all", measure))
+            gained, lost = (
+                inputs.differences.between(name, base, column) for column in ("all", measure)
+            )
             if gained is None or lost is None:
                 without.append(name)
             elif name != base:
@@ -214,7 +222,7 @@ def forgetting(inputs: ReportInputs) -> tuple[list[Drawing], list[str]] | None:
             drawings.append(plane(f"{heading} lost for All gained", *what, points, True))
             if without:
                 lacking.setdefault(", ".join(without), []).append(heading)
-        elif any(measure in measures for measures in inputs.others.values()):
+        elif inputs.differences.evaluation_of(measure):
             notes.append(f"{heading}: no other row to compare with {base}.")
     notes += [f"Without {', '.join(titles)}: {names}." for names, titles in lacking.items()]
     return drawings, notes
@@ -223,10 +231,7 @@ def forgetting(inputs: ReportInputs) -> tuple[list[Drawing], list[str]] | None:
 def plane(
     title: str, across: str, up: str, points: Sequence[Point], origin: bool = False
 ) -> Drawing:
-    """Draw rows by two numbers, named ``across`` and ``up``, each with its number beside it.
-
-    With ``origin`` the two are differences, and broken lines stand at no difference.
-    """
+    """Draw rows by two quantities, ``across`` and ``up``; ``origin``: with lines at 0."""
     with svg.drawing(title, 460, 340) as (figure, axes):
         for point in points:
             square, empty = divmod(min(point.mark, len(MARKS) - 1), 2)

@@ -63,11 +63,7 @@ class Sample:
 
 
 def sample(inputs: ReportInputs, count: int) -> Sample:
-    """Choose ``count`` records of each relation of the rows' test.
-
-    Raises:
-        SpatialbenchError: the track or its data are missing, or are not those of the rows.
-    """
+    """Choose ``count`` records of each relation of the rows' test."""
     first = inputs.rows[0]
     track = Today.read(inputs.benchmarks).tracks.get(inputs.track)
     if track is None:
@@ -82,7 +78,7 @@ def sample(inputs: ReportInputs, count: int) -> Sample:
         )
     known = {record.record_id: record for record in data.test_set.records}
     ids = margins_of(first).units
-    chosen = [(one, known[str(ids[one.place])]) for one in choose(inputs, count)]
+    chosen = [(choice, known[str(ids[choice.place])]) for choice in choose(inputs, count)]
     return Sample(data.test_set, chosen)
 
 
@@ -105,30 +101,25 @@ def choose(inputs: ReportInputs, count: int) -> list[Chosen]:
     chosen = []
     for relation in RELATIONS:
         remaining = np.flatnonzero(relations == relation)
-        for kind, score, most in (
-            ("disagreement", None, count // 2),
-            ("hardest", mean, count // 3),
-            ("easiest", -mean, count - count // 2 - count // 3),
-        ):
-            if score is None:
-                best = np.array(_set_apart(right, remaining, most, apart), dtype=int)
-            else:
-                best = remaining[np.argsort(score[remaining], kind="stable")][:most]
-            chosen += [Chosen(int(place), kind) for place in best]
-            remaining = remaining[~np.isin(remaining, best)]
+        best = _set_apart(right, remaining, count // 2, apart)
+        chosen += [Chosen(place, "disagreement") for place in best]
+        remaining = remaining[~np.isin(remaining, best)]
+        ends = ("hardest", mean, count // 3), ("easiest", -mean, count - count // 2 - count // 3)
+        for kind, score, most in ends:
+            order = np.argsort(score[remaining], kind="stable")
+            chosen += [Chosen(int(place), kind) for place in remaining[order][:most]]
+            remaining = np.sort(remaining[order][most:])
     return chosen
 
 
 def _set_apart(right: np.ndarray, places: np.ndarray, most: int, apart: np.ndarray) -> list[int]:
-    """Take records one by one, each the one that sets the most rows apart: one right, one wrong.
+    """Take ``most`` of the records at ``places``, each the one that sets the most rows apart.
 
     A pair of rows that k records have set apart counts ``AGAIN ** k``, so that similar rows are
     set apart too.
 
     Args:
         right: [rows, N], correctness as a mean over seeds.
-        places: the records to take from, in [0, N).
-        most: how many.
         apart: [rows, rows], k; updated in place.
     """
     good = (right[:, places] > 0.5).astype(float)  # [rows, n]
@@ -149,8 +140,7 @@ def browser_data(inputs: ReportInputs, shown: Sample) -> dict[str, Any]:
     with progress("drawing records", len(shown.records), "records") as advance:
         for chosen, record in shown.records:
             evidence = inputs.differences.evidence[PAIRS].values()
-            rows = [found.answers()[:, chosen.place].tolist() for found in evidence]
-            margins = [[float(f"{margin:.3g}") for margin in row] for row in rows]
+            rows = [row.answers()[:, chosen.place].tolist() for row in evidence]
             facts = {
                 "place": len(records),
                 "id": record.record_id,
@@ -159,7 +149,7 @@ def browser_data(inputs: ReportInputs, shown: Sample) -> dict[str, Any]:
                 "kind": chosen.kind,
                 "caption": record.statement.caption,
                 "negated": record.statement.negated.caption,
-                "margins": margins,
+                "margins": [[float(f"{margin:.3g}") for margin in row] for row in rows],
             }
             records.append({**facts, **framed(record_image(shown.test, record), record)})
             advance(1)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
-from functools import partial
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import product
 from typing import Any
 
 from spatialbench.evaluation.agreement import agreement
+from spatialbench.evaluation.bootstrap import Interval
 from spatialbench.evaluation.paired import TESTED
 from spatialbench.evaluation.pairs import TITLES
+from spatialbench.report.claims import judge
 from spatialbench.report.compare import SAME, p_cell
-from spatialbench.report.html.inputs import COLUMNS, PAIRS, ReportInputs, Row, Value
-from spatialbench.report.table_model import accuracy_cell, interval_cell, number
+from spatialbench.report.differences import Gain
+from spatialbench.report.evaluation_table import table_of
+from spatialbench.report.html.inputs import PAIRS, ReportInputs, Row
+from spatialbench.report.table_model import Column, Record, interval_cell, number
 from spatialbench.utils.progress import progress
 
 SHADES = 10
@@ -26,21 +30,13 @@ NUMBERS = ("value", "interval", "by_seed", "groups", "seed")
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell.
-
-    Attributes:
-        shown: the text.
-        value: the number it is sorted by; None is last.
-        tip: shown on hover.
-        extra: shown below the text where the reader asks for it.
-        kind: a class of ``report.css``.
-    """
+    """One cell."""
 
     shown: object
-    value: float | None = None
-    tip: str | None = None
-    extra: str | None = None
-    kind: str = ""
+    value: float | None = None  # the number it is sorted by; None is last
+    tip: str | None = None  # shown on hover
+    extra: str | None = None  # shown below the text where the reader asks for it
+    kind: str = ""  # a class of report.css
 
 
 @dataclass(frozen=True)
@@ -53,143 +49,78 @@ class Line:
 
 @dataclass(frozen=True)
 class Grid:
-    """A table.
+    """A table."""
 
-    Attributes:
-        name: the id.
-        caption: stands above.
-        header: headings, and what is said on hover; ``text`` first ones are of words, not numbers.
-        options: (class, label) of the boxes that switch a class of the table.
-        notes: paragraphs below.
-        sortable: whether there are a filter and buttons that sort.
-    """
-
-    name: str
+    name: str  # the id
     caption: str
-    header: Sequence[str | tuple[str, str]]
+    header: Sequence[str | tuple[str, str]]  # headings, or (heading, text on hover)
     lines: Sequence[Line]
-    text: int = 1
-    options: Sequence[tuple[str, str]] = (INTERVALS,)
-    notes: Sequence[str] = field(default=())
-    sortable: bool = True
+    text: int = 1  # number of first columns that hold words
+    options: Sequence[tuple[str, str]] = (INTERVALS,)  # (class, label) of boxes that switch it
+    notes: Sequence[str] = ()
+    sortable: bool = True  # has a filter and buttons that sort
 
 
-def _name(row: Row) -> Cell:
-    stale = f"stale: {', '.join(row.stale)}" if row.stale else None
-    return Cell(row.name, tip=stale, kind="stale-row" if row.stale else "")
-
-
-def _value(row: Row, value: Value | None, best: str | None) -> Cell:
-    """Mean and deviation over seeds, and the interval."""
-    if value is None or value.mean is None:
-        return Cell("–")
-    interval, seeds = interval_cell(value.interval), len(row.result.seeds)
-    tip = f"{number(value.mean, 2)} %, 95 % interval {interval}, {seeds} seed{'s' * (seeds > 1)}"
-    shown, won = accuracy_cell(value.mean, value.deviation), best == row.name
-    return Cell(shown, value.mean, tip + ", the best" * won, interval, "best" if won else "")
-
-
-def pairs_table(inputs: ReportInputs) -> Grid:
-    """Make the table of ``spatialbench table``; the papers' numbers are hidden at first."""
-    best = {column: inputs.best(column) for column in COLUMNS}
-    papers: dict[str, list[Line]] = {}
-    for paper in inputs.papers:
-        tip = f"as printed in {paper.paper}, {paper.table}, {paper.row}: other data, other models"
-        values = [paper.column(column) for column in COLUMNS]
-        cells = [Cell(number(value), value) for value in values]
-        heading = Cell(f"{paper.name}, {paper.paper}", tip=tip)
-        line = Line([heading, *cells, Cell(""), Cell("")], paper=True)
-        papers.setdefault(paper.name, []).append(line)
-    lines = []
-    for row in inputs.rows:
-        seeds, n = len(row.result.seeds), row.result.pairs.units
-        cells = [_value(row, inputs.value(row, column), best[column]) for column in COLUMNS]
-        lines.append(Line([_name(row), *cells, Cell(seeds, seeds), Cell(n, n)]))
-        lines += papers.pop(row.name, [])
-    none_best = "In no column can the best row be told from the second: none is green."
-    return Grid(
-        "pairs",
-        f"Accuracy on the pairs of {inputs.track} in percent: mean ± deviation over seeds",
-        ["row", *(TITLES[column] for column in COLUMNS), "seeds", ("n", "records of the test")],
-        [*lines, *(line for others in papers.values() for line in others)],
-        options=[INTERVALS, *([("with-papers", "the papers’ own numbers")] * bool(inputs.papers))],
-        notes=[*inputs.notes(), *([] if any(best.values()) else [none_best])],
-    )
-
-
-def evaluation_tables(inputs: ReportInputs) -> dict[str, Grid]:
-    """Make the table of each evaluation beside the pairs, by its name."""
-    made = {}
-    for name, headings in inputs.others.items():
-        make = _by_group if inputs.classes[name].by_group else _by_measure
-        made[name] = make(inputs, name, headings)
-    return made
-
-
-def _by_measure(inputs: ReportInputs, name: str, headings: dict[str, str]) -> Grid:
-    best = {measure: inputs.best(measure, name) for measure in headings}
-    lines = []
-    for row in inputs.rows:
-        values = [_value(row, inputs.value(row, m, name), best[m]) for m in headings]
-        lines.append(Line([_name(row), *values]))
-    caption = f"{inputs.classes[name].title} in percent: mean ± deviation over seeds"
-    header = ["row", *headings.values()]
-    return Grid(name, caption, header, lines, notes=_data(inputs, name))
-
-
-def _by_group(inputs: ReportInputs, name: str, headings: dict[str, str]) -> Grid:
-    best = {measure: inputs.best(measure, name) for measure in headings}
-    labels = next(row.evidence[name].labels for row in inputs.rows if name in row.evidence)
-    lines = []
-    for row in inputs.rows:
-        stored = row.result.evaluations.get(name)
-        for measure in stored.value if stored else ():
-            groups = [stored.groups[measure][label] for label in labels] if stored else []
-            cells = [Cell(number(value), value) for value in groups]
-            cells.append(_value(row, inputs.value(row, measure, name), best[measure]))
-            lines.append(Line([_name(row), Cell(headings[measure]), *cells]))
-    title = inputs.classes[name].title
-    caption = f"{title} in percent: mean over seeds, in the last column ± their deviation"
-    header = ["row", "measure", *labels, "mean"]
-    return Grid(name, caption, header, lines, text=2, notes=_data(inputs, name))
-
-
-def _data(inputs: ReportInputs, name: str) -> list[str]:
-    stored = [row.result.evaluations[name] for row in inputs.rows if name in row.evidence]
-    without = [row.name for row in inputs.rows if name not in row.evidence]
-    unit = inputs.classes[name].unit
-    notes = [f"Evaluated on data {stored[0].data}, {stored[0].units} {unit}."]
-    return notes + ([f"Not evaluated: {', '.join(without)}."] if without else [])
-
-
-def _matrix(
-    inputs: ReportInputs, name: str, corner: str, caption: str, cell: Callable[[str, str], Cell]
-) -> Grid:
-    """Make a table of ``cell(row, other)``, whose columns are the rows by number."""
-    columns = [(str(place), row) for row, place in inputs.numbers.items()]
+def evaluation_table(inputs: ReportInputs, name: str) -> Grid:
+    """Make the table of ``spatialbench table --evaluation NAME``; papers are hidden at first."""
+    papers = inputs.papers if name == PAIRS else ()
+    table = table_of(inputs.rows, name, inputs.classes[name], inputs.differences, papers)
     lines = [
-        Line([Cell(f"{place} {row}"), *(cell(row, other) for other in inputs.names)])
-        for row, place in inputs.numbers.items()
+        Line([_cell(column, record) for column in table.columns], bool(record.get("paper")))
+        for record in table.records
     ]
+    options, notes = [INTERVALS], [note for note in table.notes if note]
+    if papers:
+        options.append(("with-papers", "the papers’ own numbers"))
+        notes.append("Numbers of the papers are as printed there: other data, other models.")
+    without = [row.name for row in inputs.rows if name not in row.evidence]
+    notes += [f"Not evaluated: {', '.join(without)}."] if without else []
+    return Grid(name, table.title, table.header, lines, table.left, options, notes)
+
+
+def _cell(column: Column, record: Record) -> Cell:
+    shown = column.cell(record)
+    text, best = shown if isinstance(shown, tuple) else (shown, False)
+    value, low = (record.get(key) for key in (column.key, f"{column.key}_low"))
+    if not column.key:
+        tip = None if column.heading else record["stale"] or None
+        return Cell(text, int(text) if text.isdecimal() else None, tip)
+    if low is None:  # a count, a group, or a number of a paper
+        return Cell(text, None if value == "" else value)
+    interval, seeds = interval_cell((low, record[f"{column.key}_high"])), len(record["seeds"])
+    tip = f"{number(value, 2)} %, 95 % interval {interval}, {seeds} seed{'s' * (seeds > 1)}"
+    return Cell(text, value, tip + ", the best" * best, interval, "best" if best else "")
+
+
+Cells = Mapping[tuple[str, str], Cell]
+"""(row, other row) -> cell."""
+
+
+def _matrix(inputs: ReportInputs, name: str, corner: str, caption: str, cells: Cells) -> Grid:
+    """Make a square table, whose columns are the rows by number."""
+    columns, lines = [(str(place), row) for row, place in inputs.numbers.items()], []
+    for row, place in inputs.numbers.items():
+        line = [cells.get((row, other), Cell("–")) for other in inputs.names]
+        lines.append(Line([Cell(f"{place} {row}"), *line]))
     return Grid(name, caption, [corner, *columns], lines, options=(), sortable=False)
 
 
 def agreement_matrix(inputs: ReportInputs) -> Grid:
     """Make the matrix of the records answered alike; kappa where the reader asks for it."""
-    margins = {n: found.answers() for n, found in inputs.differences.evidence[PAIRS].items()}
-
-    def cell(row: str, other: str) -> Cell:
+    margins = {name: row.answers() for name, row in inputs.differences.evidence[PAIRS].items()}
+    cells = {}
+    for row, other in product(margins, repeat=2):
         alike = agreement(margins[row], None if row == other else margins[other])
         if alike is None:
-            return Cell("–", tip=f"{row}: one seed has no other to agree with")
+            cells[row, other] = Cell("–", tip=f"{row}: one seed has no other to agree with")
+            continue
         kappa = "–" if alike.kappa is None else f"{alike.kappa:.2f}"
         shade = min(SHADES - 1, max(0, int(SHADES * (alike.kappa or 0))))
         pair = f"{row}, between seeds" if row == other else f"{row} and {other}"
         tip = f"{pair}: {alike.alike:.1f} % alike, kappa {kappa}"
-        return Cell(f"{alike.alike:.0f}", alike.alike, tip, kappa, f"heat{shade}")
-
+        cells[row, other] = Cell(f"{alike.alike:.0f}", alike.alike, tip, kappa, f"heat{shade}")
     caption = "Percent of the records answered alike; columns are the rows by number"
-    return _matrix(inputs, "agreement", "row", caption, cell)
+    return _matrix(inputs, "agreement", "row", caption, cells)
 
 
 def verdict_matrices(inputs: ReportInputs) -> dict[str, Grid]:
@@ -198,39 +129,31 @@ def verdict_matrices(inputs: ReportInputs) -> dict[str, Grid]:
     with progress("comparing every pair of rows", len(TESTED), "columns") as advance:
         for column in sorted(TESTED, key=lambda name: name != "all"):
             cells = {(name, name): Cell("·") for name in inputs.names}
-            for pair in inputs.pairs(column):
-                say = partial(_verdict, column=column, p=p_cell(pair.holm))
-                points, (low, high), judged = pair.gain.points, pair.gain.interval, pair.verdict
-                cells[pair.a, pair.b] = say(pair.a, pair.b, (points, low, high), judged)
-                back = -points, -high, -low
-                cells[pair.b, pair.a] = say(pair.b, pair.a, back, OPPOSITE[judged])
+            for a, b, gain, _, holm, judged in inputs.pairs(column):
+                back = Gain(
+                    0 - gain.points, Interval(*(0 - bound for bound in gain.interval[::-1]))
+                )
+                cells[a, b] = _verdict(a, b, column, gain, holm, judged)
+                cells[b, a] = _verdict(b, a, column, back, holm, OPPOSITE[judged])
             caption = f"{TITLES[column]}: row minus column, in percentage points"
-            name, corner = f"verdicts-{column}", "row minus column"
-
-            def cell(row: str, other: str, cells: dict[tuple[str, str], Cell] = cells) -> Cell:
-                return cells.get((row, other), Cell("–"))
-
             if len(cells) > len(inputs.rows):
-                matrices[column] = _matrix(inputs, name, corner, caption, cell)
+                name = f"verdicts-{column}"
+                matrices[column] = _matrix(inputs, name, "row minus column", caption, cells)
             advance(1)
     return matrices
 
 
-def _verdict(
-    a: str, b: str, gain: tuple[float, float, float], judged: str, column: str, p: str
-) -> Cell:
-    points, low, high = (value + 0.0 for value in gain)  # no -0.0
-    interval = f"{points:+.1f} ({low:+.1f} to {high:+.1f})"
-    tip = f"{a} against {b}, {TITLES[column]}: {interval}, p {p}: {judged}"
+def _verdict(a: str, b: str, column: str, gain: Gain, p: float, judged: str) -> Cell:
+    tip = f"{a} against {b}, {TITLES[column]}: {gain.text}, p {p_cell(p)}: {judged}"
     kind = "same" if judged == SAME else judged
-    return Cell(f"{SIGNS[judged]}{points:+.1f}", points, tip, kind=kind)
+    return Cell(f"{SIGNS[judged]}{gain.points:+.1f}", gain.points, tip, kind=kind)
 
 
 def claims_table(inputs: ReportInputs) -> Grid | None:
     """Make the table of the claims of ``results/claims.yaml``; None where this track has none."""
     lines = []
-    for verdict in inputs.judged_claims():
-        claim, gain, state = verdict.claim, verdict.gain, verdict.state
+    for claim in inputs.claims:
+        _, gain, state = judge(claim, inputs.rows, inputs.differences)
         kind = "" if gain is None else "worse" if state.startswith("not ") else "better"
         compared = f"{claim.row} − {claim.than}, {inputs.headings[claim.column]}"
         cells = [Cell(claim.claim, kind="prose"), Cell(claim.paper), Cell(compared, kind="prose")]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from spatialbench.cli.maps import row_maps
+from spatialbench.cli.report_file import row_maps
 from spatialbench.report.html.inputs import ReportInputs
 from spatialbench.report.html.page import html
 from spatialbench.report.html.record_browser import sample

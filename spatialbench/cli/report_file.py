@@ -1,0 +1,74 @@
+"""``spatialbench report``: the HTML report, with the maps of the models that are there."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import numpy as np
+
+from spatialbench.cli.maps import both_maps
+from spatialbench.config.experiment import resolve
+from spatialbench.methods.base import Method
+from spatialbench.report.html.inputs import ReportInputs, Row
+from spatialbench.report.html.page import html
+from spatialbench.report.html.record_browser import RowMaps, Sample, sample
+from spatialbench.results.run_folder import BEST
+from spatialbench.results.stale import Today
+from spatialbench.training.score import load_method, readable_errors
+from spatialbench.utils.errors import SpatialbenchError, write_atomic
+from spatialbench.utils.progress import progress
+
+
+def write_report(o: argparse.Namespace) -> Path:
+    """Write the HTML report, with the maps of the models that are there; ``o``: its options."""
+    results, benchmarks, runs = (Path(path) for path in (o.results, o.benchmarks, o.runs))
+    inputs = ReportInputs.read(results, benchmarks, o.track, o.budget, runs)
+    chosen: Sample | str | None = None
+    if o.records:
+        try:
+            chosen = sample(inputs, o.records)
+        except SpatialbenchError as error:
+            chosen = " ".join(str(error).split())
+    maps: dict[str, RowMaps | str] | None = None
+    if o.records and not o.no_maps:
+        maps = row_maps(inputs, chosen) if isinstance(chosen, Sample) else {}
+    write_atomic(Path(o.out), html(inputs, chosen, maps))
+    return Path(o.out)
+
+
+def row_maps(inputs: ReportInputs, sample: Sample) -> dict[str, RowMaps | str]:
+    """Compute both maps of every row for the records of the report, or say why there are none."""
+    maps: dict[str, RowMaps | str] = {}
+    with progress("computing maps", len(inputs.rows), "rows") as advance:
+        for row in inputs.rows:
+            try:
+                model, both = _model_of_row(inputs, row), []
+                for record in sample.mapped:
+                    pixels = np.array(sample.test.images[record.image])
+                    both.append(both_maps(model, pixels, record.statement.caption))
+                maps[row.name] = {
+                    kind: [maps[kind] for maps in both] for kind in ("attention", "relevance")
+                }
+            except SpatialbenchError as error:
+                maps[row.name] = " ".join(str(error).split())
+            advance(1)
+    return maps
+
+
+def _model_of_row(inputs: ReportInputs, row: Row) -> Method:
+    """Load the method with the weights of the row's first seed."""
+    today, result = Today.read(inputs.benchmarks), row.result
+    if row.stale:
+        raise SpatialbenchError(f"the row is stale ({', '.join(row.stale)}): no map")
+    page, track = today.pages[result.name], today.tracks[result.track]
+    resolved = resolve(page, track, result.budget, result.seeds[0], runs=inputs.runs)
+    checkpoint = None
+    if resolved.needs_training or resolved.init_from is not None:
+        folder = inputs.run_folder(row, 0)
+        files = [path for path in (folder / BEST, folder / "last.ckpt") if path.is_file()]
+        if not files:
+            raise SpatialbenchError(f"no checkpoint in {folder}: no map")
+        checkpoint = str(files[0])
+    with readable_errors(resolved):
+        return load_method(resolved, checkpoint, inputs.runs)[0]
