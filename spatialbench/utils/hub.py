@@ -60,6 +60,11 @@ def hub_file(repository: str, revision: str, name: str, kind: str = "model") -> 
     Raises:
         SpatialbenchError: it is not cached and cannot be downloaded.
     """
+    # the Hub's own short cut for a cached commit comes after a request for the user agent
+    if re.fullmatch("[0-9a-f]{40}", revision) and (
+        path := cached(repository, [name], revision, kind)
+    ):
+        return path
     try:
         return Path(hf_hub_download(repository, name, repo_type=kind, revision=revision))
     except Exception as error:

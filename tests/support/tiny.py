@@ -222,6 +222,8 @@ def ends_alike_after_ctrl_c(run: Resolved, cls: type[SendsCtrlC], stop_at: int =
     assert all(torch.equal(value, whole[name]) for name, value in state(run).items())
     assert (drawing.read_bytes() if drawing.exists() else None) == drawn
     again = logged(run, "drift/weights")
-    assert again == {step: drift[step] for step in again}
+    shared = drift.keys() & again.keys()
+    assert [drift[step] for step in shared] == [again[step] for step in shared]
+    assert bool(shared) == bool(drift)
     for name, digest in evidence.items():
         assert Evidence.load(run.run_dir / name).digest == digest
