@@ -61,10 +61,10 @@ def hub_file(repository: str, revision: str, name: str, kind: str = "model") -> 
         SpatialbenchError: it is not cached and cannot be downloaded.
     """
     # the Hub's own short cut for a cached commit comes after a request for the user agent
-    if re.fullmatch("[0-9a-f]{40}", revision) and (
-        path := cached(repository, [name], revision, kind)
-    ):
-        return path
+    if re.fullmatch("[0-9a-f]{40}", revision):
+        path = try_to_load_from_cache(repository, name, revision=revision, repo_type=kind)
+        if isinstance(path, str):
+            return Path(path)
     try:
         return Path(hf_hub_download(repository, name, repo_type=kind, revision=revision))
     except Exception as error:
