@@ -13,16 +13,10 @@ import pyarrow.parquet as pq
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.progress import progress
 
-FIELDS = [
-    "question_id",
-    "relation",
-    "image",
-    "answer_options",
-    "answer",
-    "objects",
-    "data_source",
-    "scene_id",
-]
+FIELDS = (
+    *("question_id", "relation", "image", "answer_options", "answer"),
+    *("objects", "data_source", "scene_id"),
+)
 """The columns that are read; SFT has no answer_options and no scene_id."""
 BATCH_ROWS = 32  # of a parquet file, in memory at a time
 
