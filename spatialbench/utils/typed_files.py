@@ -36,7 +36,7 @@ def load_json(path: Path, advice: str) -> Any:
         SpatialbenchError: missing, unreadable or truncated, with line and column.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
         return json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=_unique)
     except FileNotFoundError as error:
         raise SpatialbenchError(f"{path}: no such file; {advice}") from error

@@ -1,4 +1,4 @@
-"""Pictures without captions or boxes, for the tests."""
+"""Images without captions or boxes, for the tests."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from spatialbench.data.image_sources import ImageSource
 
 
 class Noise(ImageSource):
-    """Noise; picture k is always the same."""
+    """Noise; image k is always the same."""
 
     name = "noise"
 

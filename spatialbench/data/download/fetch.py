@@ -22,8 +22,7 @@ from spatialbench.utils.errors import SpatialbenchError
 
 ADVICE = "it is another file than expected, or damaged: remove it and fetch it again"
 DAMAGE = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
-JUNK = ("__MACOSX", ".DS_Store", "._*")
-"""Names that macOS adds to archives."""
+JUNK = ("__MACOSX", ".DS_Store", "._*")  # names that macOS adds to archives
 
 
 class NotLoadedError(SpatialbenchError):

@@ -29,8 +29,7 @@ QUESTION = {
 }
 """Templates of EmbSpatial-Bench (mengfeidu/EmbSpatial-Bench @ 75792fc, README.md)."""
 
-DISTRACTORS = ("inside", "blocking")
-"""Other predicates of EmbSpatial-Bench; boxes that do not overlap refute them."""
+DISTRACTORS = ("inside", "blocking")  # other predicates, which boxes without an overlap refute
 
 
 def export(record_set: RecordSet, path: str | os.PathLike[str]) -> int:
@@ -99,8 +98,7 @@ def _question(record: Record, image: str, side: int) -> dict[str, Any]:
 
 def _box(record: Record, name: str, side: int) -> list[float]:
     if name not in record.boxes or record.image_size != (side, side):
-        raise SpatialbenchError(
-            f"cannot export record {record.record_id!r}: no box for {name!r} in the stored image"
-        )
+        why = f"no box for {name!r} in the stored image"
+        raise SpatialbenchError(f"cannot export record {record.record_id!r}: {why}")
     box = record.boxes[name]
     return [box.x, box.y, box.w, box.h]

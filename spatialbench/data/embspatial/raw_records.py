@@ -18,9 +18,7 @@ FIELDS = (
     *("objects", "data_source", "scene_id"),
 )
 """The columns that are read; SFT has no answer_options and no scene_id."""
-
-BATCH_ROWS = 32
-"""Rows of a parquet file in memory at a time."""
+BATCH_ROWS = 32  # of a parquet file, in memory at a time
 
 
 def raw_records(path: Path) -> Generator[Any]:
@@ -42,9 +40,8 @@ def _json_records(path: Path, start: bytes, stream: BinaryIO) -> Iterator[Any]:
     text = start.removeprefix(b"\xef\xbb\xbf")
     stream.seek(len(start) - len(text))
     if not text.lstrip().startswith(b"["):
-        raise SpatialbenchError(
-            f"{path}: neither a JSON list of records nor parquet; it starts with {text[:20]!r}"
-        )
+        why = f"neither a JSON list of records nor parquet; it starts with {text[:20]!r}"
+        raise SpatialbenchError(f"{path}: {why}")
     count, at = 0, 0.0
     with progress(f"reading {path.name}", path.stat().st_size / 1e6, "MB") as advance:
         try:
@@ -56,9 +53,8 @@ def _json_records(path: Path, start: bytes, stream: BinaryIO) -> Iterator[Any]:
                 at = now
         except (ijson.JSONError, UnicodeDecodeError) as error:
             reason = str(error).splitlines()[0].strip()[:80]  # the next lines quote the file
-            raise SpatialbenchError(
-                f"{path}: no valid JSON after {count} records, or a broken download ({reason})"
-            ) from error
+            why = f"no valid JSON after {count} records, or a broken download ({reason})"
+            raise SpatialbenchError(f"{path}: {why}") from error
 
 
 def _parquet_records(path: Path) -> Iterator[Any]:

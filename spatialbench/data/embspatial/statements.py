@@ -30,8 +30,7 @@ PREDICATES: dict[str, tuple[str, ...]] = {
 }
 """The wordings of a true option (mengfeidu/EmbSpatial-Bench @ 75792fc, README.md)."""
 
-SLACK = 2.0
-"""Pixels by which a box may cross the image's edge, or a box that it must not overlap."""
+SLACK = 2.0  # pixels by which a box may cross the image's edge, or a box that it must not overlap
 
 _LETTER = re.compile(r"\(?([A-Z])\)?\.?")
 

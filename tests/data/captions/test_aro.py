@@ -89,8 +89,3 @@ def test_a_wrong_record_is_one_line(
 ) -> None:
     files.write_json(write(tmp_path) / name, [case("a", "b", **fields)])
     files.complaint(lambda: Aro(str(tmp_path)), message)
-
-
-def test_a_missing_image_is_one_line(tmp_path: Path) -> None:
-    (write(tmp_path) / "images" / "3.jpg").unlink()
-    files.complaint(lambda: Aro(str(tmp_path)), r"no image .*3\.jpg \(1 missing\); give ARO's")

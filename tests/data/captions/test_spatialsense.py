@@ -90,10 +90,3 @@ def test_a_wrong_annotation_is_one_line(
 ) -> None:
     write(tmp_path, annotation)
     files.complaint(lambda: SpatialSense(str(tmp_path)), message)
-
-
-def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
-    (write(tmp_path) / "images" / "nyu" / "0042.jpg").unlink()
-    files.complaint(lambda: SpatialSense(str(tmp_path)), r"no image .*nyu.0042\.jpg")
-    (tmp_path / "annotations.json").unlink()
-    files.complaint(lambda: SpatialSense(str(tmp_path)), r"no file annotations\.json")

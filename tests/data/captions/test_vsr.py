@@ -87,6 +87,14 @@ def test_numbers_by_hand(tmp_path: Path) -> None:
     }
 
 
+def test_a_byte_order_mark_and_a_line_separator_in_a_caption_are_read(tmp_path: Path) -> None:
+    path = write(tmp_path) / "splits" / "zeroshot" / "test.jsonl"
+    said = line(1, "The hand\u2028bag is behind the cat.", "behind", 1)
+    path.write_text("\ufeff" + json.dumps(said, ensure_ascii=False) + "\n", encoding="utf-8")
+    names = [record.record for record in Vsr(str(tmp_path)).records if record.part == "zeroshot"]
+    assert names == ["zeroshot/test-1+zeroshot"]
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

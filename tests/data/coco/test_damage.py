@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -339,6 +340,12 @@ def test_categories_and_an_empty_file_are_always_errors(
 def test_impossible_arguments_are_one_line(tmp_path: Path, options: Raw, message: str) -> None:
     with pytest.raises(SpatialbenchError, match=message):
         opened(tmp_path, instances(tmp_path), **options)
+
+
+def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
+    raw = instances(tmp_path)
+    (tmp_path / "file.json").write_text(json.dumps(raw), encoding="utf-8-sig")
+    assert len(CocoRegions(tmp_path / "file.json", tmp_path / "images", 16)) == 2
 
 
 def test_missing_files_and_folders_are_one_line(tmp_path: Path) -> None:

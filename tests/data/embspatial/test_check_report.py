@@ -8,7 +8,6 @@ from rich.console import Console
 
 from spatialbench.data.embspatial.check_report import print_report
 from spatialbench.data.embspatial.reader import check_file
-from spatialbench.utils.errors import SpatialbenchError
 from tests.support.records import depth, direction, write
 
 
@@ -32,14 +31,6 @@ def test_the_report_of_a_file_is_printed(tmp_path: Path, monkeypatch: pytest.Mon
     assert f"consistent 3, counter 0, ambiguous 0; {shortcut}" in text
     first = "record 'd': unknown relation '[bold]on top[/]'"
     assert f"1 dropped: unknown_relation (first {first}" in text
-
-
-def test_strict_and_missing_files_are_errors(tmp_path: Path) -> None:
-    path = write(tmp_path / "file.json", [direction("a"), direction("a")])
-    with pytest.raises(SpatialbenchError, match="record 'a': the question_id was used before"):
-        check_file(path, strict=True)
-    with pytest.raises(SpatialbenchError, match="cannot read"):
-        check_file(tmp_path / "missing.json")
 
 
 def test_an_empty_list_is_reported_as_it_is(tmp_path: Path) -> None:

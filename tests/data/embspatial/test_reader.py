@@ -22,7 +22,7 @@ from spatialbench.data.image_cache import ImageTable
 from spatialbench.data.images import encoded
 from spatialbench.data.records import Box, Record
 from spatialbench.utils.errors import SpatialbenchError
-from tests.support.records import Raw, depth, direction, jpeg, said, sft, text, write
+from tests.support.records import BOXES, Raw, depth, direction, jpeg, said, sft, text, write
 
 
 @pytest.fixture(autouse=True)
@@ -49,12 +49,9 @@ def test_a_direction_is_one_pair_from_its_names(tmp_path: Path, relation: str) -
     assert record.statement.negated.caption.endswith(" the night stand.")
     assert (record.record_id, record.source, record.scene_id) == ("mp3d_1", "mp3d", "YVUC4YcDtcY")
     assert (record.image_size, record.weight, record.elevation) == ((64, 48), 1.0, None)
+    boxes = [Box(*sides) for sides in BOXES[relation]]  # xywh in pixels of the decoded image
+    assert record.boxes == dict(zip(("night stand", "lamp"), boxes, strict=True))
     assert counted(report) == {}
-
-
-def test_boxes_are_xywh_in_pixels_of_the_decoded_image(tmp_path: Path) -> None:
-    (record,), _ = read_all(tmp_path, [direction()])
-    assert record.boxes == {"night stand": Box(2, 10, 20, 20), "lamp": Box(40, 10, 20, 20)}
 
 
 def test_the_answer_names_the_subject_whatever_the_order_of_the_boxes(tmp_path: Path) -> None:
