@@ -133,7 +133,7 @@ def test_exported_and_read_back_it_is_the_same(tmp_path: Path) -> None:
 
 
 def test_rooms_of_another_size_and_a_closed_folder_are_one_line(tmp_path: Path) -> None:
-    message = "cannot export rooms of 20 x 20 pixels at 48; load that size"
+    message = "cannot export rooms of 20 pixels at 48; load that size"
     with pytest.raises(SpatialbenchError, match=message):
         export_coco(tiny_rooms(), tmp_path / "out.json", 48)
     assert list(tmp_path.iterdir()) == []
