@@ -46,9 +46,14 @@ def reproduce(
 
     Returns:
         The exit status: 0 when it was reproduced, 1 when not.
+
+    Raises:
+        SpatialbenchError: a damaged row, a page or track that is gone, or a seed that the row does
+            not have.
     """
-    path, out, today = Path(path), Path(out), Today.read(Path(benchmarks))
+    path, out = Path(path), Path(out)
     stored = stored_seed(path, seed)
+    today = Today.read(Path(benchmarks))
     result, run = stored.result, stored.result.runs[0]
     page, track = today.pages.get(result.name), today.tracks.get(result.track)
     if page is None or track is None:
