@@ -75,6 +75,9 @@ def named_evaluation(name: str, track: Track, budget: str, path: str | None) -> 
 
     Args:
         path: the folder of a downloaded benchmark; None: where ``data download`` puts it.
+
+    Raises:
+        SpatialbenchError: an unknown name, or a path that is missing or not wanted.
     """
     own = evaluations_of(track, budget)
     name = "selection" if name == "counterfactual" and "selection" in own else name

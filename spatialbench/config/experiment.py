@@ -172,6 +172,9 @@ def resolve(
         seed: default: the page's ``seed_everything``, else the track's first seed.
         overrides: a partial configuration that wins over the page: the command line.
         runs: the folder of all runs.
+
+    Raises:
+        SpatialbenchError: see :func:`load_page`, :func:`load_track`, :func:`compose`.
     """
     if not isinstance(page, Page):
         page = pages.load_page(page)

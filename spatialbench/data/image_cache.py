@@ -59,7 +59,11 @@ class ImageTable:
         self._last: tuple[str, Image.Image] | None = None
 
     def look_up(self, data: bytes) -> tuple[str, Entry]:
-        """Return the key and the entry of an image; only a new one is decoded."""
+        """Return the key and the entry of an image; only a new one is decoded.
+
+        Raises:
+            BadImage: it cannot be decoded.
+        """
         key = hashlib.sha1(data, usedforsecurity=False).hexdigest()
         if key not in self.entries:
             image = decode(data)
@@ -115,7 +119,11 @@ class _Writer(ImageTable):
 
 
 def cache_key(source: Path, size: int, resize: Resize) -> str:
-    """Hash the content of a source file, not its name, with size and resize."""
+    """Hash the content of a source file, not its name, with size and resize.
+
+    Raises:
+        SpatialbenchError: the file cannot be read.
+    """
     try:
         with source.open("rb") as stream:
             content = hashlib.file_digest(stream, "sha256").hexdigest()

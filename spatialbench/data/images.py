@@ -55,7 +55,11 @@ def decode(data: bytes, upright: bool = False) -> Image.Image:
 
 
 def file_bytes(path: Path, what: str = "") -> bytes:
-    """Read a file; ``what`` is named before it in the message."""
+    """Read a file; ``what`` is named before it in the message.
+
+    Raises:
+        SpatialbenchError: it cannot be read.
+    """
     try:
         return path.read_bytes()
     except OSError as error:
@@ -64,7 +68,11 @@ def file_bytes(path: Path, what: str = "") -> bytes:
 
 
 def read_image(path: Path) -> Image.Image:
-    """Read a user's image as RGB, in its EXIF orientation."""
+    """Read a user's image as RGB, in its EXIF orientation.
+
+    Raises:
+        SpatialbenchError: missing, truncated or no image.
+    """
     try:
         return decode(file_bytes(path, "the image "), upright=True)
     except BadImage as error:

@@ -23,7 +23,11 @@ def advice(path: str | Path) -> str:
 
 
 def check_files(arguments: Mapping[str, Any]) -> None:
-    """Check the files of records that a datamodule's arguments name, before a run starts."""
+    """Check the files of records that a datamodule's arguments name, before a run starts.
+
+    Raises:
+        SpatialbenchError: a file is missing.
+    """
     for name in ("path", "train_path", "val_path"):
         file = arguments.get(name)
         if file is not None and not Path(file).is_file():

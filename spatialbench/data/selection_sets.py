@@ -37,7 +37,11 @@ class SelectionSet(ABC):
 
     @abstractmethod
     def pairs(self, size: int, resize: Resize = "crop") -> ImagePairs:
-        """Return the pairs, S = ``size``; ``resize`` says how an image becomes square."""
+        """Return the pairs, S = ``size``; ``resize`` says how an image becomes square.
+
+        Raises:
+            SpatialbenchError: an image cannot be read.
+        """
 
 
 def fingerprint(*parts: object) -> str:

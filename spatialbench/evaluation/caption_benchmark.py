@@ -171,6 +171,10 @@ def caption_scores(model: Model, source: CaptionSet) -> tuple[np.ndarray, str, l
     Returns:
         cosines float32 [M, K], NaN beyond the captions of a record; name and records of the
         benchmark, and the hash of its images.
+
+    Raises:
+        SpatialbenchError: an unreadable image, a caption that is too long, or a score that is not
+            finite.
     """
     records = source.records
     captions = dict.fromkeys(caption for record in records for caption in record.captions)

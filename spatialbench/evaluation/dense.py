@@ -98,6 +98,9 @@ def cluster_classes(tokens: Tensor, label: Tensor, clusters: int, seed: int = 0)
         label: class of each token, int64 [T].
         clusters: k, at least the number of classes.
         seed: of the random tokens and of k-means++, which is followed by 50 rounds.
+
+    Raises:
+        ValueError: fewer clusters than classes, or fewer tokens than clusters.
     """
     classes, own = np.unique(label.cpu().numpy(), return_inverse=True)
     if not len(classes) <= clusters <= len(tokens):

@@ -89,6 +89,9 @@ class Evidence:
         """Join the seeds of one row, which must have the same data and measures.
 
         Margins become float16 that keeps every sign. Notes that differ are left out.
+
+        Raises:
+            SpatialbenchError: the seeds have different data or different measures.
         """
         first = runs[0]
         for other in runs[1:]:
@@ -136,7 +139,11 @@ class Evidence:
         return self.margins._replace(values=values)
 
     def aligned(self, other: Evidence) -> Evidence:
-        """Bring the units into the order of ``other``, which must have the same ones."""
+        """Bring the units into the order of ``other``, which must have the same ones.
+
+        Raises:
+            SpatialbenchError: the two were not evaluated on the same units, groups and clusters.
+        """
         aligned = self
         if self.margins is not None and other.margins is not None:
             mine, theirs = self.margins.units, other.margins.units

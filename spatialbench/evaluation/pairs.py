@@ -63,7 +63,11 @@ def answer(model: Model, record_set: RecordSet, batch_images: int) -> Outcomes:
 
 
 def pair_evidence(outcomes: Outcomes, records: Sequence[Record], data: str) -> Evidence:
-    """Evidence of the collected scores of every record, each once."""
+    """Evidence of the collected scores of every record, each once.
+
+    Raises:
+        SpatialbenchError: a record of the set has no outcome, or an outcome no record.
+    """
     check_rows(outcomes.record, len(records))
     return answers(records, {"": outcomes.margin}, data)
 
@@ -144,7 +148,11 @@ class PairOutcomes(Metric):
         super().sync(*args, **kwargs)
 
     def compute(self) -> Outcomes:
-        """Return the collected scores: every record once, sorted, and every score finite."""
+        """Return the collected scores: every record once, sorted, and every score finite.
+
+        Raises:
+            SpatialbenchError: a record came twice, is missing, or has a score that is not finite.
+        """
         record, positive, negative = map(_joined, (self.record, self.positive, self.negative))
         order = np.argsort(record, kind="stable")
         outcomes = Outcomes(record[order].astype(np.int64), positive[order], negative[order])
@@ -167,7 +175,11 @@ def _joined(state: Tensor | list[Tensor]) -> np.ndarray:
 
 
 def check_rows(record: np.ndarray, expected: int | None) -> None:
-    """Check that sorted ``record`` holds each row once, and all of 0 .. expected - 1 if given."""
+    """Check that sorted ``record`` holds each row once, and all of 0 .. expected - 1 if given.
+
+    Raises:
+        SpatialbenchError: the wrong record, and what to do.
+    """
     twice = record[1:][record[1:] == record[:-1]]
     if len(twice):
         raise SpatialbenchError(
@@ -218,6 +230,9 @@ def score(outcomes: Outcomes, relations: Sequence[str], partial: bool = False) -
         relations: relation of every record of the set.
         partial: whether records may be missing (a sanity check, ``limit_val_batches``). Never for a
             stored number.
+
+    Raises:
+        SpatialbenchError: a record is missing or unknown.
     """
     check_rows(outcomes.record, None if partial else len(relations))
     counts = count(outcomes.margin, np.asarray(relations)[outcomes.record])

@@ -50,6 +50,9 @@ class Autoencoder(nn.Module):
 
         n is drawn from a generator of the CPU, the same on every device; without one it is 0. G
         must be a multiple of ``factor``.
+
+        Raises:
+            SpatialbenchError: images of another type, or G not a multiple of ``factor``.
         """
         with torch.autocast(pixels.device.type, enabled=False):
             posterior = self.vae.encode(self.vae_input(pixels).to(self.vae.dtype)).latent_dist

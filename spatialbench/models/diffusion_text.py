@@ -63,6 +63,9 @@ def caption_states(
     """Compute hidden states [C, length, W] of C captions, each of at most ``length`` tokens.
 
     States behind a caption's end are included, as in training.
+
+    Raises:
+        SpatialbenchError: a caption is longer than ``length`` tokens.
     """
     tokens = tokenizer(captions)
     too_long = tokens[:, length:].any(1).nonzero()

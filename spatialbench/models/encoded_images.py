@@ -84,6 +84,9 @@ class EncodedImages:
         """Cache the results of ``count`` images uint8 [3, S, S]; see ``fill``.
 
         ``description`` heads the progress bar, which is drawn if ``show``.
+
+        Raises:
+            SpatialbenchError: the cache cannot be written.
         """
         self.cache.refresh()
         bar = progress(description, count, "images") if show else nullcontext(lambda _: None)

@@ -40,7 +40,11 @@ class Latents:
         return self._cache(pixels).float() if self.cache else self.diffusion.latents(pixels)
 
     def prepare(self, images: Images) -> None:
-        """Cache the latents of a set without random crops. Finished work survives a kill."""
+        """Cache the latents of a set without random crops. Finished work survives a kill.
+
+        Raises:
+            SpatialbenchError: the cache cannot be written, or an image cannot be read.
+        """
         if self.cache:
             whole = map(images.whole, range(len(images)))
             self._cache.prepare(whole, len(images), "latents", _SHARD)

@@ -40,6 +40,9 @@ class LoraSettings:
         alpha: the scale of their product, more than 0.
         dropout: in [0, 1), of the input of A in the MLP; attention has none.
         bias: also train the biases of the adapted layers (``lora_only``).
+
+    Raises:
+        SpatialbenchError: a value out of its range.
     """
 
     rank: int = 16

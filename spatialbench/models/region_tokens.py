@@ -17,6 +17,10 @@ def region_tokens(
 
     The map is [B, h, w, D]; boxes [N, 4] are x0 y0 x1 y1 in [0, 1] of the image, in row ``image``
     int64 [N] of the map. ``size`` is r, or rows and columns; 1 gives one vector per region.
+
+    Raises:
+        SpatialbenchError: there is no box, or one that is not finite, empty, or outside of the
+            image.
     """
     check_boxes(boxes)
     height, width = dense.shape[1:3]

@@ -123,6 +123,9 @@ def score_vector(tokens: Tokens, scorer: Scorer = "cls") -> Tensor:
 
     Source: baaivision/DIVA @ d53c668, which scores with ``cls_local`` after training and with
     ``cls`` before, so that a part of its gain is the scorer's (docs/diva.md, "What is measured").
+
+    Raises:
+        SpatialbenchError: another scorer.
     """
     _check_choice("the scorer", scorer, get_args(Scorer))
     vector = tokens.cls if scorer == "cls" else tokens.cls + tokens.local.mean(1)

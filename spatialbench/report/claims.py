@@ -82,6 +82,9 @@ def read_claims(path: Path, measures: Mapping[str, Mapping[str, str]]) -> list[C
 
     Args:
         measures: track -> measure -> heading, of all evaluations.
+
+    Raises:
+        SpatialbenchError: bad YAML, a wrong field, an unknown track or column.
     """
     claims = parse(_ClaimsFile, {"claims": read_yaml(path, ADVICE)}, str(path), ADVICE).claims
     for number, claim in enumerate(claims):

@@ -43,6 +43,9 @@ class Differences:
 
     Args:
         rows: one at least, evaluated on the same data.
+
+    Raises:
+        SpatialbenchError: rows of different records, groups or clusters.
     """
 
     def __init__(self, rows: Sequence[Row]) -> None:

@@ -67,7 +67,11 @@ def table(
 def evaluation_class(
     rows: Sequence[Row], today: Today, track: str, budget: str, evaluation: str
 ) -> type[Evaluation]:
-    """Return the class of an evaluation that one of the rows has."""
+    """Return the class of an evaluation that one of the rows has.
+
+    Raises:
+        SpatialbenchError: an unknown evaluation, or no row that has it.
+    """
     classes = evaluation_classes(today.tracks.get(track), budget)
     if evaluation not in classes:
         raise SpatialbenchError(

@@ -21,6 +21,9 @@ def listing(benchmarks: Path, results: Path, track: str) -> list[dict[str, str]]
 
     ``status`` is ``current``, ``stale`` or ``damaged``, with the reason in ``why``; ``missing``; or
     ``smoke only`` where there are rows of other budgets alone.
+
+    Raises:
+        SpatialbenchError: no pages in the folder, a page that cannot be read, or an unknown track.
     """
     today = Today.read(benchmarks)
     if not today.pages:

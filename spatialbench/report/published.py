@@ -42,7 +42,11 @@ class _File:
 
 
 def read_published(results: Path, benchmark: str) -> Mapping[str, Published]:
-    """Read the published numbers of a benchmark: measure -> number; none without the file."""
+    """Read the published numbers of a benchmark: measure -> number; none without the file.
+
+    Raises:
+        SpatialbenchError: the file is wrong.
+    """
     items = {"benchmarks": reported_items(results, of_benchmarks=True)}
     rows = parse(_File, items, str(results / REPORTED), ADVICE).benchmarks
     return {row.measure: row for row in rows if row.benchmark == benchmark}

@@ -76,7 +76,11 @@ def _reader(results: Path, benchmarks: Path) -> Reader:
 
 
 def with_tables(text: str, results: Path, benchmarks: Path, read: Reader | None = None) -> str:
-    """Fill in each table below ``<!-- table: TRACK [ROW ...] -->``."""
+    """Fill in each table below ``<!-- table: TRACK [ROW ...] -->``.
+
+    Raises:
+        SpatialbenchError: a row that is not stored.
+    """
     read = read or _reader(results, benchmarks)
 
     def block(match: re.Match[str]) -> str:

@@ -63,13 +63,21 @@ class _ReportedFile:
 
 
 def read_papers(results: Path) -> list[Reported]:
-    """Read the papers' numbers in results/reported.yaml; none where there is no such file."""
+    """Read the papers' numbers in results/reported.yaml; none where there is no such file.
+
+    Raises:
+        SpatialbenchError: bad YAML, a wrong field.
+    """
     items = {"rows": reported_items(results, of_benchmarks=False)}
     return parse(_ReportedFile, items, str(results / REPORTED), ADVICE).rows
 
 
 def reported_items(results: Path, of_benchmarks: bool) -> Any:
-    """Return the items of results/reported.yaml about benchmarks, or those about rows."""
+    """Return the items of results/reported.yaml about benchmarks, or those about rows.
+
+    Raises:
+        SpatialbenchError: it cannot be read, or is not YAML.
+    """
     data = read_yaml(results / REPORTED, ADVICE)
     if not isinstance(data, list):
         return data
@@ -116,7 +124,11 @@ def read_rows(
 
 
 def stored_rows(results: Path, benchmarks: Path, track: str, folder: str) -> list[Row]:
-    """Read the rows of a track, at least one."""
+    """Read the rows of a track, at least one.
+
+    Raises:
+        SpatialbenchError: no rows, a damaged row, rows of different data.
+    """
     rows = read_rows(results, benchmarks, track, folder)
     if not rows:
         raise no_rows(results, Today.read(benchmarks), track, folder)
@@ -124,7 +136,11 @@ def stored_rows(results: Path, benchmarks: Path, track: str, folder: str) -> lis
 
 
 def read_stored(path: Path, today: Today) -> Row:
-    """Read one row, recounted, and note why it is stale."""
+    """Read one row, recounted, and note why it is stale.
+
+    Raises:
+        SpatialbenchError: the file, or the evidence beside it, is missing or damaged.
+    """
     row = read_row(path)
     return replace(row, stale=today.stale(row.result))
 

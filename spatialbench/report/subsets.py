@@ -55,6 +55,9 @@ def subsets_table(
         record_set: its test, the records of the facts.
         names: the rows to show; empty: all.
         than: the row to compare with; None: the second of the table, fine-tuned CLIP.
+
+    Raises:
+        SpatialbenchError: no such row, other records, or an unknown format.
     """
     check_format(format)
     known = {row.name: row for row in rows}

@@ -109,7 +109,11 @@ def _rounded(value: float) -> float | None:
 
 
 def write_row(path: Path, row: Row) -> None:
-    """Write the evidence and then the result, atomically; delete evidence of an earlier row."""
+    """Write the evidence and then the result, atomically; delete evidence of an earlier row.
+
+    Raises:
+        SpatialbenchError: they do not belong together, or the folder cannot be written.
+    """
     check_row(path, row)
     for name, evidence in row.evidence.items():
         evidence.save(path.with_name(schema.evidence_file(row.name, name)))
@@ -121,7 +125,11 @@ def write_row(path: Path, row: Row) -> None:
 
 
 def read_result(path: Path) -> Result:
-    """Read and validate a result file, without its evidence."""
+    """Read and validate a result file, without its evidence.
+
+    Raises:
+        SpatialbenchError: the field that is wrong, and what to do.
+    """
     data = load_json(path, ADVICE)
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != schema.SCHEMA_VERSION:

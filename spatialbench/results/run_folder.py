@@ -124,7 +124,11 @@ def scores_best(resolved: Resolved) -> bool:
 
 
 def clear(run_dir: Path) -> None:
-    """Remove everything a run wrote."""
+    """Remove everything a run wrote.
+
+    Raises:
+        SpatialbenchError: a file cannot be removed.
+    """
     for path in [path for pattern in FILES for path in run_dir.glob(pattern)]:
         try:
             path.unlink(missing_ok=True)

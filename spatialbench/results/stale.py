@@ -25,7 +25,11 @@ def page_hash(page: Page, budget: str) -> str:
 
 
 def ancestors(page: Page, budget: str, track: Track) -> dict[str, str]:
-    """Hash, by name, every page that :func:`starts` lists, each with its track."""
+    """Hash, by name, every page that :func:`starts` lists, each with its track.
+
+    Raises:
+        SpatialbenchError: see :func:`starts`.
+    """
     return {
         start.name: content_hash([page_hash(start, budget), track_hash(track, budget, start)])
         for start in starts(page)
@@ -104,7 +108,11 @@ class Today:
 
     @classmethod
     def read(cls, benchmarks: Path) -> Today:
-        """Read ``benchmarks/*.yaml`` and ``benchmarks/tracks/*.yaml``."""
+        """Read ``benchmarks/*.yaml`` and ``benchmarks/tracks/*.yaml``.
+
+        Raises:
+            SpatialbenchError: no such folder, or a page or track that cannot be read.
+        """
         if not benchmarks.is_dir():
             what = f"no pages in {benchmarks}, which is no folder"
             raise SpatialbenchError(f"{what}; give --benchmarks FOLDER")
@@ -113,7 +121,11 @@ class Today:
         return cls(pages, {track.name: track for track in tracks})
 
     def only(self, names: Sequence[str]) -> Today:
-        """Keep the given pages alone, named or given by their paths."""
+        """Keep the given pages alone, named or given by their paths.
+
+        Raises:
+            SpatialbenchError: an unknown page.
+        """
         by_path = {page.path.resolve(): page.name for page in self.pages.values()}
         chosen = [by_path.get(Path(name).resolve(), name) for name in names]
         for name in chosen:
@@ -127,6 +139,10 @@ class Today:
         return stale_reasons(result, self.pages.get(result.name), self.tracks.get(result.track))
 
     def read_row(self, path: Path) -> Row:
-        """Read a row, recounted as :func:`files.read_row` does, and note why it is stale."""
+        """Read a row, recounted as :func:`files.read_row` does, and note why it is stale.
+
+        Raises:
+            SpatialbenchError: the file, or the evidence beside it, is missing or damaged.
+        """
         row = read_row(path)
         return replace(row, stale=self.stale(row.result))

@@ -125,7 +125,11 @@ def build(resolved: Resolved, callbacks: Sequence[Callback] = ()) -> Built:
 
 
 def dump_config(resolved: Resolved) -> str:
-    """Return the complete configuration as YAML; given as a page, it comes out the same."""
+    """Return the complete configuration as YAML; given as a page, it comes out the same.
+
+    Raises:
+        SpatialbenchError: a value has the wrong type or cannot be written as YAML.
+    """
     return _dumped(resolved.config, _where(resolved))
 
 

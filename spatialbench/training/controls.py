@@ -18,7 +18,11 @@ from spatialbench.utils import provenance
 
 
 def test_set(resolved: Resolved) -> tuple[RecordSet, int]:
-    """Return the track's test, and the number of its images scored at once."""
+    """Return the track's test, and the number of its images scored at once.
+
+    Raises:
+        SpatialbenchError: the data cannot be read, or hold nothing to score.
+    """
     data = PairDataModule(**prune(resolved.data_arguments, PairDataModule))
     data.setup("test")
     return data.test_set, data.eval_batch_images

@@ -63,6 +63,9 @@ def open_evaluations(resolved: Resolved) -> Opened:
     """Open the data of the track's evaluations, so that missing data is reported at once.
 
     Empty for pairs of the user's own (``--data.path``), and on ranks other than the first.
+
+    Raises:
+        SpatialbenchError: an unknown class or argument, or data that cannot be read.
     """
     specs = run_folder.run_evaluations(resolved) if is_first_rank() else {}
     return {name: (spec, spec.load()) for name, spec in specs.items()}
@@ -114,7 +117,11 @@ def print_evaluations(label: str, resolved: Resolved, evidence: Mapping[str, Evi
 
 
 def load_weights(model: LightningModule, checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Load the weights of a checkpoint as Lightning would, or say that they do not fit."""
+    """Load the weights of a checkpoint as Lightning would, or say that they do not fit.
+
+    Raises:
+        SpatialbenchError: they do not fit the model.
+    """
     checkpoint = dict(checkpoint)
     model.on_load_checkpoint(checkpoint)
     try:
@@ -132,6 +139,10 @@ def load_method(
 
     Returns:
         The method, and the checkpoint that its weights come from.
+
+    Raises:
+        SpatialbenchError: no checkpoint where one is needed, one that does not fit, or a page
+            without a method.
     """
     path, notes = run_folder.checkpoint_of(resolved, given, runs, any_seed)
     for note in notes:

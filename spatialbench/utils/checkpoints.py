@@ -23,7 +23,11 @@ class AtomicCheckpoints(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Save atomically."""
+        """Save atomically.
+
+        Raises:
+            SpatialbenchError: the folder cannot be created or written.
+        """
         with atomic_path(path) as temporary:
             torch.save(checkpoint, temporary)
 

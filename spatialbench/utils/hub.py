@@ -90,7 +90,11 @@ def recorded_sha256(path: Path) -> str | None:
 
 
 def digest(path: Path, algorithm: str = "sha256") -> str:
-    """Hash a file, with progress if it is large; return hex digits."""
+    """Hash a file, with progress if it is large; return hex digits.
+
+    Raises:
+        SpatialbenchError: it cannot be read.
+    """
     try:
         size = path.stat().st_size
         with path.open("rb") as stream:

@@ -55,6 +55,9 @@ def make_again(
 
     Args:
         fit: makes one run; None: ``spatialbench.training.fit.fit``.
+
+    Raises:
+        SpatialbenchError: a run failed, or the runs do not belong together.
     """
     if fit is None:
         from spatialbench.training import fit as training

@@ -72,7 +72,11 @@ def reproduce(
 
 
 def stored_seed(path: Path, seed: int | None) -> Row:
-    """Read one seed of a stored row, recounted: its run and its evidence."""
+    """Read one seed of a stored row, recounted: its run and its evidence.
+
+    Raises:
+        SpatialbenchError: the row is damaged, or has no such seed.
+    """
     if not path.is_file():
         example = "give its file, as results/rooms/clip_finetune.json"
         raise SpatialbenchError(f"no stored row {path}: {example}")

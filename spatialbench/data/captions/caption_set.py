@@ -121,7 +121,11 @@ class CaptionSet(ABC):
         return [self.records[row].relation for row in rows]
 
     def file(self, *names: str) -> Path:
-        """Return the first of these files that the folder has."""
+        """Return the first of these files that the folder has.
+
+        Raises:
+            SpatialbenchError: there is none.
+        """
         path = next((self.folder / name for name in names if (self.folder / name).is_file()), None)
         if path is None:
             raise SpatialbenchError(f"no file {names[0]} in {self.folder}; give {self.source}")
@@ -139,7 +143,11 @@ class CaptionSet(ABC):
 
 
 def check_images(files: Sequence[Path], source: str) -> None:
-    """Check that all image files are there."""
+    """Check that all image files are there.
+
+    Raises:
+        SpatialbenchError: some are missing; give ``source``.
+    """
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise SpatialbenchError(f"no image {missing[0]} ({len(missing)} missing); give {source}")

@@ -70,7 +70,11 @@ def records(owner: CaptionSet, path: Path, part: str) -> Iterator[tuple[str, Fie
 
 
 def listed(owner: CaptionSet, path: Path) -> list[Any]:
-    """Read a JSON file that holds a list."""
+    """Read a JSON file that holds a list.
+
+    Raises:
+        SpatialbenchError: it cannot be read or holds something else.
+    """
     items = load_json(path, f"give {owner.source}")
     if not isinstance(items, list):
         owner.refuse(str(path), f"a {type(items).__name__}, not a list of records")
@@ -78,7 +82,11 @@ def listed(owner: CaptionSet, path: Path) -> list[Any]:
 
 
 def lines(owner: CaptionSet, path: Path) -> Iterator[Fields]:
-    """Yield the records of a JSONL file, one object per line."""
+    """Yield the records of a JSONL file, one object per line.
+
+    Raises:
+        SpatialbenchError: it cannot be read, or a line is no object.
+    """
     try:
         content = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

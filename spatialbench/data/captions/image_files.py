@@ -25,12 +25,20 @@ class ImageSource:
     crop: Corners | None = None  # the part that is shown, black outside of the image; None: all
 
     def content(self) -> bytes:
-        """Return the encoded bytes."""
+        """Return the encoded bytes.
+
+        Raises:
+            SpatialbenchError: the file cannot be read.
+        """
         source = self.source
         return source if isinstance(source, bytes) else file_bytes(source, "the image ")
 
     def pixels(self, data: bytes, size: int, resize: Resize, advice: str) -> np.ndarray:
-        """Decode its content ``data`` to uint8 [S, S, 3]."""
+        """Decode its content ``data`` to uint8 [S, S, 3].
+
+        Raises:
+            SpatialbenchError: it is no image; give ``advice``.
+        """
         try:
             image = decode(data)
         except BadImage as error:

@@ -57,7 +57,11 @@ class Classes(NamedTuple):
 
 
 def read_json(path: Path, keys: Iterable[str]) -> tuple[dict[str, Any], str]:
-    """Read a JSON object whose ``keys`` are lists, and hash the file."""
+    """Read a JSON object whose ``keys`` are lists, and hash the file.
+
+    Raises:
+        SpatialbenchError: no such file, no JSON object, or a key is missing.
+    """
     data = file_bytes(path)
     try:
         raw = json.loads(data.decode("utf-8-sig"))
@@ -76,7 +80,11 @@ def is_panoptic(raw: Mapping[str, Any]) -> bool:
 
 
 def read_classes(path: Path, categories: list[Any], panoptic: bool) -> Classes:
-    """Read the classes in the order of their ids; without ``panoptic`` all of them are things."""
+    """Read the classes in the order of their ids; without ``panoptic`` all of them are things.
+
+    Raises:
+        SpatialbenchError: an id is used twice, or an id, a name or (``panoptic``) an isthing lacks.
+    """
     wanted = "an integer id and a name" + (", and isthing of 0 or 1" if panoptic else "")
     for item in categories:
         fields = item if isinstance(item, dict) else {}
@@ -97,6 +105,10 @@ def read_captions(
     """Read the captions of a COCO captions file as (row, sentence), and hash the file.
 
     Captions of images that have no row are skipped: the file is usually that of the whole split.
+
+    Raises:
+        SpatialbenchError: the file cannot be read or has no caption of these images; with
+            ``account.strict``, one is damaged.
     """
     raw, digest = read_json(path, ("annotations",))
     captions: list[tuple[int, str]] = []
@@ -131,7 +143,11 @@ class Reader:
     account: Account
 
     def images(self, limit: int | None) -> list[CocoImage]:
-        """Read the first ``limit`` usable images by id, and no regions of later ones."""
+        """Read the first ``limit`` usable images by id, and no regions of later ones.
+
+        Raises:
+            SpatialbenchError: ``account.strict``, and something is damaged.
+        """
         entries, annotations = self._entries(), self._by_image()
         images: list[CocoImage] = []
         total = len(entries) if limit is None else min(limit, len(entries))

@@ -18,6 +18,9 @@ def link_images(data_set: DataSet, coco: CocoImages, folder: Path, given: Path |
     """Link the images that a data set needs; return a line that says what was done or is missing.
 
     ``given`` is a folder of the user's with COCO's folders, or with the images as they are needed.
+
+    Raises:
+        SpatialbenchError: COCO's folders lack an image that the files name.
     """
     target, roots = folder / coco.folder, [given] if given else []
     if target.exists():

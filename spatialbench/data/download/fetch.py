@@ -45,12 +45,20 @@ def download(item: Item, folder: Path) -> Entry:
 
 
 def take(item: Item, path: Path, folder: Path, copied: bool) -> Entry:
-    """Check a file, archive or unpacked folder of the user's; link, copy or unpack it."""
+    """Check a file, archive or unpacked folder of the user's; link, copy or unpack it.
+
+    Raises:
+        SpatialbenchError: it is not as the manifest says, or cannot be written.
+    """
     return _add(item, path, folder, Entry(str(path.resolve()), 0), copy if copied else link)
 
 
 def verify(item: Item, folder: Path) -> Entry:
-    """Check a file that is in the data set's folder; record it if that was not done before."""
+    """Check a file that is in the data set's folder; record it if that was not done before.
+
+    Raises:
+        SpatialbenchError: it is not as the manifest or its record says.
+    """
     path, known = folder / item.placed, read_records(folder).get(item.name)
     entry = _examine(item, path, known or Entry(str(path), 0))
     if known and entry != known:

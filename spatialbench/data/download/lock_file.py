@@ -33,7 +33,11 @@ class _Records:
 
 
 def read_records(folder: Path) -> dict[str, Entry]:
-    """Return name -> entry of a data set's folder; empty if nothing is recorded."""
+    """Return name -> entry of a data set's folder; empty if nothing is recorded.
+
+    Raises:
+        SpatialbenchError: the file is damaged.
+    """
     path, advice = folder / NAME, "remove it, and the files are recorded anew"
     if not path.is_file():
         return {}
@@ -41,6 +45,10 @@ def read_records(folder: Path) -> dict[str, Entry]:
 
 
 def record(folder: Path, name: str, entry: Entry) -> None:
-    """Add or replace one entry."""
+    """Add or replace one entry.
+
+    Raises:
+        SpatialbenchError: the file is damaged or cannot be written.
+    """
     entries = {**read_records(folder), name: entry}
     write_atomic(folder / NAME, dump_json(_Records(1, dict(sorted(entries.items())))))

@@ -77,12 +77,20 @@ def _read_some(path: Path, table: ImageTable, strict: bool) -> tuple[list[Record
 
 
 def check_file(path: str | Path, strict: bool = False) -> CheckReport:
-    """Read a file and decode every distinct image, but keep only the counts."""
+    """Read a file and decode every distinct image, but keep only the counts.
+
+    Raises:
+        SpatialbenchError: the file cannot be read; with ``strict``, the first damaged record.
+    """
     return read(Path(path), ImageTable(), strict)[1]
 
 
 def read(path: Path, table: ImageTable, strict: bool = False) -> tuple[list[Record], CheckReport]:
-    """Read a file in one pass: its records, their images in ``table``, and what was dropped."""
+    """Read a file in one pass: its records, their images in ``table``, and what was dropped.
+
+    Raises:
+        SpatialbenchError: the file cannot be read; with ``strict``, the first damaged record.
+    """
     report = CheckReport(path, strict)
     with closing(raw_records(path)) as raws:
         records = _Reader(table, report, path.parent).read(raws)

@@ -101,6 +101,9 @@ def find_folder(spec: str, hashes: Mapping[str, str]) -> Path:
     """Find the folder of a model that is shipped, on this disk, or on the Hub at a given commit.
 
     ``hashes`` are the sha256 of some of its files, which are checked here.
+
+    Raises:
+        SpatialbenchError: there is none, or the hash of a file is another.
     """
     if spec == OWN or Path(spec).is_dir():
         folder = WEIGHTS / OWN if spec == OWN else Path(spec)

@@ -95,6 +95,9 @@ def find_weights(
 
     None where a library loads them, being ``known`` to it. ``what`` is the model, and ``names`` are
     those of published weights, for messages.
+
+    Raises:
+        SpatialbenchError: there are none, or they cannot be downloaded.
     """
     if Path(weights).is_file():
         return Path(weights)
@@ -109,7 +112,11 @@ def find_weights(
 
 
 def obtain(file: WeightFile, what: str) -> Path:
-    """Find or download a file and check its hash; ``what`` names the model in messages."""
+    """Find or download a file and check its hash; ``what`` names the model in messages.
+
+    Raises:
+        SpatialbenchError: it is missing and cannot be downloaded, or its hash is another.
+    """
     path = _local_copy(file)
     try:
         if path is None and file.repository:

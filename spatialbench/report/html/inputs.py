@@ -46,7 +46,11 @@ class ReportInputs:
         budget: str = STORED_BUDGET,
         runs: Path = Path("runs"),
     ) -> ReportInputs:
-        """Read and recount everything of a track."""
+        """Read and recount everything of a track.
+
+        Raises:
+            SpatialbenchError: no rows, a damaged file, or rows of different data.
+        """
         rows = stored_rows(results, benchmarks, track, budget)
         tracks = Today.read(benchmarks).tracks
         classes = {name: evaluation_classes(found, budget) for name, found in tracks.items()}
