@@ -305,7 +305,7 @@ def test_a_resumed_training_is_the_same(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("spec", "arguments", "message"),
     [
-        ((), None, "is of spatialbench.methods.spatial_attn.SpatialAttention, this page is of"),
+        ((), None, "is of spatialbench.methods.spatial_attn.SpatialAttention, not of"),
         ((), {}, "trained with another VFM"),
         ((), {"value_connection": True}, r"another architecture .* is missing there"),
         (("short", '{"layers": 1}'), {}, "another architecture .*missing here"),
