@@ -13,7 +13,6 @@ from pathlib import Path
 import numpy as np
 
 from spatialbench.config.experiment import Resolved, resolve
-from spatialbench.evaluation.evidence import same_units
 from spatialbench.results.files import Row, read_row, result_path, write_row
 from spatialbench.results.run_folder import Fit, RunRecord, clear
 from spatialbench.results.schema import Result, SeedRun
@@ -21,9 +20,6 @@ from spatialbench.results.stale import Today
 from spatialbench.utils import provenance
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.verify.repeat import Comparison, compare, make_again, same_environment
-
-SHOWN = 3
-"""Changed files that are named."""
 
 
 def reproduce(
@@ -33,7 +29,7 @@ def reproduce(
     out: str | Path = "runs/reproduced",
     fit: Fit | None = None,
 ) -> int:
-    """Repeat one seed of a stored row, and print what is the same and what is not.
+    """Repeat one seed of a stored row, and print what is the same; return 1 where it is not.
 
     A stopped run in ``out`` is resumed by the same code; a finished one is repeated.
 
@@ -44,17 +40,14 @@ def reproduce(
         out: a scratch folder: the run in ``out/runs``, the row in ``out/results``.
         fit: see ``make_again``.
 
-    Returns:
-        The exit status: 0 when it was reproduced, 1 when not.
-
     Raises:
         SpatialbenchError: a damaged row, a page or track that is gone, or a seed that the row does
             not have.
     """
     path, out = Path(path), Path(out)
     stored = stored_seed(path, seed)
-    today = Today.read(Path(benchmarks))
-    result, run = stored.result, stored.result.runs[0]
+    today, result = Today.read(Path(benchmarks)), stored.result
+    (run,) = result.runs
     page, track = today.pages.get(result.name), today.tracks.get(result.track)
     if page is None or track is None:
         gone = f"page {result.name}" if page is None else f"track {result.track}"
@@ -114,43 +107,32 @@ def _code(run: SeedRun) -> str:
         return f"{text}, which this checkout does not have"
     if not changed:
         return f"{text}, and no file of the package differs from it"
-    names = ", ".join(changed[:SHOWN]) + (", ..." if len(changed) > SHOWN else "")
+    names = ", ".join([*changed[:3], *(["..."] if len(changed) > 3 else [])])
     today = f"today's {now[:10]}{' with changes' if dirty else ''}"
     differ = f"{len(changed)} files of the package differ in {today} ({names})"
     return f"{text}; {differ}: {_checkout(run)}"
 
 
 def _checkout(run: SeedRun) -> str:
-    if not run.commit:
-        return "the row notes no commit"
-    return f"git checkout {run.commit[:10]} has the row's own"
+    own = f"git checkout {run.commit[:10]} has the row's own"
+    return own if run.commit else "the row notes no commit"
 
 
 def outcome(stored: Row, made: Row, comparison: Comparison) -> list[str]:
     """Describe the result of a comparison, a line each."""
     lines = [f"environment: {_environment(stored.result, made.result)}"]
     verdict = [f"not reproduced: {problem}" for problem in comparison.problems]
-    before, after = stored.pairs, made.pairs
-    if not same_units(before, after):
+    if not comparison.drift:  # other data
         return lines + verdict
-    assert before.margins is not None, "the pair test has margins"
-    ids, relations = before.margins.units, before.margins.group
-    old, new = (row.answers()[0].astype(float) for row in (before, after))
-    flipped = np.flatnonzero(np.sign(old) != np.sign(new))
-    lines.append(f"All: {after.values()['all']:.2f} now, {before.values()['all']:.2f} stored")
-    if exact := np.array_equal(old, new):
-        found = f"all {len(ids)} margins are equal"
-    elif not len(flipped):
-        moved = f"margins differ by {np.abs(old - new).max():.2g} at most"
-        found = f"all {len(ids)} are answered alike; {moved}"
-    else:
-        first = flipped[0]
-        margins = f"margin {new[first]:+.3g}, stored {old[first]:+.3g}"
-        found = f"{len(flipped)} of {len(ids)} are answered differently, first {ids[first]} "
-        found += f"({relations[first]}): {margins}"
-    within = f"reproduced within the rule ({comparison.summary})"
-    verdict = verdict or ["reproduced exactly" if exact else within]
-    return [*lines, f"records: {found}", *verdict]
+    old, new = (row.pairs.answers()[0].astype(float) for row in (stored, made))
+    now, before = (row.pairs.values()["all"] for row in (made, stored))
+    lines.append(f"All: {now:.2f} now, {before:.2f} stored")
+    if np.array_equal(old, new):
+        lines.append(f"records: all {len(old)} margins are equal")
+        return lines + (verdict or ["reproduced exactly"])
+    flips = f"{comparison.flips} of {len(old)} are answered differently"
+    lines.append(f"records: {flips}; margins differ by {np.abs(old - new).max():.2g} at most")
+    return lines + (verdict or [f"reproduced within the rule ({comparison.summary})"])
 
 
 def _environment(before: Result, after: Result) -> str:

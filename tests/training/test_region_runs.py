@@ -15,7 +15,6 @@ from spatialbench.data.region_batches import RegionDataModule
 from spatialbench.evaluation.evidence import Evidence
 from spatialbench.methods.r_sc_rla import RegionDistillation
 from spatialbench.results.run_folder import RunRecord
-from spatialbench.training import fit as training
 from spatialbench.training.fit import fit
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support import tiny
@@ -136,23 +135,6 @@ def test_after_ctrl_c_it_ends_where_one_run_ends(folder: Path) -> None:
     tiny.ends_alike_after_ctrl_c(run(folder, "stopped"), Stopped)
 
 
-def test_ctrl_c_after_the_last_step_goes_on_with_the_test(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The Refiner is no part of a checkpoint, whenever that was written."""
-    made = run(folder, "stopped", runs="tested")
-    assert made.init_from is not None
-    fit(made.init_from)
-    with monkeypatch.context() as patch:
-        patch.setattr(training, "test", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt()))
-        with pytest.raises(KeyboardInterrupt):
-            fit(made)
-    assert not RunRecord.read(made.run_dir).finished
-    assert tiny.parts(made) == {"student"}
-    fit(made)
-    assert Stopped.seen == 6
-
-
 def test_language_of_the_text_encoder_and_data_opened_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -177,12 +159,3 @@ def test_language_of_the_text_encoder_and_data_opened_once(
 def test_settings_that_do_not_fit(folder: Path, data: dict, message: str) -> None:
     with pytest.raises(SpatialbenchError, match=message):
         fit(run(folder, "clipself", **data))
-
-
-@pytest.mark.parametrize("key", ["model.init_args.student", "data.init_args.region_path"])
-def test_what_would_not_reach_the_stage_before_is_refused(folder: Path, key: str) -> None:
-    block, _, name = key.partition(".init_args.")
-    overrides = {block: {"init_args": {name: "x.json"}}}
-    message = f"--{key} would not reach .*refiner.yaml.*say it in a track"
-    with pytest.raises(SpatialbenchError, match=message):
-        resolve(folder / "r_sc_rla.yaml", "tiny", "quick", 0, overrides)
