@@ -95,6 +95,21 @@ def test_with_luck_of_the_seeds_the_intervals_nearly_hold(seeds: int, least: flo
         assert coverage(3, levels, SCENE, seeds, luck=0.1) >= least
 
 
+def test_the_interval_of_a_ratio_contains_the_truth() -> None:
+    """Scenes of three similar images, 1 to 3 regions each, a true value of 50."""
+    held = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        level = np.repeat(rng.beta(2, 2, 60), 3)
+        regions = rng.integers(1, 4, 180).astype(float)
+        hits = rng.binomial(regions.astype(int), level).astype(float)
+        scenes = np.repeat(np.arange(60).astype(str), 3)
+        ratio = Ratio(hits[None, :, None], regions[None, :, None])
+        low, high = Resampler(scenes, resamples=300, seed=seed).interval(ratio)
+        held += low <= 50 <= high
+    assert 180 <= held <= 199  # of 200, 190 expected
+
+
 def test_swapping_scenes_finds_nothing_where_nothing_is() -> None:
     """5 in 100; McNemar's test, for which records are independent, finds three times as many."""
     found = [

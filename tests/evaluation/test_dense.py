@@ -71,3 +71,20 @@ def test_overlaps_by_hand_and_in_parts() -> None:
     assert np.array_equal((both, either), np.sum(parts, 0))
     assert both[2] == ((guess == 2) & (label == 2)).sum()
     assert either[2] == ((guess == 2) | (label == 2)).sum()
+
+
+def test_k_means_places_its_centres_by_some_tokens_and_gives_all_a_class(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sizes, plain = [], dense.kmeans2
+
+    def noting(points: np.ndarray, *args: object, **options: object) -> object:
+        sizes.append(len(points))
+        return plain(points, *args, **options)
+
+    monkeypatch.setattr(dense, "kmeans2", noting)
+    monkeypatch.setattr(dense, "FITTED", 20)
+    tokens = torch.eye(2).repeat_interleave(25, dim=0)
+    assert cluster_classes(tokens, torch.arange(50) // 25, 2).tolist() == [0] * 25 + [1] * 25
+    assert cluster_classes(tokens[::5], torch.arange(50)[::5] // 25, 2).shape == (10,)
+    assert sizes == [20, 10]

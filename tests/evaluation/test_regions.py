@@ -15,6 +15,7 @@ from torchmetrics.functional.classification import multiclass_accuracy
 from spatialbench.data.region_sets import CaptionSet, Regions, RegionSet
 from spatialbench.evaluation import dense
 from spatialbench.evaluation.evidence import Evidence
+from spatialbench.evaluation.prompts import class_embeddings
 from spatialbench.evaluation.regions import RegionEvaluation, data_fingerprint, retrieval
 from tests.support.eyes import Eyes
 
@@ -121,6 +122,13 @@ def test_padding_is_left_out_of_the_area_under_the_curve() -> None:
     # all alike, and of the 20 others 4 (between the halves) alike
     assert padded == pytest.approx(100 * (16 + 4 / 2) / 20)
     assert whole < padded
+
+
+def test_sentences_are_encoded_once() -> None:
+    model = eyes()
+    found = class_embeddings(model, ("0", "1", "0"), ("{}", "{}"))
+    assert model.texts == 2
+    torch.testing.assert_close(found, F.normalize(COLOURS[[0, 1, 0]].float(), dim=-1))
 
 
 def test_retrieval_by_hand() -> None:

@@ -227,6 +227,11 @@ def test_the_same_values_in_another_order_are_refused(stored: Path, row: Row) ->
     ratios = {name: Ratio(*(p[:, order] for p in own)) for name, own in regions.ratios.items()}
     replace(regions, ratios=ratios).save(stored.with_name("clip.regions.npz"))
     refused(read_row, stored, r"evaluations\.regions\.sha256")
+    order = np.arange(120)
+    order[[0, 6]] = [6, 0]
+    margins = row.pairs.answers()[:, order]
+    swapped = Row(row.result, {**row.evidence, "pairs": fakes.answered(row.pairs, margins)})
+    refused(lambda path: write_row(path, swapped), stored, r"evaluations\.pairs\.")
 
 
 def test_a_result_that_does_not_fit_its_evidence_is_not_written(row: Row, tmp_path: Path) -> None:
@@ -239,6 +244,13 @@ def test_a_result_that_does_not_fit_its_evidence_is_not_written(row: Row, tmp_pa
     ):
         refused(lambda path, e=evidence: write_row(path, Row(row.result, e)), path, message)
     assert not path.parent.exists()
+
+
+def test_a_constant_scorer_gets_exactly_50(benchmarks: Path) -> None:
+    constant = fakes.answered(fakes.pairs(0), np.zeros(120))
+    pairs = fakes.row("clip", benchmarks, seeds=(0,), pairs=[constant]).result.pairs
+    assert set(pairs.value.values()) == {50.0}
+    assert {tuple(bounds) for bounds in pairs.interval.values() if bounds} == {(50.0, 50.0)}
 
 
 def test_a_relation_without_records_has_no_number(benchmarks: Path, tmp_path: Path) -> None:

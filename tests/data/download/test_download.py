@@ -172,7 +172,7 @@ def test_a_change_after_the_download_is_noticed(
 ) -> None:
     output(capsys, "lines")
     Path("data/lines/images/a.jpg").unlink()
-    assert "data/lines/images has 1 files of 2 bytes, and had 2 files of 3" in mistake(capsys, "lines")
+    assert "has 1 files of 2 bytes, and had 2 files of 3 bytes" in mistake(capsys, "lines")
     Path("data/lines/random/test.jsonl").write_bytes(LINES.replace(b"1", b"3"))
     assert "data/lines/random/test.jsonl has the sha256" in mistake(capsys, "lines")
     server.contents["bench.json"] = json.dumps([samples.direction("a")]).encode()
