@@ -26,9 +26,10 @@ from spatialbench.models.files.clip_export import read_open_clip, write_open_cli
 from spatialbench.models.files.hf_export import read_hf, why_not_hf, write_hf
 from spatialbench.models.towers import encode_dense, encode_image, encode_text
 from spatialbench.results.run_folder import stamp
-from spatialbench.training.score import load_method, readable_errors, say
+from spatialbench.training.score import load_method, readable_errors
 from spatialbench.utils import provenance
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.say import say
 
 FORMS = {"open_clip": (write_open_clip, read_open_clip), "hf": (write_hf, read_hf)}
 TOLERANCE = 1e-5
