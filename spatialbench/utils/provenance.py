@@ -61,11 +61,12 @@ def usable_cores() -> int:
 
 
 def hardware() -> dict[str, Any]:
-    """Describe processor, usable cores, torch threads, and GPU (None without one)."""
+    """Describe processor, its instructions, usable cores, torch threads, and GPU (or None)."""
     import torch
 
     return {
         "cpu": _processor(),
+        "instructions": torch.backends.cpu.get_cpu_capability(),  # one name has several: AMD EPYC
         "cores": usable_cores(),
         "threads": torch.get_num_threads(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
