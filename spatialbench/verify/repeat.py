@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -34,16 +35,15 @@ from spatialbench.evaluation.evidence import Evidence, same_units
 from spatialbench.evaluation.statistics import verdict
 from spatialbench.results.files import Row
 from spatialbench.results.run_folder import Fit, RunRecord
-from spatialbench.results.schema import PAIRS, Result
+from spatialbench.results.schema import PAIRS, Result, SeedRun
 from spatialbench.training.collect import collect
 from spatialbench.utils.say import say
 
 SAME_DRIFT = 0.01
 """The same machine and versions repeat bit for bit; this covers float16 rounding and threads."""
-OTHER_DRIFT = 0.1
-"""Measured on pages of rooms, smoke budget: another number of threads drifts by 0.002 at most; a
-processor without AVX-512, which emulates bfloat16, by 0.049 (clip_zeroshot) and 0.052
-(clip_finetune); left and right swapped by 0.31 to 0.42 on these relations."""
+OTHER_DRIFT = 0.05
+"""Measured on six pages of rooms, smoke budget: another number of threads drifts by 0.002 at most,
+AVX2 in place of AVX-512 by 0.004, and left and right swapped by 0.31 to 0.42 on these relations."""
 FLIP_MARGIN = 0.1
 SAME_POINTS, OTHER_POINTS, OTHER_UNITS = 0.01, 2.0, 2
 """Points by which a value may move; on another machine, so many units may change besides."""
@@ -156,16 +156,17 @@ def _other_data(stored: Evidence, fresh: Evidence) -> str:
 def same_environment(stored: Result, fresh: Result) -> bool:
     """Return whether hardware, threads and versions of other packages are equal.
 
-    Packages that only one of the two noted do not count.
+    What only one of the two noted does not count.
     """
-    if len(stored.runs) != len(fresh.runs):
-        return False
-    for before, after in zip(stored.runs, fresh.runs, strict=True):
-        noted = before.versions.keys() & after.versions.keys() - {"spatialbench"}
-        changed = any(before.versions[name] != after.versions[name] for name in noted)
-        if changed or before.hardware != after.hardware:
-            return False
-    return True
+
+    def facts(run: SeedRun) -> dict[str, Any]:
+        return {**run.versions, **run.hardware, "spatialbench": None}
+
+    def equal(a: dict[str, Any], b: dict[str, Any]) -> bool:
+        return all(a[name] == b[name] for name in a.keys() & b.keys())
+
+    pairs = zip(stored.runs, fresh.runs, strict=False)
+    return len(stored.runs) == len(fresh.runs) and all(equal(*map(facts, pair)) for pair in pairs)
 
 
 def _drift(old: np.ndarray, new: np.ndarray) -> float:
