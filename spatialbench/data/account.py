@@ -23,7 +23,7 @@ class Rejected(Exception):
 
 @dataclass
 class Account:
-    """What became of the items of one source: each is kept, or dropped for one reason."""
+    """Fate of the items of one source: each is kept, or dropped for one reason."""
 
     source: Path  # the file or folder, for messages
     strict: bool = False  # the first damaged item is an error

@@ -1,4 +1,4 @@
-"""From a record set to batches: the images and records of each, and their order.
+"""Batches of a record set: the images and records of each, and their order.
 
 A batch holds distinct images and some records of each, so that each image is encoded once a batch.
 

@@ -66,7 +66,7 @@ class Sampling:
 
     @property
     def fixed(self) -> bool:
-        """Whether an image's crops are always the same, so that they can be cached."""
+        """True if an image's crops are always the same, so that they can be cached."""
         return self.kind == "boxes" and self.crop_size > 0
 
 

@@ -28,7 +28,7 @@ class Model(Protocol):
 
     @property
     def resize_mode(self) -> Resize:
-        """How the model's preprocessing makes an image square."""
+        """Resize mode with which the model's preprocessing makes an image square."""
 
     def tokenize(self, captions: Sequence[str]) -> Tensor:
         """Captions -> int64 [C, context]."""

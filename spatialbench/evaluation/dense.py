@@ -67,7 +67,7 @@ def inside(extent: tuple[float, float], grid: Sequence[int]) -> Tensor:
 
 
 def hits(scores: Tensor, label: Tensor, top: int) -> Tensor:
-    """Whether the label [N] is among the ``top`` best classes of scores [N, K]; bool [N]."""
+    """Return whether the label [N] is among the ``top`` best classes of scores [N, K]; bool [N]."""
     first = scores.topk(min(top, scores.shape[1]), dim=1).indices
     return (first == label[:, None]).any(1)
 

@@ -270,7 +270,7 @@ class Evidence:
 
 
 def same_units(a: Evidence, b: Evidence) -> bool:
-    """Whether two rows were evaluated on the same units in the same order."""
+    """Return whether two rows were evaluated on the same units in the same order."""
     if not np.array_equal(a.clusters, b.clusters) or (a.margins is None) != (b.margins is None):
         return False
     named = zip((a.margins or ())[:2], (b.margins or ())[:2], strict=True)  # units and groups

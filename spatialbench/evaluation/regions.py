@@ -218,7 +218,7 @@ def retrieval(model: Model, captions: CaptionSet) -> Parts:
 
 
 def found_true(scores: Tensor, truth: Tensor, top: int) -> tuple[Tensor, Tensor]:
-    """Whether a true match is among the ``top`` best of scores [M, C].
+    """Return whether a true match is among the ``top`` best of scores [M, C].
 
     Args:
         truth: bool [M, C].

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,11 @@ from spatialbench.methods.parts.finetuning import (
 from spatialbench.utils.errors import atomic_path, write_atomic
 
 
-class Pretraining(L.LightningModule):
+class Pretraining(L.LightningModule, ABC):
     """A training that ends with weights and scores on disk.
 
     A subclass has the hyper-parameters ``lr``, ``weight_decay`` (on matrices, not on norms, biases
-    and scales) and ``warmup`` (steps), calls ``keep`` in ``validation_step``, and must define
-    ``summary`` and ``finish``.
+    and scales) and ``warmup`` (steps), and calls ``keep`` in ``validation_step``.
 
     Attributes:
         scores: of the last validation.
@@ -53,9 +53,9 @@ class Pretraining(L.LightningModule):
         """Keep rows of a validation batch, by name."""
         self._kept.append(rows)
 
+    @abstractmethod
     def summary(self, rows: dict[str, Tensor]) -> dict[str, float]:
         """Return the scores of all rows that were kept."""
-        raise NotImplementedError
 
     def on_validation_epoch_end(self) -> None:
         """Compute and log the scores."""
@@ -76,9 +76,9 @@ class Pretraining(L.LightningModule):
             lambda step: (step + 1) / warmup if step < warmup else half_cosine(step, warmup, total),
         )
 
+    @abstractmethod
     def finish(self, run_dir: Path) -> dict[str, float]:
         """Write weights and scores, when the page's training is done; return the scores."""
-        raise NotImplementedError
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:

@@ -43,7 +43,7 @@ class RunRecord:
 
     @property
     def finished(self) -> bool:
-        """Whether everything is in place."""
+        """True if everything is in place."""
         return bool(self.info.get("finished"))
 
     @property
@@ -53,7 +53,7 @@ class RunRecord:
 
     @property
     def has_pairs(self) -> bool:
-        """Whether the run took the pair test; a module with a task of its own does not."""
+        """True if the run took the pair test; a module with a task of its own does not."""
         return self.evidence(PAIRS).exists()
 
     def evidence(self, name: str) -> Path:

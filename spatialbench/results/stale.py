@@ -1,4 +1,4 @@
-"""Whether a stored row is what would be made today, by hashes of page, track and captions."""
+"""Check that a stored row is what would be made today, by hashes of page, track and captions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a configuration to live objects, through LightningCLI, with its traps closed.
+"""Live objects from a configuration, through LightningCLI, with its traps closed.
 
 - A checkpoint's hyper-parameters never reach the parser: page and flags win (Lightning #20801).
 - ``--optimizer`` and ``--lr_scheduler`` are not added: a method configures its own.
@@ -192,7 +192,7 @@ def _parse(config: Config, where: str, **kwargs: Any) -> PageCLI:
 
 
 def _is_of_trainer(error: Exception) -> bool:
-    """Whether Lightning refused a setting: an absent device, an unknown accelerator."""
+    """Return whether Lightning refused a setting: an absent device, an unknown accelerator."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     trainer = frame.f_globals["__name__"].startswith("lightning.pytorch.trainer")
     return isinstance(error, MisconfigurationException) or (

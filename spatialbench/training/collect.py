@@ -1,4 +1,4 @@
-"""From finished run folders to a row."""
+"""A row from finished run folders."""
 
 from __future__ import annotations
 

@@ -148,7 +148,7 @@ def _without_current(plan: list[PlannedRow]) -> list[PlannedRow]:
 
 
 def _is_current(row: PlannedRow) -> bool:
-    """Whether the stored row has these seeds (or more), recounts, and is not stale."""
+    """Return whether the stored row has these seeds (or more), recounts, and is not stale."""
     if not row.path.exists():
         return False
     try:

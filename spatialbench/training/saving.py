@@ -1,4 +1,4 @@
-"""When a training writes last.ckpt: after whole optimizer steps, so no gradient is lost."""
+"""Checkpoint last.ckpt, written after whole optimizer steps, so no gradient is lost."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class StepCheckpoint(ModelCheckpoint):
 
 
 def _validates_now(trainer: Trainer) -> bool:
-    """Whether a validation follows this batch, where they come after a fixed number of batches."""
+    """Return whether a validation follows this batch, where they have a fixed distance."""
     every = trainer.val_check_batch
     if not trainer.enable_validation or trainer.check_val_every_n_epoch is not None:
         return False

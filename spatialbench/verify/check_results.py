@@ -1,4 +1,4 @@
-"""Whether the stored results still hold: hashes, recounts, the table, and repeated smoke runs."""
+"""Check of the stored results: hashes, recounts, the table, and repeated smoke runs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What this machine can run: packages, hardware, weights, data sets and tracks; works offline."""
+"""Report of this machine: packages, hardware, weights, data sets and tracks; works offline."""
 
 from __future__ import annotations
 

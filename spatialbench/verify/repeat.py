@@ -1,4 +1,4 @@
-"""Whether a repeated run gives what is stored.
+"""Check that a repeated run gives what is stored.
 
 A few training steps leave a model near chance, where accuracies tell little: with "left" and
 "right" swapped in the captions, the accuracy of every relation stays inside its interval. So the

@@ -90,7 +90,7 @@ def test_help_of_a_page_lists_every_flag(folder: Path, capsys: Capsys) -> None:
 def test_flags_win_over_a_second_config_over_the_page(
     folder: Path, tmp_path: Path, capsys: Capsys
 ) -> None:
-    """As the printed configuration says."""
+    """Arguments as the printed configuration says."""
     (tmp_path / "more.yaml").write_text(
         "trainer: {max_steps: 4}\nmodel: {init_args: {finetuning: {lr: 1e-4}}}"
     )

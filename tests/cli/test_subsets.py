@@ -80,7 +80,7 @@ def test_mistakes_are_one_line(tmp_path: Path) -> None:
 def test_the_command(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """From the command line, on records of a folder of rows."""
+    """Run from the command line, on records of a folder of rows."""
     _, record_set = made_rows(tmp_path / "benchmarks")
     for name in ("a", "b"):
         fakes.store(tmp_path / "results", name, tmp_path / "benchmarks")

@@ -136,7 +136,7 @@ def test_over_epochs_every_record_is_drawn() -> None:
 
 
 def test_a_rare_relation_is_drawn_as_often_as_the_images_allow() -> None:
-    """Of nine records of left and one of above, above is drawn about half of the time."""
+    """Draw from nine records of left and one of above: above is drawn about half of the time."""
     relations = ["left"] * 9 + ["above"]
     records = [Record(str(k), 0, "sofa", name, "ball") for k, name in enumerate(relations)]
     record_set = RecordSet("r", np.zeros((1, 8, 8, 3), np.uint8), records, "f")

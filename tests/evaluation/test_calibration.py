@@ -58,14 +58,14 @@ def truth(level: float, luck: float = 0.0) -> float:
 
 
 def within(share: float, expected: float, count: int = TABLES) -> bool:
-    """Whether a share of ``count`` is the expected one but for chance."""
+    """Return whether a share of ``count`` is the expected one but for chance."""
     return abs(share - expected) <= 3 * np.sqrt(expected * (1 - expected) / count)
 
 
 def coverage(
     seed: int, levels: tuple[float, ...], cluster: np.ndarray, seeds: int = 1, luck: float = 0.0
 ) -> float:
-    """How often the interval, of a row or of the difference of two, contains the truth."""
+    """Count how often the interval, of a row or of the difference of two, contains the truth."""
     resampler = Resampler(cluster, resamples=500)
     expected = truth(levels[0], luck) - (truth(levels[1], luck) if len(levels) > 1 else 0)
     held = 0

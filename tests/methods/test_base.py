@@ -203,7 +203,7 @@ def test_the_package_exports_what_a_user_imports() -> None:
 
 
 def test_scores_are_cosines_of_every_record_once(tmp_path: Path) -> None:
-    """In float32, also in mixed precision."""
+    """Use float32, also in mixed precision."""
     method, data = scored(tmp_path, Clip(student()), precision="bf16-mixed").eval(), Data().test_set
     assert method.test_outcomes.record.tolist() == list(range(48))
     pixels = torch.from_numpy(data.images.transpose(0, 3, 1, 2).copy())

@@ -50,7 +50,7 @@ def spec() -> str:
 
 @pytest.fixture(scope="module")
 def weights(spec: str) -> dict[str, Tensor]:
-    """In half precision, as OpenAI's."""
+    """Write in half precision, as OpenAI's."""
     return {name: value.half() for name, value in load_clip(spec).state_dict().items()}
 
 

@@ -39,7 +39,7 @@ def test_tokens_are_packed_as_flux_packs_them() -> None:
 
 
 def test_the_light_one_has_the_papers_sizes() -> None:
-    """In millions of parameters. Of F, 45 are embeddings."""
+    """Count in millions of parameters. Of F, 45 are embeddings."""
     with torch.device("meta"):
         model = Denoiser("flux-lite", 16, 768, 4.0)
     flux, config = model.transformer, model.transformer.config

@@ -32,7 +32,7 @@ def doubles(*shape: int) -> Tensor:
 
 
 def test_both_towers_and_all_gradients_are_open_clips(model: Any) -> None:
-    """In double; the text tower is run over its whole context there."""
+    """Compare in double; the text tower is run over its whole context there."""
     results = []
     for own in (towers, type(model)):
         model.zero_grad()

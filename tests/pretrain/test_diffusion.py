@@ -227,7 +227,7 @@ def test_sampling_ends_where_the_guided_prediction_points(
 
 
 def test_the_shipped_autoencoder_has_its_stored_scores() -> None:
-    """On 192 of the 1,000 images of the validation split that the stored ones are of."""
+    """Score 192 of the 1,000 images of the validation split that the stored ones are of."""
     stored = json.loads((SHIPPED / "vae.json").read_text())
     module = VaePretraining()
     module.vae = read_part(AutoencoderKL, SHIPPED / "vae", OWN)

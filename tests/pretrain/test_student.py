@@ -157,7 +157,7 @@ def test_a_batch_knows_each_caption_s_twin_and_is_scored_in_single_precision() -
 
 
 def test_both_orders_are_made_alike_only_after_the_first_steps() -> None:
-    """By the loss of each step: a weight so large that (4) cannot be missed."""
+    """Check by the loss of each step: a weight so large that (4) cannot be missed."""
     losses = []
 
     class Watch(Callback):
@@ -218,7 +218,7 @@ def test_training_is_the_same_twice(tmp_path: Path) -> None:
 
 
 def test_the_shipped_weights_have_their_stored_scores() -> None:
-    """On the same 1,000 images of the validation split; bfloat16 rounding may move a few."""
+    """Score the same 1,000 images of the validation split; bfloat16 rounding may move a few."""
     stored = json.loads((WEIGHTS / f"{OWN}.json").read_text())
     module = StudentPretraining(student=OWN)
     quiet().validate(module, PretrainData(), verbose=False)

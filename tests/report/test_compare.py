@@ -104,7 +104,7 @@ def test_any_evaluation_is_compared(folders: Folders) -> None:
 
 
 def test_the_interval_is_the_one_of_the_report(folders: Folders) -> None:
-    """In whatever company a pair is printed."""
+    """Compare in whatever company a pair is printed."""
     line = compared(folders, "b", "a")["all"]
     bounds = [line["low"], line["high"]]
     gain = Differences(read_rows(*folders, "rooms")).between("b", "a", "all")

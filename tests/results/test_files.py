@@ -186,7 +186,7 @@ def test_numbers_edited_by_hand_are_refused(
 
 
 def test_an_interval_edited_by_hand_is_refused(stored: Path) -> None:
-    """By more than 0.2 points, which the rounding of another machine never reaches."""
+    """Move by more than 0.2 points, which the rounding of another machine never reaches."""
     low, high = read_result(stored).pairs.interval["left"] or (0.0, 0.0)
     for bounds, wrong in (([low, high + 0.1], False), ([low, high - 0.3], True), (None, True)):
         edit(stored, lambda d, bounds=bounds: pairs_of(d)["interval"].update(left=bounds))

@@ -1,4 +1,4 @@
-"""What several tests share: made models, records, files and run folders."""
+"""Things that several tests share: made models, records, files and run folders."""
 
 from pathlib import Path
 

@@ -96,7 +96,7 @@ def test_green_when_nothing_changed(folders: Folders, capsys: pytest.CaptureFixt
 def test_red_when_left_and_right_are_swapped(
     folders: Folders, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By the hash of the captions, and by the margins alone, as when a method renames a word."""
+    """Refuse by the hash of the captions, and by margins alone, as when a method renames a word."""
     swap_left_and_right(monkeypatch)
     today = Today.read(folders[1])
     assert any("the captions changed" in problem for problem in check_stored(folders[0], today))
@@ -199,7 +199,7 @@ def test_a_stale_row_comes_with_the_command_that_makes_it_again(folders: Folders
 def test_pages_that_are_named_are_checked_alone(
     folders: Folders, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """By name or path; neither the table nor other rows are checked, and no other page is run."""
+    """Select by name or path: no table or other row is checked, and no other page is run."""
     results, benchmarks = folders
     (results / "README.md").unlink()
     sub(f"{ROOMS}/b.json", *UNITS)()

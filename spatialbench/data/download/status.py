@@ -1,4 +1,4 @@
-"""Which data sets are on disk."""
+"""State of the data sets on disk."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a file in EmbSpatial's schema contains and what is wrong with it, counted and printed."""
+"""Contents and faults of a file in EmbSpatial's schema, counted and printed."""
 
 from __future__ import annotations
 

@@ -50,7 +50,7 @@ class Named:
 
 @dataclass(frozen=True)
 class Statements:
-    """What a question says; its candidates are the statements that hold, before name filters."""
+    """Reading of a question; its candidates are the statements that hold, before name filters."""
 
     candidates: list[tuple[int, Named, Named]]  # index of the option, subject, object
     ordered: bool = True  # directions: the subject is the first boxed object, the object the second

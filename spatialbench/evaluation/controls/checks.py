@@ -1,4 +1,4 @@
-"""What controls must show, and whether they do: functions of their evidence.
+"""Expectations of the controls, and their verdicts: functions of their evidence.
 
 The counts of an exact control are known before anything is scored. If one differs, data, scoring or
 arithmetic are wrong, and no number of the table can be trusted. The other controls have a verdict

@@ -29,7 +29,7 @@ def random(records: Sequence[Record], seed: int) -> np.ndarray:
 
 
 def boxes_known(records: Sequence[Record]) -> bool:
-    """Whether every record has the boxes of its two objects and the size of their image."""
+    """Return whether every record has the boxes of its two objects and the size of their image."""
     return all({r.subject, r.object} <= r.boxes.keys() and min(r.image_size) > 0 for r in records)
 
 
@@ -66,7 +66,7 @@ def nearness(records: Sequence[Record], scorer: str) -> np.ndarray:
 
 
 def is_rooms(record_set: RecordSet) -> bool:
-    """Whether these are the rendered rooms, whose relations follow from boxes and depth by rule."""
+    """Return whether these are the rooms, whose relations follow from boxes and depth by rule."""
     return record_set.name.startswith("rooms/")
 
 

@@ -55,7 +55,7 @@ def shuffled(record_set: RecordSet, seed: int) -> RecordSet:
 
 
 def balanced(records: Sequence[Record]) -> bool:
-    """Whether every statement occurs as often as the one with its objects swapped.
+    """Return whether every statement occurs as often as the one with its objects swapped.
 
     Reading captions alone is then right in exactly half of the records of each relation.
     """

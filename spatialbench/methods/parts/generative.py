@@ -6,6 +6,7 @@ Letters: B images of G pixels a side.
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,11 +20,8 @@ from spatialbench.methods.base import Method
 from spatialbench.methods.parts.reconstructions import IMAGES, NAME, Panel, draw
 
 
-class GenerativeMethod(Method):
-    """A student that is compared with its start, and shown in ``reconstructions.png``.
-
-    A subclass must define ``embedding``, ``distance``, ``panels`` and ``finish_stage``.
-    """
+class GenerativeMethod(Method, ABC):
+    """A student that is compared with its start, and shown in ``reconstructions.png``."""
 
     leaves = (NAME,)
 
@@ -35,6 +33,7 @@ class GenerativeMethod(Method):
         visual = copy.deepcopy(self.student.visual).eval().requires_grad_(False)
         self._start = SimpleNamespace(visual=visual)
 
+    @abstractmethod
     def embedding(self, x: Tensor, model: Any = None) -> Tensor:
         """Return the embeddings of images by the student, or by ``model``, with the start's tower.
 
@@ -45,19 +44,18 @@ class GenerativeMethod(Method):
         Returns:
             [B, D], not normalised.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def distance(self) -> Tensor:
         """Return the L2 distance of the image tower's weights from the start."""
-        raise NotImplementedError
 
+    @abstractmethod
     def panels(self, x: Tensor) -> list[Panel]:
         """Return the columns of the image in the run folder for images uint8 [B, 3, G, G]."""
-        raise NotImplementedError
 
+    @abstractmethod
     def finish_stage(self) -> None:
         """Drop what only training needs."""
-        raise NotImplementedError
 
     @torch.no_grad()
     def drift(self, x: Tensor) -> tuple[Tensor, Tensor]:

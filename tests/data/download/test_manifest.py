@@ -1,4 +1,4 @@
-"""What the shipped declarations say, without loading anything."""
+"""Contents of the shipped declarations, without loading anything."""
 
 from __future__ import annotations
 

@@ -81,7 +81,7 @@ def test_every_pattern_is_tried_and_most_changes_hold(
 
 
 def test_captions_are_true_of_one_image_and_false_of_the_other(held: list[Tried]) -> None:
-    """By boxes, depths, names and colours of the visible objects, not by the module's claims."""
+    """Check by boxes, depths, names and colours that are visible, not by the module's claims."""
     for _, first, change, second in held:
         texts = [claim.text for claim in change.claims]
         if change.pattern in RELATIONS:

@@ -181,7 +181,7 @@ def test_the_sample(inputs: ReportInputs, page: str) -> None:
 
 
 def test_the_sample_sets_any_two_rows_apart() -> None:
-    """By hand: the first record sets two pairs of rows apart, the second repeats one of them."""
+    """Count by hand: the first record sets two pairs of rows apart, the second repeats one."""
     right = np.array([[1, 1, 1, 0.5], [1, 1, 0, 0.5], [0, 0, 0, 0.5]])
     apart = np.zeros((3, 3))
     taken = record_browser._set_apart(right, np.arange(4), 4, apart)
