@@ -78,7 +78,7 @@ def terms(made: Diva, data: ImageBatch) -> list[list[Tensor]]:
 def test_loss_and_gradient_are_the_printed_equations(
     tokens: TokenSelector, offset: str, weights: list[float]
 ) -> None:
-    """Compare in double: one graph of all inner steps: the value of (5), the gradient of (6)."""
+    """Compare in double with one graph of inner steps: the value of (5), the gradient of (6)."""
     made = method(tokens, double=True, offset=offset, inner_weights=weights)
     loss, gradients = step(made, batch())
     made.zero_grad()
