@@ -21,7 +21,7 @@ from spatialbench.data.rooms.render import render
 from spatialbench.data.rooms.scene import generate
 from spatialbench.data.rooms.store import view
 from spatialbench.evaluation.pairs import TITLES
-from spatialbench.report.rows import read_papers, read_rows
+from spatialbench.report.rows import read_rows
 from spatialbench.results.files import Row
 from spatialbench.utils.errors import atomic_path
 
@@ -52,8 +52,10 @@ def rooms_figure(path: Path) -> None:
         used.add(record.image)
         axis.imshow(images[record.image])
         for name, colour in ((record.subject, "#2ca02c"), (record.object, "#ff7f0e")):
-            box, style = record.boxes[name], {"fill": False, "edgecolor": colour, "linewidth": 2}
-            axis.add_patch(Rectangle((box.x, box.y), box.w, box.h, **style))
+            box = record.boxes[name]
+            outline = Rectangle((box.x, box.y), box.w, box.h, fill=False, edgecolor=colour)
+            outline.set_linewidth(2)
+            axis.add_patch(outline)
         axis.set_title(record.statement.caption, fontsize=10, color="#1a7a1a")
         axis.set_xlabel(record.statement.negated.caption, fontsize=10, color="#b22222")
         axis.set(xticks=[], yticks=[])
@@ -86,8 +88,8 @@ def measures_figure(path: Path, rows: Sequence[Row]) -> None:
         x, across = _point(stored.value["box_top1"], stored.interval["box_top1"])
         y, up = _point(stored.value["same_mask"], stored.interval["same_mask"])
         mark, fill = MARKS[number % len(MARKS)], FILLS[number // len(MARKS) % len(FILLS)]
-        style = {"fmt": mark, "fillstyle": fill, "markersize": 6, "elinewidth": 0.8}
-        axis.errorbar(x, y, xerr=across, yerr=up, label=row.name, **style)
+        (line, *_) = axis.errorbar(x, y, xerr=across, yerr=up, label=row.name, fmt=mark)
+        line.set(fillstyle=fill, markersize=6)
     axis.set(xlabel="Boxes top-1, percent", ylabel="Same-mask AUC, percent")
     axis.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     axis.spines[["top", "right"]].set_visible(False)
@@ -123,8 +125,7 @@ def main() -> None:
     """Write all figures."""
     results = Path("results")
     rooms_figure(results / "figures" / "rooms.png")
-    order = [paper.name for paper in read_papers(results)]
-    rows = read_rows(results, Path("benchmarks"), "rooms", order=order)
+    rows = read_rows(results, Path("benchmarks"), "rooms")
     if rows:
         on_pairs = [row for row in rows if row is rows[0] or row.result.runs[0].train_pairs]
         accuracy_figure(results / "figures" / "rooms_accuracy.png", on_pairs)

@@ -202,7 +202,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     if not chosen:
         raise SpatialbenchError(f"--only {arguments.only!r}: no variant has that in its name")
     resolve("benchmarks/spatial_attn.yaml", arguments.track, "smoke")  # a wrong name now
-    origin = {"versions": provenance.versions(), "hardware": provenance.hardware()}
+    origin: dict[str, Any] = {"versions": provenance.versions(), "hardware": provenance.hardware()}
     origin["commit"] = provenance.commit()[0]
     measured: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory(prefix="spatialbench-paper-scale-") as folder:
