@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from spatialbench.methods.base import DEFAULTS, Batch, FineTuning, Method
 from spatialbench.models.open_clip_student import normalisation
 from spatialbench.models.timm_vfm import load_vfm
-from spatialbench.models.towers import has_class_token, image_blocks, patch_size
+from spatialbench.models.towers import has_class_token, image_blocks
 from spatialbench.utils.errors import SpatialbenchError
 
 Normalisation = Literal["own", "student"]
@@ -85,7 +85,7 @@ class ConnectedMethod(Method):
         Args:
             block: of the student, from 0.
             tokens: from ``self.vfm.tokens``.
-            grid: of the student's patches, ``self.grid(x)``.
+            grid: of the student's patches, ``patch_grid(self.student, x)``.
             values: also return V'.
         """
         number = self.vfm_block(block)
@@ -93,11 +93,6 @@ class ConnectedMethod(Method):
         if self.vfm.grid != grid:
             parts = tuple(self._resampled(part, grid) for part in parts)
         return parts if has_class_token(self.student) else tuple(part[:, :, 1:] for part in parts)
-
-    def grid(self, x: Tensor) -> tuple[int, int]:
-        """Return the rows and columns of the student's patches of images [B, 3, H, W]."""
-        height, width = patch_size(self.student)
-        return x.shape[2] // height, x.shape[3] // width
 
     def _resampled(self, x: Tensor, grid: tuple[int, int]) -> Tensor:
         """Resample [B, H', T', d'] to the student's grid, [B, H', T, d']."""

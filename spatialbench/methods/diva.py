@@ -38,6 +38,7 @@ from spatialbench.methods.base import DEFAULTS, FineTuning
 from spatialbench.methods.parts.argument_checks import check_choice, settings_of
 from spatialbench.methods.parts.finetuning import (
     adamw,
+    fused,
     learning_rate_factor,
     parameter_groups,
     schedule_steps,
@@ -230,7 +231,8 @@ class Diva(GenerativeMethod):
         """Return SGD or AdamW with warm-up and cosine; see ``FineTuning``."""
         total = schedule_steps(self.rates, self.trainer)
         if self.optimizer == "adamw":
-            return adamw(self.named_parameters(), self.rates, total, self.pretrained)
+            kernel = fused(self.rates, self.trainer)
+            return adamw(self.named_parameters(), self.rates, total, self.pretrained, kernel)
         groups = parameter_groups(self.named_parameters(), self.rates, self.pretrained)
         groups = [{**group, "weight_decay": 0.0} for group in groups]
         optimizer = torch.optim.SGD(groups, momentum=self.momentum)

@@ -243,7 +243,7 @@ class RegionDistillation(Method):
             rows = torch.tensor(missing)
             boxes, image = batch["crop_boxes"].cpu()[rows], batch["image"].cpu()[rows]
             cut = cut_out(batch["pixels"].cpu(), boxes, image, self.image_size)
-            embeddings[missing] = self.teacher.crops(cut.to(self.device)).bfloat16().float()
+            embeddings[missing] = self.teacher.embedded(cut).float().to(self.device)
         return F.normalize(embeddings, dim=-1)
 
     def _federated(self, label: Tensor, key: tuple[int, int, int]) -> Tensor:

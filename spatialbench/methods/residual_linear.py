@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from spatialbench.methods.base import DEFAULTS, FineTuning
 from spatialbench.methods.connected import ConnectedMethod, Normalisation
-from spatialbench.models.towers import Mix, merge_heads, split_heads
+from spatialbench.models.towers import Mix, merge_heads, patch_grid, split_heads
 from spatialbench.utils.errors import SpatialbenchError
 
 Part = Literal["query", "key", "value"]
@@ -68,7 +68,7 @@ class ResidualLinear(ConnectedMethod):
 
     def connect(self, x: Tensor) -> Mix:
         """Return (1) to (3)."""
-        tokens, grid = self.vfm.tokens(x), self.grid(x)
+        tokens, grid = self.vfm.tokens(x), patch_grid(self.student, x)
 
         def mix(block: int, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             own: dict[str, Tensor] = dict(zip(PARTS, (q, k, v), strict=True))  # (1)

@@ -36,7 +36,14 @@ from torch import Tensor, nn
 
 from spatialbench.methods.base import DEFAULTS, FineTuning
 from spatialbench.methods.connected import ConnectedMethod, Normalisation
-from spatialbench.models.towers import Block, Mix, image_blocks, merge_heads, split_heads
+from spatialbench.models.towers import (
+    Block,
+    Mix,
+    image_blocks,
+    merge_heads,
+    patch_grid,
+    split_heads,
+)
 from spatialbench.utils.errors import SpatialbenchError
 
 
@@ -78,7 +85,8 @@ class SpatialAttention(ConnectedMethod):
 
     def connect(self, x: Tensor) -> Mix:
         """Return (1) to (3), and (5)."""
-        tokens, grid, linears = self.vfm.tokens(x), self.grid(x), self.value_connection
+        tokens, grid = self.vfm.tokens(x), patch_grid(self.student, x)
+        linears = self.value_connection
 
         def mix(
             block: int, q: Tensor, k: Tensor, v: Tensor

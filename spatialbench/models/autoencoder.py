@@ -15,13 +15,19 @@ from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
+from open_clip.constants import (
+    IMAGENET_MEAN,
+    IMAGENET_STD,
+    OPENAI_DATASET_MEAN,
+    OPENAI_DATASET_STD,
+)
 from torch import Tensor, nn
 
 from spatialbench.models.files import diffusion_files as files
 from spatialbench.utils.errors import SpatialbenchError
 
-_OPENAI = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_OPENAI = OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
+_IMAGENET = IMAGENET_MEAN, IMAGENET_STD
 
 
 class Autoencoder(nn.Module):

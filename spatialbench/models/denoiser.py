@@ -44,7 +44,7 @@ class Architecture:
 
 PRESETS = {
     "rooms": Architecture(3, 64, 192, 192, (16, 24, 24)),  # 5.3 M parameters
-    "flux-small": Architecture(12, 64, 768, 768, (16, 24, 24)),  # 83 M, for one GPU
+    "flux-small": Architecture(12, 64, 768, 768, (16, 24, 24)),  # 84 M, for one GPU
     "flux-lite": Architecture(24, 128, 768, 4096, (16, 56, 56)),  # 1.3 G: the paper's, exactly
 }
 

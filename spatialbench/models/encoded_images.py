@@ -25,9 +25,9 @@ Encode = Callable[[Tensor], Tensor]  # images [B, 3, S, S] -> results [B, ...]
 Item = tuple[bytes, Tensor]  # key and image uint8 [3, S, S]
 
 
-def in_equal_chunks(encode: Encode, images: Tensor, size: int = CHUNK) -> Tensor:
-    """Encode images [B, 3, S, S] in bfloat16, exactly ``size`` of them at a time."""
-    chunks = []
+def in_equal_chunks(encode: Encode, images: Tensor, size: int | None = None) -> Tensor:
+    """Encode images [B, 3, S, S] in bfloat16, exactly ``size`` (``CHUNK``) of them at a time."""
+    size, chunks = size or CHUNK, []
     for chunk in images.split(size):
         padded = F.pad(chunk, (0, 0, 0, 0, 0, 0, 0, size - len(chunk)))
         chunks.append(encode(padded)[: len(chunk)].bfloat16())
@@ -35,16 +35,20 @@ def in_equal_chunks(encode: Encode, images: Tensor, size: int = CHUNK) -> Tensor
 
 
 def fill(
-    cache: TokenCache, items: Iterable[Item], encode: Encode, shard: int, chunk: int = CHUNK
+    cache: TokenCache,
+    items: Iterable[Item],
+    encode: Encode,
+    shard: int,
+    chunk: int | None = None,
 ) -> None:
     """Encode the items that a cache lacks. Shards that were written survive a kill.
 
-    Equal keys are encoded once, ``chunk`` images in a call, to bfloat16 results; a file of the
-    cache gets about ``shard``. A cache that cannot be written raises a SpatialbenchError.
+    Equal keys are encoded once, ``chunk`` (``CHUNK``) images in a call, to bfloat16 results; a file
+    of the cache gets about ``shard``. A cache that cannot be written raises a SpatialbenchError.
     """
     missing = _missing(cache, items)
     done: dict[bytes, Tensor] = {}
-    while part := dict(islice(missing, chunk)):
+    while part := dict(islice(missing, chunk or CHUNK)):
         done.update(zip(part, encode(torch.stack(list(part.values()))).cpu(), strict=True))
         if len(done) >= shard:
             cache.put(list(done), torch.stack(list(done.values())))

@@ -148,13 +148,20 @@ def encode_image(
     visual = model.visual
     if hasattr(visual, "trunk"):  # SigLIP's, of timm: patches alone, pooled by a head
         trunk = visual.trunk
-        x = trunk.norm_pre(trunk._pos_embed(trunk.patch_embed(pixels)))
-        return visual.head(trunk.forward_head(trunk.norm(run_blocks(trunk.blocks, x, mix, run))))
+        return visual.head(trunk.forward_head(trunk_features(trunk, pixels, mix, run)))
     *blocks, last = visual.transformer.resblocks
     x = run_blocks(blocks, embed_patches(visual, pixels), mix, run)
     class_token = torch.zeros(len(x), dtype=torch.long, device=x.device)
     read = class_token if visual.pool_type == "tok" else None
     return pool(visual, run(last, x, mix and partial(mix, len(blocks)), read=read))
+
+
+def trunk_features(
+    trunk: Any, pixels: Tensor, mix: Mix | None = None, run: BlockRunner = attention_block
+) -> Tensor:
+    """Return the patches of a SigLIP trunk of timm before its pooling, [B, L, W]."""
+    x = trunk.norm_pre(trunk._pos_embed(trunk.patch_embed(pixels)))
+    return trunk.norm(run_blocks(trunk.blocks, x, mix, run))
 
 
 def image_blocks(model: Model) -> Sequence[Block]:

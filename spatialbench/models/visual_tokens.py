@@ -35,10 +35,10 @@ def visual_tokens(model: Model, pixels: Tensor, mix: Mix | None = None) -> Token
     Args:
         model: an open_clip model; its image tower is open_clip's own ViT, or SigLIP's of timm.
         pixels: normalised images, float [B, 3, H, W]; H and W multiples of the patch size.
-        mix: a method's hook into every block of a ViT, as in ``towers.encode_image``.
+        mix: a method's hook into every block, as in ``towers.encode_image``.
 
     Raises:
-        SpatialbenchError: a timm tower that is not SigLIP's, or ``mix`` for a timm tower.
+        SpatialbenchError: a timm tower that is not SigLIP's.
     """
     visual = model.visual
     if not hasattr(visual, "trunk"):
@@ -50,11 +50,7 @@ def visual_tokens(model: Model, pixels: Tensor, mix: Mix | None = None) -> Token
             f"{type(visual.trunk).__name__} is a timm tower without attention pooling, or with "
             "prefix tokens: take a SigLIP model or one with open_clip's own ViT"
         )
-    elif mix is not None:
-        raise SpatialbenchError(
-            "the method has no access to the blocks of a timm tower; take open_clip's own ViT"
-        )
     else:
-        features = visual.trunk.forward_features(pixels)
+        features = towers.trunk_features(visual.trunk, pixels, mix)
         pooled, local = visual.head(visual.trunk.forward_head(features)), visual.head(features)
     return Tokens(pooled, local, towers.patch_grid(model, pixels))

@@ -207,7 +207,12 @@ def test_drift_is_from_the_weights_that_training_started_from() -> None:
 def ended(monkeypatch: pytest.MonkeyPatch, folder: Path, device: str = "cpu") -> None:
     """Give the method a trainer at the end of its work, and 5 images."""
     strategy = SimpleNamespace(root_device=torch.device(device))
-    trainer = {"is_global_zero": True, "default_root_dir": str(folder), "strategy": strategy}
+    trainer = {
+        "is_global_zero": True,
+        "gradient_clip_val": None,
+        "default_root_dir": str(folder),
+        "strategy": strategy,
+    }
     monkeypatch.setattr(Diva, "trainer", SimpleNamespace(**trainer))
     noise = ImageDataset(Noise(5, SIZE), SIZE)
     monkeypatch.setattr(generative, "images_of", lambda trainer: noise)
@@ -271,7 +276,8 @@ def test_sgd_has_momentum_and_no_decay_and_lr_is_of_both_groups(
     name: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     ended(monkeypatch, tmp_path)
-    settings = FineTuning(lr=0.1, connection_lr=0.3, weight_decay=0.2, schedule="constant")
+    given = {"lr": 0.1, "connection_lr": 0.3, "weight_decay": 0.2}
+    settings = FineTuning(**given, schedule="constant", fused=False)  # type: ignore[arg-type]
     made = method(finetuning=settings, momentum=0.8, optimizer=name)
     optimizer = made.configure_optimizers()["optimizer"]
     assert type(optimizer) is {"sgd": torch.optim.SGD, "adamw": torch.optim.AdamW}[name]
@@ -282,6 +288,7 @@ def test_sgd_has_momentum_and_no_decay_and_lr_is_of_both_groups(
     expected = {"student": 0.1, "visual_proj": 0.3}
     named = {name: p for name, p in made.named_parameters() if p.requires_grad}
     assert {id(p): expected[name.split(".")[0]] for name, p in named.items()} == rates
+    assert name == "sgd" or optimizer.defaults["fused"] is False
     one = method(finetuning=settings, lr=0.2, optimizer=name).configure_optimizers()["optimizer"]
     assert {group["lr"] for group in one.param_groups} == {0.2}
 

@@ -65,6 +65,7 @@ def test_every_chunk_and_every_shard_is_kept(monkeypatch: pytest.MonkeyPatch) ->
     kept.prepare(pictures())
     monkeypatch.setattr(Diffusion, "latents", lambda *_: pytest.fail("an image was not kept"))
     assert len(kept._cache.cache) == 5
+    assert len([*kept._cache.cache.folder.glob("*.keys")]) == 2
     kept(pixels(0, 1, 2, 3, 4))
 
 

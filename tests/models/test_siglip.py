@@ -101,7 +101,7 @@ def test_spatial_attention_pairs_patches_with_patches(spec: str, vfm: str) -> No
     wide_q, wide_k, same_v = method.connect(x)(1, q, k, v)
     number = method.vfm_block(1)
     tokens = method.vfm.tokens(x)[:, number]
-    if method.vfm.grid == method.grid(x):
+    if method.vfm.grid == towers.patch_grid(method.student, x):
         own_q, own_k = method.vfm.qkv(number, tokens, values=False)
         assert wide_q.equal(torch.cat([q, own_q[:, :, 1:]], -1))
         assert wide_k.equal(torch.cat([k, own_k[:, :, 1:]], -1))

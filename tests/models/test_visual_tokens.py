@@ -11,6 +11,7 @@ from open_clip.timm_model import TimmModel
 from torch import Tensor
 
 from spatialbench.models.open_clip_student import load_clip
+from spatialbench.models.towers import encode_image
 from spatialbench.models.visual_tokens import visual_tokens
 from tests.support.checks import close, refused
 from tests.support.models import SIZE, VARIANTS, normal_images, student
@@ -65,8 +66,16 @@ def test_siglip_is_the_pooled_vector_and_what_is_pooled(proj: str) -> None:
     assert visual.trunk.attn_pool.kv.weight.grad.any()
 
 
+def test_a_hook_reaches_the_blocks_of_siglip() -> None:
+    def mix(block: int, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return q, k, v * 2
+
+    model, x = siglip(), normal_images()
+    tokens, plain = visual_tokens(model, x, mix), visual_tokens(model, x)
+    assert torch.equal(tokens.cls, encode_image(model, x, mix))
+    assert not torch.allclose(tokens.local, plain.local, atol=1e-3)
+
+
 def test_other_towers_are_refused() -> None:
     with refused("without attention pooling, or with prefix tokens"):
         visual_tokens(siglip(pool="avg"), normal_images())
-    with refused("no access to the blocks of a timm tower"):
-        visual_tokens(siglip(), normal_images(), lambda block, q, k, v: (q, k, v))

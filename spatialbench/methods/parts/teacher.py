@@ -22,7 +22,7 @@ from spatialbench.utils.progress import progress
 from spatialbench.utils.token_cache import TokenCache, tensors_digest
 
 CROPS_VERSION = 1
-"""Version of cutting and scaling crops (``data.regions.crops``); another misses the cache."""
+"""Version of cutting and scaling crops (``data.boxes.crops``); another misses the cache."""
 _CHUNK = 64
 _SHARD = 4096
 
@@ -102,7 +102,7 @@ class Teacher(nn.Module):
         name = f"v{CROPS_VERSION}-{self.fingerprint}-{size}"
         return TokenCache(cache_root() / "crops" / name, (self.model.visual.output_dim,))
 
-    def prepare(self, regions: RegionDataset) -> TokenCache:
+    def prepare(self, regions: RegionDataset) -> None:
         """Embed the crops of a set whose crops are fixed, except those in the cache.
 
         Raises:
@@ -116,9 +116,8 @@ class Teacher(nn.Module):
                     yield from zip(*regions.all_crops(row, known=cache), strict=True)
                     advance(1)
 
-        fill(cache, items(), self._embedded, _SHARD, _CHUNK)
-        return cache
+        fill(cache, items(), self.embedded, _SHARD, _CHUNK)
 
-    def _embedded(self, x: Tensor) -> Tensor:
+    def embedded(self, x: Tensor) -> Tensor:
         """Embed crops in chunks of one size, bfloat16 [N, D]."""
         return in_equal_chunks(self.crops, x.to(self.mean.device), _CHUNK)
