@@ -52,6 +52,12 @@ class RunRecord:
         return self.run_dir / "last.ckpt"
 
     @property
+    def scored(self) -> Path:
+        """The checkpoint that is scored: the best, where the track keeps it, else the last."""
+        best = self.run_dir / BEST
+        return best if best.is_file() else self.checkpoint
+
+    @property
     def has_pairs(self) -> bool:
         """True if the run took the pair test; a module with a task of its own does not."""
         return self.evidence(PAIRS).exists()

@@ -156,9 +156,7 @@ def _finish(
         pairs = checkpoint["callbacks"].get("PairCounter", {}).get("pairs", 0)
         result = {"train_steps": checkpoint["global_step"], "train_pairs": pairs or None}
     if isinstance(built.model, Method):
-        best = resolved.run_dir / run_folder.BEST
-        use_best = run_folder.scores_best(resolved) and best.is_file()
-        evidence = {PAIRS: test(built, best if trained and use_best else trained)}
+        evidence = {PAIRS: test(built, trained and RunRecord(resolved.run_dir, {}).scored)}
         if built.trainer.is_global_zero:
             clock.lap("other")
             evidence |= score.evaluate_all(built, opened)
@@ -170,7 +168,7 @@ def _finish(
         result["scores"] = score.scores_json(evidence[PAIRS])
     elif callable(finish := getattr(built.model, "finish", None)):
         score.validate(built, trained)
-        result["scores"] = finish(resolved.run_dir)
+        result["scores"] = finish()
     return result
 
 
@@ -182,7 +180,7 @@ def show_record(resolved: Resolved, record: RunRecord) -> None:
             name: record.evidence(name) for name in (PAIRS, *run_folder.run_evaluations(resolved))
         }
         evidence = {name: Evidence.load(path) for name, path in files.items() if path.is_file()}
-        score.print_evaluations(resolved.label, resolved, evidence)
+        score.print_evaluations(resolved, evidence)
     else:
         for name, value in (record.info.get("scores") or {}).items():
             print(f"{name:<16} {value:.3f}" if isinstance(value, float) else f"{name:<16} {value}")

@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Table
 
-from spatialbench.data.relations import Statement, parse
+from spatialbench.data.relations import Statement
 from spatialbench.data.user_image import predict_set
+from spatialbench.evaluation.pairs import answer
 from spatialbench.methods.base import Method
 from spatialbench.results.run_folder import read_checkpoint
 from spatialbench.training.build import Built
@@ -58,8 +58,8 @@ def predict(
         checkpoint: the weights; None: those that the model starts from.
 
     Raises:
-        SpatialbenchError: an image cannot be read, a caption is not of the grammar, or the weights
-            do not fit.
+        SpatialbenchError: an image cannot be read, a caption is not of the grammar, the weights do
+            not fit, or a score is not finite.
     """
     model = built.model
     assert isinstance(model, Method)
@@ -68,17 +68,14 @@ def predict(
     if checkpoint is not None:
         load_weights(model, read_checkpoint(checkpoint), checkpoint)
     model.eval()
-    sentences = [parse(caption) for caption in captions]
-    texts = [s.caption for s in sentences] + [s.negated.caption for s in sentences]
+    model.on_predict_epoch_start()
     verdicts = []
-    with torch.inference_mode():
-        embedded = model.text(model.tokenize(texts))  # [2 C, D]
-        for path, record_set in zip(images, sets, strict=True):
-            pixels = torch.tensor(np.array(record_set.images[:1])).permute(0, 3, 1, 2)
-            scores = (model.image(pixels) @ embedded.T)[0].tolist()
-            halves = scores[: len(sentences)], scores[len(sentences) :]
-            for sentence, *both in zip(sentences, *halves, strict=True):
-                verdicts.append(_verdict(path, sentence, *both))
+    for path, record_set in zip(images, sets, strict=True):
+        with torch.inference_mode():
+            outcomes = answer(model, record_set, batch_images=1)
+        scores = outcomes.positive.tolist(), outcomes.negative.tolist()
+        for record, *both in zip(record_set.records, *scores, strict=True):
+            verdicts.append(_verdict(path, record.statement, *both))
     return verdicts
 
 

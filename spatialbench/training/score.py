@@ -14,7 +14,7 @@ from lightning.pytorch import LightningModule
 
 from spatialbench.config.evaluations import EvaluationSpec
 from spatialbench.config.experiment import Resolved
-from spatialbench.evaluation.base import Evaluation, Model
+from spatialbench.evaluation.base import Evaluation
 from spatialbench.evaluation.evidence import Evidence
 from spatialbench.evaluation.pairs import PairEvaluation, pair_evidence
 from spatialbench.methods.base import Method
@@ -71,16 +71,11 @@ def open_evaluations(resolved: Resolved) -> Opened:
     return {name: (spec, spec.load()) for name, spec in specs.items()}
 
 
-def evaluate(model: Model, spec: EvaluationSpec, opened: Evaluation | None = None) -> Evidence:
-    """Run an evaluation; its settings and the commit of the code are noted in the evidence."""
-    return stamped((opened or spec.load()).run(model), spec.settings)
-
-
 def evaluate_all(built: Built, opened: Opened) -> dict[str, Evidence]:
     """Run evaluations on the weights of the last :func:`test`."""
     assert isinstance(built.model, Method)
     model = built.model.eval().to(built.trainer.strategy.root_device)
-    return {name: evaluate(model, spec, own) for name, (spec, own) in opened.items()}
+    return {name: stamped(own.run(model), spec.settings) for name, (spec, own) in opened.items()}
 
 
 def evaluate_again(resolved: Resolved, record: RunRecord, names: list[str]) -> None:
@@ -88,8 +83,8 @@ def evaluate_again(resolved: Resolved, record: RunRecord, names: list[str]) -> N
     say(f"{resolved.label}: evaluating {', '.join(names)} from its checkpoint")
     with Interruptions(), readable_errors(resolved):
         built = build(resolved)
-        if record.checkpoint.exists():
-            load_weights(built.model, read_checkpoint(record.checkpoint), record.checkpoint)
+        if record.scored.exists():
+            load_weights(built.model, read_checkpoint(record.scored), record.scored)
         opened = open_evaluations(resolved)
         chosen = {name: opened[name] for name in names if name in opened}
         for name, evidence in evaluate_all(built, chosen).items():
@@ -108,12 +103,12 @@ def scores_json(evidence: Evidence) -> dict[str, float]:
     return {name: round(value, 3) for name, value in values if not math.isnan(value)}
 
 
-def print_evaluations(label: str, resolved: Resolved, evidence: Mapping[str, Evidence]) -> None:
+def print_evaluations(resolved: Resolved, evidence: Mapping[str, Evidence]) -> None:
     """Print a table for each evaluation of a run."""
     specs = run_folder.run_evaluations(resolved)
     for name, found in evidence.items():
         cls = PairEvaluation if name == PAIRS else specs[name].cls
-        print_evidence(f"{label}: {cls.title}", found, cls)
+        print_evidence(f"{resolved.label}: {cls.title}", found, cls)
 
 
 def load_weights(model: LightningModule, checkpoint: Mapping[str, Any], path: Path) -> None:

@@ -41,14 +41,14 @@ class Speed(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Count the FLOPs of the first step."""
-        if self._seen == 0 and (self._peak.tflops or self._always):
+        if self._seen == 0 and _has_pixels(batch) and (self._peak.tflops or self._always):
             self._flops.start()
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Count the images of the steps after the warm-up."""
-        if not isinstance(batch, Mapping) or "pixels" not in batch:
+        if not _has_pixels(batch):
             return
         if self._seen == 0:
             self._flops.stop()
@@ -129,3 +129,7 @@ class Speed(Callback):
 def _finish_queue(trainer: Trainer) -> None:
     if trainer.strategy.root_device.type == "cuda":
         torch.cuda.synchronize(trainer.strategy.root_device)
+
+
+def _has_pixels(batch: Any) -> bool:
+    return isinstance(batch, Mapping) and "pixels" in batch

@@ -67,7 +67,7 @@ def _check_pages(results: Path, today: Today) -> list[str]:
 def check_stored(results: Path, today: Today) -> list[str]:
     """Check the results of every track: valid, recounted, current, comparable, no stray files."""
     problems = []
-    for track in sorted(path for path in results.glob("*") if _evidence_files(path)):
+    for track in sorted(path for path in results.glob("*") if _holds_rows(path)):
         if track.name not in today.tracks:
             gone = "results of a track that is gone; delete them, or restore the track"
             problems.append(f"{track}: {gone}")
@@ -94,6 +94,10 @@ def _strays(track: Path) -> list[str]:
             named |= set(path.parent.glob(f"{path.stem}.*"))
     strays = [path for path in _evidence_files(track) if path not in named]
     return [f"{path}: no result file names it; delete it" for path in strays]
+
+
+def _holds_rows(folder: Path) -> bool:
+    return any(folder.rglob("*.json")) or bool(_evidence_files(folder))
 
 
 def _evidence_files(track: Path) -> list[Path]:

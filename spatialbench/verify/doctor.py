@@ -1,4 +1,4 @@
-"""Report of this machine: packages, hardware, weights, data sets and tracks; works offline."""
+"""Report of this machine: packages, hardware, weights and tracks; works offline."""
 
 from __future__ import annotations
 
@@ -141,9 +141,10 @@ def _machine() -> dict[str, Any]:
         gpu = torch.cuda.get_device_properties(row)
         size, native = round(gpu.total_memory / 1e9, 1), gpu.major >= 8  # bf16 since Ampere
         gpus.append({"name": gpu.name, "memory_gb": size, "bf16": native})
+    own, here = versions(), hardware()
     return {
-        "versions": {name: versions()[name] for name in ("python", "spatialbench")},
-        **{name: hardware()[name] for name in ("cpu", "cores", "threads")},
+        "versions": {name: own[name] for name in ("python", "spatialbench")},
+        **{name: here[name] for name in ("cpu", "instructions", "cores", "threads")},
         "memory_gb": round(memory / 1e9, 1),
         "gpus": gpus,
         "mps": torch.backends.mps.is_available(),

@@ -138,9 +138,6 @@ def outcome(stored: Row, made: Row, comparison: Comparison) -> list[str]:
 def _environment(before: Result, after: Result) -> str:
     if same_environment(before, after):
         return "the same machine and versions"
-    old, new = before.runs[0], after.runs[0]
-    pairs = {key: (old.hardware.get(key), value) for key, value in new.hardware.items()}
-    common = old.versions.keys() & new.versions.keys()
-    pairs |= {key: (old.versions[key], new.versions[key]) for key in new.versions if key in common}
-    changed = [f"{key} {now}, was {was}" for key, (was, now) in pairs.items() if was != now]
-    return "; ".join(changed) or "differs in what the row did not note"
+    old, new = ({**run.hardware, **run.versions} for run in (before.runs[0], after.runs[0]))
+    both = [key for key in new if key in old]
+    return "; ".join(f"{key} {new[key]}, was {old[key]}" for key in both if new[key] != old[key])

@@ -104,7 +104,7 @@ class Other(L.LightningModule):
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=self.hparams["lr"])
 
-    def finish(self, run_dir: Path) -> dict[str, float]:
+    def finish(self) -> dict[str, float]:
         return {"error": self.error}
 
 

@@ -20,7 +20,7 @@ from spatialbench.results.files import read_result
 from spatialbench.results.run_folder import RunRecord, clear, is_current, outdated
 from spatialbench.training.fit import fit
 from spatialbench.training.plan import run
-from spatialbench.training.score import evaluate, load_method
+from spatialbench.training.score import load_method, stamped
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support import tiny
 
@@ -80,7 +80,8 @@ def test_what_is_lacking_is_evaluated_from_the_checkpoint(folder: Path) -> None:
     assert (first.labels, first.units, len(first.commits)) == (("one", "two"), 40, 1)
     spec = evaluations_of(resolved.track, "smoke")["noise"]
     assert first.settings == spec.settings
-    assert evaluate(load_method(resolved, None, Path("runs"))[0], spec).digest == first.digest
+    again = spec.load().run(load_method(resolved, None, Path("runs"))[0])
+    assert stamped(again, spec.settings).digest == first.digest
     trained = record.checkpoint.stat().st_mtime_ns
     for damage in (path.unlink, lambda: path.write_bytes(b"PK")):
         damage()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from spatialbench.config.experiment import Resolved, resolve
 from spatialbench.evaluation.evidence import Evidence
@@ -18,6 +19,7 @@ from spatialbench.results.run_folder import RunRecord, clear, newest, read_check
 from spatialbench.training.build import build
 from spatialbench.training.callbacks import Interrupted, MetricsFile, StageClock
 from spatialbench.training.fit import _start_from, fit
+from spatialbench.training.predict import predict
 from spatialbench.training.score import test as score
 from spatialbench.utils import provenance
 from spatialbench.utils.checkpoints import AtomicCheckpoints
@@ -211,11 +213,21 @@ def test_the_best_on_validation_is_tested_and_the_last_is_kept(folder: Path) -> 
     stored = Evidence.load(record.evidence("pairs")).answers()
     same = [np.array_equal(stored, score(build(run), path).answers()) for path in paths]
     assert same == [True, False]
+    assert record.scored == paths[0]
     clear(run.run_dir)
     assert not paths[0].exists()
     plain = resolve(folder / "clip.yaml", "tiny", "smoke", 0)
     fit(plain, show=False)
     assert not (plain.run_dir / "best.ckpt").exists()
+
+
+def test_a_prediction_that_is_not_finite_is_no_verdict(folder: Path, tmp_path: Path) -> None:
+    built = build(resolve(folder / "clip.yaml", "tiny", "smoke", 0))
+    with torch.no_grad():
+        next(iter(built.model.student.visual.parameters())).fill_(float("nan"))
+    Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
+    with pytest.raises(SpatialbenchError, match="finite"):
+        predict(built, None, [str(tmp_path / "a.png")], ["The sofa is left of the lamp."])
 
 
 @pytest.mark.parametrize("stop_at", [3, 4])

@@ -12,6 +12,7 @@ from spatialbench.training import speed
 from spatialbench.training.speed import Speed
 from spatialbench.utils.flops import Peak, StepFlops
 from tests.methods.test_base import Data, silent, trainer
+from tests.support import tiny
 from tests.support.models import student
 
 
@@ -46,6 +47,12 @@ def test_the_rate_is_of_the_steps_after_the_warm_up_without_validation(
     watch._peak = Peak(found["tflop_per_image"] * 60, "by hand")
     assert watch.summary(world=2)["mfu"] == pytest.approx(6 / 60 / 2, rel=1e-3)
     assert "MFU 10.0 % of " in watch.line(watch.summary())
+
+
+def test_batches_without_pixels_are_not_counted(tmp_path: Path) -> None:
+    run = trainer(tmp_path, max_steps=2, callbacks=[Speed(flops=True)])
+    run.fit(tiny.Other(), datamodule=tiny.OtherData())
+    assert StepFlops._counting is None
 
 
 def test_a_training_shorter_than_the_warm_up_says_nothing(
