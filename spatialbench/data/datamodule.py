@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 
 import torch
 from lightning.pytorch import LightningDataModule
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
 from spatialbench.data.batches import (
     Batch,
@@ -221,10 +221,10 @@ class PairDataModule(LightningDataModule):
         )
         return training_loader(plans, self.workers, self.pin_memory)
 
-    def shuffled_loader(self, dataset: Dataset[Any], items: int, batch: int) -> DataLoader[Any]:
+    def shuffled_loader(self, dataset: Any, batch: int) -> DataLoader[Any]:
         """Return batches of shuffled items, for subclasses with a training set of their own."""
-        plans = ResumablePlans(dataset, items, batch, self.seed, *self._ranks())
-        return training_loader(plans, self.workers)
+        plans = ResumablePlans(dataset, len(dataset), batch, self.seed, *self._ranks())
+        return training_loader(plans, self.workers, self.pin_memory)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return every record of the validation set once."""

@@ -189,4 +189,4 @@ class ImageDataModule(PairDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the training batches."""
-        return self.shuffled_loader(self.image_set, len(self.image_set), self.picture_batch)
+        return self.shuffled_loader(self.image_set, self.picture_batch)

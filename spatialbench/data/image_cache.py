@@ -25,6 +25,7 @@ from PIL import Image
 from spatialbench.data.images import Resize, decode, fit
 from spatialbench.utils.cache import ABANDONED_SECONDS, CACHE_VARIABLE, cache_root
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
+from spatialbench.utils.hub import digest
 
 _HEADER = 128  # bytes of the .npy header; numpy leaves room in it for the first axis to grow
 
@@ -124,11 +125,7 @@ def cache_key(source: Path, size: int, resize: Resize) -> str:
     Raises:
         SpatialbenchError: the file cannot be read.
     """
-    try:
-        with source.open("rb") as stream:
-            content = hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        raise SpatialbenchError(f"cannot read {source}: {error.strerror or error}") from error
+    content = digest(source)
     return hashlib.sha256(f"v1 {content} {size} {resize}".encode()).hexdigest()[:16]
 
 

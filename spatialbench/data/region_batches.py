@@ -264,4 +264,4 @@ class RegionDataModule(PairDataModule):
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the training batches."""
-        return self.shuffled_loader(self.region_set, len(self.region_set), self.region_batch)
+        return self.shuffled_loader(self.region_set, self.region_batch)

@@ -28,7 +28,7 @@ from spatialbench.evaluation.prompts import caption_embeddings
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.progress import progress
 
-_IMAGES, _CAPTIONS, _RECORDS = 64, 512, 4096  # at once
+_IMAGES, _RECORDS = 64, 4096  # at once
 _READERS = min(8, os.cpu_count() or 1)
 
 
@@ -180,7 +180,7 @@ def caption_scores(model: Model, source: CaptionSet) -> tuple[np.ndarray, str, l
     captions = dict.fromkeys(caption for record in records for caption in record.captions)
     rows = {caption: row for row, caption in enumerate(captions)}
     with torch.autocast(model.device.type, enabled=False):
-        texts = _texts(model, list(rows))
+        texts = caption_embeddings(model, list(rows))
         images, digest = _images(model, source)
     scores = np.full((len(records), max(len(r.captions) for r in records)), np.nan, np.float32)
     for start in range(0, len(records), _RECORDS):
@@ -197,16 +197,6 @@ def caption_scores(model: Model, source: CaptionSet) -> tuple[np.ndarray, str, l
             )
     asked = [(r.record, r.part, r.relation, r.image, r.captions) for r in records]
     return scores, source.name, asked, digest
-
-
-def _texts(model: Model, captions: Sequence[str]) -> Tensor:
-    """Encode distinct captions: unit norm [C, D]."""
-    parts = []
-    with progress("encoding captions", len(captions), "captions") as advance:
-        for start in range(0, len(captions), _CAPTIONS):
-            parts.append(caption_embeddings(model, captions[start : start + _CAPTIONS]))
-            advance(len(parts[-1]))
-    return torch.cat(parts)
 
 
 def _images(model: Model, source: CaptionSet) -> tuple[Tensor, str]:

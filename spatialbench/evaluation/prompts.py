@@ -13,6 +13,7 @@ from torch import Tensor
 
 from spatialbench.data.relations import with_articles
 from spatialbench.evaluation.base import Model
+from spatialbench.utils.progress import progress
 
 _AT_ONCE = 512
 
@@ -21,8 +22,12 @@ def caption_embeddings(model: Model, captions: Sequence[str]) -> Tensor:
     """Encode captions, each distinct one once: unit norm [C, D]."""
     rows = {caption: number for number, caption in enumerate(dict.fromkeys(captions))}
     distinct = list(rows)
-    starts = range(0, len(distinct), _AT_ONCE)
-    texts = torch.cat([model.text(model.tokenize(distinct[k : k + _AT_ONCE])) for k in starts])
+    parts = []
+    with progress("encoding captions", len(distinct), "captions") as advance:
+        for start in range(0, len(distinct), _AT_ONCE):
+            parts.append(model.text(model.tokenize(distinct[start : start + _AT_ONCE])))
+            advance(len(parts[-1]))
+    texts = torch.cat(parts)
     return texts[torch.tensor([rows[caption] for caption in captions], device=texts.device)]
 
 

@@ -15,9 +15,14 @@ import numpy as np
 
 from spatialbench.data.records import ELEVATION_TAGS, Record, RecordSet
 from spatialbench.data.relations import DEPTH_RELATIONS
-from spatialbench.evaluation.controls.heuristics import boxes_known, boxes_of, is_rooms, rooms_of
+from spatialbench.evaluation.controls.heuristics import (
+    NO_BOXES,
+    boxes_known,
+    boxes_of,
+    is_rooms,
+    rooms_of,
+)
 
-NO_BOXES = "records without the boxes of their objects"
 NO_SCENES = "known only of the rooms as rendered"
 _SIDE, _HEIGHT = (
     dict.fromkeys(("left", "right"), "side"),

@@ -20,7 +20,6 @@ docs/r_sc_rla.md, "What is measured".
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Sequence
 
 import numpy as np
@@ -29,6 +28,7 @@ from torch import Tensor
 
 from spatialbench.data.boxes import crops, with_surroundings
 from spatialbench.data.region_sets import CaptionSet, Regions, RegionSet, check_regions
+from spatialbench.data.selection_sets import fingerprint
 from spatialbench.evaluation import dense as quality
 from spatialbench.evaluation.base import Evaluation, Model
 from spatialbench.evaluation.evidence import Evidence
@@ -94,8 +94,7 @@ def data_fingerprint(regions: RegionSet, captions: CaptionSet | None) -> str:
     """Hash images, regions, prompts and captions."""
     texts = [] if captions is None else list(captions.captions)
     prompts = regions.classes, regions.templates
-    whole = repr((RegionEvaluation.version, regions.fingerprint, regions.size, *prompts, texts))
-    return hashlib.sha256(whole.encode()).hexdigest()[:16]
+    return fingerprint(RegionEvaluation.version, regions.fingerprint, regions.size, *prompts, texts)
 
 
 def _dense_parts(model: Model, regions: RegionSet) -> Parts:

@@ -10,7 +10,7 @@ import torch
 
 from spatialbench.data.captions.caption_set import CaptionSet, Measure, macro, micro
 from spatialbench.data.captions.image_files import Corners
-from spatialbench.evaluation import caption_benchmark
+from spatialbench.evaluation import caption_benchmark, prompts
 from spatialbench.evaluation.caption_benchmark import (
     CaptionBenchmark,
     by_relation,
@@ -79,8 +79,12 @@ def test_every_image_and_caption_is_encoded_once(
     assert scores[:, 0].tolist() == [1, 1, 1, 1]
     whole = CaptionBenchmark(source).run(eyes())
     assert whole.values()["pair"] == 100 * 3.5 / 4  # "blue", "blue" ties
-    for name in ("_IMAGES", "_CAPTIONS", "_RECORDS"):
-        monkeypatch.setattr(caption_benchmark, name, 1)
+    for module, name in (
+        (caption_benchmark, "_IMAGES"),
+        (caption_benchmark, "_RECORDS"),
+        (prompts, "_AT_ONCE"),
+    ):
+        monkeypatch.setattr(module, name, 1)
     assert CaptionBenchmark(source).run(eyes()).digest == whole.digest
 
 

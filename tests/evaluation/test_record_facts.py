@@ -10,6 +10,7 @@ import pytest
 
 from spatialbench.data.records import Box, Record, RecordSet
 from spatialbench.evaluation import record_facts as facts
+from spatialbench.evaluation.controls import heuristics
 from spatialbench.evaluation.record_facts import Fact
 
 BOX = Box(0, 0, 10, 10)
@@ -51,7 +52,7 @@ def test_gap_and_size_by_hand() -> None:
     assert "side at 0.0733 and 0.167" in gap.about  # thirds of 0.02, 0.10, 0.30
     assert labels(facts.size(records[:3])) == ["small", "medium", "large"]  # 100, 110, 120
     bare = [replace(records[0], boxes={})]
-    assert facts.size(bare).absent == facts.gap(bare).absent == facts.NO_BOXES
+    assert facts.size(bare).absent == facts.gap(bare).absent == heuristics.NO_BOXES
 
 
 def test_thirds_are_made_within_each_group() -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 DIGITS = 6
 """Digits of a margin: sums of the same boxes that differ in the last bit are a tie."""
+NO_BOXES = "records without the boxes of their objects"
 DIRECTIONS = ("left", "right", "above", "under")
 
 

@@ -25,7 +25,6 @@ from spatialbench.utils.errors import SpatialbenchError
 
 SEED = 20260
 """Seed of the random scorer and of the shuffled images."""
-NO_BOXES = "records without the boxes of their objects"
 NO_DEPTH = "no depth is known of these records"
 ABOUT = {
     "constant": "one score for every caption",
@@ -106,7 +105,8 @@ def without_model(record_set: RecordSet) -> tuple[dict[str, np.ndarray], dict[st
         values["boxes, mirrored"] = heuristics.directions(flipped)
         values |= {name: heuristics.nearness(records, name) for name in heuristics.NEARNESS}
     else:
-        absent |= dict.fromkeys(("boxes", "boxes, mirrored", *heuristics.NEARNESS), NO_BOXES)
+        names = "boxes", "boxes, mirrored", *heuristics.NEARNESS
+        absent |= dict.fromkeys(names, heuristics.NO_BOXES)
     if heuristics.is_rooms(record_set):
         values["depth"] = heuristics.depth(record_set)
     else:
