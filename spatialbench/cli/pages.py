@@ -25,11 +25,6 @@ VERBS = {
     "test": "score the test set, or --data.path FILE.json, with a checkpoint of a page",
     "predict": "an image of your own (--image, --caption), or the test set record by record",
 }
-OPTIONS = (
-    *("--config", "--track", "--budget", "--seed", "--runs", "--ckpt_path", "--force"),
-    *("--evaluation", "--evaluation_path"),
-    *("--image", "--caption", "--format", "--print_config", "--help"),
-)
 
 
 def run(name: str, argv: list[str]) -> int:
@@ -49,7 +44,7 @@ def run(name: str, argv: list[str]) -> int:
         parser.print_help()
     if not options.config:
         return 0
-    resolved = _resolve(options, flags)
+    resolved = _resolve(options, flags, parser.flags)
     if options.help or options.print_config:
         from spatialbench.training.build import describe, dump_config
 
@@ -100,7 +95,7 @@ def _parser(name: str) -> Parser:
     return parser
 
 
-def _resolve(options: argparse.Namespace, flags: list[str]) -> Resolved:
+def _resolve(options: argparse.Namespace, flags: list[str], known: list[str]) -> Resolved:
     from spatialbench.config.experiment import deep_merge, resolve
 
     page, *layers = options.config
@@ -110,7 +105,7 @@ def _resolve(options: argparse.Namespace, flags: list[str]) -> Resolved:
     if flags:
         from spatialbench.training.build import flag_overrides
 
-        overrides = deep_merge(overrides, flag_overrides(resolved, flags, OPTIONS))
+        overrides = deep_merge(overrides, flag_overrides(resolved, flags, known))
         resolved = resolve(*arguments, overrides, options.runs)
     return resolved
 

@@ -55,12 +55,16 @@ class Parser(argparse.ArgumentParser):
         """Add a switch that is off by default."""
         self.add_argument(name, help=text, action="store_true")
 
+    @property
+    def flags(self) -> list[str]:
+        """The long options."""
+        return [option for option in self._option_string_actions if option.startswith("--")]
+
     def error(self, message: str) -> NoReturn:
         """Raise the message as one line."""
         if message.startswith("unrecognized arguments: "):
             word = message.removeprefix("unrecognized arguments: ").split()[0]
-            options = [option for option in self._option_string_actions if option.startswith("--")]
-            message = f"unknown option {word!r}{did_you_mean(word, options)}"
+            message = f"unknown option {word!r}{did_you_mean(word, self.flags)}"
         message = message.replace("invalid int value: ", "needs an integer, got ")
         raise SpatialbenchError(f"{message.removeprefix('argument ')} ({self.prog} --help)")
 

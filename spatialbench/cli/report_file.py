@@ -13,7 +13,7 @@ from spatialbench.methods.base import Method
 from spatialbench.report.html.inputs import ReportInputs, Row
 from spatialbench.report.html.page import html
 from spatialbench.report.html.record_browser import RowMaps, Sample, sample
-from spatialbench.results.run_folder import BEST
+from spatialbench.results.run_folder import RunRecord
 from spatialbench.results.stale import Today
 from spatialbench.training.score import load_method, readable_errors
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
@@ -66,9 +66,9 @@ def _model_of_row(inputs: ReportInputs, row: Row) -> Method:
     checkpoint = None
     if resolved.needs_training or resolved.init_from is not None:
         folder = inputs.run_folder(row, 0)
-        files = [path for path in (folder / BEST, folder / "last.ckpt") if path.is_file()]
-        if not files:
+        scored = RunRecord(folder, {}).scored
+        if not scored.is_file():
             raise SpatialbenchError(f"no checkpoint in {folder}: no map")
-        checkpoint = str(files[0])
+        checkpoint = str(scored)
     with readable_errors(resolved):
         return load_method(resolved, checkpoint, inputs.runs)[0]

@@ -1,4 +1,4 @@
-"""The commands on stored rows: run, table, compare, subsets, list, check-results, reproduce."""
+"""The commands on stored rows, from ``run`` to ``reproduce``."""
 
 from __future__ import annotations
 
@@ -75,6 +75,8 @@ def compare(argv: list[str]) -> int:
         parser.error("give two rows, as compare spatial_attn clip_finetune, or --all alone")
     if o.column and not o.all:
         parser.error("--column belongs to --all: two rows are compared in every column")
+    if o.all and o.evaluation != "pairs":
+        parser.error("--evaluation belongs to two rows: --all compares them in the pairs")
     from spatialbench.report import compare as report
 
     where = (o.results, o.benchmarks, o.track, o.format, o.budget)

@@ -18,6 +18,7 @@ _DATA = "spatialbench.data"
 ALIASES = {
     f"{_DATA}.coco.CocoRegions": f"{_DATA}.coco.coco_regions.CocoRegions",
     f"{_DATA}.coco.regions.CocoRegions": f"{_DATA}.coco.coco_regions.CocoRegions",
+    f"{_DATA}.mmvp.Mmvp": f"{_DATA}.captions.mmvp.Mmvp",
     f"{_DATA}.rooms.regions.RoomsRegions": f"{_DATA}.rooms.room_regions.RoomsRegions",
 }
 """Former class path -> class path, for one release. Hashes are of the text as written."""

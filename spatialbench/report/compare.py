@@ -18,7 +18,7 @@ from spatialbench.evaluation.pairs import TITLES
 from spatialbench.evaluation.statistics import verdict
 from spatialbench.report import evaluation_table as tables
 from spatialbench.report.differences import Differences, Gain
-from spatialbench.report.rows import check_comparable, no_rows, read_stored, stored_rows
+from spatialbench.report.rows import check_comparable, no_rows, stored_rows
 from spatialbench.report.table_model import Cell, Column, Record, Table, check_format
 from spatialbench.report.table_model import number_column as numbers
 from spatialbench.results.files import STORED_BUDGET, Row, result_path
@@ -58,7 +58,7 @@ def compare(
         path = result_path(Path(results), track, budget, name)
         if not path.is_file():
             raise no_rows(Path(results), today, track, budget, name)
-        rows.append(read_stored(path, today))
+        rows.append(today.read_row(path))
     check_comparable(Path(results) / track, rows)
     if rows[0].result.seeds != rows[1].result.seeds:
         seeds = ",".join(map(str, sorted({seed for row in rows for seed in row.result.seeds})))

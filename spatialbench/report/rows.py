@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from spatialbench.data.relations import RELATIONS
 from spatialbench.evaluation.base import Evaluation
 from spatialbench.evaluation.evidence import same_units
 from spatialbench.evaluation.pairs import COLUMNS, PairEvaluation
-from spatialbench.results.files import STORED_BUDGET, Row, list_results, read_row
+from spatialbench.results.files import STORED_BUDGET, Row, list_results
 from spatialbench.results.schema import PAIRS, Result
 from spatialbench.results.stale import Today
 from spatialbench.utils.errors import SpatialbenchError
@@ -117,7 +117,7 @@ def read_rows(
         SpatialbenchError: a file is damaged, or the rows were not made on the same data.
     """
     today = Today.read(benchmarks)
-    rows = [read_stored(path, today) for path in list_results(results, track, folder)]
+    rows = [today.read_row(path) for path in list_results(results, track, folder)]
     check_comparable(results / track, rows)
     order = [paper.name for paper in read_papers(results)]
     return sorted(rows, key=lambda row: ([*order, row.name].index(row.name), row.name))
@@ -133,16 +133,6 @@ def stored_rows(results: Path, benchmarks: Path, track: str, folder: str) -> lis
     if not rows:
         raise no_rows(results, Today.read(benchmarks), track, folder)
     return rows
-
-
-def read_stored(path: Path, today: Today) -> Row:
-    """Read one row, recounted, and note why it is stale.
-
-    Raises:
-        SpatialbenchError: the file, or the evidence beside it, is missing or damaged.
-    """
-    row = read_row(path)
-    return replace(row, stale=today.stale(row.result))
 
 
 def no_rows(

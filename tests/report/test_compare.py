@@ -112,7 +112,7 @@ def test_the_interval_is_the_one_of_the_report(folders: Folders) -> None:
     assert list(gain.interval) == pytest.approx(bounds, abs=1e-4)
     pairs = json.loads(compare_all(*folders, format="json"))
     (pair,) = [pair for pair in pairs if {pair["a"], pair["b"]} == {"a", "b"}]
-    assert sorted(map(abs, (pair["low"], pair["high"]))) == sorted(map(abs, bounds))
+    assert [-pair["high"], -pair["low"]] == pytest.approx(bounds)
     for path in (folders[0] / "rooms").glob("short.*"):
         path.unlink()
     assert f"| {gain.cell} |" in readme(*folders)
@@ -160,6 +160,8 @@ def test_wrong_commands(folders: Folders) -> None:
             command(wrong)
     with pytest.raises(SpatialbenchError, match="--column belongs to --all"):
         command(["a", "b", "--column", "left"])
+    with pytest.raises(SpatialbenchError, match="--evaluation belongs to two rows"):
+        command(["--all", "--evaluation", "regions"])
 
 
 def test_other_seeds(folders: Folders) -> None:
