@@ -113,7 +113,7 @@ class VaePretraining(Pretraining):
             "latent_nats": rows["nats"].mean().item(),
         }
 
-    def finish(self, run_dir: Path) -> dict[str, float]:
+    def finish(self) -> dict[str, float]:
         """Write weights and scores, when the page's training is done; return the scores."""
         folder = Path(self.hparams["export"])
         self.vae.register_to_config(scaling_factor=round(1 / self.scores["latent_std"], 5))

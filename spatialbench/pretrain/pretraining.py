@@ -77,7 +77,7 @@ class Pretraining(L.LightningModule, ABC):
         )
 
     @abstractmethod
-    def finish(self, run_dir: Path) -> dict[str, float]:
+    def finish(self) -> dict[str, float]:
         """Write weights and scores, when the page's training is done; return the scores."""
 
 

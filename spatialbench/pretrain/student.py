@@ -142,7 +142,7 @@ class StudentPretraining(Pretraining):
         scores = retrieval_scores(rows["images"], rows["texts"], truth)
         return {**scores, "binding": 100 * rows["binding"].mean().item()}
 
-    def finish(self, run_dir: Path) -> dict[str, float]:
+    def finish(self) -> dict[str, float]:
         """Write weights and scores, when the page's training is done; return the scores."""
         target = Path(self.hparams["export"])
         write_weights(target, self.student.state_dict())

@@ -132,7 +132,7 @@ class UnetPretraining(Pretraining):
         for loader in (data.train_dataloader(), data.val_dataloader()):
             self.latents.prepare(loader.dataset)
 
-    def finish(self, run_dir: Path) -> dict[str, float]:
+    def finish(self) -> dict[str, float]:
         """Write weights and scores, when the page's training is done; return the scores."""
         folder = Path(self.hparams["export"])
         save_part(self.model.unet.half(), folder / "unet")

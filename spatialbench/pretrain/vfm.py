@@ -168,7 +168,7 @@ class VfmPretraining(Pretraining):
             "grouping": 50 * (mean["same"] + mean["other"]),
         }
 
-    def finish(self, run_dir: Path) -> dict[str, float]:
+    def finish(self) -> dict[str, float]:
         """Write weights, heads and scores, when the training is done; return the scores."""
         target = Path(self.hparams["export"])
         write_weights(target.with_name(f"{target.stem}-heads.safetensors"), self.heads.state_dict())

@@ -97,7 +97,7 @@ def test_a_finished_autoencoder_has_latents_of_unit_deviation(tmp_path: Path) ->
     module = VaePretraining(warmup=1, export=str(tmp_path))
     data = PretrainData(images=32, val_images=16, batch_images=16, names=0, pairs=0)
     quiet(max_steps=1).fit(module, data)
-    assert module.finish(tmp_path) == module.scores
+    assert module.finish() == module.scores
     stored = json.loads((tmp_path / "vae.json").read_text())
     assert stored == pytest.approx(module.scores, abs=1e-4)
     scale = json.loads((tmp_path / "vae" / "config.json").read_text())["scaling_factor"]
@@ -193,7 +193,7 @@ def test_training_leaves_a_model_that_loads_and_latents_for_the_next_start(
     expected = again.model.latents(pixels)
     again.model.latents = lambda pixels: pytest.fail("computed again")
     torch.testing.assert_close(again.latents(pixels), expected, rtol=2**-7, atol=1e-4)
-    module.finish(tmp_path)
+    module.finish()
     scores = json.loads((Path(autoencoder) / "unet.json").read_text())
     assert set(scores) == {"loss", "loss_other_caption", "loss_empty_caption", "text_use"}
     loaded = load_diffusion(autoencoder, dtype="float32")
