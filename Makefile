@@ -3,7 +3,7 @@ PYTHON ?= python
 SEEDS ?= 0,1,2
 BUDGET ?= full
 PAGES ?= benchmarks/*.yaml
-export OMP_NUM_THREADS ?= 2
+export OMP_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
 .PHONY: help test fast lint structure table check-results rows smoke throughput paper-scale figures
@@ -29,7 +29,7 @@ table:  ## results/README.md, and the table of README.md, from the stored result
 	spatialbench table --write
 
 check-results:  ## are the stored rows current, and do their smoke runs repeat? (4 minutes)
-	spatialbench check-results
+	spatialbench check-results --processes 2
 
 rows:  ## fit, test and store every page (10 minutes for each page, seed and core; keeps what is done)
 	spatialbench run $(PAGES) --budget $(BUDGET) --seeds $(SEEDS)

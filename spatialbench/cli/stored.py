@@ -138,11 +138,15 @@ def check_results(argv: list[str]) -> int:
     parser = Parser("check-results", "are the stored rows current, and do their smoke runs repeat?")
     parser.add("pages", "only their rows, without the table (default: all)", "PAGE", nargs="*")
     parser.flag("--no-smoke", "look at the files only: seconds instead of minutes")
+    text = "for the smoke runs; set OMP_NUM_THREADS to the threads of each (default: 1)"
+    parser.add("--processes", text, "N", type=count, default=1)
     parser.common("results", "benchmarks")
     o = parser.parse_args(argv)
     from spatialbench.verify import check_results as check
 
-    problems = check.check_results(o.results, o.benchmarks, smoke=not o.no_smoke, pages=o.pages)
+    problems = check.check_results(
+        o.results, o.benchmarks, not o.no_smoke, pages=o.pages, processes=o.processes
+    )
     for problem in problems:
         print(f"spatialbench: {problem}", file=sys.stderr)
     of = f" of {', '.join(o.pages)}" if o.pages else ""

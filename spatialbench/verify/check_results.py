@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from pathlib import Path
 
 from spatialbench.config.pages import Page, Track
@@ -14,6 +18,7 @@ from spatialbench.results.files import Row, list_results, read_result, read_row,
 from spatialbench.results.run_folder import Fit
 from spatialbench.results.stale import Today
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.progress import progress
 from spatialbench.utils.say import say
 from spatialbench.verify.repeat import compare, make_again
 
@@ -26,11 +31,13 @@ def check_results(
     smoke: bool = True,
     fit: Fit | None = None,
     pages: Sequence[str] = (),
+    processes: int = 1,
 ) -> list[str]:
     """List everything that is wrong with the stored results, one line each.
 
     Args:
-        smoke: also repeat the smoke runs, which takes minutes; ``fit``: see ``make_again``.
+        smoke: also repeat the smoke runs, which takes minutes, in ``processes`` processes.
+        fit: see ``make_again``.
         pages: names or paths; only their results are checked. Empty: all results and the table.
 
     Raises:
@@ -49,7 +56,7 @@ def check_results(
         problems = _check_pages(results, today)
     else:
         problems = check_stored(results, today) + check_readme(results, benchmarks)
-    return problems + (check_smoke(results, today, fit) if smoke else [])
+    return problems + (check_smoke(results, today, fit, processes) if smoke else [])
 
 
 def _check_pages(results: Path, today: Today) -> list[str]:
@@ -126,26 +133,56 @@ def check_readme(results: Path, benchmarks: Path) -> list[str]:
     return []
 
 
-def check_smoke(results: Path, today: Today, fit: Fit | None = None) -> list[str]:
+def check_smoke(
+    results: Path, today: Today, fit: Fit | None = None, processes: int = 1
+) -> list[str]:
     """Repeat the smoke run of every page on every track with stored smoke results, and compare."""
     tracks = [name for name in today.tracks if list_results(results, name, SMOKE)]
     if not tracks:
         command = "spatialbench run benchmarks/*.yaml --budget smoke --seeds 0"
         return [f"{results}: no stored smoke results; {command}"]
+    work = [(today.tracks[name], page) for name in tracks for page in today.pages.values()]
     problems = []
-    with tempfile.TemporaryDirectory(prefix="spatialbench-smoke-") as runs:
-        for name in tracks:
-            for page in today.pages.values():
-                path = result_path(results, name, SMOKE, page.name)
-                try:
-                    found = _repeat(path, page, today.tracks[name], fit, Path(runs))
-                except SpatialbenchError as error:
-                    found = [str(error)]
-                problems += [f"smoke run of {page.name} on {name}: {problem}" for problem in found]
+    with (
+        tempfile.TemporaryDirectory(prefix="spatialbench-smoke-") as runs,
+        progress("smoke runs", len(work), "runs", interval=30) as advance,
+    ):
+        repeat = partial(_repeat, results=results, fit=fit, runs=Path(runs))
+        for found in _spread(repeat, work, processes):
+            problems += found
+            advance(1)
     return problems
 
 
-def _repeat(path: Path, page: Page, track: Track, fit: Fit | None, runs: Path) -> list[str]:
+Work = tuple[Track, Page]
+
+
+def _spread(
+    repeat: Callable[[Work], list[str]], work: Sequence[Work], processes: int
+) -> Iterator[list[str]]:
+    """Yield the outcomes in the order of the work."""
+    if processes <= 1:
+        yield from map(repeat, work)
+        return
+    fresh = multiprocessing.get_context("spawn")  # a fork would copy the threads of torch
+    with ProcessPoolExecutor(processes, fresh) as pool:
+        yield from pool.map(repeat, work)
+
+
+def _repeat(work: Work, results: Path, fit: Fit | None, runs: Path) -> list[str]:
+    track, page = work
+    start = f"smoke run of {page.name} on {track.name}"
+    try:
+        problems = _compare_again(page, track, results, fit, runs / str(os.getpid()))
+    except SpatialbenchError as error:
+        problems = [str(error)]
+    return [f"{start}: {problem}" for problem in problems]
+
+
+def _compare_again(
+    page: Page, track: Track, results: Path, fit: Fit | None, runs: Path
+) -> list[str]:
+    path = result_path(results, track.name, SMOKE, page.name)
     if not path.exists():
         command = f"spatialbench run {page.path} --track {track.name} --budget {SMOKE}"
         return [f"{path}: no stored smoke result; {command}"]

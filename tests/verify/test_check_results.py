@@ -361,17 +361,17 @@ budgets: {smoke: {trainer: {max_steps: 2, limit_val_batches: 0}}}
 
 @pytest.mark.slow
 def test_a_real_run_repeats_and_sees_the_swap(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Rendered images, the real student, two steps: green again, red with the words swapped."""
+    """Green again in a process of its own, and red in this one with the words swapped."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "benchmarks/tracks").mkdir(parents=True)
     Path("benchmarks/clip.yaml").write_text(PAGE)
     Path("benchmarks/tracks/rooms.yaml").write_text(TRACK)
     assert run(["benchmarks/clip.yaml"], budget="smoke", seeds=[0]) == 0
     results, today = Path("results"), Today.read(Path("benchmarks"))
-    assert check_smoke(results, today) == []
-    said = capsys.readouterr().err
+    assert check_smoke(results, today, processes=2) == []
+    said = capfd.readouterr().err
     assert "same machine and versions, 0 records answered differently, drift at most 0.000" in said
     swap_left_and_right(monkeypatch)
     problems = "\n".join(check_smoke(results, today))
