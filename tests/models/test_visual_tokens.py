@@ -11,9 +11,8 @@ from open_clip.timm_model import TimmModel
 from torch import Tensor
 
 from spatialbench.models.open_clip_student import load_clip
-from spatialbench.models.towers import encode_image
-from spatialbench.models.visual_tokens import visual_tokens
-from tests.support.checks import close, refused
+from spatialbench.models.towers import encode_image, visual_tokens
+from tests.support.checks import close
 from tests.support.models import SIZE, VARIANTS, normal_images, student
 
 
@@ -74,8 +73,3 @@ def test_a_hook_reaches_the_blocks_of_siglip() -> None:
     tokens, plain = visual_tokens(model, x, mix), visual_tokens(model, x)
     assert torch.equal(tokens.cls, encode_image(model, x, mix))
     assert not torch.allclose(tokens.local, plain.local, atol=1e-3)
-
-
-def test_other_towers_are_refused() -> None:
-    with refused("without attention pooling, or with prefix tokens"):
-        visual_tokens(siglip(pool="avg"), normal_images())
