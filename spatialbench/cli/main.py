@@ -21,7 +21,10 @@ COMMANDS = {
     "table": ("stored.table", "the table of the stored rows"),
     "compare": ("stored.compare", "two stored rows record by record; --all: every pair"),
     "report": ("report_file.report", "one offline HTML file: tables, figures, records, provenance"),
-    "check-results": ("stored.check_results", "are stored rows current, and do smoke runs repeat?"),
+    "check-results": (
+        "stored.check_results",
+        "are the stored rows current, and do smoke runs repeat?",
+    ),
     "reproduce": ("stored.reproduce", "run again what made a row, and say whether it came out"),
     "list": ("stored.listing", "the pages, their cost, and the state of the stored row"),
     "subsets": ("subsets.subsets", "where a method wins: rows by elevation, gap, size, ..."),
