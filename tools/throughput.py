@@ -207,7 +207,7 @@ def feedback(page: Path, seconds: float) -> dict[str, float]:
     speed["loader_images"] = rate(load, 0)
     if isinstance(model, Diva):
         model.prepare(data.image_set)
-        encode = model.latents.diffusion.latents
+        encode = model.latents.diffusion.encode
         speed["encoded_images"] = rate(lambda: len(encode(batches[0]["pixels"])), seconds / 3)
     return {**speed, "train_images": rate(training_step(model, batches), seconds)}
 

@@ -10,7 +10,7 @@ import json
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,7 +33,6 @@ from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.say import say
 from spatialbench.utils.suggest import did_you_mean
 
-T = TypeVar("T")
 Output = tuple[Figure, dict[str, Any], list[str]]
 """A figure, the JSON form of its numbers, and their lines for a terminal."""
 
@@ -58,9 +57,8 @@ def _options(argv: list[str]) -> argparse.Namespace:
     add("--config", "may be repeated", "PAGE.yaml", action="append", required=True)
     add("--image", "an image of your own", "FILE")
     add("--point", "in pixels: which tokens are similar to this one; repeatable", "X,Y", **numbers)
-    add(
-        "--size", "side of the image encoded for --point (default: the track's)", "PIXELS", type=int
-    )
+    text = "side of the image encoded for --point (default: the track's)"
+    add("--size", text, "PIXELS", type=int)
     flag("--relevance", "instead: where a page looks when it scores an image against a caption")
     add("--record", "--relevance of a record of the track's test, not --image", "ID")
     add("--caption", "a sentence; --record has one of its own", "TEXT")
@@ -89,8 +87,9 @@ def _options(argv: list[str]) -> argparse.Namespace:
             "--point: needs x,y in pixels, as 120,80": any(len(p) != 2 for p in o.point),
             "--size: needs a whole number, 1 or more": o.size is not None and o.size < 1,
         }
-    for message in (message for message, applies in wrong.items() if applies):
-        parser.error(message)
+    for message, applies in wrong.items():
+        if applies:
+            parser.error(message)
     return o
 
 
@@ -105,8 +104,8 @@ def _numbers(text: str) -> tuple[float, ...]:
 
 
 def _each_page(
-    o: argparse.Namespace, compute: Callable[[Resolved, Method, Path | None], T]
-) -> dict[str, T]:
+    o: argparse.Namespace, compute: Callable[[Resolved, Method, Path | None], dict[str, Any]]
+) -> dict[str, dict[str, Any]]:
     """Title of each page -> the result of ``compute(page, method, checkpoint)``."""
     given = o.ckpt_path or ["LAST"] * len(o.config)
     if len(given) != len(o.config):
@@ -137,9 +136,8 @@ def _similarity(o: argparse.Namespace) -> Output:
         size = _encoded_size(o.size, page, model)
         dense = model.dense(_pixels(fit(image, size, "squash")).to(model.device))[0].cpu()
         if not dense.isfinite().all():
-            raise SpatialbenchError(
-                f"page {page.page.path}: its tokens are not finite; it diverged"
-            )
+            where = f"page {page.page.path}"
+            raise SpatialbenchError(f"{where}: its tokens are not finite; it diverged")
         height, width = dense.shape[:2]
         tokens = [token_at(point, image.size, (height, width)) for point in points]
         facts = {"page": str(page.page.path), "checkpoint": checkpoint and str(checkpoint)}
@@ -155,9 +153,8 @@ def _similarity(o: argparse.Namespace) -> Output:
             values, token = page["map"][place], page["token"][place]
             mean, share = float(values.mean()), 100 * float((values > sum(ends) / 2).mean())
             numbers = {"token": token, "mean": mean, "above_midpoint": share}
-            row.append(
-                {"name": name, **page, **numbers, "map": values.astype(float).round(6).tolist()}
-            )
+            numbers["map"] = values.astype(float).round(6).tolist()
+            row.append({"name": name, **page, **numbers})
             text = f"{name:<{max(map(len, pages))}}  ({point.x:g}, {point.y:g})  mean {mean:6.3f}"
             lines.append(f"{text}  above midpoint {share:5.1f} %")
         report.append({"point": point, "scale": ends, "pages": row})

@@ -14,7 +14,6 @@ from spatialbench.utils.errors import SpatialbenchError
 
 if TYPE_CHECKING:
     from spatialbench.config.experiment import Resolved
-    from spatialbench.config.pages import Config
     from spatialbench.evaluation.base import Evaluation
     from spatialbench.training.build import Built
 
@@ -67,8 +66,7 @@ def _parser(name: str) -> Parser:
         f"Any LightningCLI flag may follow: {example}; with --config PAGE, --help lists them all."
     )
     parser = Parser(name, VERBS[name], add_help=False, epilog=more)
-    text = "the page; further files are laid over it"
-    parser.add("--config", text, "PAGE.yaml", action="append")
+    parser.add("--config", "the page; further files are laid over it", "PAGE.yaml", action="append")
     parser.common("track", "seed", "runs", budget="quick")
     if name == "fit":
         parser.add("--ckpt_path", argparse.SUPPRESS)
@@ -85,8 +83,7 @@ def _parser(name: str) -> Parser:
         text = "the downloaded benchmark (default: data/NAME, where 'data download' puts it)"
         parser.add("--evaluation_path", text, "FOLDER")
     if name == "predict":
-        text = "an image; may be repeated"
-        parser.add("--image", text, "FILE", action="append", default=[])
+        parser.add("--image", "an image; may be repeated", "FILE", action="append", default=[])
         text = "'The A is left of the B.'; may be repeated"
         parser.add("--caption", text, "TEXT", action="append", default=[])
     parser.flag("--print_config", "print the complete configuration, itself a page, and stop")
@@ -97,9 +94,11 @@ def _parser(name: str) -> Parser:
 
 def _resolve(options: argparse.Namespace, flags: list[str], known: list[str]) -> Resolved:
     from spatialbench.config.experiment import deep_merge, resolve
+    from spatialbench.config.pages import LAYER_KEYS, read_mapping
 
     page, *layers = options.config
-    overrides: Config = deep_merge(*map(_layer, layers))
+    files = (read_mapping(Path(path), "file", LAYER_KEYS)[1] for path in layers)
+    overrides = deep_merge(*files)
     arguments = (page, options.track, options.budget, options.seed)
     resolved = resolve(*arguments, overrides, options.runs)
     if flags:
@@ -108,13 +107,6 @@ def _resolve(options: argparse.Namespace, flags: list[str], known: list[str]) ->
         overrides = deep_merge(overrides, flag_overrides(resolved, flags, known))
         resolved = resolve(*arguments, overrides, options.runs)
     return resolved
-
-
-def _layer(path: str) -> Config:
-    """Read a second --config: trainer, model and data to lay over the page."""
-    from spatialbench.config.pages import LAYER_KEYS, read_mapping
-
-    return read_mapping(Path(path), "file", LAYER_KEYS)[1]
 
 
 def _check_words(name: str, flags: Sequence[str]) -> None:

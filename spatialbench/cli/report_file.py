@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import numpy as np
 
 from spatialbench.cli.maps import both_maps
+from spatialbench.cli.parser import Parser, count
 from spatialbench.config.experiment import resolve
 from spatialbench.methods.base import Method
 from spatialbench.report.html.inputs import ReportInputs, Row
@@ -20,8 +20,16 @@ from spatialbench.utils.errors import SpatialbenchError, write_atomic
 from spatialbench.utils.progress import progress
 
 
-def write_report(o: argparse.Namespace) -> Path:
-    """Write the HTML report, with the maps of the models that are there; ``o``: its options."""
+def report(argv: list[str]) -> int:
+    """Run ``spatialbench report``."""
+    parser = Parser("report", "one offline HTML file: tables, figures, records, provenance")
+    parser.common("track", "runs", "results", "benchmarks", budget="full")
+    out = "results/report.html"
+    parser.add("--out", f"default: {out}", "FILE.html", default=out)
+    text = "records of each relation with images; 0: none (default: 12)"
+    parser.add("--records", text, "N", type=count, default=12)
+    parser.flag("--no-maps", "leave out the relevance maps, which need the models")
+    o = parser.parse_args(argv)
     results, benchmarks, runs = (Path(path) for path in (o.results, o.benchmarks, o.runs))
     inputs = ReportInputs.read(results, benchmarks, o.track, o.budget, runs)
     chosen: Sample | str | None = None
@@ -33,8 +41,9 @@ def write_report(o: argparse.Namespace) -> Path:
     maps: dict[str, RowMaps | str] | None = None
     if o.records and not o.no_maps:
         maps = row_maps(inputs, chosen) if isinstance(chosen, Sample) else {}
-    write_atomic(Path(o.out), html(inputs, chosen, maps))
-    return Path(o.out)
+    write_atomic(o.out, html(inputs, chosen, maps))
+    print(f"{o.out}: {Path(o.out).stat().st_size / 1e6:.1f} MB")
+    return 0
 
 
 def row_maps(inputs: ReportInputs, sample: Sample) -> dict[str, RowMaps | str]:
@@ -43,13 +52,13 @@ def row_maps(inputs: ReportInputs, sample: Sample) -> dict[str, RowMaps | str]:
     with progress("computing maps", len(inputs.rows), "rows") as advance:
         for row in inputs.rows:
             try:
-                model, both = _model_of_row(inputs, row), []
+                model = _model_of_row(inputs, row)
+                own: dict[str, list[np.ndarray]] = {"attention": [], "relevance": []}
                 for record in sample.mapped:
                     pixels = np.array(sample.test.images[record.image])
-                    both.append(both_maps(model, pixels, record.statement.caption))
-                maps[row.name] = {
-                    kind: [maps[kind] for maps in both] for kind in ("attention", "relevance")
-                }
+                    for kind, values in both_maps(model, pixels, record.statement.caption).items():
+                        own[kind].append(values)
+                maps[row.name] = own
             except SpatialbenchError as error:
                 maps[row.name] = " ".join(str(error).split())
             advance(1)

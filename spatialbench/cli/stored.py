@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from spatialbench.cli.parser import Parser, count, integers
+from spatialbench.cli.parser import Parser, integers
 
 
 def run(argv: list[str]) -> int:
@@ -84,36 +84,6 @@ def compare(argv: list[str]) -> int:
         print(report.compare_all(*where, o.column or "all"), end="")
     else:
         print(report.compare(o.rows[0], o.rows[1], *where, o.evaluation), end="")
-    return 0
-
-
-def subsets(argv: list[str]) -> int:
-    """Run ``spatialbench subsets``."""
-    parser = Parser("subsets", "stored rows by elevation, gap, size, depth, visibility, ...")
-    parser.add("rows", "stored rows (default: all)", "ROW", nargs="*")
-    parser.add("--than", "the row to compare with (default: the second of the table)", "ROW")
-    parser.common("format", "track", "results", "benchmarks", budget="full")
-    options = parser.parse_args(argv)
-    from spatialbench.cli.subsets import show
-
-    show(options)
-    return 0
-
-
-def report(argv: list[str]) -> int:
-    """Run ``spatialbench report``."""
-    parser = Parser("report", "one offline HTML file: tables, figures, records, provenance")
-    parser.common("track", "runs", "results", "benchmarks", budget="full")
-    out = "results/report.html"
-    parser.add("--out", f"default: {out}", "FILE.html", default=out)
-    text = "records of each relation with images; 0: none (default: 12)"
-    parser.add("--records", text, "N", type=count, default=12)
-    parser.flag("--no-maps", "leave out the relevance maps, which need the models")
-    o = parser.parse_args(argv)
-    from spatialbench.cli.report_file import write_report
-
-    path = write_report(o)
-    print(f"{path}: {path.stat().st_size / 1e6:.1f} MB")
     return 0
 
 

@@ -1,10 +1,10 @@
-"""Subsets of a track's test: the facts of its records, and the stored rows in each subset."""
+"""``spatialbench subsets``: stored rows by the facts of the test's records."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
+from spatialbench.cli.parser import Parser
 from spatialbench.config.experiment import Resolved, resolve
 from spatialbench.config.pages import load_track
 from spatialbench.config.signatures import prune
@@ -19,24 +19,29 @@ from spatialbench.training.controls import test_set
 from spatialbench.utils.errors import SpatialbenchError
 
 
-def show(options: argparse.Namespace) -> None:
-    """Print the tables; options: rows, than, track, budget, results, benchmarks and format."""
-    results, benchmarks = Path(options.results), Path(options.benchmarks)
-    rows = stored_rows(results, benchmarks, options.track, options.budget)
-    asked = [*options.rows, *([options.than] if options.than else [])]
-    for name in asked:  # before minutes of facts
-        if all(row.name != name for row in rows):
-            today = Today.read(benchmarks)
-            raise no_rows(results, today, options.track, options.budget, name)
-    track = load_track(benchmarks / "tracks" / f"{options.track}.yaml")
+def subsets(argv: list[str]) -> int:
+    """Run ``spatialbench subsets``."""
+    parser = Parser("subsets", "stored rows by elevation, gap, size, depth, visibility, ...")
+    parser.add("rows", "stored rows (default: all)", "ROW", nargs="*")
+    parser.add("--than", "the row to compare with (default: the second of the table)", "ROW")
+    parser.common("format", "track", "results", "benchmarks", budget="full")
+    o = parser.parse_args(argv)
+    results, benchmarks = Path(o.results), Path(o.benchmarks)
+    rows = stored_rows(results, benchmarks, o.track, o.budget)
+    known = {row.name for row in rows}
+    for name in (*o.rows, o.than):  # before minutes of facts
+        if name is not None and name not in known:
+            raise no_rows(results, Today.read(benchmarks), o.track, o.budget, name)
+    track = load_track(benchmarks / "tracks" / f"{o.track}.yaml")
     pages = [benchmarks / f"{row.name}.yaml" for row in rows]
     page = next((path for path in pages if path.is_file()), None)
     if page is None:
         raise SpatialbenchError(f"no page of a stored row is in {benchmarks}: --benchmarks FOLDER")
-    resolved = resolve(page, track, options.budget)
+    resolved = resolve(page, track, o.budget)
     record_set, _ = test_set(resolved)
     facts = all_facts(record_set, *trained_on(resolved))
-    print(subsets_table(rows, record_set, facts, options.rows, options.than, options.format))
+    print(subsets_table(rows, record_set, facts, o.rows, o.than, o.format))
+    return 0
 
 
 def trained_on(resolved: Resolved) -> tuple[list[Record] | None, str]:

@@ -36,7 +36,6 @@ PUBLISHED = {
 class EvaluationSpec:
     """An evaluation that is not loaded yet."""
 
-    name: str  # in results and on the command line
     class_path: str  # a subclass of ``Evaluation``
     arguments: Config  # of its ``__init__``; a nested ``{class_path, init_args}`` is an object
     where: str  # for messages
@@ -65,19 +64,15 @@ def evaluations_of(track: Track, budget: str) -> dict[str, EvaluationSpec]:
     for name, block in track.evaluations.items():
         sizes = (block.get("budgets") or {}).get(budget) or {}
         arguments = deep_merge(block.get("init_args") or {}, sizes)
-        where = f"track {track.path}: {name}"
-        specs[name] = EvaluationSpec(name, block["class_path"], arguments, where)
+        specs[name] = EvaluationSpec(block["class_path"], arguments, f"track {track.path}: {name}")
     return specs
 
 
 def named_evaluation(name: str, track: Track, budget: str, path: str | None) -> EvaluationSpec:
     """Find an evaluation by name: of the track, or a published benchmark.
 
-    Args:
-        path: the folder of a downloaded benchmark; None: where ``data download`` puts it.
-
-    Raises:
-        SpatialbenchError: an unknown name, or a path that is missing or not wanted.
+    ``path`` is the folder of a downloaded benchmark, by default where ``data download`` puts it. A
+    SpatialbenchError for an unknown name, or a path that is missing or not wanted.
     """
     own = evaluations_of(track, budget)
     name = "selection" if name == "counterfactual" and "selection" in own else name
@@ -97,11 +92,11 @@ def named_evaluation(name: str, track: Track, budget: str, path: str | None) -> 
     source = f"spatialbench.data.captions.{PUBLISHED[name]}"
     arguments = {"source": {"class_path": source, "init_args": {"path": folder}}}
     class_path = SELECTION if name == "mmvp" else CAPTIONS
-    return EvaluationSpec(name, class_path, arguments, f"--evaluation {name}")
+    return EvaluationSpec(class_path, arguments, f"--evaluation {name}")
 
 
 def _instance(cls: type, arguments: Mapping[str, Any], where: str) -> Any:
-    refuse_unknown(arguments, cls, cls.__qualname__, where)
+    refuse_unknown(arguments, cls, where)
     made = dict(arguments)
     for key, value in arguments.items():
         if isinstance(value, Mapping) and "class_path" in value:

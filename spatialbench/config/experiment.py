@@ -25,8 +25,6 @@ DATAMODULE = "spatialbench.data.datamodule.PairDataModule"
 """The datamodule of every page that names no other."""
 OWN = ("region_", "picture_")
 """Prefixes of the keys of a track's data block that only a datamodule of the page's own reads."""
-DIFFUSION = "rooms-diffusion"
-"""The diffusion model of pages that learn from images and name none."""
 
 
 @dataclass(frozen=True)
@@ -89,12 +87,9 @@ def compose(
 ) -> Config:
     """Merge track < budget < page < the page's block for this budget < ``overrides``.
 
-    The track's model block gives defaults only for the parameters that the page's class takes; so
-    does its data block if the page names a datamodule of its own. ``data.seed`` follows ``seed``
-    if the datamodule has one.
-
-    Returns:
-        A complete LightningCLI configuration {seed_everything, trainer, model, data}.
+    The result is a complete LightningCLI configuration {seed_everything, trainer, model, data}. The
+    track's model block gives defaults only for the parameters that the page's class takes; so does
+    its data block if the page names a datamodule of its own. ``data.seed`` follows ``seed``.
 
     Raises:
         SpatialbenchError: unknown budget, class or key; the message says which page.
@@ -116,8 +111,7 @@ def compose(
     data_class = signatures.import_class(data_path or DATAMODULE, where)
     data = _data(page, track, shared["data"], given["data"], data_class, seed)
     for block, cls in ((trainer, Trainer), (model, model_class), (data, data_class)):
-        name = "trainer" if cls is Trainer else f"{cls.__module__}.{cls.__qualname__}"
-        signatures.refuse_unknown(block, cls, name, where)
+        signatures.refuse_unknown(block, cls, where)
     return {
         "seed_everything": seed,
         "trainer": trainer,
@@ -168,10 +162,8 @@ def resolve(
 ) -> Resolved:
     """Return everything that a run needs; reads and imports, writes nothing.
 
-    Args:
-        seed: default: the page's ``seed_everything``, else the track's first seed.
-        overrides: a partial configuration that wins over the page: the command line.
-        runs: the folder of all runs.
+    ``seed`` is by default the page's ``seed_everything``, else the track's first seed;
+    ``overrides``, a partial configuration, win over the page; ``runs`` is the folder of all runs.
 
     Raises:
         SpatialbenchError: see :func:`load_page`, :func:`load_track`, :func:`compose`.
@@ -211,8 +203,7 @@ def _check_overrides(page: Page, overrides: Mapping[str, Any]) -> None:
 def weights_digests(model: Mapping[str, Any]) -> dict[str, str]:
     """Hash the weights files that a model block names, by parameter: student, vfm and diffusion.
 
-    Other weights under the same name are another experiment. Weights that are not a file here (a
-    tag of the Hub, ``random``) are known by their name alone.
+    Weights that are not a file here (a tag of the Hub, ``random``) are known by their name alone.
     """
     digests = {}
     for key in ("student", "vfm"):
@@ -242,7 +233,7 @@ def model_of(config: Mapping[str, Any]) -> Config:
     """Return the arguments of a page's model, with the diffusion model that it has by default."""
     model = dict(config["model"].get("init_args") or {})
     images = learns_from(config.get("data") or {}) == "images"
-    return {"diffusion": DIFFUSION, **model} if images else model
+    return {"diffusion": "rooms-diffusion", **model} if images else model
 
 
 def _digest(path: Path) -> str:

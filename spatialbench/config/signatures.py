@@ -25,11 +25,7 @@ ALIASES = {
 
 
 def import_class(class_path: str, where: str) -> type:
-    """Import the class at a dotted path.
-
-    Raises:
-        SpatialbenchError: no such module or class; the message has ``where`` and the nearest name.
-    """
+    """Import the class at a dotted path; an error has ``where`` and the nearest name."""
     module_name, _, name = ALIASES.get(class_path, class_path).rpartition(".")
     if not module_name:
         raise SpatialbenchError(
@@ -93,9 +89,10 @@ def unknown_key(values: Mapping[str, Any], cls: type) -> tuple[str, list[str]] |
     return None
 
 
-def refuse_unknown(values: Mapping[str, Any], cls: type, name: str, where: str) -> None:
-    """Refuse a key that ``cls`` does not take; the message calls the class ``name``."""
+def refuse_unknown(values: Mapping[str, Any], cls: type, where: str) -> None:
+    """Refuse a key that ``cls`` does not take."""
     if bad := unknown_key(values, cls):
+        name = "trainer" if cls.__name__ == "Trainer" else f"{cls.__module__}.{cls.__qualname__}"
         near = did_you_mean(*bad)
         raise SpatialbenchError(f"unknown key {bad[0]!r} for {name} ({where}){near}")
 

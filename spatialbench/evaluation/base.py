@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spatialbench.data.images import Resize
 from spatialbench.evaluation.evidence import Evidence
-from spatialbench.models.visual_tokens import Tokens
+from spatialbench.models.towers import Tokens
 
 
 class Model(Protocol):

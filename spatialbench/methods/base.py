@@ -34,12 +34,13 @@ from spatialbench.models.running import BlockRunner, runner
 from spatialbench.models.towers import (
     Mix,
     Model,
+    Tokens,
     encode_dense,
     encode_image,
     encode_text,
     patch_size,
+    visual_tokens,
 )
-from spatialbench.models.visual_tokens import Tokens, visual_tokens
 from spatialbench.utils.checkpoints import check_fits, class_path, part_of, without
 from spatialbench.utils.distributed import Encoded, gather
 from spatialbench.utils.errors import SpatialbenchError

@@ -49,7 +49,7 @@ from spatialbench.methods.parts.reconstructions import NOISE, SEED, Column, Pane
 from spatialbench.models.latent_diffusion import Diffusion, load_diffusion
 from spatialbench.models.latents import Latents
 from spatialbench.models.token_selection import TokenSelector
-from spatialbench.models.visual_tokens import Tokens, visual_tokens
+from spatialbench.models.towers import Tokens, visual_tokens
 from spatialbench.utils.checkpoints import without
 from spatialbench.utils.errors import SpatialbenchError
 
@@ -251,7 +251,7 @@ class Diva(GenerativeMethod):
     def panels(self, x: Tensor) -> list[Panel]:
         """Denoise in one step with the prompt alone, the start's tokens, and the student's."""
         assert self.diffusion is not None
-        model, z = self.diffusion, self.diffusion.latents(x)
+        model, z = self.diffusion, self.diffusion.encode(x)
         contexts = {"prompt only": model.context.expand(len(x), -1, -1)}
         for title, tower in (("before", self._start), ("after", None)):
             rng = torch.Generator().manual_seed(SEED)

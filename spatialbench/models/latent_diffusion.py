@@ -30,10 +30,9 @@ from spatialbench.utils.token_cache import tensors_digest
 
 
 class Diffusion(Autoencoder):
-    """A frozen diffusion model. Always in eval mode, never with a gradient in its own weights.
+    """A frozen diffusion model: diffusers' UNet2DConditionModel, AutoencoderKL and DDPMScheduler.
 
-    The parts are diffusers' UNet2DConditionModel, AutoencoderKL and DDPMScheduler. ``context`` is E
-    [T, W], the text encoder's hidden states of the constant prompt.
+    ``context`` is E [T, W], the text encoder's hidden states of the constant prompt.
     """
 
     context: Tensor
@@ -54,18 +53,14 @@ class Diffusion(Autoencoder):
 
     @property
     def dtype(self) -> torch.dtype:
-        """The dtype of the weights; losses are in float32, or in float64 like the weights."""
+        """The dtype of the weights."""
         return self.unet.dtype
 
     @cached_property
     def latents_fingerprint(self) -> str:
-        """Hash of everything that :meth:`latents` depends on but the image."""
+        """Hash of everything that :meth:`encode` depends on but the image."""
         extra = repr([*self.scaling, self.legacy_range, str(self.vae.dtype)])
         return tensors_digest(self.vae.state_dict(), extra)
-
-    def latents(self, pixels: Tensor) -> Tensor:
-        """Encode images uint8 [B, 3, G', G'] by (1), without gradient; see :meth:`encode`."""
-        return self.encode(pixels)  # (1)
 
     def noised(self, z: Tensor, t: Tensor, eps: Tensor) -> Tensor:
         """Add noise to latents by (2); z and eps [B, c, h, w], t int64 [B]."""
@@ -119,11 +114,10 @@ def load_diffusion(
     Args:
         spec: ``rooms-diffusion``; a folder in diffusers' layout (``unet/``, ``vae/``,
             ``scheduler/``, ``tokenizer/``, ``text_encoder/``); ``<owner>/<name>@<commit>`` on the
-            Hugging Face Hub; or the exact architecture with random weights,
-            ``rooms-diffusion:random`` or ``sd-2-1-base:random``.
-        dtype: of the frozen weights: ``bfloat16``, ``float16``, ``float32`` or ``float64``.
+            Hugging Face Hub; or an architecture with random weights, ``rooms-diffusion:random`` or
+            ``sd-2-1-base:random``.
+        dtype: of the frozen weights, a name of ``diffusion_files.DTYPES``.
         legacy_range: see ``Autoencoder``.
-        prompt: the constant prompt.
         hashes: sha256 of files of the folder by relative path, checked first.
         checkpointing: recompute the UNet's activations in the backward pass.
         random_seed: of the weights of ``:random``.

@@ -14,9 +14,7 @@ from spatialbench.models.encoded_images import EncodedImages, in_equal_chunks
 from spatialbench.models.latent_diffusion import Diffusion
 from spatialbench.utils.cache import cache_root
 
-VERSION = 1
-"""Version of the computation; another one misses the cache."""
-_SHARD = 2048
+_SHARD = 2048  # latents in a file of the cache
 
 
 class Images(Protocol):
@@ -37,7 +35,7 @@ class Latents:
 
     def __call__(self, pixels: Tensor) -> Tensor:
         """uint8 [B, 3, G, G] -> float32 [B, c, h, w], on the device of the pixels; no gradient."""
-        return self._cache(pixels).float() if self.cache else self.diffusion.latents(pixels)
+        return self._cache(pixels).float() if self.cache else self.diffusion.encode(pixels)
 
     def prepare(self, images: Images) -> None:
         """Cache the latents of a set without random crops. Finished work survives a kill.
@@ -56,9 +54,8 @@ class Latents:
 
     @cached_property
     def _cache(self) -> EncodedImages:
-        name = f"v{VERSION}-{self.diffusion.latents_fingerprint}"
-        folder, shape = cache_root() / "latents" / name, self.diffusion.latent_shape
-        return EncodedImages(folder, shape, self._encoded)
+        folder = cache_root() / "latents" / f"v1-{self.diffusion.latents_fingerprint}"
+        return EncodedImages(folder, self.diffusion.latent_shape, self._encoded)
 
     def _encoded(self, pixels: Tensor) -> Tensor:
-        return in_equal_chunks(self.diffusion.latents, pixels.to(self.diffusion.context.device))
+        return in_equal_chunks(self.diffusion.encode, pixels.to(self.diffusion.context.device))

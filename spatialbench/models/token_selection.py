@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spatialbench.models.visual_tokens import Tokens
+from spatialbench.models.towers import Tokens
 from spatialbench.utils.errors import SpatialbenchError
 
 Mode = Literal["cls", "all", "random", "avgpool1d", "avgpool2d"]

@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,19 +33,24 @@ It may widen q and k; the logits are then scaled by 1 / sqrt of the new number o
 BlockRunner = Callable[..., Tensor]  # called like attention_block; see running.py
 
 
-def attention(
-    q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None, scale: float | None = None
-) -> Tensor:
-    """Return softmax(s q k^T + mask) v, [B, H, T, e], of q and k [B, H, T, d] and v [B, H, T, e].
+class Tokens(NamedTuple):
+    """An image tower's output, not normalised."""
 
-    The mask broadcasts to [B, H, T, T]; s is ``scale``, by default 1 / sqrt(d) of the given ``q``.
-    The three steps are written out on a CPU for few tokens, where torch's fused kernel is up to 6
-    times slower in bfloat16, forward and backward together.
+    cls: Tensor  # [B, D], the embedding of the image, as encode_image returns it
+    local: Tensor  # [B, h w, D], its patches row by row, through the same norm and projection
+    grid: tuple[int, int]  # h, w: rows and columns of patches
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return softmax(q k^T / sqrt(d) + mask) v, [B, H, T, e]; q, k [B, H, T, d], v [B, H, T, e].
+
+    The mask broadcasts to [B, H, T, T].
     """
+    # few tokens on a CPU: written out, where the fused kernel is up to 6 times slower in bfloat16
     if q.device.type != "cpu" or q.shape[-2] > 256:
         mask = None if mask is None else mask.to(q)
-        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale)
-    logits = (q * (scale or 1 / math.sqrt(q.shape[-1]))) @ k.transpose(-1, -2)
+        return F.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+    logits = (q * (1 / math.sqrt(q.shape[-1]))) @ k.transpose(-1, -2)
     if mask is not None:
         logits = logits + mask.to(logits.dtype)
     return logits.softmax(-1) @ v
@@ -78,54 +83,37 @@ def attention_block(
     x: Tensor,
     mix: BlockMix | None = None,
     mask: Tensor | None = None,
-    scale: float | None = None,
     read: Tensor | None = None,
     wrap: Callable[[Any], Any] = lambda half: half,
 ) -> Tensor:
-    """Run a residual block of open_clip, with ``mix`` between its projections and its softmax.
+    """Run a block on x [B, T, H d], with ``mix`` between its projections and its softmax.
 
-    Args:
-        block: a block of a tower.
-        x: [B, T, H d], as is the result.
-        mix: (q, k, v) -> (q, k, v).
-        mask: see ``attention``.
-        scale: see ``attention``.
-        read: int64 [B], the only token of each row to compute: the result is [B, 1, H d], which
-            saves three quarters of the last block.
-        wrap: applied to the two functions that run before and after ``mix``.
+    With ``read``, int64 [B], only that token of each row is computed, [B, 1, H d], which saves
+    three quarters of the last block. ``wrap`` is applied to the functions before and after ``mix``.
     """
     q, k, v = wrap(project_qkv)(block, x)
     if mix is not None:
         q, k, v = mix(q, k, v)
-    return wrap(_attend)(block, x, (q, k, v), mask, scale, read)
+    return wrap(_attend)(block, x, (q, k, v), mask, read)
 
 
-def _attend(
-    block: Block, x: Tensor, qkv: QKV, mask: Tensor | None, scale: float | None, read: Tensor | None
-) -> Tensor:
-    """Run the rest of a block after its projections; arguments as in ``attention_block``."""
+def _attend(block: Block, x: Tensor, qkv: QKV, mask: Tensor | None, read: Tensor | None) -> Tensor:
+    """Run a block from its softmax on; arguments as in ``attention_block``."""
     q, k, v = qkv
     if read is not None:
         rows = torch.arange(len(x), device=x.device)
         x, q = x[rows, read][:, None], q[rows, :, read][:, :, None]
         mask = None if mask is None else mask[read][:, None, None]
-    attended = merge_heads(attention(q, k, v, mask, scale))
+    return _after_attention(block, x, attention(q, k, v, mask))
+
+
+def _after_attention(block: Block, x: Tensor, attended: Tensor) -> Tensor:
+    """Run the rest of a block on its input x [B, T, H d] and attended values [B, H, T, d]."""
+    attended = merge_heads(attended)
     if hasattr(block, "norm1"):
         x = x + block.ls1(block.attn.proj(block.attn.norm(attended)))
         return x + block.ls2(block.mlp(block.norm2(x)))
     x = x + block.ls_1(block.attn.out_proj(attended))
-    return x + block.ls_2(block.mlp(block.ln_2(x)))
-
-
-def value_block(block: Block, x: Tensor, mix: BlockMix | None = None) -> Tensor:
-    """One block in which every token attends to itself alone: the value path in place of attention.
-
-    Source: wusize/CLIPSelf @ 1c7fe9c, src/open_clip/transformer.py, ``forward_without_attn``.
-    """
-    q, k, v = project_qkv(block, x)
-    if mix is not None:
-        q, k, v = mix(q, k, v)
-    x = x + block.ls_1(block.attn.out_proj(merge_heads(v)))
     return x + block.ls_2(block.mlp(block.ln_2(x)))
 
 
@@ -141,10 +129,7 @@ def run_blocks(
 def encode_image(
     model: Model, pixels: Tensor, mix: Mix | None = None, run: BlockRunner = attention_block
 ) -> Tensor:
-    """Encode normalised images, float [B, 3, S, S], as open_clip does: [B, D], not normalised.
-
-    ``mix`` hooks into every block; ``run`` replaces ``attention_block``, see ``running.py``.
-    """
+    """Encode normalised images, float [B, 3, S, S], as open_clip does: [B, D], not normalised."""
     visual = model.visual
     if hasattr(visual, "trunk"):  # SigLIP's, of timm: patches alone, pooled by a head
         trunk = visual.trunk
@@ -208,11 +193,11 @@ def project_patches(visual: Any, x: Tensor) -> Tensor:
 def encode_dense(
     model: Model, pixels: Tensor, mix: Mix | None = None, blocks: Sequence[Block] | None = None
 ) -> Tensor:
-    """Encode patches in the joint space: the last block by its value path, norm and projection.
+    """Encode patches in the joint space: in the last block every token attends to itself alone.
 
     Normalised images, float [B, 3, H, W], H and W multiples of the patch size -> [B, h, w, D], not
-    normalised. The position embedding is interpolated to other sizes. ``mix`` is that of
-    ``encode_image``; ``blocks`` replace the tower's own. A SigLIP tower raises a SpatialbenchError.
+    normalised. The position embedding is interpolated to other sizes. ``blocks`` replace the
+    tower's own. A SigLIP tower raises a SpatialbenchError.
 
     Source: wusize/CLIPSelf @ 1c7fe9c, src/open_clip/transformer.py, ``encode_dense``.
     """
@@ -220,8 +205,29 @@ def encode_dense(
         raise SpatialbenchError("SigLIP's patches are not in the joint space: no dense map")
     *before, last = image_blocks(model) if blocks is None else blocks
     x = run_blocks(before, embed_patches(model.visual, pixels), mix)
-    x = value_block(last, x, mix and partial(mix, len(before)))
+    q, k, v = project_qkv(last, x)
+    if mix is not None:
+        q, k, v = mix(len(before), q, k, v)
+    x = _after_attention(last, x, v)
     return project_patches(model.visual, x).unflatten(1, patch_grid(model, pixels))
+
+
+def visual_tokens(model: Model, pixels: Tensor, mix: Mix | None = None) -> Tokens:
+    """Encode normalised images [B, 3, H, W], H and W multiples of the patch size, with patches.
+
+    In a SigLIP tower ``cls`` is the pooled vector and ``local`` the features before the pooling:
+    two spaces of one width.
+
+    Source: baaivision/DIVA @ d53c668, condition/*.py; docs/diva.md.
+    """
+    visual = model.visual
+    if hasattr(visual, "trunk"):
+        x = trunk_features(visual.trunk, pixels, mix)
+        pooled, local = visual.head(visual.trunk.forward_head(x)), visual.head(x)
+    else:
+        x = run_blocks(visual.transformer.resblocks, embed_patches(visual, pixels), mix)
+        pooled, local = pool(visual, x), project_patches(visual, x)
+    return Tokens(pooled, local, patch_grid(model, pixels))
 
 
 def embed_patches(visual: Any, pixels: Tensor) -> Tensor:
@@ -246,7 +252,7 @@ def encode_text(model: Model, tokens: Tensor, run: BlockRunner = attention_block
     """Run open_clip's ``encode_text``, only up to the end of the longest caption.
 
     Tokens int64 [C, context_length] -> [C, D], not normalised. The tower is causal and reads out
-    at the end token, so nothing behind it has an effect. ``run`` as in ``encode_image``.
+    at the end token, so nothing behind it has an effect.
     """
     if not hasattr(model, "token_embedding"):  # SigLIP's is not causal; it reads the last position
         return model.encode_text(tokens)

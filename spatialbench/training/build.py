@@ -25,7 +25,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from spatialbench.config.experiment import DATAMODULE, Resolved
 from spatialbench.config.pages import Config
-from spatialbench.config.signatures import import_class, unknown_key
+from spatialbench.config.signatures import import_class, refuse_unknown
 from spatialbench.data.missing import check_files
 from spatialbench.utils.checkpoints import AtomicCheckpoints
 from spatialbench.utils.errors import SpatialbenchError
@@ -258,13 +258,8 @@ def _check_flags(config: Config, flags: Sequence[str], options: Sequence[str]) -
         first, *rest = (path or "").removeprefix("init_args.").split(".")
         if first in ("", "help", "class_path", "init_args", "dict_kwargs"):
             continue
-        cls = classes[block]
-        bad = unknown_key({first: {rest[0]: None} if rest else None}, cls)
-        if bad is not None:
-            key, known = bad
-            name = "trainer" if cls is Trainer else f"{cls.__module__}.{cls.__qualname__}"
-            where, hint = flag.split("=")[0], did_you_mean(key, known)
-            raise SpatialbenchError(f"unknown key {key!r} for {name} (command line, {where}){hint}")
+        value = {rest[0]: None} if rest else None
+        refuse_unknown({first: value}, classes[block], f"command line, {flag.split('=')[0]}")
 
 
 def _flag_class(config: Config, flags: Sequence[str], block: str) -> type:

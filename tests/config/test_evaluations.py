@@ -35,4 +35,4 @@ def test_another_version_or_budget_is_another_setting(monkeypatch: pytest.Monkey
 )
 def test_a_wrong_evaluation_is_one_line(path: str, arguments: dict, message: str) -> None:
     with pytest.raises(SpatialbenchError, match=message):
-        EvaluationSpec("x", path, arguments, "here").load()
+        EvaluationSpec(path, arguments, "here").load()

@@ -16,7 +16,7 @@ from spatialbench.evaluation.evidence import Evidence
 from spatialbench.evaluation.selection import SCORERS, ImageSelection, both_right
 from spatialbench.methods.clip import Clip
 from spatialbench.models.token_selection import score_vector
-from spatialbench.models.visual_tokens import Tokens
+from spatialbench.models.towers import Tokens
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support.eyes import Eyes
 from tests.support.models import images, student

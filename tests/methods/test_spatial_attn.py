@@ -97,7 +97,7 @@ def test_it_is_not_clip_but_is_with_a_vfm_of_zeros_and_the_old_scale() -> None:
         nn.init.zeros_(block.attn.qkv.weight)
         nn.init.zeros_(block.attn.qkv.bias)
     mix, block, x = connected.connect(images(2)), blocks(connected)[1], torch.randn(2, 17, 48)
-    mixed = towers.attention_block(block, x, lambda *own: mix(1, *own), scale=16**-0.5)
+    mixed = towers.attention_block(block, x, lambda q, k, v: mix(1, 2**0.5 * q, k, v))
     torch.testing.assert_close(mixed, block(x), rtol=1e-5, atol=1e-6)
 
 

@@ -122,10 +122,10 @@ def test_images_of_another_size_are_refused() -> None:
     model = diffusion()
     for narrow in (images(2)[..., :30], images(2)[..., :30, :]):  # one side is enough
         with refused(r"multiples of 4, found uint8 \[2, 3, .*; set .* to 32"):
-            model.latents(narrow)
+            model.encode(narrow)
     with refused("found float32"):
-        model.latents(images(2).float())
-    assert model.latents(images(2, size=40)).shape == (2, CHANNELS, 10, 10)
+        model.encode(images(2).float())
+    assert model.encode(images(2, size=40)).shape == (2, CHANNELS, 10, 10)
 
 
 def test_in_low_precision_the_loss_is_in_single_even_under_autocast() -> None:
@@ -145,7 +145,7 @@ def test_a_folder_of_diffusers_layout_is_what_diffusers_loads(folder: Path) -> N
     close(model.loss(z, t, eps, context), wanted, atol=0)
     vae = AutoencoderKL.from_pretrained(folder / "vae").double()
     mean = vae.encode(images(2, size=SIZE).double() / 127.5 - 1).latent_dist.mean
-    close(model.latents(images(2, size=SIZE)), SCALE * mean)
+    close(model.encode(images(2, size=SIZE)), SCALE * mean)
     shapes = (model.image_size, model.latent_shape, model.steps, model.width)
     assert shapes == (32, (4, 8, 8), 1000, WIDTH)
 

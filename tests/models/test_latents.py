@@ -37,12 +37,12 @@ def test_kept_latents_are_those_of_the_images_rounded(monkeypatch: pytest.Monkey
     before = kept(x)  # computed
     kept.prepare(pictures())
     with monkeypatch.context() as patch:
-        patch.setattr(Diffusion, "latents", lambda *_: pytest.fail("an image was encoded again"))
+        patch.setattr(Diffusion, "encode", lambda *_: pytest.fail("an image was encoded again"))
         assert torch.equal(kept(x), before)
         kept.prepare(pictures())  # nothing to do
         assert torch.equal(Latents(model)(x), before)  # another process
-    torch.testing.assert_close(before, model.latents(x), rtol=2**-8, atol=1e-6)
-    assert torch.equal(Latents(model, cache=False)(x), model.latents(x))
+    torch.testing.assert_close(before, model.encode(x), rtol=2**-8, atol=1e-6)
+    assert torch.equal(Latents(model, cache=False)(x), model.encode(x))
     x[0, 0, 0, 0] ^= 128  # an image that is new
     assert torch.equal(kept(x)[1:], before[1:])
     assert not torch.equal(kept(x)[0], before[0])
@@ -50,8 +50,8 @@ def test_kept_latents_are_those_of_the_images_rounded(monkeypatch: pytest.Monkey
 
 def test_images_are_always_encoded_in_equally_many(monkeypatch: pytest.MonkeyPatch) -> None:
     """A convolution may round differently for another number; a cache must not change results."""
-    seen, plain = [], Diffusion.latents
-    monkeypatch.setattr(Diffusion, "latents", lambda self, x: seen.append(len(x)) or plain(self, x))
+    seen, plain = [], Diffusion.encode
+    monkeypatch.setattr(Diffusion, "encode", lambda self, x: seen.append(len(x)) or plain(self, x))
     kept = Latents(diffusion(dtype=SINGLE))
     kept(pixels(4, 0, 2))
     kept.prepare(pictures())
@@ -63,7 +63,7 @@ def test_every_chunk_and_every_shard_is_kept(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(latents, "_SHARD", 3)  # images 1 to 4 in the first, 5 in the second
     kept = Latents(diffusion(dtype=SINGLE))
     kept.prepare(pictures())
-    monkeypatch.setattr(Diffusion, "latents", lambda *_: pytest.fail("an image was not kept"))
+    monkeypatch.setattr(Diffusion, "encode", lambda *_: pytest.fail("an image was not kept"))
     assert len(kept._cache.cache) == 5
     assert len([*kept._cache.cache.folder.glob("*.keys")]) == 2
     kept(pixels(0, 1, 2, 3, 4))
@@ -78,4 +78,4 @@ def test_changed_weights_and_another_range_miss_the_cache() -> None:
     for other in (changed, legacy, diffusion(dtype=torch.bfloat16)):
         kept, x = Latents(other), pixels(0)
         assert len(kept._cache.cache) == 0
-        torch.testing.assert_close(kept(x), other.latents(x), rtol=2**-8, atol=1e-6)
+        torch.testing.assert_close(kept(x), other.encode(x), rtol=2**-8, atol=1e-6)

@@ -33,9 +33,10 @@ TEXT = {
 }
 
 
-def write_config(folder: Path, name: str, words: Path) -> str:
+def write_config(folder: Path, name: str, words: Path, pool: str = "map") -> str:
     """open_clip's ViT-*-SigLIP in small."""
-    config = {"embed_dim": 48, "init_logit_bias": -10, "custom_text": True, "vision_cfg": VISION}
+    config = {"embed_dim": 48, "init_logit_bias": -10, "custom_text": True}
+    config["vision_cfg"] = {**VISION, "timm_pool": pool}
     config["text_cfg"] = {**TEXT, "hf_tokenizer_name": str(words)}
     (folder / f"{name}.json").write_text(json.dumps(config))
     return f"{folder / name}.json:random"
@@ -119,10 +120,12 @@ def test_a_training_step_reaches_both_towers_and_not_the_bias(spec: str) -> None
     assert not method.student.logit_bias.requires_grad
 
 
-def test_what_siglip_does_not_support_is_refused(spec: str) -> None:
+def test_what_siglip_does_not_support_is_refused(spec: str, tmp_path: Path) -> None:
     with refused("no dense map"):
         Clip(spec).dense(images(1))
     with refused("no class token, which this method reads; take one such as"):
         Refiner(spec)
     with refused("not a plain CLIP"):
         load_clip(spec)
+    with refused("not a plain CLIP"):  # a tower of timm without the pooling head
+        load_clip(write_config(tmp_path, "avg-SigLIP", tmp_path, "avg"), pooled=True)

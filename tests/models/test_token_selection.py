@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spatialbench.models.token_selection import TokenSelector, score_vector
-from spatialbench.models.visual_tokens import Tokens
+from spatialbench.models.towers import Tokens
 from tests.support.checks import refused
 
 GRID = (4, 5)

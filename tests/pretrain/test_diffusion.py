@@ -110,7 +110,7 @@ def test_the_unet_s_loss_is_the_printed_equation_and_trains_nothing_else(autoenc
     loss, gradients = step(module, batch)
     generator = step_generator(0, 0)
     z = module.latents(batch["pixels"])
-    torch.testing.assert_close(z, module.model.latents(batch["pixels"]), rtol=2**-7, atol=1e-4)
+    torch.testing.assert_close(z, module.model.encode(batch["pixels"]), rtol=2**-7, atol=1e-4)
     t = torch.randint(1000, (2,), generator=generator)
     eps = torch.randn(z.shape, generator=generator)
     states = module.states(choose_captions(batch, 1, generator))
@@ -190,8 +190,8 @@ def test_training_leaves_a_model_that_loads_and_latents_for_the_next_start(
     assert len(module.latents._cache.cache) == 32, "of training and of validation"
     again = UnetPretraining(autoencoder=autoencoder)
     pixels = next(iter(data.val_dataloader()))["pixels"]
-    expected = again.model.latents(pixels)
-    again.model.latents = lambda pixels: pytest.fail("computed again")
+    expected = again.model.encode(pixels)
+    again.model.encode = lambda pixels: pytest.fail("computed again")
     torch.testing.assert_close(again.latents(pixels), expected, rtol=2**-7, atol=1e-4)
     module.finish()
     scores = json.loads((Path(autoencoder) / "unet.json").read_text())

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spatialbench.data.images import Resize
-from spatialbench.models.visual_tokens import Tokens
+from spatialbench.models.towers import Tokens
 
 
 class Eyes:
