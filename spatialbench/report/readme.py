@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from spatialbench.evaluation.base import Evaluation
@@ -45,9 +45,6 @@ _MARKED = re.compile(r"(<!-- table: (\S+)((?: \S+)*) -->\n).*?(<!-- end of table
 def write_readme(results: str | Path = "results", benchmarks: str | Path = "benchmarks") -> Path:
     """Write results/README.md, and the tables marked in the README.md above the folder.
 
-    Returns:
-        The path of results/README.md.
-
     Raises:
         SpatialbenchError: there is no such folder; see also :func:`readme`.
     """
@@ -72,7 +69,7 @@ Reader = Callable[[str], list[Row]]
 
 def _reader(results: Path, benchmarks: Path) -> Reader:
     """Return a reader that recounts each row once."""
-    return cache(lambda track: read_rows(results, benchmarks, track))
+    return cache(partial(read_rows, results, benchmarks))
 
 
 def with_tables(text: str, results: Path, benchmarks: Path, read: Reader | None = None) -> str:
@@ -103,9 +100,7 @@ def readme(results: Path, benchmarks: Path, read: Reader | None = None) -> str:
         SpatialbenchError: a damaged row, rows of different data, or wrong papers or claims.
     """
     papers, tracks = read_papers(results), Today.read(benchmarks).tracks
-    classes = {name: evaluation_classes(track, STORED_BUDGET) for name, track in tracks.items()}
-    headings = {name: claims_report.headings_of(some) for name, some in classes.items()}
-    claims = read_claims(results / "claims.yaml", headings)
+    claims = read_claims(results / "claims.yaml", tracks)
     findings, sections, read = results / "findings.md", [], read or _reader(results, benchmarks)
     for folder in sorted(path for path in results.glob("*") if any(path.glob("*.npz"))):
         rows = read(folder.name)
@@ -114,7 +109,7 @@ def readme(results: Path, benchmarks: Path, read: Reader | None = None) -> str:
         own = [claim for claim in claims if claim.track == folder.name]
         controls = controls_report.section(results, benchmarks, folder.name)
         # a track that is gone has the pair test alone; check-results reports it
-        known = classes.get(folder.name) or evaluation_classes(None, STORED_BUDGET)
+        known = evaluation_classes(tracks.get(folder.name), STORED_BUDGET)
         lines = _section(rows, papers, known, own, controls)
         sections.append("\n".join(lines) + "\n")
     none = "No rows yet: `spatialbench run benchmarks/*.yaml --budget full`.\n"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,27 +14,16 @@ from spatialbench.utils.errors import SpatialbenchError
 from tests.support import fakes
 
 
-def metrics(folder: Path, offset: float = 0.0) -> Path:
-    """Write a run folder whose last line a kill cut short."""
-    folder.mkdir(parents=True)
-    points = [{"step": k, "train/loss": offset + 2 / (k + 1), "lr": 0.1} for k in range(400)]
-    points += [{"step": step, "val/all": 50 + step / 100} for step in (99, 399)]
-    lines = [json.dumps(point) for point in points]
-    lines += ["no JSON", '{"step": 5, "train/loss": NaN}', '{"step": 7, "train/lo']
-    (folder / "metrics.jsonl").write_text("\n".join(lines))
-    return folder
-
-
 @pytest.fixture
 def row(tmp_path: Path) -> tuple[Path, Result, list[Path]]:
     """Return the path of a result, the result, and the folders of its runs."""
     result = fakes.row("b", fakes.benchmarks(tmp_path / "benchmarks", "b"), seeds=(0, 1)).result
-    folders = [metrics(tmp_path / f"seed{seed}", float(seed)) for seed in (0, 1)]
+    folders = [fakes.write_metrics(tmp_path / f"seed{seed}", float(seed)) for seed in (0, 1)]
     return tmp_path / "b.json", result, folders
 
 
 def test_metrics_that_were_cut_short(tmp_path: Path) -> None:
-    found = read_metrics(metrics(tmp_path / "run") / "metrics.jsonl")
+    found = read_metrics(fakes.write_metrics(tmp_path / "run") / "metrics.jsonl")
     assert len(found["train/loss"]) == 400
     assert found["val/all"] == [(99.0, 51.0 - 0.01), (399.0, 54.0 - 0.01)]
     thin = curves.thinned(found["train/loss"], 100)

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 
 from spatialbench.evaluation.base import Evaluation
-from spatialbench.evaluation.pairs import COLUMNS, PairEvaluation
+from spatialbench.evaluation.pairs import COLUMNS
 from spatialbench.report.claims import Claim, headings_of, read_claims
 from spatialbench.report.compare import Pair, judged_pairs
 from spatialbench.report.differences import Differences
@@ -53,13 +53,11 @@ class ReportInputs:
         """
         rows = stored_rows(results, benchmarks, track, budget)
         tracks = Today.read(benchmarks).tracks
-        classes = {name: evaluation_classes(found, budget) for name, found in tracks.items()}
-        headings = {name: headings_of(found) for name, found in classes.items()}
-        claims = read_claims(results / "claims.yaml", headings)
+        claims = read_claims(results / "claims.yaml", tracks, budget)
         own = [claim for claim in claims if claim.track == track]
         paths = {row.name: result_path(results, track, budget, row.name) for row in rows}
         curves = {row.name: read_curves(paths[row.name], row.result) for row in rows}
-        known = classes.get(track, {PAIRS: PairEvaluation})
+        known = evaluation_classes(tracks.get(track), budget)
         papers, differences = read_papers(results), Differences(rows)
         return cls(rows, papers, known, own, differences, curves, benchmarks, runs)
 
