@@ -37,7 +37,6 @@ Intervals: bootstrap over scenes and seeds. A
 row marked *stale* was made from a page, a track or captions that have changed since.
 """
 
-
 _MARKED = re.compile(r"(<!-- table: (\S+)((?: \S+)*) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 """The place of a track's table, or of some of its rows, in another page."""
 
@@ -54,7 +53,7 @@ def write_readme(results: str | Path = "results", benchmarks: str | Path = "benc
         raise SpatialbenchError(
             f"no results in {results}, which is no folder; give --results FOLDER"
         )
-    read = _reader(*folders)
+    read = cache(partial(read_rows, *folders))  # each row is recounted once
     write_atomic(path, readme(*folders, read))
     if front.is_file():
         before = front.read_text(encoding="utf-8")
@@ -67,18 +66,13 @@ Reader = Callable[[str], list[Row]]
 """Reads the rows of a track."""
 
 
-def _reader(results: Path, benchmarks: Path) -> Reader:
-    """Return a reader that recounts each row once."""
-    return cache(partial(read_rows, results, benchmarks))
-
-
 def with_tables(text: str, results: Path, benchmarks: Path, read: Reader | None = None) -> str:
     """Fill in each table below ``<!-- table: TRACK [ROW ...] -->``.
 
     Raises:
         SpatialbenchError: a row that is not stored.
     """
-    read = read or _reader(results, benchmarks)
+    read = read or partial(read_rows, results, benchmarks)
 
     def block(match: re.Match[str]) -> str:
         chosen, rows = match[3].split(), read(match[2])
@@ -101,7 +95,8 @@ def readme(results: Path, benchmarks: Path, read: Reader | None = None) -> str:
     """
     papers, tracks = read_papers(results), Today.read(benchmarks).tracks
     claims = read_claims(results / "claims.yaml", tracks)
-    findings, sections, read = results / "findings.md", [], read or _reader(results, benchmarks)
+    read = read or partial(read_rows, results, benchmarks)
+    findings, sections = results / "findings.md", []
     for folder in sorted(path for path in results.glob("*") if any(path.glob("*.npz"))):
         rows = read(folder.name)
         if not rows:  # evidence without result files, which check-results reports
@@ -114,7 +109,7 @@ def readme(results: Path, benchmarks: Path, read: Reader | None = None) -> str:
         sections.append("\n".join(lines) + "\n")
     none = "No rows yet: `spatialbench run benchmarks/*.yaml --budget full`.\n"
     head = [INTRODUCTION, *([findings.read_text("utf-8")] if findings.exists() else [])]
-    return "\n".join([*head, *(sections or [none])])
+    return "\n".join(head + (sections or [none]))
 
 
 def _section(

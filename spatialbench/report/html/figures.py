@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from markupsafe import Markup
 
-from spatialbench.evaluation.pairs import TITLES
+from spatialbench.evaluation.pairs import COLUMNS, TITLES
 from spatialbench.report.html import svg
-from spatialbench.report.html.inputs import COLUMNS, ReportInputs, Row
+from spatialbench.report.html.inputs import ReportInputs
 from spatialbench.report.table_model import interval_cell, number
 from spatialbench.results.curves import SHOWN, Curve, thinned
+from spatialbench.results.files import Row
 
 CHANCE = 50.0
 KEPT = ("text_r1", "image_r1", "object_top1")
@@ -199,9 +201,8 @@ def forgetting(inputs: ReportInputs) -> tuple[list[Drawing], list[str]] | None:
         heading = inputs.headings[measure]
         points, without = [], []
         for name, place in inputs.numbers.items():
-            gained, lost = (
-                inputs.differences.between(name, base, column) for column in ("all", measure)
-            )
+            between = partial(inputs.differences.between, name, base)
+            gained, lost = between("all"), between(measure)
             if gained is None or lost is None:
                 without.append(name)
             elif name != base:

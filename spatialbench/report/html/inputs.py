@@ -1,7 +1,4 @@
-"""The inputs of the report: the rows of a track and all that is compared, read once.
-
-The rest of this folder sees the statistics of ``spatialbench.report`` only through here.
-"""
+"""The inputs of the report: the rows of a track and all that is compared, read once."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 
 from spatialbench.evaluation.base import Evaluation
-from spatialbench.evaluation.pairs import COLUMNS
 from spatialbench.report.claims import Claim, headings_of, read_claims
 from spatialbench.report.compare import Pair, judged_pairs
 from spatialbench.report.differences import Differences
@@ -20,8 +16,6 @@ from spatialbench.results.curves import Curve, read_curves, read_metrics
 from spatialbench.results.files import STORED_BUDGET, Row, result_path
 from spatialbench.results.schema import PAIRS
 from spatialbench.results.stale import Today
-
-__all__ = ["COLUMNS", "PAIRS", "ReportInputs", "Row"]
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,9 @@ from spatialbench.data.datamodule import PairDataModule
 from spatialbench.data.records import Record, RecordSet
 from spatialbench.data.relations import RELATIONS
 from spatialbench.evaluation.ratio import correctness
-from spatialbench.report.html.inputs import PAIRS, ReportInputs
+from spatialbench.report.html.inputs import ReportInputs
 from spatialbench.report.map_figures import Frame
+from spatialbench.results.schema import PAIRS
 from spatialbench.results.stale import Today
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.progress import progress
