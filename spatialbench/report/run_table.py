@@ -36,7 +36,7 @@ def print_evidence(
         counts = next(iter(evidence.ratios.values())).denominator[0].sum(0)
         groups = [evidence.group_values(measure) for measure in headings]
         parts = [
-            [label, f"{count:.0f}", *(number(values[label]) for values in groups)]
+            [label, f"{count:.0f}", *(number(group[label]) for group in groups)]
             for label, count in zip(evidence.labels[:ROWS], counts, strict=False)
         ]
         _print("By group, in %", ["", "n", *headings.values()], parts)
