@@ -10,9 +10,10 @@ from spatialbench.cli.maps import both_maps
 from spatialbench.cli.parser import Parser, count
 from spatialbench.config.experiment import resolve
 from spatialbench.methods.base import Method
-from spatialbench.report.html.inputs import ReportInputs, Row
+from spatialbench.report.html.inputs import ReportInputs
 from spatialbench.report.html.page import html
 from spatialbench.report.html.record_browser import RowMaps, Sample, sample
+from spatialbench.results.files import Row
 from spatialbench.results.run_folder import RunRecord
 from spatialbench.results.stale import Today
 from spatialbench.training.score import load_method, readable_errors

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from spatialbench.config.pages import Track
 from spatialbench.evaluation.base import Evaluation
 from spatialbench.report.differences import Differences, Gain
-from spatialbench.report.rows import read_yaml
+from spatialbench.report.rows import evaluation_classes, read_yaml
 from spatialbench.report.table_model import markdown_table
-from spatialbench.results.files import Row
+from spatialbench.results.files import STORED_BUDGET, Row
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.suggest import did_you_mean
 from spatialbench.utils.typed_files import parse
@@ -77,20 +78,22 @@ class _ClaimsFile:
     claims: list[Claim]
 
 
-def read_claims(path: Path, measures: Mapping[str, Mapping[str, str]]) -> list[Claim]:
+def read_claims(
+    path: Path, tracks: Mapping[str, Track], budget: str = STORED_BUDGET
+) -> list[Claim]:
     """Read the claims, in the order of the file; none when there is no such file.
-
-    Args:
-        measures: track -> measure -> heading, of all evaluations.
 
     Raises:
         SpatialbenchError: bad YAML, a wrong field, an unknown track or column.
     """
     claims = parse(_ClaimsFile, {"claims": read_yaml(path, ADVICE)}, str(path), ADVICE).claims
+    known_columns = {
+        name: headings_of(evaluation_classes(track, budget)) for name, track in tracks.items()
+    }
     for number, claim in enumerate(claims):
-        columns = measures.get(claim.track, {})
+        columns = known_columns.get(claim.track, {})
         for field, value, known in (
-            ("track", claim.track, measures),
+            ("track", claim.track, tracks),
             ("column", claim.column, columns),
         ):
             if value not in known:

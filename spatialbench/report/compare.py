@@ -42,10 +42,6 @@ def compare(
 ) -> str:
     """Compare row ``a`` with row ``b`` in every measure of an evaluation.
 
-    Args:
-        a, b: names of stored rows.
-        format: one of ``table_model.FORMATS``.
-
     Raises:
         SpatialbenchError: no such row, a damaged one, rows that cannot be compared, an unknown
             evaluation or format.
@@ -215,10 +211,9 @@ def judged_pairs(
 ) -> tuple[list[Pair], list[str]]:
     """Judge every pair of rows in a column; also a line for each that cannot be compared."""
     evidence = differences.evidence[PAIRS]
-    first = evidence[rows[0].name]
-    assert first.margins is not None, "the pair test has margins"
+    first = rows[0]
     chosen = slice(None) if column == "all" else first.margins.group == column
-    clusters, compared, left_out = first.clusters[chosen], [], []
+    clusters, compared, left_out = first.pairs.clusters[chosen], [], []
     for a, b in combinations(rows, 2):
         gain = differences.between(a.name, b.name, column, PAIRS)
         if a.result.seeds != b.result.seeds or gain is None:

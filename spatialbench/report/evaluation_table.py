@@ -48,9 +48,7 @@ def table(
     """Write the table of a track.
 
     Args:
-        results: folder of the result files and of reported.yaml.
         benchmarks: folder of the pages and tracks, by which stale rows are found.
-        format: one of ``table_model.FORMATS``.
         reported: add the papers' own numbers.
 
     Raises:
@@ -257,8 +255,7 @@ def fingerprint_line(rows: Sequence[Row]) -> str:
 
 def resolution_line(rows: Sequence[Row]) -> str:
     """Smallest gain that this number of records can show."""
-    margins = rows[0].pairs.margins
-    assert margins is not None, "the pair test has margins"
+    margins = rows[0].margins
     sizes = {"All": len(margins.units)}
     counts = {int((margins.group == column).sum()) for column in margins.columns}
     sizes |= {f"a relation of {size}": size for size in sorted(counts - {0})}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from spatialbench.evaluation.base import Evaluation
@@ -37,16 +37,12 @@ Intervals: bootstrap over scenes and seeds. A
 row marked *stale* was made from a page, a track or captions that have changed since.
 """
 
-
 _MARKED = re.compile(r"(<!-- table: (\S+)((?: \S+)*) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 """The place of a track's table, or of some of its rows, in another page."""
 
 
 def write_readme(results: str | Path = "results", benchmarks: str | Path = "benchmarks") -> Path:
     """Write results/README.md, and the tables marked in the README.md above the folder.
-
-    Returns:
-        The path of results/README.md.
 
     Raises:
         SpatialbenchError: there is no such folder; see also :func:`readme`.
@@ -57,7 +53,7 @@ def write_readme(results: str | Path = "results", benchmarks: str | Path = "benc
         raise SpatialbenchError(
             f"no results in {results}, which is no folder; give --results FOLDER"
         )
-    read = _reader(*folders)
+    read = cache(partial(read_rows, *folders))  # each row is recounted once
     write_atomic(path, readme(*folders, read))
     if front.is_file():
         before = front.read_text(encoding="utf-8")
@@ -70,18 +66,13 @@ Reader = Callable[[str], list[Row]]
 """Reads the rows of a track."""
 
 
-def _reader(results: Path, benchmarks: Path) -> Reader:
-    """Return a reader that recounts each row once."""
-    return cache(lambda track: read_rows(results, benchmarks, track))
-
-
 def with_tables(text: str, results: Path, benchmarks: Path, read: Reader | None = None) -> str:
     """Fill in each table below ``<!-- table: TRACK [ROW ...] -->``.
 
     Raises:
         SpatialbenchError: a row that is not stored.
     """
-    read = read or _reader(results, benchmarks)
+    read = read or partial(read_rows, results, benchmarks)
 
     def block(match: re.Match[str]) -> str:
         chosen, rows = match[3].split(), read(match[2])
@@ -103,10 +94,9 @@ def readme(results: Path, benchmarks: Path, read: Reader | None = None) -> str:
         SpatialbenchError: a damaged row, rows of different data, or wrong papers or claims.
     """
     papers, tracks = read_papers(results), Today.read(benchmarks).tracks
-    classes = {name: evaluation_classes(track, STORED_BUDGET) for name, track in tracks.items()}
-    headings = {name: claims_report.headings_of(some) for name, some in classes.items()}
-    claims = read_claims(results / "claims.yaml", headings)
-    findings, sections, read = results / "findings.md", [], read or _reader(results, benchmarks)
+    claims = read_claims(results / "claims.yaml", tracks)
+    read = read or partial(read_rows, results, benchmarks)
+    findings, sections = results / "findings.md", []
     for folder in sorted(path for path in results.glob("*") if any(path.glob("*.npz"))):
         rows = read(folder.name)
         if not rows:  # evidence without result files, which check-results reports
@@ -114,12 +104,12 @@ def readme(results: Path, benchmarks: Path, read: Reader | None = None) -> str:
         own = [claim for claim in claims if claim.track == folder.name]
         controls = controls_report.section(results, benchmarks, folder.name)
         # a track that is gone has the pair test alone; check-results reports it
-        known = classes.get(folder.name) or evaluation_classes(None, STORED_BUDGET)
+        known = evaluation_classes(tracks.get(folder.name), STORED_BUDGET)
         lines = _section(rows, papers, known, own, controls)
         sections.append("\n".join(lines) + "\n")
     none = "No rows yet: `spatialbench run benchmarks/*.yaml --budget full`.\n"
     head = [INTRODUCTION, *([findings.read_text("utf-8")] if findings.exists() else [])]
-    return "\n".join([*head, *(sections or [none])])
+    return "\n".join(head + (sections or [none]))
 
 
 def _section(

@@ -16,7 +16,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jinja2
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
@@ -26,8 +25,6 @@ from spatialbench.utils.errors import SpatialbenchError
 FORMATS = ("text", "md", "csv", "latex", "json")
 Record = Mapping[str, Any]
 """Name -> number, text or list; what a program reads."""
-
-
 Escape = Callable[[str], str]
 
 
@@ -109,13 +106,26 @@ class Table:
         console = Console(width=max(needed, Console().width))
         with console.capture() as capture:
             console.print(drawn)
-        return capture.get() + "\n".join(self.notes) + "\n"
+        return capture.get() + "".join(f"{note}\n" for note in self.notes)
 
     def _latex(self) -> str:
-        lines = self.lines("\\textbf{{{}}}", "\\textit{{{}}}", tex)
         sides = "l" * self.left + "r" * (len(self.columns) - self.left)
-        values = {"title": self.title, "header": self.header, "lines": lines, "notes": self.notes}
-        return _template("table.tex.j2").render(**values, sides=sides)
+        cells = self.lines("\\textbf{{{}}}", "\\textit{{{}}}", tex)
+        head, *lines = (" & ".join(line).strip() for line in ([*map(tex, self.header)], *cells))
+        return "\n".join(
+            [
+                f"% {self.title}; needs \\usepackage{{booktabs}}",
+                f"\\begin{{tabular}}{{{sides}}}",
+                "\\toprule",
+                f"{head} \\\\",
+                "\\midrule",
+                *(f"{line} \\\\" for line in lines),
+                "\\bottomrule",
+                "\\end{tabular}",
+                *(f"\\par\\smallskip{{\\footnotesize {tex(n)}\\par}}" for n in self.notes if n),
+                "",
+            ]
+        )
 
 
 def check_format(format: str) -> None:
@@ -154,8 +164,8 @@ def markdown_table(
 ) -> list[str]:
     """Lines of a Markdown table; the first ``left`` columns are left-aligned."""
     rule = [*["---"] * left, *["---:"] * (len(header) - left)]
-    text = _template("table.md.j2").render(header=header, rule=rule, lines=lines)
-    return text.replace("|  |", "| |").splitlines()
+    texts = (" | ".join(cells) for cells in (header, rule, *lines))
+    return [f"| {text} |".replace("|  |", "| |") for text in texts]
 
 
 def as_csv(records: Sequence[Record]) -> str:
@@ -196,10 +206,3 @@ def tex(text: str) -> str:
     """Plain text for LaTeX, in which nothing is a command."""
     signed = _MINUS.sub("\0", text)
     return "".join(_SPECIAL.get(sign, sign) for sign in signed).replace("\0", "$-$")
-
-
-def _template(name: str) -> jinja2.Template:
-    loader = jinja2.PackageLoader("spatialbench.report")
-    environment = jinja2.Environment(loader=loader, trim_blocks=True, keep_trailing_newline=True)
-    environment.filters["tex"] = tex
-    return environment.get_template(name)

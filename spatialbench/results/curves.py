@@ -54,10 +54,10 @@ def thinned(curve: Curve, most: int = MOST) -> Curve:
     return [(part[-1][0], sum(value for _, value in part) / len(part)) for part in parts]
 
 
-def keep_curves(path: Path, result: Result, folders: Sequence[Path]) -> bool:
+def keep_curves(path: Path, result: Result, folders: Sequence[Path]) -> None:
     """Write the curves beside the result file ``path``, or remove those of an earlier row.
 
-    Only rows of the table (budget ``full``) have curves. Returns whether there are any.
+    Only rows of the table (budget ``full``) have curves.
 
     Args:
         folders: of the runs of ``result``, in their order.
@@ -76,7 +76,6 @@ def keep_curves(path: Path, result: Result, folders: Sequence[Path]) -> bool:
         write_atomic(curves_path(path), "".join(lines))
     else:
         curves_path(path).unlink(missing_ok=True)
-    return bool(lines)
 
 
 def read_curves(path: Path, result: Result) -> dict[int, dict[str, Curve]]:

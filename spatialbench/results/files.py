@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from spatialbench.evaluation.evidence import Evidence
+from spatialbench.evaluation.ratio import Margins
 from spatialbench.results import schema
 from spatialbench.results.schema import PAIRS, EvaluationResult, Result, SeedRun
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
@@ -46,6 +47,12 @@ class Row:
     def pairs(self) -> Evidence:
         """Evidence of the pair test."""
         return self.evidence[PAIRS]
+
+    @property
+    def margins(self) -> Margins:
+        """Answers to the pair test."""
+        assert self.pairs.margins is not None, "the pair test has margins"
+        return self.pairs.margins
 
 
 def result_path(results: Path, track: str, folder: str, name: str) -> Path:

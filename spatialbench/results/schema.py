@@ -52,9 +52,7 @@ class EvaluationResult:
     value: dict[str, float | None]  # by measure: percent, mean over seeds; None: no unit counts
     interval: dict[str, list[float] | None]  # 95 % interval in percent, over clusters and seeds
     by_seed: dict[str, list[float | None]]  # percent, float [S]
-    groups: dict[
-        str, dict[str, float | None]
-    ]  # measure -> group -> percent, where these have names
+    groups: dict[str, dict[str, float | None]]  # measure -> group, if named -> percent
     notes: dict[str, str] = field(default_factory=dict)  # about these data
 
     def __post_init__(self) -> None:

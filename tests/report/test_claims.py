@@ -9,20 +9,19 @@ import yaml
 
 from spatialbench.config.pages import load_track
 from spatialbench.evaluation.bootstrap import Interval
-from spatialbench.report.claims import Claim, Verdict, headings_of, judge, read_claims
+from spatialbench.report.claims import Claim, Verdict, judge, read_claims
 from spatialbench.report.differences import Differences, Gain, stream
 from spatialbench.report.readme import readme
-from spatialbench.report.rows import evaluation_classes, read_rows
+from spatialbench.report.rows import read_rows
 from spatialbench.results.files import read_row
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support import ROOT, fakes
 
-ROOMS = ROOT / "benchmarks/tracks/rooms.yaml"
 BY_NAME = (stream("b"), stream("a"))
 """How the rows b and a draw their seeds."""
 PAPERS = {"Qiu et al. 2025", "Wu et al. 2024", "Yang and Jeon 2024", "Wang et al. 2025"}
 PAPERS |= {"Ma et al. 2025", "asked here"}
-HEADINGS = {"rooms": {"all": "All", "same_mask": "Same-mask AUC"}}
+TRACKS = {"rooms": load_track(ROOT / "benchmarks/tracks/rooms.yaml")}
 CLAIM = {"claim": "B is better.", "paper": "Someone 2024", "track": "rooms"}
 CLAIM |= {"row": "b", "than": "a"}
 
@@ -104,10 +103,10 @@ def write(path: Path, *claims: dict[str, object]) -> Path:
 def test_reading(tmp_path: Path) -> None:
     full = {**CLAIM, "column": "same_mask", "expect": "not lower"}
     path = write(tmp_path / "claims.yaml", full, {**full, "margin": 0.5}, {**full, "margin": 2})
-    claims = read_claims(path, HEADINGS)
+    claims = read_claims(path, TRACKS)
     assert [claim.expected for claim in claims] == ["above -1", "above -0.5", "above -2"]
     assert (claims[0].row, claims[0].than, claims[0].column) == ("b", "a", "same_mask")
-    assert read_claims(tmp_path / "none.yaml", HEADINGS) == []
+    assert read_claims(tmp_path / "none.yaml", TRACKS) == []
 
 
 @pytest.mark.parametrize(
@@ -137,9 +136,8 @@ def test_a_wrong_claim_is_one_line(
 @pytest.mark.parametrize("text", ["- claim: [", "claim: 1", "- 3"])
 def test_a_wrong_file_is_one_line(folders: tuple[Path, Path], text: str) -> None:
     (folders[0] / "claims.yaml").write_text(text)
-    with pytest.raises(
-        SpatialbenchError, match=r"claims\.yaml: .*see the head of results/claims\.yaml"
-    ) as error:
+    message = r"claims\.yaml: .*see the head of results/claims\.yaml"
+    with pytest.raises(SpatialbenchError, match=message) as error:
         readme(*folders)
     assert "\n" not in str(error.value)
 
@@ -167,8 +165,7 @@ def test_the_section(folders: tuple[Path, Path]) -> None:
 
 def test_the_repositorys_claims() -> None:
     """They are read, and name pages of the papers' methods; each comparison stands there once."""
-    headings = {"rooms": headings_of(evaluation_classes(load_track(ROOMS), "full"))}
-    claims = read_claims(ROOT / "results/claims.yaml", headings)
+    claims = read_claims(ROOT / "results/claims.yaml", TRACKS)
     assert {claim.paper for claim in claims} == PAPERS
     keys = [(claim.row, claim.than, claim.column) for claim in claims]
     assert len(set(keys)) == len(keys) == 43

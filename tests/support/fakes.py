@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -177,6 +178,17 @@ def store(results: Path, name: str, folder: Path, **kwargs: object) -> Path:
     path = result_path(results, made.result.track, made.result.budget, name)
     write_row(path, made)
     return path
+
+
+def write_metrics(folder: Path, offset: float = 0.0) -> Path:
+    """Write the metrics of a run into a new folder; a kill cut the last line short."""
+    folder.mkdir(parents=True)
+    points = [{"step": k, "train/loss": offset + 2 / (k + 1), "lr": 0.1} for k in range(400)]
+    points += [{"step": step, "val/all": 50 + step / 100} for step in (99, 399)]
+    lines = [json.dumps(point) for point in points]
+    lines += ["no JSON", '{"step": 5, "train/loss": NaN}', '{"step": 7, "train/lo']
+    (folder / "metrics.jsonl").write_text("\n".join(lines))
+    return folder
 
 
 def write_run(resolved: Resolved, evidence: Mapping[str, Evidence], **info: object) -> RunRecord:

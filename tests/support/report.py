@@ -89,14 +89,7 @@ def store(results: Path, benchmarks: Path, name: str, shift: float) -> None:
 def run_folder(inputs: ReportInputs, name: str, place: int = 0) -> Path:
     """Make a run folder of a row with curves and no weights."""
     (row,) = [row for row in inputs.rows if row.result.name == name]
-    folder = inputs.run_folder(row, place)
-    folder.mkdir(parents=True)
-    points = [{"step": step, "train/loss": 2 / (step + 1), "epoch": 0.0} for step in range(400)]
-    points += [{"step": step, "val/all": 50 + step / 100} for step in (99, 399)]
-    lines = [json.dumps(point) for point in points]
-    lines += ["no JSON", '{"step": 5, "train/loss": NaN}', '{"step": 7, "train/lo']
-    (folder / "metrics.jsonl").write_text("\n".join(lines))
-    return folder
+    return fakes.write_metrics(inputs.run_folder(row, place))
 
 
 def read(base: tuple[Path, Path], runs: Path) -> ReportInputs:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 from markupsafe import Markup
 
-from spatialbench.evaluation.pairs import TITLES
+from spatialbench.evaluation.pairs import COLUMNS, TITLES
 from spatialbench.report.html import svg
-from spatialbench.report.html.inputs import COLUMNS, ReportInputs, Row
+from spatialbench.report.html.inputs import ReportInputs
 from spatialbench.report.table_model import interval_cell, number
 from spatialbench.results.curves import SHOWN, Curve, thinned
+from spatialbench.results.files import Row
 
 CHANCE = 50.0
 KEPT = ("text_r1", "image_r1", "object_top1")
@@ -48,17 +50,6 @@ class Point:
     mark: int = 0
 
 
-class Value(NamedTuple):
-    """A percentage of a row, mean over seeds, and its 95 % interval."""
-
-    mean: float | None
-    interval: Sequence[float] | None
-
-
-def _value(row: Row, column: str) -> Value:
-    return Value(row.result.pairs.value[column], row.result.pairs.interval[column])
-
-
 def accuracy(inputs: ReportInputs) -> list[Drawing]:
     """Draw a dot with its interval for each row, a figure for each column, all on one scale."""
     bounds = [CHANCE]
@@ -67,33 +58,34 @@ def accuracy(inputs: ReportInputs) -> list[Drawing]:
     drawings = []
     ends = min(bounds) - 1, max(bounds) + 1
     for column in COLUMNS:
-        values = {row.name: _value(row, column) for row in inputs.rows}
-        values = {name: value for name, value in values.items() if value.mean is not None}
+        rows = [row for row in inputs.rows if row.result.pairs.value[column] is not None]
         count = inputs.rows[0].pairs.ratios[column].denominator[0].sum()
         title = f"{TITLES[column]}, n = {count:.0f}"
-        drawings += [_dots(title, values, ends, inputs.differences.best(column))] if values else []
+        if rows:
+            drawings.append(_dots(title, rows, column, ends, inputs.differences.best(column)))
     return drawings
 
 
 def _dots(
-    title: str, values: Mapping[str, Value], ends: tuple[float, float], best: str | None
+    title: str, rows: Sequence[Row], column: str, ends: tuple[float, float], best: str | None
 ) -> Drawing:
-    with svg.drawing(title, 380, 17 * len(values) + 46) as (figure, axes):
-        names = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in values]
+    words = []
+    with svg.drawing(title, 380, 17 * len(rows) + 46) as (figure, axes):
+        names = [row.name for row in rows]
+        names = [name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…" for name in names]
         axes.set_yticks(range(len(names)), names, color=svg.INK)
-        for place, (name, value) in enumerate(values.items()):
+        for place, row in enumerate(rows):
+            name, stored = row.name, row.result.pairs
+            mean, interval = stored.value[column], stored.interval[column]
+            words.append(f"{name} {number(mean)} %, 95 % interval {interval_cell(interval)}")
             colour = svg.GOOD if name == best else svg.ACCENT
-            axes.hlines(place, *(value.interval or (value.mean,) * 2), color=colour, alpha=0.55)
-            axes.plot(value.mean, place, "o", color=colour, markersize=9 if name == best else 6)
+            axes.hlines(place, *(interval or (mean, mean)), color=colour, alpha=0.55)
+            axes.plot(mean, place, "o", color=colour, markersize=9 if name == best else 6)
             if name == best:
                 axes.get_yticklabels()[place].set(color=svg.GOOD, fontweight="bold")
         axes.axvline(CHANCE, color=svg.SOFT, linewidth=1, linestyle="--", zorder=0.5)
         axes.set(xlim=ends, ylim=(len(names) - 0.5, -0.5), xlabel="accuracy, percent")
         axes.grid(visible=False, axis="y")
-        words = [
-            f"{name} {number(value.mean)} %, 95 % interval {interval_cell(value.interval)}"
-            for name, value in values.items()
-        ]
         return Drawing(title, svg.markup(figure, f"{title}. {'; '.join(words)}"))
 
 
@@ -179,7 +171,8 @@ def cost(inputs: ReportInputs) -> tuple[list[Drawing], str]:
     for title, (axis, unit) in COSTS.items():
         timed, points = title.endswith("time"), []
         for row in inputs.rows:
-            mean, interval = _value(row, "all")
+            pairs = row.result.pairs
+            mean, interval = pairs.value["all"], pairs.interval["all"]
             if mean is None:
                 continue
             value, words = _cost(inputs, row, title)
@@ -208,9 +201,8 @@ def forgetting(inputs: ReportInputs) -> tuple[list[Drawing], list[str]] | None:
         heading = inputs.headings[measure]
         points, without = [], []
         for name, place in inputs.numbers.items():
-            gained, lost = (
-                inputs.differences.between(name, base, column) for column in ("all", measure)
-            )
+            between = partial(inputs.differences.between, name, base)
+            gained, lost = between("all"), between(measure)
             if gained is None or lost is None:
                 without.append(name)
             elif name != base:
@@ -264,14 +256,8 @@ def _label(axes: Any, points: Sequence[Point]) -> None:
         crowd = [sum(max(0, r - math.hypot(a - u, b - v)) for u, v, r in taken) for a, b in inside]
         a, b = inside[crowd.index(min(crowd))]
         taken.append((a, b, 15.0))
-        leader = {
-            "arrowstyle": "-",
-            "color": svg.SOFT,
-            "linewidth": 0.7,
-            "shrinkA": 6,
-            "shrinkB": 0,
-        }
+        arrow = {"arrowstyle": "-", "color": svg.SOFT, "linewidth": 0.7, "shrinkA": 6, "shrinkB": 0}
         place = {"xy": (point.x, point.y), "xytext": (a - x, b - y), "textcoords": "offset points"}
         far = math.hypot(a - x, b - y) > 14
         style = {"ha": "center", "va": "center", "fontsize": 10, "fontweight": "bold"}
-        axes.annotate(str(point.number), **place, arrowprops=leader if far else None, **style)
+        axes.annotate(str(point.number), **place, arrowprops=arrow if far else None, **style)

@@ -1,7 +1,4 @@
-"""The inputs of the report: the rows of a track and all that is compared, read once.
-
-The rest of this folder sees the statistics of ``spatialbench.report`` only through here.
-"""
+"""The inputs of the report: the rows of a track and all that is compared, read once."""
 
 from __future__ import annotations
 
@@ -11,7 +8,6 @@ from functools import cached_property
 from pathlib import Path
 
 from spatialbench.evaluation.base import Evaluation
-from spatialbench.evaluation.pairs import COLUMNS, PairEvaluation
 from spatialbench.report.claims import Claim, headings_of, read_claims
 from spatialbench.report.compare import Pair, judged_pairs
 from spatialbench.report.differences import Differences
@@ -20,8 +16,6 @@ from spatialbench.results.curves import Curve, read_curves, read_metrics
 from spatialbench.results.files import STORED_BUDGET, Row, result_path
 from spatialbench.results.schema import PAIRS
 from spatialbench.results.stale import Today
-
-__all__ = ["COLUMNS", "PAIRS", "ReportInputs", "Row"]
 
 
 @dataclass(frozen=True)
@@ -53,13 +47,11 @@ class ReportInputs:
         """
         rows = stored_rows(results, benchmarks, track, budget)
         tracks = Today.read(benchmarks).tracks
-        classes = {name: evaluation_classes(found, budget) for name, found in tracks.items()}
-        headings = {name: headings_of(found) for name, found in classes.items()}
-        claims = read_claims(results / "claims.yaml", headings)
+        claims = read_claims(results / "claims.yaml", tracks, budget)
         own = [claim for claim in claims if claim.track == track]
         paths = {row.name: result_path(results, track, budget, row.name) for row in rows}
         curves = {row.name: read_curves(paths[row.name], row.result) for row in rows}
-        known = classes.get(track, {PAIRS: PairEvaluation})
+        known = evaluation_classes(tracks.get(track), budget)
         papers, differences = read_papers(results), Differences(rows)
         return cls(rows, papers, known, own, differences, curves, benchmarks, runs)
 

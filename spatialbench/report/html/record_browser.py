@@ -17,9 +17,10 @@ from spatialbench.config.signatures import prune
 from spatialbench.data.datamodule import PairDataModule
 from spatialbench.data.records import Record, RecordSet
 from spatialbench.data.relations import RELATIONS
-from spatialbench.evaluation.ratio import Margins, correctness
-from spatialbench.report.html.inputs import PAIRS, ReportInputs, Row
+from spatialbench.evaluation.ratio import correctness
+from spatialbench.report.html.inputs import ReportInputs
 from spatialbench.report.map_figures import Frame
+from spatialbench.results.schema import PAIRS
 from spatialbench.results.stale import Today
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.progress import progress
@@ -77,15 +78,9 @@ def sample(inputs: ReportInputs, count: int) -> Sample:
             f"today's test records (fingerprint {today}) are not those of the rows ({stated})"
         )
     known = {record.record_id: record for record in data.test_set.records}
-    ids = margins_of(first).units
+    ids = first.margins.units
     chosen = [(choice, known[str(ids[choice.place])]) for choice in choose(inputs, count)]
     return Sample(data.test_set, chosen)
-
-
-def margins_of(row: Row) -> Margins:
-    """Return the answers of a row to the pair test."""
-    assert row.pairs.margins is not None, "the pair test has margins"
-    return row.pairs.margins
 
 
 def choose(inputs: ReportInputs, count: int) -> list[Chosen]:
@@ -93,7 +88,7 @@ def choose(inputs: ReportInputs, count: int) -> list[Chosen]:
 
     Ties go to the first of the test set, so that the same rows give the same records.
     """
-    relations = margins_of(inputs.rows[0]).group
+    relations = inputs.rows[0].margins.group
     answers = [found.answers() for found in inputs.differences.evidence[PAIRS].values()]
     right = np.stack([correctness(seeds).mean(0) for seeds in answers])  # [rows, N]
     mean = right.mean(0).round(9)

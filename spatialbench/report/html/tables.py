@@ -15,8 +15,10 @@ from spatialbench.report.claims import judge
 from spatialbench.report.compare import SAME, p_cell
 from spatialbench.report.differences import Gain
 from spatialbench.report.evaluation_table import table_of
-from spatialbench.report.html.inputs import PAIRS, ReportInputs, Row
+from spatialbench.report.html.inputs import ReportInputs
 from spatialbench.report.table_model import Column, Record, interval_cell, number
+from spatialbench.results.files import Row
+from spatialbench.results.schema import PAIRS
 from spatialbench.utils.progress import progress
 
 SHADES = 10

@@ -167,7 +167,7 @@ def test_the_sample(inputs: ReportInputs, page: str) -> None:
     assert len(data["records"]) == 24
     kinds = [record["kind"] for record in data["records"][:4]]
     assert kinds == ["disagreement", "disagreement", "hardest", "easiest"]
-    answers = record_browser.margins_of(inputs.rows[0])
+    answers = inputs.rows[0].margins
     places = {str(name): k for k, name in enumerate(answers.units)}
     margins = answers.values[""]
     assert inputs.names[0] == "b"
