@@ -7,15 +7,15 @@ Letters: N pairs and M distinct images of a batch, S pixels a side.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any, TypedDict
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler
+from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
-from spatialbench.data.records import Record, RecordSet
+from spatialbench.data.records import RecordSet
 
 Plan = list[np.ndarray]
 """One batch: for each image the rows of its records in ``RecordSet.records``; it may be empty."""
@@ -34,22 +34,22 @@ class Batch(TypedDict):
     record: Tensor  # int64 [N], row of ``RecordSet.records``
 
 
-def records_by_image(records: Sequence[Record]) -> list[np.ndarray]:
-    """Return the rows of the records of each image that has any, in the order of the images."""
-    rows: dict[int, list[int]] = {}
-    for row, record in enumerate(records):
-        rows.setdefault(record.image, []).append(row)
-    return [np.asarray(rows[image]) for image in sorted(rows)]
-
-
 class PairDataset(Dataset[Batch]):
-    """A record set indexed by plans: one item is one whole batch."""
+    """A record set indexed by plans: one item is one whole batch.
+
+    Attributes:
+        groups: the rows of the records of each image that has any, in the order of the images.
+    """
 
     def __init__(self, record_set: RecordSet) -> None:
         self.record_set = record_set
+        rows: dict[int, list[int]] = {}
+        for row, record in enumerate(record_set.records):
+            rows.setdefault(record.image, []).append(row)
+        self.groups = [np.asarray(rows[image]) for image in sorted(rows)]
 
     def __len__(self) -> int:
-        return len(self.record_set.records)
+        return len(self.groups)
 
     def __getitem__(self, plan: Plan) -> Batch:
         records = self.record_set.records
@@ -74,25 +74,18 @@ class ResumablePlans(DistributedSampler[Any]):
     r, r + R, ..., equally many on all ranks.
 
     Args:
-        dataset: indexed by the plans.
-        items: number of items to shuffle; an incomplete last batch is dropped.
-        batch: items a batch.
+        dataset: indexed by the plans; its length is the number of items to shuffle.
+        batch: items a batch; an incomplete last batch is dropped.
         seed: of the order.
         world: R.
         rank: r.
     """
 
     def __init__(
-        self,
-        dataset: Dataset[Any],
-        items: int,
-        batch: int,
-        seed: int,
-        world: int = 1,
-        rank: int = 0,
+        self, dataset: Dataset[Any], batch: int, seed: int, world: int = 1, rank: int = 0
     ) -> None:
         super().__init__(dataset, num_replicas=world, rank=rank, seed=seed)
-        self.items, self.batch = items, batch
+        self.items, self.batch = len(dataset), batch  # type: ignore[arg-type]
         self.resume = (0, 0)  # epoch, batches of it that were seen before an interruption
 
     @property
@@ -133,9 +126,9 @@ class TrainingPlans(ResumablePlans):
         world: int = 1,
         rank: int = 0,
     ) -> None:
-        self.groups = records_by_image(record_set.records)
-        super().__init__(PairDataset(record_set), len(self.groups), batch_images, seed, world, rank)
-        self.records_per_image = records_per_image
+        pairs = PairDataset(record_set)
+        super().__init__(pairs, batch_images, seed, world, rank)
+        self.groups, self.records_per_image = pairs.groups, records_per_image
         counts = record_set.counts
         self.weights = np.array([1 / counts[record.relation] for record in record_set.records])
 
@@ -161,9 +154,9 @@ class EvaluationPlans(DistributedSampler[Plan]):
     def __init__(
         self, record_set: RecordSet, batch_images: int, world: int = 1, rank: int = 0
     ) -> None:
-        self.groups = records_by_image(record_set.records)
-        super().__init__(PairDataset(record_set), num_replicas=world, rank=rank, shuffle=False)
-        self.batch_images = batch_images
+        pairs = PairDataset(record_set)
+        super().__init__(pairs, num_replicas=world, rank=rank, shuffle=False)
+        self.groups, self.batch_images = pairs.groups, batch_images
 
     def __len__(self) -> int:
         return -(-len(self.groups) // (self.batch_images * self.num_replicas))
@@ -201,29 +194,17 @@ class TrainingLoader(DataLoader[Any]):
         self.plans.resume = (state["epoch"], self.seen)
 
 
-def training_loader(plans: ResumablePlans, workers: int = 0, pin: bool = False) -> TrainingLoader:
-    """Return a resumable loader; ``pin``: page-locked batches, for faster copies to a GPU."""
-    return TrainingLoader(plans.dataset, **_settings(plans, workers, pin))
+def loader(plans: DistributedSampler[Any], workers: int = 0, pin: bool = False) -> DataLoader[Any]:
+    """Return the batches of plans, resumable in training.
 
-
-def evaluation_loader(
-    record_set: RecordSet,
-    batch_images: int = 256,
-    workers: int = 0,
-    world: int = 1,
-    rank: int = 0,
-    pin: bool = False,
-) -> DataLoader[Batch]:
-    """Return batches that hold every record exactly once (``EvaluationPlans``)."""
-    plans = EvaluationPlans(record_set, batch_images, world, rank)
-    return DataLoader(plans.dataset, **_settings(plans, workers, pin))
-
-
-def _settings(plans: Sampler[Any], workers: int, pin: bool) -> dict[str, Any]:
-    return {
-        "batch_size": None,
-        "sampler": plans,
-        "num_workers": workers,
-        "persistent_workers": workers > 0,
-        "pin_memory": pin,
-    }
+    ``pin``: page-locked batches, for faster copies to a GPU.
+    """
+    kind = TrainingLoader if isinstance(plans, ResumablePlans) else DataLoader
+    return kind(
+        plans.dataset,
+        batch_size=None,
+        sampler=plans,
+        num_workers=workers,
+        persistent_workers=workers > 0,
+        pin_memory=pin,
+    )

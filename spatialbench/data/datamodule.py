@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -10,12 +12,11 @@ from torch.utils.data import DataLoader
 
 from spatialbench.data.batches import (
     Batch,
+    EvaluationPlans,
     ResumablePlans,
     TrainingPlans,
-    evaluation_loader,
-    training_loader,
+    loader,
 )
-from spatialbench.data.embspatial.check_report import CheckReport
 from spatialbench.data.embspatial.reader import Loaded
 from spatialbench.data.embspatial.reader import load as load_file
 from spatialbench.data.images import Resize
@@ -116,7 +117,6 @@ class PairDataModule(LightningDataModule):
         self.train_set: RecordSet
         self.val_set: RecordSet
         self.test_set: RecordSet
-        self.reports: dict[str, CheckReport] = {}
         self._files: dict[str, Loaded] = {}
         self._rooms_sets: dict[str, RecordSet] = {}
 
@@ -153,24 +153,26 @@ class PairDataModule(LightningDataModule):
         if self.source == "rooms":
             return self._rooms("train", self.train_images)
         whole = self._file(self._needed("train_path", self.train_path))
-        if self.split == "record" and not self.val_path:
-            return by_record(part(whole, 0, self.train_images), self.held_out)[0]
-        held_out = 0 if self.val_path else self.val_images
-        if held_out >= len(whole.images):
+        if self.val_path:
+            return part(whole, 0, self.train_images)
+        if self.split == "record":
+            return self._by_record[0]
+        rest = len(whole.images) - self.val_images
+        if rest <= 0:
             raise SpatialbenchError(
                 f"{self.train_path} has {len(whole.images)} images, all of them held out for "
                 "validation; give data.val_path or lower data.val_images"
             )
-        return part(whole, 0, min(self.train_images, len(whole.images) - held_out))
+        return part(whole, 0, min(self.train_images, rest))
 
     def _validation_set(self) -> RecordSet:
         if self.source == "rooms":
             return self._rooms("val", self.val_images)
         if self.val_path:
             return self._scored(part(self._file(self.val_path), 0, self.val_images))
-        whole = self._file(self._needed("train_path", self.train_path))
         if self.split == "record":
-            return self._scored(by_record(part(whole, 0, self.train_images), self.held_out)[1])
+            return self._scored(self._by_record[1])
+        whole = self._file(self._needed("train_path", self.train_path))
         count = len(whole.images)
         return self._scored(part(whole, max(0, count - self.val_images), count))
 
@@ -180,6 +182,12 @@ class PairDataModule(LightningDataModule):
         if self.test_on == "held_out" and not self.path:
             return self._validation_set()
         return self._scored(self._file(self._needed("path", self.path)))
+
+    @cached_property
+    def _by_record(self) -> tuple[RecordSet, RecordSet]:
+        """Training and held-out records of ``split: record``."""
+        whole = self._file(self._needed("train_path", self.train_path))
+        return by_record(part(whole, 0, self.train_images), self.held_out)
 
     def _needed(self, name: str, path: str | None) -> str:
         if path is None:
@@ -206,25 +214,22 @@ class PairDataModule(LightningDataModule):
                 if shared:
                     count = len(loaded.image_keys)
                     say(f"{path} shares {shared} of its {count} images with {other}")
+            if self.depth_pairs == "random":
+                loaded = replace(loaded, record_set=one_reference(loaded.record_set))
             self._files[path] = loaded
-            self.reports[path] = loaded.report
-        record_set = self._files[path].record_set
-        return one_reference(record_set) if self.depth_pairs == "random" else record_set
+        return self._files[path].record_set
 
     def _scored(self, record_set: RecordSet) -> RecordSet:
         return whole_batches(record_set, self.drop_last) if self.drop_last else record_set
 
     def train_dataloader(self) -> DataLoader[Any]:
         """Return the training batches."""
-        plans = TrainingPlans(
-            self.train_set, self.batch_images, self.records_per_image, self.seed, *self._ranks()
-        )
-        return training_loader(plans, self.workers, self.pin_memory)
+        return loader(self.training_plans(*self._ranks()), self.workers, self.pin_memory)
 
-    def shuffled_loader(self, dataset: Any, batch: int) -> DataLoader[Any]:
-        """Return batches of shuffled items, for subclasses with a training set of their own."""
-        plans = ResumablePlans(dataset, len(dataset), batch, self.seed, *self._ranks())
-        return training_loader(plans, self.workers, self.pin_memory)
+    def training_plans(self, world: int, rank: int) -> ResumablePlans:
+        """Return the training batches of one of ``world`` ranks."""
+        images, records = self.batch_images, self.records_per_image
+        return TrainingPlans(self.train_set, images, records, self.seed, world, rank)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return every record of the validation set once."""
@@ -234,14 +239,11 @@ class PairDataModule(LightningDataModule):
         """Return every record of the test set once."""
         return self._evaluation(self.test_set)
 
-    def predict_dataloader(self) -> DataLoader[Batch]:
-        """Return the batches of the test."""
-        return self._evaluation(self.test_set)
+    predict_dataloader = test_dataloader
 
     def _evaluation(self, record_set: RecordSet) -> DataLoader[Batch]:
-        return evaluation_loader(
-            record_set, self.eval_batch_images, self.workers, *self._ranks(), self.pin_memory
-        )
+        plans = EvaluationPlans(record_set, self.eval_batch_images, *self._ranks())
+        return loader(plans, self.workers, self.pin_memory)
 
     def _ranks(self) -> tuple[int, int]:
         """Return world size and rank."""

@@ -9,6 +9,7 @@ flip); mashijie1028/GenHancer @ d716ba2 crops the same way.
 from __future__ import annotations
 
 import math
+from pathlib import Path
 from typing import Any, TypedDict
 
 import numpy as np
@@ -17,9 +18,9 @@ import torch.nn.functional as F
 from lightning import Trainer
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from spatialbench.data.batches import Key
+from spatialbench.data.batches import Key, ResumablePlans
 from spatialbench.data.datamodule import (
     PairDataModule,
     Span,
@@ -27,7 +28,7 @@ from spatialbench.data.datamodule import (
     check_least,
     check_spans,
 )
-from spatialbench.data.image_sources import FolderImages, ImageSource, RoomsImages, check_folder
+from spatialbench.data.image_sources import FolderImages, ImageSource, RoomsImages
 from spatialbench.data.images import fit
 from spatialbench.utils.errors import SpatialbenchError
 
@@ -166,8 +167,8 @@ class ImageDataModule(PairDataModule):
         share, aspect = check_spans(
             "picture_crop", picture_crop or (1.0, 1.0), "picture_aspect", picture_aspect
         )
-        if picture_path is not None:
-            check_folder(picture_path)  # before the pairs are read
+        if picture_path is not None and not Path(picture_path).is_dir():
+            raise SpatialbenchError(f"data.picture_path: there is no folder {picture_path}")
         self.picture_path, self.picture_size = picture_path, picture_size
         self.picture_images, self.picture_batch = picture_images, picture_batch
         self.picture_crop: Span | None = None if picture_crop is None else share
@@ -187,6 +188,6 @@ class ImageDataModule(PairDataModule):
         crop, aspect = self.picture_crop, self.picture_aspect
         self.image_set = ImageDataset(images, self.picture_size, crop, aspect)
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Return the training batches."""
-        return self.shuffled_loader(self.image_set, self.picture_batch)
+    def training_plans(self, world: int, rank: int) -> ResumablePlans:
+        """Return batches of shuffled images."""
+        return ResumablePlans(self.image_set, self.picture_batch, self.seed, world, rank)

@@ -61,12 +61,11 @@ class FolderImages(ImageSource):
     otherwise it is reported, and the next readable one replaces it, the same in every epoch.
 
     Raises:
-        SpatialbenchError: no such folder, or no image in it.
+        SpatialbenchError: there is no image in the folder.
     """
 
     def __init__(self, folder: str | Path, images: int | None = None, strict: bool = False) -> None:
         self.folder, self.strict, self.name = Path(folder), strict, str(folder)
-        check_folder(folder)
         paths = (
             os.path.join(place, name)
             for place, _, names in os.walk(self.folder)
@@ -114,9 +113,3 @@ class FolderImages(ImageSource):
             line = f"{path}: {reason}; the next image replaces it"
         if count <= _REPORTED_SINGLY or math.log10(count).is_integer():
             print(line, file=sys.stderr, flush=True)
-
-
-def check_folder(folder: str | Path) -> None:
-    """Raise a SpatialbenchError if there is no such folder of images."""
-    if not Path(folder).is_dir():
-        raise SpatialbenchError(f"data.picture_path: there is no folder {folder}")

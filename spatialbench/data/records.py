@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -56,17 +56,6 @@ class Record:
         return Statement(self.subject, self.relation, self.object)
 
 
-@dataclass(frozen=True)
-class Pair:
-    """A record as the task sees it: an image row, its caption and the negated caption."""
-
-    image: int
-    caption: str
-    negated: str
-    relation: str
-    record_id: str
-
-
 def elevation_tag(near: Box, far: Box, image_height: float) -> str:
     """Return whether the shortcut "higher in the image = farther" gives the right answer.
 
@@ -87,12 +76,6 @@ class RecordSet:
     images: np.ndarray  # uint8 [M, S, S, 3], RGB; usually memory-mapped
     records: Sequence[Record]  # ``record.image`` indexes ``images``
     fingerprint: str  # hash of their content; part of result files and cache keys
-
-    def pairs(self) -> Iterator[Pair]:
-        """Yield every record as the task sees it."""
-        for r in self.records:
-            caption, negated = r.statement.caption, r.statement.negated.caption
-            yield Pair(r.image, caption, negated, r.relation, r.record_id)
 
     @cached_property
     def counts(self) -> dict[str, int]:

@@ -16,9 +16,9 @@ import numpy as np
 import torch
 from lightning import Trainer
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from spatialbench.data.batches import Key
+from spatialbench.data.batches import Key, ResumablePlans
 from spatialbench.data.boxes import crops, grid_boxes, random_boxes, with_surroundings
 from spatialbench.data.datamodule import (
     PairDataModule,
@@ -262,6 +262,6 @@ class RegionDataModule(PairDataModule):
         folder, limit = self.region_folder, images or None
         return CocoRegions(self.region_path, folder, size, limit, strict=self.strict)
 
-    def train_dataloader(self) -> DataLoader[Any]:
-        """Return the training batches."""
-        return self.shuffled_loader(self.region_set, self.region_batch)
+    def training_plans(self, world: int, rank: int) -> ResumablePlans:
+        """Return batches of shuffled images."""
+        return ResumablePlans(self.region_set, self.region_batch, self.seed, world, rank)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -66,33 +66,6 @@ class RegionSet(ABC):
 
     def captions(self, size: int) -> CaptionSet | None:
         """Return captions of the images at ``size`` pixels; None: there are none."""
-        return None
-
-
-@dataclass
-class BoxFilter:
-    """A filter of boxes that counts the regions it leaves out, by reason."""
-
-    smallest: float = 1.0  # side in pixels of the square image
-    skipped: Counter[str] = field(default_factory=Counter)
-
-    def keep(
-        self, box: Sequence[float], extent: tuple[float, float], size: int
-    ) -> list[float] | None:
-        """Return a box, x0 y0 x1 y1 of the square, clipped to the image; None: it is unusable."""
-        values = np.asarray(box, dtype=np.float64)
-        if values.shape != (4,) or not np.isfinite(values).all():
-            self.skipped["box is not four finite numbers"] += 1
-            return None
-        cut = np.clip(values, 0, extent * 2)
-        if (values[2:] <= values[:2]).any():
-            self.skipped["box has no area"] += 1
-        elif (cut[2:] <= cut[:2]).any():
-            self.skipped["box lies outside of the image"] += 1
-        elif ((cut[2:] - cut[:2]) * size < self.smallest).any():
-            self.skipped[f"box is smaller than {self.smallest:g} pixels"] += 1
-        else:
-            return cut.tolist()
         return None
 
 

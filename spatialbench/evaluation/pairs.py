@@ -19,7 +19,7 @@ from lightning.fabric.utilities import move_data_to_device
 from torch import Tensor
 from torchmetrics import Metric
 
-from spatialbench.data.batches import evaluation_loader
+from spatialbench.data.batches import EvaluationPlans, loader
 from spatialbench.data.records import Record, RecordSet
 from spatialbench.data.relations import RELATIONS
 from spatialbench.evaluation.base import Evaluation, Model
@@ -56,7 +56,7 @@ def answer(model: Model, record_set: RecordSet, batch_images: int) -> Outcomes:
     size = len(record_set.records)
     outcomes = PairOutcomes(expected=size).to(model.device)
     with progress(f"scoring {record_set.name}", size, "records") as advance:
-        for batch in evaluation_loader(record_set, batch_images):
+        for batch in loader(EvaluationPlans(record_set, batch_images)):
             outcomes.update(**model.predict_step(move_data_to_device(batch, model.device)))
             advance(len(batch["captions"]))
     return outcomes.compute()

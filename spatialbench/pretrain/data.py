@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from spatialbench.data.batches import ResumablePlans, training_loader
+from spatialbench.data.batches import ResumablePlans, loader
 from spatialbench.data.rooms import RoomsSet, load
 from spatialbench.data.rooms.room_captions import PLAIN, seen_things, write_captions
 
@@ -90,8 +90,8 @@ class _Scenes(Dataset):
 class _Batches(ResumablePlans):
     """Batches of a fixed size in an order drawn from (seed, epoch), or unshuffled with the rest."""
 
-    def __init__(self, scenes: _Scenes, count: int, batch: int, seed: int, shuffle: bool) -> None:
-        super().__init__(scenes, count, batch, seed)
+    def __init__(self, scenes: _Scenes, batch: int, seed: int, shuffle: bool) -> None:
+        super().__init__(scenes, batch, seed)
         self.shuffled = shuffle
 
     def __len__(self) -> int:
@@ -141,7 +141,7 @@ class PretrainData(L.LightningDataModule):
     def _loader(self, split: str, count: int, shuffle: bool) -> DataLoader:
         rooms, plain = load(split, count, self.image_size), self.plain if shuffle else PLAIN
         scenes = _Scenes(rooms, self.names, self.pairs, plain)
-        return training_loader(_Batches(scenes, count, self.batch_images, self.seed, shuffle))
+        return loader(_Batches(scenes, self.batch_images, self.seed, shuffle))
 
     def train_dataloader(self) -> DataLoader:
         """Return shuffled batches of ``pretrain``."""

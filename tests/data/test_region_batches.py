@@ -17,7 +17,7 @@ from spatialbench.data.region_batches import (
     crop_keys,
     generator,
 )
-from spatialbench.data.region_sets import BoxFilter, Regions, RegionSet, check_regions
+from spatialbench.data.region_sets import Regions, RegionSet, check_regions
 from spatialbench.utils.errors import SpatialbenchError
 
 SIZE = 24
@@ -125,19 +125,6 @@ def test_large_seeds_have_random_numbers_of_their_own() -> None:
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
-
-
-def test_unusable_boxes_are_counted() -> None:
-    keep = BoxFilter(smallest=2)
-    assert keep.keep([-0.5, 0.1, 0.5, 2], (1, 0.5), 20) == pytest.approx([0, 0.1, 0.5, 0.5])
-    wrong = [[0, 0, NAN, 1], [0, 0, 1], [0.5, 0, 0.5, 1], [0, 0.6, 1, 0.9], [0, 0, 0.05, 1]]
-    assert [keep.keep(box, (1, 0.5), 20) for box in wrong] == [None] * 5
-    assert keep.skipped == {
-        "box is not four finite numbers": 2,
-        "box has no area": 1,
-        "box lies outside of the image": 1,
-        "box is smaller than 2 pixels": 1,
-    }
 
 
 def masks(count: int, width: int = SIZE) -> torch.Tensor:

@@ -61,8 +61,8 @@ def evidence_of(record_set: RecordSet, notes: str = "", **values: np.ndarray) ->
 
 
 def test_swapped_captions_are_the_negated_ones() -> None:
-    before, after = list(truths().pairs()), list(swapped(truths()).pairs())
-    assert [(p.caption, p.negated) for p in after] == [(p.negated, p.caption) for p in before]
+    before, after = truths().records, swapped(truths()).records
+    assert [r.statement for r in after] == [r.statement.negated for r in before]
 
 
 def test_mirrored_flips_images_and_boxes_and_nothing_else() -> None:
@@ -71,7 +71,7 @@ def test_mirrored_flips_images_and_boxes_and_nothing_else() -> None:
     assert np.array_equal(mirrored(after).images, before.images)
     assert mirrored(after).records == before.records
     assert after.records[0].boxes["sofa"] == Box(32 - 2 - 8, 20, 8, 10)
-    assert [pair.caption for pair in after.pairs()] == [pair.caption for pair in before.pairs()]
+    assert [r.statement for r in after.records] == [r.statement for r in before.records]
 
 
 def test_shuffled_gives_every_record_an_image_of_another_scene() -> None:

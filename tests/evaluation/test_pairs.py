@@ -55,9 +55,10 @@ def test_a_method_is_scored_on_every_record() -> None:
     pixels = torch.from_numpy(record_set.images).permute(0, 3, 1, 2)
     expected = []
     with torch.no_grad():
-        for pair in record_set.pairs():
-            image = model.image(pixels[[pair.image]])
-            texts = model.text(model.tokenize([pair.caption, pair.negated]))
+        for record in record_set.records:
+            said = record.statement
+            image = model.image(pixels[[record.image]])
+            texts = model.text(model.tokenize([said.caption, said.negated.caption]))
             expected.append(float(image @ texts[0] - image @ texts[1]))
     assert evidence.answers()[0] == pytest.approx(expected, abs=1e-5)
     assert evidence.data == record_set.fingerprint

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 import spatialbench
-from spatialbench.data.batches import TrainingPlans, evaluation_loader, training_loader
+from spatialbench.data.batches import EvaluationPlans, TrainingPlans, loader
 from spatialbench.data.records import Record, RecordSet
 from spatialbench.data.relations import RELATIONS
 from spatialbench.methods.base import Method
@@ -44,10 +44,10 @@ class Data(L.LightningDataModule):
         self.train_set = self.val_set = self.test_set = noise
 
     def train_dataloader(self) -> DataLoader:
-        return training_loader(TrainingPlans(self.train_set, 4, 2, seed=0))
+        return loader(TrainingPlans(self.train_set, 4, 2, seed=0))
 
     def val_dataloader(self) -> DataLoader:
-        return evaluation_loader(self.val_set, 3)
+        return loader(EvaluationPlans(self.val_set, 3))
 
     test_dataloader = val_dataloader
 
@@ -219,9 +219,10 @@ def test_scores_are_cosines_of_every_record_once(tmp_path: Path) -> None:
 def test_a_caption_is_encoded_once_per_evaluation_and_anew_in_the_next(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    method, pairs = Clip(student()), Data().test_set.pairs()
+    method = Clip(student())
+    said = [record.statement for record in Data().test_set.records]
     rows = text_rows(method, monkeypatch)
-    distinct = {caption for pair in pairs for caption in (pair.caption, pair.negated)}
+    distinct = {each.caption for one in said for each in (one, one.negated)}
     for count in (1, 2):
         scored(tmp_path, method)
         assert sum(rows) == count * len(distinct)

@@ -22,7 +22,6 @@ from pycocotools import mask as coco_mask
 
 from spatialbench.data.account import Rejected
 from spatialbench.data.images import BadImage, decode
-from spatialbench.data.region_sets import BoxFilter
 
 DAMAGED = "segmentation is damaged"
 OTHER_SIZE = "segmentation has another size than its image"
@@ -94,18 +93,25 @@ def kept_box(
     ``smallest`` is the least side in pixels of the square.
 
     Raises:
-        Rejected: no box, or too small a one (``BoxFilter``).
+        Rejected: no box, or too small a one.
     """
     w, h = scaled(*size, square)
-    extent, choice = (w / square, h / square), BoxFilter(smallest)
-    shares = [corner * extent[k % 2] / size[k % 2] for k, corner in enumerate(corners)]
-    box = choice.keep(shares, extent, square)
-    if box is None:
-        (reason,) = choice.skipped
-        shown = ", ".join(f"{corner:g}" for corner in corners)
-        why = f"{reason}: x0 y0 x1 y1 is {shown} in an image of {size[0]} x {size[1]}"
-        raise Rejected(reason, why)
-    return box
+    extent = np.array([w / square, h / square] * 2)
+    box = np.array(corners) * extent / (size * 2)
+    cut = np.clip(box, 0, extent)
+    if not np.isfinite(box).all():
+        reason = "box is not four finite numbers"
+    elif (box[2:] <= box[:2]).any():
+        reason = "box has no area"
+    elif (cut[2:] <= cut[:2]).any():
+        reason = "box lies outside of the image"
+    elif ((cut[2:] - cut[:2]) * square < smallest).any():
+        reason = f"box is smaller than {smallest:g} pixels"
+    else:
+        return cut.tolist()
+    shown = ", ".join(f"{corner:g}" for corner in corners)
+    why = f"{reason}: x0 y0 x1 y1 is {shown} in an image of {size[0]} x {size[1]}"
+    raise Rejected(reason, why)
 
 
 def padded_mask(mask: np.ndarray, size: int) -> np.ndarray:

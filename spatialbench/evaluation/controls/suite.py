@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from spatialbench.data.batches import evaluation_loader
+from spatialbench.data.batches import EvaluationPlans, loader
 from spatialbench.data.records import RecordSet
 from spatialbench.evaluation.base import Evaluation, Model
 from spatialbench.evaluation.controls import heuristics
@@ -144,7 +144,7 @@ def blind_margins(model: Model, record_set: RecordSet, batch_images: int) -> np.
     """
     total: Tensor | None = None
     scores: dict[str, float] = {}
-    for batch in evaluation_loader(record_set, batch_images):
+    for batch in loader(EvaluationPlans(record_set, batch_images)):
         images = model.image(batch["pixels"].to(model.device)).sum(0)  # [D]
         total = images if total is None else total + images
         scores.update(dict.fromkeys([*batch["captions"], *batch["negated"]], 0.0))
@@ -153,5 +153,6 @@ def blind_margins(model: Model, record_set: RecordSet, batch_images: int) -> np.
     for start in range(0, len(captions), 1024):
         part = captions[start : start + 1024]
         scores.update(zip(part, (model.text(model.tokenize(part)) @ mean).tolist(), strict=True))
-    margins = [scores[pair.caption] - scores[pair.negated] for pair in record_set.pairs()]
+    said = [record.statement for record in record_set.records]
+    margins = [scores[one.caption] - scores[one.negated.caption] for one in said]
     return np.array(margins, dtype=np.float32)
