@@ -47,8 +47,7 @@ class ConnectedMethod(Method):
         vfm_normalisation: Normalisation = "own",
     ) -> None:
         super().__init__(student, finetuning)
-        own = {"vfm": vfm, "cache": cache, "vfm_normalisation": vfm_normalisation}
-        self.save_hyperparameters(own)
+        self.save_arguments(locals())
         pixels = normalisation(self.student) if vfm_normalisation == "student" else None
         self.vfm = load_vfm(vfm, self.image_size, cache, pixels)
         blocks = image_blocks(self.student)

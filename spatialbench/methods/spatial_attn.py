@@ -72,8 +72,7 @@ class SpatialAttention(ConnectedMethod):
         projections: Literal["correct", "transposed"] = "correct",
     ) -> None:
         super().__init__(student, vfm, cache, finetuning, vfm_normalisation)
-        own = {"value_connection": value_connection, "projections": projections}
-        self.save_hyperparameters(own)
+        self.save_arguments(locals())
         if projections == "transposed":
             _transpose(image_blocks(self.student))
         if self.vfm.heads != self.heads:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from pathlib import Path
 from types import SimpleNamespace
+from unittest.mock import create_autospec
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from spatialbench.methods.base import Method
 from spatialbench.methods.diva import Diva
 from spatialbench.methods.parts import generative
 from spatialbench.methods.parts.finetuning import FineTuning
+from spatialbench.models.latent_diffusion import load_diffusion
 from spatialbench.models.token_selection import TokenSelector
 from tests.support.checks import refused
 from tests.support.diffusions import LENGTH, SIZE, diffusion
@@ -143,15 +145,15 @@ def test_images_are_scaled_to_the_student(antialias: bool, mode: str) -> None:
 
 
 def test_the_arguments_of_the_diffusion_model_reach_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = {}
-    monkeypatch.setattr(diva, "load_diffusion", lambda **given: asked.update(given) or diffusion())
+    load = create_autospec(load_diffusion, return_value=diffusion())
+    monkeypatch.setattr(diva, "load_diffusion", load)
     arguments = {"dtype": "float32", "hashes": {"a": "b"}}
     arguments |= {"checkpointing": True, "legacy_range": True}
     made = Diva(student(), "elsewhere", **arguments)
     made.setup("test")
     assert made.diffusion is None
     made.setup("fit")
-    assert asked == {"spec": "elsewhere", **arguments}
+    load.assert_called_once_with("elsewhere", **arguments)
 
 
 def test_a_checkpoint_holds_the_student_and_p_and_a_test_needs_the_student_alone() -> None:
@@ -173,17 +175,13 @@ def test_a_checkpoint_holds_the_student_and_p_and_a_test_needs_the_student_alone
 
 
 def test_p_begins_as_a_linear_layer_of_the_seed_alone() -> None:
-    weights = []
+    made, frozen = Diva(student()), diffusion(dtype=torch.float32)
     for seed, drawn in ((3, 0), (3, 7), (4, 0)):
         torch.manual_seed(seed)
+        usual = torch.nn.Linear(24, frozen.width).state_dict()
         torch.rand(drawn)
-        weights.append(diva._linear(16, 2000))
-    assert torch.equal(weights[0].weight, weights[1].weight)
-    assert not torch.equal(weights[0].weight, weights[2].weight)
-    usual = torch.nn.Linear(16, 2000).parameters()
-    for ours, torchs in zip(weights[0].parameters(), usual, strict=True):
-        assert ours.abs().max().item() == pytest.approx(torchs.abs().max().item(), rel=0.01)
-        assert ours.std().item() == pytest.approx(torchs.std().item(), rel=0.05)
+        made.begin(frozen)
+        assert all(torch.equal(p, usual[name]) for name, p in made.visual_proj.named_parameters())
 
 
 def test_drift_is_from_the_weights_that_training_started_from() -> None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -103,3 +105,12 @@ class GenerativeMethod(Method, ABC):
         x = torch.stack([pictures.whole(row) for row in rows]).to(self.device)
         with torch.autocast(self.device.type, enabled=False):
             draw(self.panels(x), path)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Seed the global generators for the length of a context, then restore them."""
+    devices = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

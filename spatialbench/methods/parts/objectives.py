@@ -13,8 +13,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-NEGATIVES = ("appended", "none")
-
 
 def negated_contrastive(
     logits: Tensor,
@@ -42,19 +40,13 @@ def negated_contrastive(
     Returns:
         the loss, a scalar in the type of ``logits``.
 
-    Raises:
-        ValueError: ``negatives`` is neither, or negated captions are needed and not given.
-
     Source: poster of Yang and Jeon, "Contrastive learning with negative caption".
     """
-    if negatives not in NEGATIVES:
-        raise ValueError(f"negatives is {negatives!r}; one of {', '.join(NEGATIVES)}")
-    if negated is None and (negatives == "appended" or own_negation_weight):
-        raise ValueError("negatives 'appended' and own_negation_weight need the negated captions")
     appended = negated if negatives == "appended" else None
     towards_text = image_to_text(logits, image, caption, appended)
     loss = (towards_text + text_to_image(logits, image, caption)) / 2  # (7)
-    if own_negation_weight and negated is not None:
+    if own_negation_weight:
+        assert negated is not None, "they are needed"
         loss = loss + own_negation_weight * own_negation(logits, image, caption, negated)
     return loss
 

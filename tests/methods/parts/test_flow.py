@@ -10,7 +10,7 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from diffusers.training_utils import compute_density_for_timestep_sampling
 from torch import Tensor
 
-from spatialbench.methods.parts.flow import between, flow_loss, times
+from spatialbench.methods.genhancer import between, flow_loss, times
 
 
 def noise(seed: int, dtype: torch.dtype = torch.float64) -> Tensor:
