@@ -10,12 +10,14 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from diffusers import FlowMatchEulerDiscreteScheduler
+from diffusers.training_utils import compute_density_for_timestep_sampling
 from PIL import Image
 from torch import Tensor
 
 from spatialbench.data.image_batches import ImageBatch, ImageDataset
 from spatialbench.data.region_batches import generator
-from spatialbench.methods.genhancer import GenHancer
+from spatialbench.methods.genhancer import GenHancer, between, flow_loss, times
 from spatialbench.methods.parts import generative
 from spatialbench.models.autoencoder import Autoencoder
 from spatialbench.models.denoiser import PRESETS, Architecture
@@ -102,6 +104,29 @@ def test_loss_and_gradient_are_the_printed_equations(
     assert gradients.keys() == learned(made).keys()
     for name, parameter in learned(made).items():
         torch.testing.assert_close(gradients[name], parameter.grad, rtol=1e-3, atol=1e-6, msg=name)
+
+
+def noise(seed: int) -> Tensor:
+    return torch.randn(3, 2, 4, 6, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.4])
+def test_times_and_path_are_those_of_diffusers(scale: float) -> None:
+    torch.manual_seed(0)
+    theirs = compute_density_for_timestep_sampling("logit_normal", 500, 0.0, scale)
+    drawn = times(500, scale, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(drawn, theirs)
+    z, eps, scheduler = noise(0), noise(1), FlowMatchEulerDiscreteScheduler()
+    time = scheduler.timesteps[300]
+    wanted = scheduler.scale_noise(z, time[None], eps)
+    torch.testing.assert_close(between(z, eps, torch.full((3,), float(time / 1000))), wanted)
+
+
+def test_the_loss_is_in_float32_at_least() -> None:
+    z, eps, u = noise(0), noise(1), noise(2).bfloat16()
+    loss = flow_loss(u, z, eps)
+    assert loss.dtype == torch.float32
+    torch.testing.assert_close(loss, flow_loss(u.double(), z.double(), eps.double()).float())
 
 
 def test_the_condition_is_the_embedding_not_normalised() -> None:
@@ -256,16 +281,6 @@ def test_the_second_stage_has_the_denoiser_of_the_first_and_no_other() -> None:
 def test_settings_out_of_range(wrong: dict, what: str) -> None:
     with refused(what):
         GenHancer(student(), **wrong)
-
-
-def test_drift_is_zero_at_the_start() -> None:
-    x = images(2)
-    distance, cosine = method("clip").drift(x)
-    assert distance == 0
-    assert cosine.item() == pytest.approx(1, abs=1e-6)
-    distance, cosine = method("clip", moved=True).drift(x)
-    assert distance > 0
-    assert -1 <= cosine < 0.999
 
 
 @STAGES

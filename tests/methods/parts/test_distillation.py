@@ -45,20 +45,6 @@ def test_a_box_of_one_token_is_that_token() -> None:
     torch.testing.assert_close(one[0], dense[0, 1, 2])  # x is the second index of the map
 
 
-@pytest.mark.parametrize(
-    ("box", "what"),
-    [
-        ([0.2, 0.2, 0.2, 0.5], "is empty"),
-        ([0.5, 0.2, 0.2, 0.5], "is empty"),
-        ([0.0, 0.0, 1.2, 0.5], "out of the image"),
-        ([0.0, float("nan"), 1.0, 1.0], "is not finite"),
-    ],
-)
-def test_bad_boxes_are_named(box: list[float], what: str) -> None:
-    with refused(rf"region 1, .*{what}"):
-        region_tokens(unit(1, 4, 4, 5), torch.tensor([WHOLE, box]), torch.tensor([0, 0]), 2)
-
-
 def test_no_box_is_an_error_and_not_a_nan() -> None:
     with refused("no region"):
         region_tokens(unit(1, 4, 4, 5), torch.zeros(0, 4), torch.zeros(0, dtype=torch.long), 2)
