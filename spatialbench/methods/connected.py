@@ -78,14 +78,8 @@ class ConnectedMethod(Method):
     ) -> tuple[Tensor, ...]:
         """Return Q', K' (and V') for a block and the tokens of the student, each [B, H', T, d'].
 
-        The class token goes with the class token; a student without one (SigLIP) gets none. The
-        patches are resampled bilinearly where the grids differ.
-
-        Args:
-            block: of the student, from 0.
-            tokens: from ``self.vfm.tokens``.
-            grid: of the student's patches, ``patch_grid(self.student, x)``.
-            values: also return V'.
+        ``block`` is the student's, from 0; ``tokens`` are the VFM's; ``grid`` is the student's, to
+        which patches are resampled. A student without a class token (SigLIP) gets none.
         """
         number = self.vfm_block(block)
         parts = self.vfm.qkv(number, tokens[:, number], values)

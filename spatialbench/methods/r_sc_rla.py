@@ -139,10 +139,8 @@ class RegionDistillation(Method):
     def start_from(self, weights: Mapping[str, Tensor], label: str) -> None:
         """Take the student, and the Refiner if it is the teacher."""
         super().start_from(weights, label)
-        if self.scd.teacher != "refiner":
-            return
         self._refiner = below("refiner.", weights)
-        if not self._refiner:
+        if self.scd.teacher == "refiner" and not self._refiner:
             raise SpatialbenchError(
                 f"scd.teacher is refiner, but {label} has no Refiner: init_from a page that has one"
             )

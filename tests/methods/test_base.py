@@ -194,8 +194,7 @@ def test_the_arguments_are_flags() -> None:
 
 
 def test_the_package_exports_what_a_user_imports() -> None:
-    for name in spatialbench.__all__:
-        assert getattr(spatialbench, name) is not None
+    assert all(getattr(spatialbench, name) is not None for name in spatialbench.__all__)
     assert spatialbench.Method is Method
     with pytest.raises(AttributeError, match="has no attribute 'Clip'"):
         spatialbench.Clip  # noqa: B018

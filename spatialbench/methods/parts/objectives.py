@@ -1,8 +1,8 @@
 """The fine-tuning objective: the poster's contrastive loss with negated captions, its (5)-(7).
 
-The printed sums run over the N pairs of a batch. Here a batch holds several records of one image,
-and captions from templates repeat. So each sum runs over the M distinct images or the K distinct
-captions, each encoded once, and counts how often each stands in the batch.
+The printed sums run over the N pairs of a batch, in which images and captions repeat. Here each
+sum runs over the M distinct images or the K distinct captions, and counts how often each stands in
+the batch.
 
 Source: docs/spatial_attn.md.
 """
