@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypedDict, get_args
+from typing import Any, Literal, TypedDict
 
 import numpy as np
 import torch
@@ -28,11 +28,11 @@ from spatialbench.data.datamodule import (
     check_spans,
 )
 from spatialbench.data.region_sets import Regions, RegionSet, check_regions
+from spatialbench.utils.argument_checks import check_choice
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.token_cache import content_key
 
 Kind = Literal["grid", "boxes"]
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class RegionBatch(TypedDict):
@@ -227,8 +227,7 @@ class RegionDataModule(PairDataModule):
         check_least(1, region_batch=region_batch, most=most)
         check_least(0, wide=wide)
         check_least(0 if region_path else 1, region_images=region_images)
-        if kind not in KINDS:
-            raise SpatialbenchError(f"data.kind is {kind!r}; one of {', '.join(KINDS)}")
+        check_choice("data.kind", kind, Kind)
         if (region_path is None) != (region_folder is None):
             raise SpatialbenchError(
                 "data.region_path and data.region_folder go together: the file and its images"

@@ -12,6 +12,7 @@ joint width, S side of an image in pixels.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any, ClassVar
 
 import torch
@@ -19,9 +20,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spatialbench.data.batches import Batch
-from spatialbench.methods.parts.argument_checks import settings_of
 from spatialbench.methods.parts.chunks import in_chunks
-from spatialbench.methods.parts.finetuning import FineTuning, adamw, fused, schedule_steps
+from spatialbench.methods.parts.finetuning import FineTuning, adamw
 from spatialbench.methods.parts.objectives import negated_contrastive
 from spatialbench.methods.parts.pair_scoring import PairScoring
 from spatialbench.models.open_clip_student import (
@@ -41,6 +41,7 @@ from spatialbench.models.towers import (
     patch_size,
     visual_tokens,
 )
+from spatialbench.utils.argument_checks import settings_of
 from spatialbench.utils.checkpoints import check_fits, class_path, part_of, without
 from spatialbench.utils.distributed import Encoded, gather
 from spatialbench.utils.errors import SpatialbenchError
@@ -83,7 +84,8 @@ class Method(PairScoring):
     def __init__(self, student: str = "rooms-student", finetuning: FineTuning = DEFAULTS) -> None:
         super().__init__()
         finetuning = settings_of(FineTuning, finetuning)
-        self.save_hyperparameters({"student": student, "finetuning": finetuning.as_json()})
+        settings = {**asdict(finetuning), "betas": list(finetuning.betas)}
+        self.save_arguments({"student": student}, finetuning=settings)
         self.finetuning = finetuning
         self.student = load_clip(student, self.pooled)
         self.student.logit_scale.requires_grad_(not finetuning.freeze_logit_scale)
@@ -93,6 +95,12 @@ class Method(PairScoring):
             pixels = torch.tensor(value).view(3, 1, 1) * 255
             self.register_buffer(name, pixels, persistent=False)
         self._tokenizer = TextTokenizer(student)
+
+    def save_arguments(self, arguments: Mapping[str, Any], **plain: Any) -> None:
+        """Add a constructor's ``locals()`` to ``hparams``, ``plain`` in place of settings."""
+        skipped = ("self", "__class__", "finetuning")
+        own = {name: value for name, value in arguments.items() if name not in skipped}
+        self.save_hyperparameters({**own, **plain})
 
     def connect(self, x: Tensor) -> Mix | None:
         """Return what happens to the queries, keys and values of every block; None: nothing.
@@ -136,7 +144,8 @@ class Method(PairScoring):
         Raises:
             SpatialbenchError: images that are not whole patches, or of another type.
         """
-        return _unit(encode_dense(self.student, self._patches(x), self.connect(x)))
+        pixels = self._normalised(x, native=False)
+        return _unit(encode_dense(self.student, pixels, self.connect(x)))
 
     def visual_tokens(self, x: Tensor) -> Tokens:
         """Return the embedding and the patches in the joint space, not normalised."""
@@ -183,9 +192,7 @@ class Method(PairScoring):
 
     def configure_optimizers(self) -> Any:
         """Return AdamW with warm-up and cosine over the trainer's steps; see ``FineTuning``."""
-        total = schedule_steps(self.finetuning, self.trainer)
-        kernel = fused(self.finetuning, self.trainer)
-        return adamw(self.named_parameters(), self.finetuning, total, self.pretrained, kernel)
+        return adamw(self.named_parameters(), self.finetuning, self.trainer, self.pretrained)
 
     def start_from(self, weights: Mapping[str, Tensor], label: str) -> None:
         """Take the student of an earlier stage (``init_from``).
@@ -197,8 +204,7 @@ class Method(PairScoring):
         Raises:
             SpatialbenchError: there is no student, or it is of another architecture.
         """
-        student = part_of(weights, self.state_dict(), "student.", label)
-        self.load_state_dict(student, strict=False)
+        self.load_state_dict(part_of(weights, self.state_dict(), "student.", label), strict=False)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Leave out the frozen parameters."""
@@ -219,19 +225,17 @@ class Method(PairScoring):
     def _runner(self, compiled: bool = False) -> BlockRunner:
         return runner(self.training and compiled, self.training and self.finetuning.checkpointing)
 
-    def _normalised(self, x: Tensor) -> Tensor:
-        side = self.image_size
-        fits = x.shape[1:] == (3, side, side)
-        return self._whitened(x, fits, f"[B, 3, {side}, {side}]: set data.image_size to {side};")
-
-    def _patches(self, x: Tensor) -> Tensor:
-        """Normalise images of any size that is whole patches."""
-        height, width = patch_size(self.student)
-        fits = x.ndim == 4 and x.shape[1] == 3 and not (x.shape[2] % height or x.shape[3] % width)
-        return self._whitened(x, fits, f"[B, 3, H, W] with multiples of {height} and {width};")
-
-    def _whitened(self, x: Tensor, fits: bool, wanted: str) -> Tensor:
-        if x.dtype != torch.uint8 or x.ndim != 4 or not fits:
+    def _normalised(self, x: Tensor, native: bool = True) -> Tensor:
+        """Normalise images of the native size, or of any size that is whole patches."""
+        side, (height, width) = self.image_size, patch_size(self.student)
+        fits = x.ndim == 4 and x.shape[1] == 3
+        if native:
+            fits = fits and x.shape[2:] == (side, side)
+            wanted = f"[B, 3, {side}, {side}]: set data.image_size to {side};"
+        else:
+            fits = fits and x.shape[2] % height == 0 and x.shape[3] % width == 0
+            wanted = f"[B, 3, H, W] with multiples of {height} and {width};"
+        if x.dtype != torch.uint8 or not fits:
             kind = str(x.dtype).removeprefix("torch.")
             raise SpatialbenchError(f"images must be uint8 {wanted} got {kind} {list(x.shape)}")
         return x.to(self.mean.dtype).sub_(self.mean).div_(self.std)
@@ -239,8 +243,7 @@ class Method(PairScoring):
 
 def below(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return the weights whose names begin with a prefix, without the prefix."""
-    named = weights.items()
-    return {name.removeprefix(prefix): v for name, v in named if name.startswith(prefix)}
+    return {name.removeprefix(prefix): weights[name] for name in weights if name.startswith(prefix)}
 
 
 def _unit(x: Tensor) -> Tensor:

@@ -47,8 +47,7 @@ class ConnectedMethod(Method):
         vfm_normalisation: Normalisation = "own",
     ) -> None:
         super().__init__(student, finetuning)
-        own = {"vfm": vfm, "cache": cache, "vfm_normalisation": vfm_normalisation}
-        self.save_hyperparameters(own)
+        self.save_arguments(locals())
         pixels = normalisation(self.student) if vfm_normalisation == "student" else None
         self.vfm = load_vfm(vfm, self.image_size, cache, pixels)
         blocks = image_blocks(self.student)
@@ -79,14 +78,8 @@ class ConnectedMethod(Method):
     ) -> tuple[Tensor, ...]:
         """Return Q', K' (and V') for a block and the tokens of the student, each [B, H', T, d'].
 
-        The class token goes with the class token; a student without one (SigLIP) gets none. The
-        patches are resampled bilinearly where the grids differ.
-
-        Args:
-            block: of the student, from 0.
-            tokens: from ``self.vfm.tokens``.
-            grid: of the student's patches, ``patch_grid(self.student, x)``.
-            values: also return V'.
+        ``block`` is the student's, from 0; ``tokens`` are the VFM's; ``grid`` is the student's, to
+        which patches are resampled. A student without a class token (SigLIP) gets none.
         """
         number = self.vfm_block(block)
         parts = self.vfm.qkv(number, tokens[:, number], values)

@@ -27,6 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -35,21 +36,14 @@ from torch import Tensor, nn
 from spatialbench.data.image_batches import ImageBatch, ImageDataset, images_of, resized
 from spatialbench.data.region_batches import generator
 from spatialbench.methods.base import DEFAULTS, FineTuning
-from spatialbench.methods.parts.argument_checks import check_choice, settings_of
-from spatialbench.methods.parts.finetuning import (
-    adamw,
-    fused,
-    learning_rate_factor,
-    parameter_groups,
-    schedule_steps,
-    scheduled,
-)
-from spatialbench.methods.parts.generative import GenerativeMethod
+from spatialbench.methods.parts.finetuning import over_training, parameter_groups
+from spatialbench.methods.parts.generative import GenerativeMethod, seeded
 from spatialbench.methods.parts.reconstructions import NOISE, SEED, Column, Panel, reconstruct
 from spatialbench.models.latent_diffusion import Diffusion, load_diffusion
 from spatialbench.models.latents import Latents
 from spatialbench.models.token_selection import TokenSelector
 from spatialbench.models.towers import Tokens, visual_tokens
+from spatialbench.utils.argument_checks import check_choice, settings_of
 from spatialbench.utils.checkpoints import without
 from spatialbench.utils.errors import SpatialbenchError
 
@@ -106,15 +100,8 @@ class Diva(GenerativeMethod):
     ) -> None:
         super().__init__(student, finetuning)
         self.tokens = settings_of(TokenSelector, tokens)
-        self.weights = [float(w) for w in ((0.5, 0.5) if inner_weights is None else inner_weights)]
-        self.offset, self.antialias = offset, antialias
-        self.optimizer, self.momentum = optimizer, momentum
-        loading: dict[str, Any] = {"dtype": dtype, "hashes": hashes}
-        loading |= {"checkpointing": checkpointing, "legacy_range": legacy_range}
-        own = {"tokens": asdict(self.tokens), "inner_weights": self.weights, "offset": offset}
-        self.save_hyperparameters({"diffusion": diffusion, "cache": cache, **loading, **own})
-        training = {"optimizer": optimizer, "momentum": momentum, "lr": lr}
-        self.save_hyperparameters({"antialias": antialias, **training})
+        self.weights = [0.5, 0.5] if inner_weights is None else [float(w) for w in inner_weights]
+        self.save_arguments(locals(), tokens=asdict(self.tokens), inner_weights=self.weights)
         check_choice("offset", offset, Offset)
         check_choice("optimizer", optimizer, Optimizer)
         if not self.weights or not all(w > 0 and math.isfinite(w) for w in self.weights):
@@ -125,20 +112,22 @@ class Diva(GenerativeMethod):
             raise SpatialbenchError(
                 f"momentum {momentum} must be in [0, 1), lr {lr} 0 or more, or null"
             )
-        settings = self.finetuning
-        self.rates = settings if lr is None else replace(settings, lr=lr, connection_lr=lr)
+        self.offset, self.antialias, self.cache = offset, antialias, cache
+        self.optimizer, self.momentum = optimizer, momentum
+        if lr is not None:
+            self.finetuning = replace(self.finetuning, lr=lr, connection_lr=lr)
         for name, parameter in self.student.named_parameters():
             if not name.startswith("visual."):
                 parameter.requires_grad_(False)
-        self._loading = {"spec": diffusion, **loading}
-        self._cache = cache
+        options: dict[str, Any] = {"hashes": hashes, "checkpointing": checkpointing}
+        self._load = partial(load_diffusion, diffusion, dtype, legacy_range, **options)
         self.diffusion: Diffusion | None = None  # only during training
         self.visual_proj: nn.Linear | None = None  # P; only in the checkpoints of this page
 
     def setup(self, stage: str) -> None:
         """Load the diffusion model, before a checkpoint is restored, so that the start is right."""
         if stage == "fit":
-            self.begin(load_diffusion(**self._loading))
+            self.begin(self._load())
 
     def begin(self, diffusion: Diffusion) -> None:
         """Make P, and keep the image tower as it is now.
@@ -155,15 +144,16 @@ class Diva(GenerativeMethod):
                 f"{positions}, and tokens gives {length}: set tokens.mode random with "
                 f"tokens.count {positions - 1}, or offset mean"
             )
-        self.visual_proj = _linear(self.student.visual.output_dim, diffusion.width)
+        with seeded(torch.initial_seed()):  # whatever was drawn before
+            self.visual_proj = nn.Linear(self.student.visual.output_dim, diffusion.width)
         self.keep_start()
         self.latents = Latents(diffusion, cache=False)
 
     def on_fit_start(self) -> None:
         """Compute the latents."""
         super().on_fit_start()
-        first, wait = self.trainer.is_global_zero, self.trainer.strategy.barrier
-        self.prepare(images_of(self.trainer), first, wait)
+        trainer = self.trainer
+        self.prepare(images_of(trainer), trainer.is_global_zero, trainer.strategy.barrier)
 
     def prepare(
         self, images: ImageDataset, first: bool = True, wait: Callable[[], object] = lambda: None
@@ -182,7 +172,7 @@ class Diva(GenerativeMethod):
                 f"the diffusion model reads images of {size} pixels a side: set "
                 f"data.init_args.picture_size {size}, not {images.size}"
             )
-        self.latents = Latents(self.diffusion, self._cache and images.crop is None)
+        self.latents = Latents(self.diffusion, self.cache and images.crop is None)
         if first:
             self.latents.prepare(images)
         wait()
@@ -229,14 +219,12 @@ class Diva(GenerativeMethod):
 
     def configure_optimizers(self) -> Any:
         """Return SGD or AdamW with warm-up and cosine; see ``FineTuning``."""
-        total = schedule_steps(self.rates, self.trainer)
         if self.optimizer == "adamw":
-            kernel = fused(self.rates, self.trainer)
-            return adamw(self.named_parameters(), self.rates, total, self.pretrained, kernel)
-        groups = parameter_groups(self.named_parameters(), self.rates, self.pretrained)
-        groups = [{**group, "weight_decay": 0.0} for group in groups]
+            return super().configure_optimizers()
+        settings = replace(self.finetuning, weight_decay=0.0)
+        groups = parameter_groups(self.named_parameters(), settings, self.pretrained)
         optimizer = torch.optim.SGD(groups, momentum=self.momentum)
-        return scheduled(optimizer, learning_rate_factor(self.rates, total))
+        return over_training(optimizer, settings, self.trainer)
 
     def embedding(self, x: Tensor, model: Any = None) -> Tensor:
         """Return the embedding of (1)."""
@@ -273,13 +261,3 @@ class Diva(GenerativeMethod):
         if self.visual_proj is None:
             checkpoint["state_dict"] = without(checkpoint["state_dict"], ("visual_proj.",))
         super().on_load_checkpoint(checkpoint)
-
-
-def _linear(width: int, out: int) -> nn.Linear:
-    """Initialise an nn.Linear as usual, but from the seed alone, whatever was drawn before."""
-    layer, rng = nn.Linear(width, out), torch.Generator().manual_seed(torch.initial_seed())
-    bound = 1 / math.sqrt(width)
-    with torch.no_grad():
-        for parameter in layer.parameters():
-            parameter.uniform_(-bound, bound, generator=rng)
-    return layer

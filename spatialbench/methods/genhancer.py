@@ -8,7 +8,7 @@ Code   mashijie1028/GenHancer @ d716ba2 (nothing is copied). docs/genhancer.md l
 With z the latents of an image I under a frozen autoencoder, drawn from its posterior:
 
     (1)  c = f(I)                   the embedding, projected and not normalised; no patch
-    (2)  t = sigmoid(s n),  x_t = (1 - t) z + t eps,  v = eps - z
+    (2)  t = sigmoid(s n),  x_t = (1 - t) z + t eps,  v = eps - z       n, eps ~ N(0, 1)
     (3)  L = mean over images of mean (F(x_t; t, P(c)) - v)^2
 
 Two stages, two pages. ``denoiser``: F and the projectors P learn from random weights, f is frozen.
@@ -21,9 +21,10 @@ Differences  CLIP is open_clip's: its projection is one matrix outside of any la
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -32,14 +33,13 @@ from torch import Tensor
 from spatialbench.data.image_batches import ImageBatch, resized
 from spatialbench.data.region_batches import generator
 from spatialbench.methods.base import DEFAULTS, FineTuning, below
-from spatialbench.methods.parts.argument_checks import check_choice, settings_of
-from spatialbench.methods.parts.flow import between, flow_loss, times
-from spatialbench.methods.parts.generative import GenerativeMethod
+from spatialbench.methods.parts.generative import GenerativeMethod, seeded
 from spatialbench.methods.parts.reconstructions import NOISE, Column, Panel, reconstruct
 from spatialbench.models.autoencoder import Autoencoder, load_autoencoder
 from spatialbench.models.denoiser import Denoiser, architecture, denoise
 from spatialbench.models.lora import Adapters, LoraSettings
 from spatialbench.models.towers import Mix, encode_image
+from spatialbench.utils.argument_checks import check_choice, settings_of
 from spatialbench.utils.checkpoints import without
 from spatialbench.utils.errors import SpatialbenchError
 
@@ -93,13 +93,7 @@ class GenHancer(GenerativeMethod):
     ) -> None:
         super().__init__(student, finetuning)
         self.lora = settings_of(LoraSettings, lora)
-        loading = {"dtype": dtype, "hashes": hashes}
-        self.save_hyperparameters({"stage": stage, "diffusion": diffusion, **loading})
-        network = {"checkpointing": checkpointing, "guidance": guidance}
-        self.save_hyperparameters({"denoiser": denoiser, **network})
-        training = {"time_scale": time_scale, "posterior": posterior}
-        self.save_hyperparameters({**training, "lora": asdict(self.lora)})
-        self.save_hyperparameters({"train_denoiser": train_denoiser})
+        self.save_arguments(locals(), lora=asdict(self.lora))
         check_choice("stage", stage, Stage)
         if not time_scale > 0:
             raise SpatialbenchError(f"time_scale is {time_scale}; it must be more than 0")
@@ -108,7 +102,7 @@ class GenHancer(GenerativeMethod):
         self.time_scale, self.posterior = time_scale, posterior
         self._preset: dict[str, Any] = {"preset": denoiser, "guidance": guidance}
         self._checkpointing = checkpointing
-        self._loading: dict[str, Any] = {"spec": diffusion, **loading}
+        self._load = partial(load_autoencoder, diffusion, dtype=dtype, hashes=hashes)
         self.student.requires_grad_(False)
         self.autoencoder: Autoencoder | None = None  # only during training
         self.denoiser: Denoiser | None = None  # F and P; only in checkpoints of stage denoiser
@@ -128,7 +122,7 @@ class GenHancer(GenerativeMethod):
     def setup(self, stage: str) -> None:
         """Make what training needs, before a checkpoint is restored, so that the start is right."""
         if stage == "fit":
-            self.begin(load_autoencoder(**self._loading))
+            self.begin(self._load())
 
     def begin(self, autoencoder: Autoencoder) -> None:
         """Make F and P, in stage ``clip`` with the weights of the first stage, and the adapters.
@@ -160,7 +154,7 @@ class GenHancer(GenerativeMethod):
 
     def _random_denoiser(self, channels: int) -> Denoiser:
         """Make F and P from the seed alone, whatever was drawn before."""
-        with _seeded(self._seed):
+        with seeded(self._seed):
             width = int(self.student.visual.output_dim)
             return Denoiser(**self._preset, channels=channels, condition=width)
 
@@ -199,7 +193,7 @@ class GenHancer(GenerativeMethod):
         z = self.autoencoder.encode(x, rng if self.posterior else None)
         t = times(len(z), self.time_scale, rng).to(z.device)
         eps = torch.randn(z.shape, generator=rng).to(z)
-        with _seeded(int(torch.randint(2**62, (), generator=rng)), self.device):
+        with seeded(int(torch.randint(2**62, (), generator=rng)), self.device):
             c = self.condition(x, dropout=True)  # (1)
         u = self.denoiser(between(z, eps, t), t, c)  # (2)
         loss = flow_loss(u, z, eps).mean()  # (3)
@@ -270,10 +264,19 @@ class GenHancer(GenerativeMethod):
         super().on_load_checkpoint(checkpoint)
 
 
-@contextmanager
-def _seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
-    """Seed the global generators for the length of a context, then restore them."""
-    devices = [device] if device is not None and device.type == "cuda" else []
-    with torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
-        yield
+def times(count: int, scale: float, rng: torch.Generator) -> Tensor:
+    """Draw the times of (2) with s = ``scale``, float32 [count] in (0, 1)."""
+    return torch.sigmoid(scale * torch.randn(count, generator=rng))
+
+
+def between(z: Tensor, eps: Tensor, t: Tensor) -> Tensor:
+    """Return x_t of (2), [B, C, H, W], at the times t [B]: 0 is the latent, 1 the noise."""
+    t = t.to(z.dtype)[:, None, None, None]
+    return (1 - t) * z + t * eps
+
+
+def flow_loss(u: Tensor, z: Tensor, eps: Tensor) -> Tensor:
+    """Return the error of predictions u of v for each image, [B], at least in float32."""
+    exact = torch.promote_types(u.dtype, torch.float32)
+    v = eps.to(exact) - z.to(exact)
+    return (u.to(exact) - v).square().mean(dim=(1, 2, 3))

@@ -40,7 +40,6 @@ from spatialbench.data.boxes import crops as cut_out
 from spatialbench.data.region_batches import RegionBatch, RegionDataset, generator, regions_of
 from spatialbench.evaluation.prompts import class_embeddings
 from spatialbench.methods.base import DEFAULTS, FineTuning, Method, below
-from spatialbench.methods.parts.argument_checks import check_choice, check_choices, settings_of
 from spatialbench.methods.parts.distillation import (
     Normaliser,
     crop_cosine,
@@ -49,6 +48,7 @@ from spatialbench.methods.parts.distillation import (
 )
 from spatialbench.methods.parts.teacher import Teacher, refiner_blocks
 from spatialbench.models.region_tokens import region_tokens
+from spatialbench.utils.argument_checks import check_choice, check_choices, settings_of
 from spatialbench.utils.errors import SpatialbenchError
 
 Language = Literal["image", "text", "none"]
@@ -115,8 +115,7 @@ class RegionDistillation(Method):
     ) -> None:
         super().__init__(student, finetuning)
         self.scd = settings_of(CorrelationSettings, scd)
-        self.save_hyperparameters({"language": language, "scd": asdict(self.scd)})
-        self.save_hyperparameters({"classes": classes, "last_blocks": last_blocks})
+        self.save_arguments(locals(), scd=asdict(self.scd))
         check_choice("language", language, Language)
         self._correlates = self.scd.teacher != "none"
         if language == "none" and (not self._correlates or self.scd.weight == 0):
@@ -140,10 +139,8 @@ class RegionDistillation(Method):
     def start_from(self, weights: Mapping[str, Tensor], label: str) -> None:
         """Take the student, and the Refiner if it is the teacher."""
         super().start_from(weights, label)
-        if self.scd.teacher != "refiner":
-            return
         self._refiner = below("refiner.", weights)
-        if not self._refiner:
+        if self.scd.teacher == "refiner" and not self._refiner:
             raise SpatialbenchError(
                 f"scd.teacher is refiner, but {label} has no Refiner: init_from a page that has one"
             )
@@ -166,9 +163,8 @@ class RegionDistillation(Method):
 
     def on_fit_start(self) -> None:
         """Prepare the regions of the data module."""
-        wide = self._correlates and self.scd.boxes != "regions"
-        regions, wait = regions_of(self.trainer, wide=wide), self.trainer.strategy.barrier
-        self.prepare(regions, first=self.trainer.is_global_zero, wait=wait)
+        regions = regions_of(self.trainer, self._correlates and self.scd.boxes != "regions")
+        self.prepare(regions, self.trainer.is_global_zero, self.trainer.strategy.barrier)
 
     def prepare(
         self, regions: RegionDataset, first: bool = True, wait: Callable[[], object] = lambda: None
@@ -178,10 +174,9 @@ class RegionDistillation(Method):
         Of several processes, the ``first`` fills the cache of crops and the others ``wait``.
         """
         if self.language == "text":
+            classes, templates = regions.regions.classes, regions.regions.templates
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                self._texts = class_embeddings(
-                    self, regions.regions.classes, regions.regions.templates
-                )
+                self._texts = class_embeddings(self, classes, templates)
         if self.language == "image" and regions.sampling.fixed:
             assert self.teacher is not None, "setup makes the teacher"
             if first:
@@ -257,10 +252,9 @@ class RegionDistillation(Method):
 
     def _correlated(self, batch: RegionBatch) -> tuple[Tensor, Tensor]:
         """Return the boxes of (4) and the image of each."""
-        sets = {
-            "wide": (batch["wide"], batch["wide_image"]),
-            "regions": (batch["boxes"], batch["image"]),
-        }
-        chosen = list(sets.values()) if self.scd.boxes == "both" else [sets[self.scd.boxes]]
-        boxes, image = (torch.cat(part) for part in zip(*chosen, strict=True))
-        return boxes, image
+        if self.scd.boxes == "wide":
+            return batch["wide"], batch["wide_image"]
+        if self.scd.boxes == "regions":
+            return batch["boxes"], batch["image"]
+        boxes = torch.cat([batch["wide"], batch["boxes"]])
+        return boxes, torch.cat([batch["wide_image"], batch["image"]])

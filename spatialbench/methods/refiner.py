@@ -27,9 +27,8 @@ from torchvision.ops import roi_align
 
 from spatialbench.data.region_batches import RegionBatch, generator, regions_of
 from spatialbench.methods.base import DEFAULTS, FineTuning, Method
-from spatialbench.methods.parts.distillation import token_contrast
 from spatialbench.methods.parts.teacher import refiner_blocks, with_refiner
-from spatialbench.models.region_tokens import region_tokens
+from spatialbench.models.region_tokens import exact, region_tokens, single
 from spatialbench.models.towers import encode_dense
 from spatialbench.utils.errors import SpatialbenchError
 
@@ -63,9 +62,7 @@ class Refiner(Method):
         finetuning: FineTuning = DEFAULTS,
     ) -> None:
         super().__init__(student, finetuning)
-        own = {"blocks": blocks, "temperature": temperature, "uniformity": uniformity}
-        self.save_hyperparameters(own)
-        self.save_hyperparameters({"match_to_full": match_to_full, "background": background})
+        self.save_arguments(locals())
         if not temperature > 0 or not uniformity >= 0 or not 0 <= background < 1:
             raise SpatialbenchError(
                 f"temperature {temperature} must be more than 0, uniformity {uniformity} 0 or more,"
@@ -91,7 +88,7 @@ class Refiner(Method):
     def dense(self, x: Tensor) -> Tensor:
         """Return the refined map (1); see ``Method.dense``."""
         blocks = with_refiner(self.student, self.refiner)
-        dense = encode_dense(self.student, self._patches(x), blocks=blocks)
+        dense = encode_dense(self.student, self._normalised(x, native=False), blocks=blocks)
         return F.normalize(dense.float(), dim=-1)
 
     def plain(self, x: Tensor) -> Tensor:
@@ -127,12 +124,9 @@ class Refiner(Method):
             raise SpatialbenchError(
                 "background needs another image in the batch: raise data.region_batch to 2 or more"
             )
-        top, left, rows, columns = 0, 0, grid, grid
         edge = int(torch.randint(4, (1,), generator=generator(batch["key"])))
-        if strip and edge < 2:
-            rows, top = grid - strip, strip * edge
-        elif strip:
-            columns, left = grid - strip, strip * (edge - 2)
+        rows, columns = (grid - strip, grid) if edge < 2 else (grid, grid - strip)
+        top, left = strip * (edge == 1), strip * (edge == 3)
         height, width = pixels.shape[-2:]
         corners = batch["wide"] * pixels.new_tensor([width, height, width, height])
         rois = torch.cat([batch["wide_image"][:, None].to(pixels), corners], dim=1)
@@ -140,10 +134,26 @@ class Refiner(Method):
         if strip:
             whole = F.interpolate(pixels, size=(side, side), mode="bilinear", antialias=True)
             whole = whole[(batch["wide_image"] + 1) % len(pixels)]  # the batch's next image
-            y, x = (
-                slice(top * patch, (top + rows) * patch),
-                slice(left * patch, (left + columns) * patch),
-            )
-            whole[:, :, y, x] = crops
+            y, x = top * patch, left * patch
+            whole[:, :, y : y + rows * patch, x : x + columns * patch] = crops
             crops = whole
         return crops.round().clamp(0, 255).to(torch.uint8), (top, left, rows, columns)
+
+
+def token_contrast(
+    refined: Tensor, local: Tensor, place: Tensor | None, temperature: float, uniformity: float
+) -> Tensor:
+    """Match each token of the whole image to one token of the frozen model: (3).
+
+    Args:
+        refined: [N, L, D], unit norm, g.
+        local: [N, M, D], unit norm, t; gets no gradient.
+        place: int64 [N, L] in [0, M), the token that j is matched to; None: j itself, M = L.
+        temperature: tau.
+        uniformity: u; 1 is InfoNCE.
+    """
+    with exact(refined):
+        logits = single(refined) @ single(local.detach()).mT / temperature  # [N, L, M]
+        own = torch.arange(logits.shape[1], device=logits.device) if place is None else place
+        positive = logits.gather(-1, own.expand(logits.shape[:2])[..., None])[..., 0]
+        return (uniformity * logits.logsumexp(-1) - positive).mean()

@@ -37,6 +37,7 @@ from torch import Tensor, nn
 from spatialbench.methods.base import DEFAULTS, FineTuning
 from spatialbench.methods.connected import ConnectedMethod, Normalisation
 from spatialbench.models.towers import (
+    QKV,
     Block,
     Mix,
     image_blocks,
@@ -72,8 +73,7 @@ class SpatialAttention(ConnectedMethod):
         projections: Literal["correct", "transposed"] = "correct",
     ) -> None:
         super().__init__(student, vfm, cache, finetuning, vfm_normalisation)
-        own = {"value_connection": value_connection, "projections": projections}
-        self.save_hyperparameters(own)
+        self.save_arguments(locals())
         if projections == "transposed":
             _transpose(image_blocks(self.student))
         if self.vfm.heads != self.heads:
@@ -88,9 +88,7 @@ class SpatialAttention(ConnectedMethod):
         tokens, grid = self.vfm.tokens(x), patch_grid(self.student, x)
         linears = self.value_connection
 
-        def mix(
-            block: int, q: Tensor, k: Tensor, v: Tensor
-        ) -> tuple[Tensor, Tensor, Tensor]:  # (1)
+        def mix(block: int, q: Tensor, k: Tensor, v: Tensor) -> QKV:  # (1)
             vfm = self.vfm_qkv(block, tokens, grid, values=linears is not None)  # (2)
             if linears is not None:
                 v = v + split_heads(linears[block](merge_heads(vfm[2])), self.heads)  # (5)

@@ -36,7 +36,7 @@ class WeightEnsemble(Method):
         self, student: str = "rooms-student", alpha: float = 0.7, finetuning: FineTuning = DEFAULTS
     ) -> None:
         super().__init__(student, finetuning)
-        self.save_hyperparameters({"alpha": alpha})
+        self.save_arguments(locals())
         if not 0 <= alpha <= 1:
             raise SpatialbenchError(f"alpha is {alpha}; it must be in [0, 1]")
         self.alpha = alpha

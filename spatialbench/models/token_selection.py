@@ -11,13 +11,14 @@ Source: baaivision/DIVA @ d53c668, condition/*.py; docs/diva.md.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from spatialbench.models.towers import Tokens
+from spatialbench.utils.argument_checks import check_choice
 from spatialbench.utils.errors import SpatialbenchError
 
 Mode = Literal["cls", "all", "random", "avgpool1d", "avgpool2d"]
@@ -50,7 +51,7 @@ class TokenSelector:
     replacement: bool = True
 
     def __post_init__(self) -> None:
-        _check_choice("tokens.mode", self.mode, get_args(Mode))
+        check_choice("tokens.mode", self.mode, Mode)
         given = [name for name in ("count", "ratio", "window") if getattr(self, name) is not None]
         allowed = _NUMBERS.get(self.mode, [])
         if len(given) != min(1, len(allowed)) or not set(given) <= set(allowed):
@@ -127,11 +128,6 @@ def score_vector(tokens: Tokens, scorer: Scorer = "cls") -> Tensor:
     Raises:
         SpatialbenchError: another scorer.
     """
-    _check_choice("the scorer", scorer, get_args(Scorer))
+    check_choice("the scorer", scorer, Scorer)
     vector = tokens.cls if scorer == "cls" else tokens.cls + tokens.local.mean(1)
     return F.normalize(vector.float(), dim=-1)
-
-
-def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        raise SpatialbenchError(f"{name} is {value!r}; one of {', '.join(choices)}")

@@ -5,8 +5,6 @@
     spatial correlation  (3)  A = Z Z^T, Z the L tokens of a region, unit norm
                          (4)  P = softmax_row(g(A) / tau)
                          (5)  - 1/(N L) sum_i sum_j sum_k Pt_i[j,k] log Ps_i[j,k]
-    refiner              (6)  mean_j ( - <g_j, t_{p(j)}> / tau + u log sum_k e^{<g_j, t_k> / tau} ),
-                              p(j) the place of j
 
 All in float32 (float64 for float64 inputs), also under autocast: the differences are finer than
 bfloat16.
@@ -15,7 +13,7 @@ Letters: N regions, L tokens of a region, D joint width, K classes.
 
 Source: (1), (2) CLIPSelf and its RegionCLIP setting, wusize/CLIPSelf @ 1c7fe9c; (3)-(5) Qiu et al.,
 "Refining CLIP's Spatial Awareness", ICLR 2025, arXiv 2504.02328, without released code: g, tau and
-the stop-gradient are those of the same authors' CongpeiQiu/UniRefiner @ 38f4e71, as is (6).
+the stop-gradient are those of the same authors' CongpeiQiu/UniRefiner @ 38f4e71.
 docs/r_sc_rla.md tags what is quoted and what is inferred.
 """
 
@@ -87,15 +85,7 @@ def spatial_correlation(
             tokens lie in a narrow band; ``none`` leaves them.
         stop_gradient: of the second factor of the student's A.
         diagonal: keep a token's correlation with itself, which is always 1.
-
-    Raises:
-        ValueError: other than L >= 2 tokens on both sides, or a temperature of 0 or less.
     """
-    if student.shape[:2] != teacher.shape[:2] or student.shape[1] < 2:
-        shapes = f"{list(student.shape)} and {list(teacher.shape)}"
-        raise ValueError(f"tokens {shapes}: must be [N, L, ...] with the same L >= 2")
-    if temperature <= 0:
-        raise ValueError(f"the temperature is {temperature}; it must be more than 0")
     with exact(student):
         student, teacher = single(student), single(teacher.detach())
         own = student @ (student.detach() if stop_gradient else student).mT  # (3)
@@ -119,26 +109,3 @@ def _rows(
         low, high = correlations.amin(-1, keepdim=True), correlations.amax(-1, keepdim=True)
         correlations = (correlations - low) / (high - low).clamp(min=_NARROWEST)
     return (correlations / temperature).log_softmax(-1)
-
-
-def token_contrast(
-    refined: Tensor,
-    local: Tensor,
-    place: Tensor | None = None,
-    temperature: float = 0.2,
-    uniformity: float = 1.0,
-) -> Tensor:
-    """Match each token of the whole image to one token of the frozen model: (6).
-
-    Args:
-        refined: [N, L, D], unit norm, g.
-        local: [N, M, D], unit norm, t; gets no gradient.
-        place: p, int64 [N, L] in [0, M); None: j itself, where M = L.
-        temperature: tau.
-        uniformity: u; 1 is InfoNCE.
-    """
-    with exact(refined):
-        logits = single(refined) @ single(local.detach()).mT / temperature  # [N, L, M]
-        own = torch.arange(logits.shape[1], device=logits.device) if place is None else place
-        positive = logits.gather(-1, own.expand(logits.shape[:2])[..., None])[..., 0]
-        return (uniformity * logits.logsumexp(-1) - positive).mean()

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Literal, get_type_hints
 
 import torch
 from lightning import Trainer
 from torch import nn
 
-from spatialbench.methods.parts.argument_checks import check_choices
+from spatialbench.utils.argument_checks import check_choices
 from spatialbench.utils.errors import SpatialbenchError
 
 Named = Iterable[tuple[str, nn.Parameter]]
@@ -91,10 +91,6 @@ class FineTuning:
         """True if the objective reads the negated captions."""
         return self.negatives == "appended" or self.own_negation_weight > 0
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the settings in plain JSON types."""
-        return {**asdict(self), "betas": list(self.betas)}
-
 
 def parameter_groups(
     named: Named, settings: FineTuning, pretrained: tuple[str, ...] = ("student.",)
@@ -147,28 +143,28 @@ def learning_rate_factor(settings: FineTuning, total_steps: float) -> Callable[[
 
 
 def adamw(
-    named: Named,
-    settings: FineTuning,
-    total_steps: float,
-    pretrained: tuple[str, ...] = ("student.",),
-    fused: bool | None = None,
+    named: Named, settings: FineTuning, trainer: Trainer, pretrained: tuple[str, ...]
 ) -> dict[str, Any]:
     """Return AdamW (or the settings' Adam) and its schedule, for ``configure_optimizers``."""
     groups = parameter_groups(named, settings, pretrained)
     kind = torch.optim.Adam if settings.optimizer == "adam" else torch.optim.AdamW
-    optimizer = kind(groups, betas=settings.betas, eps=settings.eps, fused=fused)
-    return scheduled(optimizer, learning_rate_factor(settings, total_steps))
+    kernel = fused(settings, trainer)
+    optimizer = kind(groups, betas=settings.betas, eps=settings.eps, fused=kernel)
+    return over_training(optimizer, settings, trainer)
+
+
+def over_training(
+    optimizer: torch.optim.Optimizer, settings: FineTuning, trainer: Trainer
+) -> dict[str, Any]:
+    """Return an optimiser with the settings' schedule over the trainer's steps."""
+    total = trainer.estimated_stepping_batches if settings.schedule == "cosine" else 0
+    return scheduled(optimizer, learning_rate_factor(settings, total))
 
 
 def scheduled(optimizer: torch.optim.Optimizer, factor: Callable[[int], float]) -> dict[str, Any]:
     """Return an optimiser and the schedule of its learning rate by step, in Lightning's form."""
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
-
-
-def schedule_steps(settings: FineTuning, trainer: Trainer) -> float:
-    """Return the optimiser steps that the schedule runs over; a constant one needs none."""
-    return trainer.estimated_stepping_batches if settings.schedule == "cosine" else 0
 
 
 def fused(settings: FineTuning, trainer: Trainer) -> bool | None:
@@ -186,6 +182,6 @@ def fused(settings: FineTuning, trainer: Trainer) -> bool | None:
             f"{trainer.gradient_clip_val} in precision {trainer.precision}: leave one of them out, "
             "or train in bf16-true"
         )
-    if settings.fused is not None:
-        return settings.fused
-    return True if trainer.strategy.root_device.type == "cuda" and not clips else None
+    if settings.fused is None and trainer.strategy.root_device.type == "cuda" and not clips:
+        return True
+    return settings.fused

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,15 +37,7 @@ class GenerativeMethod(Method, ABC):
 
     @abstractmethod
     def embedding(self, x: Tensor, model: Any = None) -> Tensor:
-        """Return the embeddings of images by the student, or by ``model``, with the start's tower.
-
-        Args:
-            x: uint8 [B, 3, G, G].
-            model: in place of the student.
-
-        Returns:
-            [B, D], not normalised.
-        """
+        """Embed images uint8 [B, 3, G, G] by the student or ``model``: [B, D], not normalised."""
 
     @abstractmethod
     def distance(self) -> Tensor:
@@ -59,18 +53,13 @@ class GenerativeMethod(Method, ABC):
 
     @torch.no_grad()
     def drift(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return how far the image tower has moved from its start.
+        """Return the L2 distance of the weights from the start, and the mean cosine of embeddings.
 
-        Args:
-            x: uint8 [B, 3, G, G].
-
-        Returns:
-            the L2 distance of the weights, and the mean cosine of the embeddings, in float32.
+        Images are uint8 [B, 3, G, G]; the cosine is in float32.
         """
-        distance = self.distance()
         with torch.autocast(self.device.type, enabled=False):
             now, before = self.embedding(x), self.embedding(x, self._start)
-        return distance, F.cosine_similarity(now, before, dim=-1).mean()
+        return self.distance(), F.cosine_similarity(now, before, dim=-1).mean()
 
     def log_drift(self, x: Tensor) -> None:
         """Log the drift in the steps that the trainer logs."""
@@ -103,3 +92,12 @@ class GenerativeMethod(Method, ABC):
         x = torch.stack([pictures.whole(row) for row in rows]).to(self.device)
         with torch.autocast(self.device.type, enabled=False):
             draw(self.panels(x), path)
+
+
+@contextmanager
+def seeded(seed: int, device: torch.device | None = None) -> Iterator[None]:
+    """Seed the global generators for the length of a context, then restore them."""
+    devices = [device] if device is not None and device.type == "cuda" else []
+    with torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        yield

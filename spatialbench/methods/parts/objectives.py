@@ -1,8 +1,8 @@
 """The fine-tuning objective: the poster's contrastive loss with negated captions, its (5)-(7).
 
-The printed sums run over the N pairs of a batch. Here a batch holds several records of one image,
-and captions from templates repeat. So each sum runs over the M distinct images or the K distinct
-captions, each encoded once, and counts how often each stands in the batch.
+The printed sums run over the N pairs of a batch, in which images and captions repeat. Here each
+sum runs over the M distinct images or the K distinct captions, and counts how often each stands in
+the batch.
 
 Source: docs/spatial_attn.md.
 """
@@ -12,8 +12,6 @@ from __future__ import annotations
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-
-NEGATIVES = ("appended", "none")
 
 
 def negated_contrastive(
@@ -42,19 +40,13 @@ def negated_contrastive(
     Returns:
         the loss, a scalar in the type of ``logits``.
 
-    Raises:
-        ValueError: ``negatives`` is neither, or negated captions are needed and not given.
-
     Source: poster of Yang and Jeon, "Contrastive learning with negative caption".
     """
-    if negatives not in NEGATIVES:
-        raise ValueError(f"negatives is {negatives!r}; one of {', '.join(NEGATIVES)}")
-    if negated is None and (negatives == "appended" or own_negation_weight):
-        raise ValueError("negatives 'appended' and own_negation_weight need the negated captions")
     appended = negated if negatives == "appended" else None
     towards_text = image_to_text(logits, image, caption, appended)
     loss = (towards_text + text_to_image(logits, image, caption)) / 2  # (7)
-    if own_negation_weight and negated is not None:
+    if own_negation_weight:
+        assert negated is not None, "they are needed"
         loss = loss + own_negation_weight * own_negation(logits, image, caption, negated)
     return loss
 

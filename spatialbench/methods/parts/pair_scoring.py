@@ -45,9 +45,8 @@ class PairScoring(LightningModule):
         Args:
             x: uint8 [M, 3, S, S].
             image: int64 [N], the row of ``x`` of every caption.
-            captions: N; none in an empty batch, which a rank may get.
         """
-        if not captions:
+        if not captions:  # a rank may get an empty batch
             return x.new_zeros(0, dtype=torch.float32)
         with torch.autocast(self.device.type, enabled=False):
             new = [caption for caption in dict.fromkeys(captions) if caption not in self._text_rows]

@@ -24,8 +24,6 @@ NOISE = (0.2, 0.5, 0.8)
 SEED = 0
 """Seed of the noise and of random tokens: the same for every column and every run."""
 _SMALLEST, _GAP, _TITLE = 96, 4, 26
-
-
 Column = Callable[[float, Tensor], Tensor]
 """Latents of a time and of noise [B, c, h, w]."""
 
@@ -63,14 +61,10 @@ def reconstruct(
 
 
 def draw(panels: Sequence[Panel], path: Path) -> None:
-    """Write panels side by side, one row per image, as a PNG.
-
-    Args:
-        panels: of equally many images; small ones are enlarged.
-        path: of the file; replaced atomically.
+    """Write panels side by side as a PNG, one row per image; small images are enlarged.
 
     Raises:
-        OSError: it cannot be written.
+        SpatialbenchError: the file cannot be written.
     """
     tile = max(_SMALLEST, *(panel.pixels.shape[-1] for panel in panels))
     rows = len(panels[0].pixels)
@@ -78,7 +72,6 @@ def draw(panels: Sequence[Panel], path: Path) -> None:
     canvas = Image.new("RGB", size, "white")
     pen = ImageDraw.Draw(canvas)
     for column, panel in enumerate(panels):
-        assert len(panel.pixels) == rows, "every panel shows the same images"
         left = _GAP + column * (tile + _GAP)
         pen.multiline_text((left, 1), panel.title, fill="black", spacing=1)
         shown = F.interpolate(panel.pixels.cpu().float(), size=(tile, tile), mode="nearest").byte()

@@ -64,9 +64,8 @@ class Teacher(nn.Module):
         self, model: Model, mean: Tensor, std: Tensor, refiner: nn.ModuleList | None = None
     ) -> None:
         super().__init__()
-        self.model = copy.deepcopy(model).eval().requires_grad_(False)
-        frozen = None if refiner is None else copy.deepcopy(refiner).eval().requires_grad_(False)
-        self.refiner = frozen
+        self.model, self.refiner = copy.deepcopy((model, refiner))
+        self.eval().requires_grad_(False)
         self.register_buffer("mean", mean.clone(), persistent=False)
         self.register_buffer("std", std.clone(), persistent=False)
 

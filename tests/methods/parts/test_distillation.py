@@ -13,8 +13,8 @@ from spatialbench.methods.parts.distillation import (
     crop_cosine,
     region_text,
     spatial_correlation,
-    token_contrast,
 )
+from spatialbench.methods.refiner import token_contrast
 from spatialbench.models.region_tokens import region_tokens
 from tests.support.checks import refused
 
@@ -43,20 +43,6 @@ def test_a_box_of_one_token_is_that_token() -> None:
     dense = unit(1, 4, 4, 5)
     one = tokens(dense, [0.5, 0.25, 0.75, 0.5], 1)
     torch.testing.assert_close(one[0], dense[0, 1, 2])  # x is the second index of the map
-
-
-@pytest.mark.parametrize(
-    ("box", "what"),
-    [
-        ([0.2, 0.2, 0.2, 0.5], "is empty"),
-        ([0.5, 0.2, 0.2, 0.5], "is empty"),
-        ([0.0, 0.0, 1.2, 0.5], "out of the image"),
-        ([0.0, float("nan"), 1.0, 1.0], "is not finite"),
-    ],
-)
-def test_bad_boxes_are_named(box: list[float], what: str) -> None:
-    with refused(rf"region 1, .*{what}"):
-        region_tokens(unit(1, 4, 4, 5), torch.tensor([WHOLE, box]), torch.tensor([0, 0]), 2)
 
 
 def test_no_box_is_an_error_and_not_a_nan() -> None:
@@ -136,7 +122,7 @@ def test_the_stop_gradient_is_a_choice_and_the_teacher_never_gets_one() -> None:
     for stop in (True, False):
         student = unit(1, 5, 4)
         loss = spatial_correlation(student, teacher, 0.2, "none", stop).loss
-        (loss + token_contrast(student, teacher)).backward()
+        (loss + token_contrast(student, teacher, None, 0.2, 1.0)).backward()
         gradients.append(student.grad)
     assert not torch.allclose(*gradients)
     assert teacher.grad is None
@@ -154,7 +140,7 @@ def test_a_region_of_one_colour_gives_a_finite_loss_and_gradient() -> None:
     "loss",
     [
         lambda s, t: spatial_correlation(s, t).loss,
-        token_contrast,
+        lambda s, t: token_contrast(s, t, None, 0.2, 1.0),
         lambda s, t: crop_cosine(s[0], t[0]),
         lambda s, t: region_text(s[0], t[0], torch.arange(5), 7.0),
         lambda s, t: tokens(s[None], [0.1, 0.0, 1.0, 1.0], 2).sum(),
@@ -167,29 +153,3 @@ def test_half_precision_and_autocast_compare_in_single(loss) -> None:  # type: i
         value = loss(student, teacher)
     assert value.dtype == torch.float32
     assert torch.equal(value, wanted)
-
-
-@pytest.mark.parametrize("place", [None, [[6, 0, 0, 3], [1, 2, 5, 4]]])
-@pytest.mark.parametrize("uniformity", [1.0, 0.3])
-def test_token_contrast_is_the_printed_equation(
-    place: list[list[int]] | None, uniformity: float
-) -> None:
-    count = 4 if place is None else 7
-    refined, local = unit(2, 4, 5), unit(2, count, 5, seed=1)
-    places, total = place or [[*range(4)]] * 2, 0.0
-    for i in range(2):
-        for j in range(4):
-            similar = [float(refined[i, j] @ local[i, k]) / 0.2 for k in range(count)]
-            total -= similar[places[i][j]]
-            total += uniformity * math.log(sum(math.exp(v) for v in similar))
-    index = None if place is None else torch.tensor(place)
-    loss = token_contrast(refined, local, index, 0.2, uniformity)
-    assert loss.item() == pytest.approx(total / 8, rel=1e-12)
-
-
-@pytest.mark.parametrize(
-    ("shape", "temperature"), [((2, 6, 5), 0.0), ((2, 1, 5), 0.2), ((2, 5, 5), 0.2)]
-)
-def test_wrong_arguments(shape: tuple[int, ...], temperature: float) -> None:
-    with pytest.raises(ValueError, match=r"temperature|tokens"):
-        spatial_correlation(unit(*shape), unit(2, 1 if shape[1] == 1 else 6, 5), temperature)

@@ -12,9 +12,10 @@ from spatialbench.methods.parts.finetuning import FineTuning, adamw, fused
 from tests.support.checks import refused
 
 
-def trainer(device: str, precision: str, clip: float | None) -> Any:
+def trainer(device: str = "cpu", precision: str = "32-true", clip: float | None = None) -> Any:
     strategy = SimpleNamespace(root_device=torch.device(device))
-    return SimpleNamespace(strategy=strategy, precision=precision, gradient_clip_val=clip)
+    options = {"precision": precision, "gradient_clip_val": clip}
+    return SimpleNamespace(strategy=strategy, estimated_stepping_batches=10, **options)
 
 
 @pytest.mark.parametrize(
@@ -46,8 +47,8 @@ def test_it_is_the_same_step() -> None:
     layers = [torch.nn.Linear(3, 2) for _ in range(2)]
     layers[1].load_state_dict(layers[0].state_dict())
     for layer, kernel in zip(layers, (None, True), strict=True):
-        settings = FineTuning(lr=0.1)
-        optimizer = adamw(layer.named_parameters(), settings, 10, ("",), kernel)["optimizer"]
+        settings = FineTuning(lr=0.1, fused=kernel)
+        optimizer = adamw(layer.named_parameters(), settings, trainer(), ("",))["optimizer"]
         assert optimizer.defaults["fused"] is kernel
         for _ in range(3):
             optimizer.zero_grad()

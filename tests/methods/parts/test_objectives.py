@@ -127,16 +127,3 @@ def test_a_far_too_small_logit_does_not_overflow() -> None:
     s, rows = torch.tensor([[-100.0, 100.0], [100.0, -100.0]]), torch.tensor([0, 1])
     loss = negated_contrastive(s, rows, rows, rows.flip(0))
     assert loss.item() == pytest.approx(200 + math.log(2) / 2, rel=1e-5)
-
-
-@pytest.mark.parametrize(
-    ("negated", "options", "what"),
-    [
-        (NEGATED, {"negatives": "some"}, "one of appended, none"),
-        (None, {}, "need the negated"),
-        (None, {"own_negation_weight": 1.0, "negatives": "none"}, "need the negated"),
-    ],
-)
-def test_wrong_use_is_refused(negated: Tensor | None, options: dict, what: str) -> None:
-    with pytest.raises(ValueError, match=what):
-        negated_contrastive(logits(), IMAGE, CAPTION, negated, **options)

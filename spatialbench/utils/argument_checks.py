@@ -1,4 +1,4 @@
-"""Checks of a method's arguments, which types check only where they come from YAML."""
+"""Checks of arguments, whose types are checked only where they come from YAML."""
 
 from __future__ import annotations
 
