@@ -1,6 +1,6 @@
 """Exact tests, verdicts, and what a benchmark of this size can resolve.
 
-Letters: S seeds, N records.
+Letters: N records.
 """
 
 from __future__ import annotations
@@ -37,17 +37,15 @@ class McNemar(NamedTuple):
 def mcnemar(a: np.ndarray, b: np.ndarray) -> McNemar:
     """Exact McNemar test of two rows on the same records.
 
-    With several seeds or ties, a record is won when its mean correctness is higher (the sign test;
-    McNemar's is its case of one seed without ties). Records are taken as independent, which those
-    of one scene are not: see ``paired.py``.
+    Records are taken as independent, which those of one scene are not: see ``paired.py``.
 
     Args:
-        a, b: float [S, N] or [N], margins of the same records in the same order.
+        a, b: float [N], margins of the same records in the same order; a tie is half right.
 
     Source: McNemar 1947; the exact form is the binomial test of wins against wins + losses at 1/2.
     """
-    lead = correctness(np.atleast_2d(a)).mean(0) - correctness(np.atleast_2d(b)).mean(0)
-    wins, losses = int((lead > 1e-12).sum()), int((lead < -1e-12).sum())
+    lead = correctness(a) - correctness(b)
+    wins, losses = int((lead > 0).sum()), int((lead < 0).sum())
     p = stats.binomtest(wins, wins + losses, 0.5).pvalue if wins + losses else 1.0
     return McNemar(wins, losses, float(p))
 
