@@ -139,17 +139,17 @@ class PairCount(NamedTuple):
 def by_relation(source: CaptionSet, evidence: Evidence) -> dict[str, dict[str, PairCount]]:
     """Part -> relation -> pair accuracy, the most frequent relation first, of one seed."""
     single = _credits(source, evidence, options=2)
-    cells: dict[str, dict[str, list[int]]] = {}
-    for row, record in enumerate(source.records):
-        if np.isfinite(single[row]):
-            cells.setdefault(record.part, {}).setdefault(record.relation, []).append(row)
-    parts: dict[str, dict[str, PairCount]] = {}
+    cells: dict[str, dict[str, list[float]]] = {}
+    for record, own in zip(source.records, single.tolist(), strict=True):
+        if np.isfinite(own):
+            cells.setdefault(record.part, {}).setdefault(record.relation, []).append(own)
+    parts = {}
     for part, relations in cells.items():
-        parts[part] = {}
-        for name, rows in sorted(relations.items(), key=lambda item: (-len(item[1]), item[0])):
-            own = single[rows]
-            counts = len(rows), 100 * float(own.mean()), int((own == 0.5).sum())
-            parts[part][name] = PairCount(*counts)
+        frequent_first = sorted(relations.items(), key=lambda item: (-len(item[1]), item[0]))
+        parts[part] = {
+            name: PairCount(len(own), 100 * float(np.mean(own)), own.count(0.5))
+            for name, own in frequent_first
+        }
     return parts
 
 

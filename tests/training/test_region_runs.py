@@ -19,7 +19,7 @@ from spatialbench.training.fit import fit
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support import tiny
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("place")]
 DATA = """\
 data:
   class_path: spatialbench.data.region_batches.RegionDataModule
@@ -76,14 +76,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ensemble = "  init_args: {alpha: 0.5}\ntrainer: {max_steps: 0}\ninit_from: r_sc_rla\n"
     tiny.page(made, "ensemble", "spatialbench.methods.weight_ensemble.WeightEnsemble", ensemble)
     return made
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SPATIALBENCH_CACHE", str(folder.parent / "cache"))
-    for name in ("seen", "stop_at"):
-        monkeypatch.setattr(Stopped, name, 0)
 
 
 def run(folder: Path, name: str, runs: str = "runs", **data: object) -> Resolved:
