@@ -226,8 +226,7 @@ def score(outcomes: Outcomes, relations: Sequence[str], partial: bool = False) -
 
     Args:
         relations: relation of every record of the set.
-        partial: whether records may be missing (a sanity check, ``limit_val_batches``). Never for a
-            stored number.
+        partial: whether records may be missing, which never holds for a stored number.
 
     Raises:
         SpatialbenchError: a record is missing or unknown.

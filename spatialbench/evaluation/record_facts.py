@@ -48,8 +48,7 @@ def all_facts(
 ) -> list[Fact]:
     """Return every fact, including those that these records lack.
 
-    Args:
-        trained: the records that the track trains on; None: not known, for the reason ``unknown``.
+    ``trained``: the records that the track trains on; None: not known, for the reason ``unknown``.
     """
     records = record_set.records
     by_boxes = [elevation(records), gap(records), size(records)]

@@ -214,13 +214,9 @@ def retrieval(model: Model, captions: CaptionSet) -> Parts:
 
 
 def found_true(scores: Tensor, truth: Tensor, top: int) -> tuple[Tensor, Tensor]:
-    """Return whether a true match is among the ``top`` best of scores [M, C].
+    """Return whether a true (bool [M, C]) match is among the ``top`` best of scores [M, C].
 
-    Args:
-        truth: bool [M, C].
-
-    Returns:
-        bool [C]: a true image among all images; bool [M]: a true caption among all captions.
+    bool [C]: a true image among all images; bool [M]: a true caption among all captions.
     """
     first = [scores.topk(min(top, scores.shape[dim]), dim=dim).indices for dim in (0, 1)]
     return truth.gather(0, first[0]).any(0), truth.gather(1, first[1]).any(1)

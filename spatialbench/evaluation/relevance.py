@@ -81,10 +81,7 @@ def relevance(model: Explained, pixels: Tensor, caption: str) -> Tensor:
 def attention(model: Explained, pixels: Tensor) -> Tensor:
     """Compute the attention (4) that is paid to every patch, whatever the caption.
 
-    Arguments and errors as for :func:`relevance`.
-
-    Returns:
-        float32 [B, h, w] on the CPU, 0 or more; the patches of an image add up to 1 at most.
+    Like :func:`relevance`; the patches of an image add up to 1 at most.
     """
     _, seen = _forward(model, pixels)
     rollout = unit = _unit(seen)

@@ -63,8 +63,8 @@ def predict(
         checkpoint: the weights; None: those that the model starts from.
 
     Raises:
-        SpatialbenchError: an image cannot be read, a caption is not of the grammar, the weights do
-            not fit, or a score is not finite.
+        SpatialbenchError: an unreadable image, a caption that is not of the grammar, weights that
+            do not fit, or a score that is not finite.
     """
     model = built.model
     assert isinstance(model, Method)

@@ -53,8 +53,7 @@ def make_again(
 ) -> Row:
     """Make the row of a page from runs in the folder ``runs``; finished ones are used as they are.
 
-    Args:
-        fit: makes one run; None: ``spatialbench.training.fit.fit``.
+    ``fit`` makes one run; None: ``spatialbench.training.fit.fit``.
 
     Raises:
         SpatialbenchError: a run failed, or the runs do not belong together.

@@ -41,8 +41,7 @@ def reproduce(
         fit: see ``make_again``.
 
     Raises:
-        SpatialbenchError: a damaged row, a page or track that is gone, or a seed that the row does
-            not have.
+        SpatialbenchError: a damaged row, a page or track that is gone, or an unknown seed.
     """
     path, out = Path(path), Path(out)
     stored = stored_seed(path, seed)
