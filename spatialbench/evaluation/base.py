@@ -93,8 +93,7 @@ class Evaluation(ABC):
     ) -> dict[str, str]:
         """Measure -> heading, in the order of the tables; a measure without one goes by its name.
 
-        Args:
-            notes: of the evidence, for evaluations whose measures depend on the data.
+        ``notes``: of the evidence, for evaluations whose measures depend on the data.
         """
         known = [name for name in cls.columns if name in measures]
         return {name: cls.columns.get(name, name) for name in dict.fromkeys([*known, *measures])}

@@ -56,15 +56,12 @@ class Resampler:
     Args:
         clusters: str [U].
         resamples: B; memory is 8 B C bytes for C clusters.
-        seed: the same seed gives the same draws.
     """
 
-    def __init__(
-        self, clusters: np.ndarray, resamples: int = RESAMPLES, seed: int = BOOTSTRAP_SEED
-    ) -> None:
+    def __init__(self, clusters: np.ndarray, resamples: int = RESAMPLES) -> None:
         names, self.codes = np.unique(clusters, return_inverse=True)
-        self.count, self.seed = len(names), seed
-        self.weights = draws((seed, 0), len(names), resamples)
+        self.count = len(names)
+        self.weights = draws((BOOTSTRAP_SEED, 0), self.count, resamples)
 
     def samples(self, ratio: Ratio, row: int = 0) -> np.ndarray:
         """(1) of every resample, float [B]; ``row``: the stream in which a row draws its seeds."""
@@ -72,7 +69,7 @@ class Resampler:
         seeds = values.shape[1]
         if seeds == 1:
             return values[:, 0]
-        return (values * draws((self.seed, 1, row), seeds, len(values))).sum(1) / seeds
+        return (values * draws((BOOTSTRAP_SEED, 1, row), seeds, len(values))).sum(1) / seeds
 
     def interval(self, ratio: Ratio) -> Interval | None:
         """95 % interval of a measure."""

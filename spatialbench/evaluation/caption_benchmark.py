@@ -72,10 +72,10 @@ class CaptionBenchmark(Evaluation):
 
 
 def caption_evidence(source: CaptionSet, scores: np.ndarray, data: str) -> Evidence:
-    """Count the measures of a benchmark.
+    """Count the measures of a benchmark; the notes hold their titles, and what was dropped.
 
     A unit of several records stands in the row of its first record; its numerator is (2), its
-    denominator 1. The notes hold the title of every measure, and what was read and dropped.
+    denominator 1.
 
     Args:
         scores: float [M, K]; NaN beyond the captions of a record.
@@ -97,11 +97,7 @@ def caption_evidence(source: CaptionSet, scores: np.ndarray, data: str) -> Evide
 
 
 def credit(scores: np.ndarray, options: int | None) -> np.ndarray:
-    """(1) of the first ``options`` captions of each record (None: all), float64 [M].
-
-    Args:
-        scores: float [M, K]; NaN beyond the captions of a record.
-    """
+    """(1) of the first ``options`` captions (None: all) of scores [M, K], float64 [M]."""
     part = scores[:, :options]
     best = np.nanmax(part, axis=1, keepdims=True)
     return (part[:, 0] == best[:, 0]) / (part == best).sum(1)
@@ -139,17 +135,17 @@ class PairCount(NamedTuple):
 def by_relation(source: CaptionSet, evidence: Evidence) -> dict[str, dict[str, PairCount]]:
     """Part -> relation -> pair accuracy, the most frequent relation first, of one seed."""
     single = _credits(source, evidence, options=2)
-    cells: dict[str, dict[str, list[int]]] = {}
-    for row, record in enumerate(source.records):
-        if np.isfinite(single[row]):
-            cells.setdefault(record.part, {}).setdefault(record.relation, []).append(row)
-    parts: dict[str, dict[str, PairCount]] = {}
+    cells: dict[str, dict[str, list[float]]] = {}
+    for record, own in zip(source.records, single.tolist(), strict=True):
+        if np.isfinite(own):
+            cells.setdefault(record.part, {}).setdefault(record.relation, []).append(own)
+    parts = {}
     for part, relations in cells.items():
-        parts[part] = {}
-        for name, rows in sorted(relations.items(), key=lambda item: (-len(item[1]), item[0])):
-            own = single[rows]
-            counts = len(rows), 100 * float(own.mean()), int((own == 0.5).sum())
-            parts[part][name] = PairCount(*counts)
+        frequent_first = sorted(relations.items(), key=lambda item: (-len(item[1]), item[0]))
+        parts[part] = {
+            name: PairCount(len(own), 100 * float(np.mean(own)), own.count(0.5))
+            for name, own in frequent_first
+        }
     return parts
 
 
@@ -173,8 +169,7 @@ def caption_scores(model: Model, source: CaptionSet) -> tuple[np.ndarray, str, l
         benchmark, and the hash of its images.
 
     Raises:
-        SpatialbenchError: an unreadable image, a caption that is too long, or a score that is not
-            finite.
+        SpatialbenchError: an unreadable image, a caption too long, or a score that is not finite.
     """
     records = source.records
     captions = dict.fromkeys(caption for record in records for caption in record.captions)

@@ -31,13 +31,8 @@ def mask_tokens(dense: Tensor, masks: Tensor) -> Tensor:
     """Mean token of each mask of a map [h, w, D], weighted by the share of each cell that it fills.
 
     CLIPSelf scales the mask to the grid and takes every cell that it touches; the weights keep
-    small objects apart from their surroundings.
-
-    Args:
-        masks: bool [N, S, S], none empty.
-
-    Returns:
-        [N, D], unit norm.
+    small objects apart from their surroundings. Masks bool [N, S, S], none empty -> unit norm
+    [N, D].
     """
     share = cell_shares(masks, dense.shape[:2]).to(dense)
     return F.normalize(torch.einsum("nhw,hwd->nd", share, dense), dim=-1)
@@ -59,8 +54,7 @@ def token_segments(masks: Tensor, grid: Sequence[int]) -> Tensor:
 def inside(extent: tuple[float, float], grid: Sequence[int]) -> Tensor:
     """Tokens whose centre lies in the image and not in its padding, bool [h, w].
 
-    Args:
-        extent: width and height of the image in [0, 1] of the square.
+    ``extent``: width and height of the image in [0, 1] of the square.
     """
     y, x = ((torch.arange(count) + 0.5) / count for count in grid)
     return (y < extent[1])[:, None] & (x < extent[0])[None]

@@ -134,9 +134,8 @@ class Evidence:
 
     def _margins(self, change: Callable[[np.ndarray], np.ndarray]) -> Margins:
         """Margins with a function applied to the answers [S, U] of every scorer."""
-        assert self.margins is not None, "only units with a name can be chosen"
-        values = {name: change(answers) for name, answers in self.margins.values.items()}
-        return self.margins._replace(values=values)
+        values = {name: change(answers) for name, answers in self.known_margins.values.items()}
+        return self.known_margins._replace(values=values)
 
     def aligned(self, other: Evidence) -> Evidence:
         """Bring the units into the order of ``other``, which must have the same ones.
@@ -172,10 +171,15 @@ class Evidence:
         """Measure -> G. Two rows must agree on it to be compared."""
         return {name: ratio.numerator.shape[2] for name, ratio in self.ratios.items()}
 
+    @property
+    def known_margins(self) -> Margins:
+        """The margins, of an evaluation that has them."""
+        assert self.margins is not None, "this evidence has no margins"
+        return self.margins
+
     def answers(self, scorer: str = "") -> np.ndarray:
         """Margins of a scorer, float [S, U]."""
-        assert self.margins is not None, "this evidence has no margins"
-        return self.margins.values[scorer]
+        return self.known_margins.values[scorer]
 
     def seed_values(self, measure: str) -> np.ndarray:
         """(1) of one measure, percent, float [S]; NaN where no unit counts."""

@@ -54,12 +54,14 @@ class PairEvaluation(Evaluation):
 def answer(model: Model, record_set: RecordSet, batch_images: int) -> Outcomes:
     """Score the records of a set by the steps of a test; the model keeps its caption embeddings."""
     size = len(record_set.records)
-    outcomes = PairOutcomes(expected=size).to(model.device)
+    outcomes = PairOutcomes().to(model.device)
     with progress(f"scoring {record_set.name}", size, "records") as advance:
         for batch in loader(EvaluationPlans(record_set, batch_images)):
             outcomes.update(**model.predict_step(move_data_to_device(batch, model.device)))
             advance(len(batch["captions"]))
-    return outcomes.compute()
+    answered = outcomes.compute()
+    check_rows(answered.record, size)
+    return answered
 
 
 def pair_evidence(outcomes: Outcomes, records: Sequence[Record], data: str) -> Evidence:
@@ -111,9 +113,6 @@ class PairOutcomes(Metric):
 
     A loader that pads or repeats (DistributedSampler does both) would count a record twice; that is
     an error, never an average. Under DDP ``compute`` concatenates the records of all ranks.
-
-    Args:
-        expected: number of records; if given, ``compute`` requires the rows 0 .. expected - 1.
     """
 
     full_state_update = False
@@ -121,9 +120,8 @@ class PairOutcomes(Metric):
     positive: list[Tensor]
     negative: list[Tensor]
 
-    def __init__(self, expected: int | None = None, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.expected = expected
+    def __init__(self) -> None:
+        super().__init__()
         for state in Outcomes._fields:
             self.add_state(state, default=[], dist_reduce_fx="cat")
 
@@ -151,12 +149,12 @@ class PairOutcomes(Metric):
         """Return the collected scores: every record once, sorted, and every score finite.
 
         Raises:
-            SpatialbenchError: a record came twice, is missing, or has a score that is not finite.
+            SpatialbenchError: a record came twice, or has a score that is not finite.
         """
         record, positive, negative = map(_joined, (self.record, self.positive, self.negative))
         order = np.argsort(record, kind="stable")
         outcomes = Outcomes(record[order].astype(np.int64), positive[order], negative[order])
-        check_rows(outcomes.record, self.expected)
+        check_rows(outcomes.record)
         bad = ~(np.isfinite(outcomes.positive) & np.isfinite(outcomes.negative))
         if bad.any():
             raise SpatialbenchError(
@@ -174,7 +172,7 @@ def _joined(state: Tensor | list[Tensor]) -> np.ndarray:
     return state.cpu().numpy()
 
 
-def check_rows(record: np.ndarray, expected: int | None) -> None:
+def check_rows(record: np.ndarray, expected: int | None = None) -> None:
     """Check that sorted ``record`` holds each row once, and all of 0 .. expected - 1 if given.
 
     Raises:
@@ -228,8 +226,7 @@ def score(outcomes: Outcomes, relations: Sequence[str], partial: bool = False) -
 
     Args:
         relations: relation of every record of the set.
-        partial: whether records may be missing (a sanity check, ``limit_val_batches``). Never for a
-            stored number.
+        partial: whether records may be missing, which never holds for a stored number.
 
     Raises:
         SpatialbenchError: a record is missing or unknown.

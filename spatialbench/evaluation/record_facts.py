@@ -24,11 +24,10 @@ from spatialbench.evaluation.controls.heuristics import (
 )
 
 NO_SCENES = "known only of the rooms as rendered"
-_SIDE, _HEIGHT = (
-    dict.fromkeys(("left", "right"), "side"),
-    dict.fromkeys(("above", "under"), "height"),
-)
-AXIS = {**dict.fromkeys(DEPTH_RELATIONS, "depth"), **_SIDE, **_HEIGHT}
+AXIS = {
+    **{"close": "depth", "far": "depth", "left": "side", "right": "side"},
+    **{"above": "height", "under": "height"},
+}
 """Relation -> the axis that it is about."""
 Thirds = tuple[str, str, str]
 
@@ -49,8 +48,7 @@ def all_facts(
 ) -> list[Fact]:
     """Return every fact, including those that these records lack.
 
-    Args:
-        trained: the records that the track trains on; None: not known, for the reason ``unknown``.
+    ``trained``: the records that the track trains on; None: not known, for the reason ``unknown``.
     """
     records = record_set.records
     by_boxes = [elevation(records), gap(records), size(records)]
@@ -153,8 +151,8 @@ def scene_facts(record_set: RecordSet) -> list[Fact]:
     depth = "close, far: mean depth of the farther object over that of the nearer"
     hidden = "share of the less visible object, within the image, that nothing hides"
     if not is_rooms(record_set):
-        both = ("depth ratio", depth), ("visible", hidden)
-        return [Fact(*fact, absent=NO_SCENES) for fact in both]
+        absent = {"depth ratio": depth, "visible": hidden}
+        return [Fact(*fact, absent=NO_SCENES) for fact in absent.items()]
     from spatialbench.data.rooms.visibility import visible_shares  # others need no renderer
 
     rooms, records = rooms_of(record_set), record_set.records
@@ -168,10 +166,8 @@ def scene_facts(record_set: RecordSet) -> list[Fact]:
     shares = visible_shares(rooms, (key for pair in pairs for key in pair))
     least = np.array([min(shares[key] for key in pair) for pair in pairs])
     near_far = ("near each other", "middle", "far apart")
-    return [
-        thirds("depth ratio", depth, ratios, near_far, _axes(records)),
-        visible(hidden, least),
-    ]
+    by_depth = thirds("depth ratio", depth, ratios, near_far, _axes(records))
+    return [by_depth, visible(hidden, least)]
 
 
 def visible(about: str, share: np.ndarray) -> Fact:

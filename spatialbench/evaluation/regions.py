@@ -102,7 +102,8 @@ def _dense_parts(model: Model, regions: RegionSet) -> Parts:
     count, classes = len(regions), len(regions.classes)
     texts = class_embeddings(model, regions.classes, regions.templates)
     things = torch.tensor(regions.things, device=texts.device)
-    counts = {name: np.zeros((2, count, classes)) for name in _classified(regions)}
+    kinds = ("box", "mask", "stuff", "object")
+    counts = {(kind, top): np.zeros((2, count, classes)) for kind in kinds for top in TOPS}
     area, kept = np.full(count, np.nan), []
     with progress(f"regions of {regions.name}", count, "images") as advance:
         for rows, batch in _batches(regions):
@@ -118,17 +119,11 @@ def _dense_parts(model: Model, regions: RegionSet) -> Parts:
                 drawn = np.random.default_rng(row).permutation(len(labels))[:TOKENS]
                 kept.append((dense[on_region][drawn].cpu(), labels[drawn]))
             advance(len(rows))
-    parts: Parts = {name: (above, below) for name, (above, below) in counts.items()}
+    parts: Parts = {f"{kind}_top{top}": (*total,) for (kind, top), total in counts.items()}
     known = np.isfinite(area)
     parts["same_mask"] = np.where(known, area / 100, 0), known.astype(np.float64)
     parts["cluster"] = _clusters(kept, classes)
     return parts
-
-
-def _classified(regions: RegionSet) -> list[str]:
-    kinds = ["box", "mask", "object"] if any(regions.things) else []
-    kinds += [] if all(regions.things) else ["stuff"]
-    return [f"{kind}_top{top}" for kind in kinds for top in TOPS]
 
 
 def _batches(regions: RegionSet) -> Iterable[tuple[range, list[Regions]]]:
@@ -172,16 +167,18 @@ def _scores(
 
 
 def _count(
-    counts: dict[str, np.ndarray], row: int, scores: dict[str, tuple[Tensor, Tensor]], label: Tensor
+    counts: dict[tuple[str, int], np.ndarray],
+    row: int,
+    scores: dict[str, tuple[Tensor, Tensor]],
+    label: Tensor,
 ) -> None:
     """Add the hits and the regions of one image by class."""
     for kind, (chosen, own_scores) in scores.items():
         own = label.to(own_scores.device)[chosen]
         for top in TOPS:
-            if (total := counts.get(f"{kind}_top{top}")) is not None:
-                right = own[quality.hits(own_scores, own, top)]
-                for part, classes in enumerate((right, own)):
-                    total[part, row] = np.bincount(classes.cpu().numpy(), minlength=total.shape[2])
+            right, total = own[quality.hits(own_scores, own, top)], counts[kind, top]
+            for part, classes in enumerate((right, own)):
+                total[part, row] = np.bincount(classes.cpu().numpy(), minlength=total.shape[2])
 
 
 def _clusters(kept: Sequence[tuple[Tensor, Tensor]], classes: int) -> tuple[np.ndarray, np.ndarray]:
@@ -217,13 +214,9 @@ def retrieval(model: Model, captions: CaptionSet) -> Parts:
 
 
 def found_true(scores: Tensor, truth: Tensor, top: int) -> tuple[Tensor, Tensor]:
-    """Return whether a true match is among the ``top`` best of scores [M, C].
+    """Return whether a true (bool [M, C]) match is among the ``top`` best of scores [M, C].
 
-    Args:
-        truth: bool [M, C].
-
-    Returns:
-        bool [C]: a true image among all images; bool [M]: a true caption among all captions.
+    bool [C]: a true image among all images; bool [M]: a true caption among all captions.
     """
     first = [scores.topk(min(top, scores.shape[dim]), dim=dim).indices for dim in (0, 1)]
     return truth.gather(0, first[0]).any(0), truth.gather(1, first[1]).any(1)

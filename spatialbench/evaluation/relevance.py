@@ -19,8 +19,8 @@ Attention alone, which does not depend on the caption, is rolled out in the same
 Source of (4): Abnar, Zuidema, "Quantifying Attention Flow in Transformers", arXiv 2005.00928,
 section 3.
 
-The forward pass is the method's own ``image``. A ``Mix`` records queries, keys and values, a hook
-records the input o = A v of the output projection, and dy/dA_{ij} = <dy/do_i, v_j>.
+A ``Mix`` records queries, keys and values, a hook the input o = A v of the output projection, and
+dy/dA_{ij} = <dy/do_i, v_j>.
 
 Letters: B images, H heads, T tokens, t tokens that are read (T, or 1), d channels of a head, h w
 the grid.
@@ -71,12 +71,9 @@ def relevance(model: Explained, pixels: Tensor, caption: str) -> Tensor:
     with torch.enable_grad():
         image, seen = _forward(model, pixels)
         gradients = torch.autograd.grad((image @ text).sum(), seen.outputs)
-    rollout: Tensor | None = None
+    rollout = _unit(seen).expand(len(pixels), -1, -1)
     for attention, values, gradient in zip(seen.attention, seen.values, gradients, strict=True):
-        step = _positive(attention, values, gradient)
-        if rollout is None:
-            rollout = torch.eye(step.shape[-1], device=step.device).expand_as(step)
-        rollout = rollout + step @ rollout  # (2)
+        rollout = rollout + _positive(attention, values, gradient) @ rollout  # (2)
     return _read(model, rollout, pixels)
 
 
@@ -84,18 +81,19 @@ def relevance(model: Explained, pixels: Tensor, caption: str) -> Tensor:
 def attention(model: Explained, pixels: Tensor) -> Tensor:
     """Compute the attention (4) that is paid to every patch, whatever the caption.
 
-    Arguments and errors as for :func:`relevance`.
-
-    Returns:
-        float32 [B, h, w] on the CPU, 0 or more; the patches of an image add up to 1 at most.
+    Like :func:`relevance`; the patches of an image add up to 1 at most.
     """
     _, seen = _forward(model, pixels)
-    rollout: Tensor | None = None
+    rollout = unit = _unit(seen)
     for attention in seen.attention:
-        step = attention.float().mean(1)
-        unit = torch.eye(step.shape[-1], device=step.device)
-        rollout = (step + unit) / 2 @ (unit if rollout is None else rollout)  # (4)
+        rollout = (attention.float().mean(1) + unit) / 2 @ rollout  # (4)
     return _read(model, rollout, pixels)
+
+
+def _unit(seen: _Seen) -> Tensor:
+    """Return the unit matrix of the tokens, [T, T]."""
+    attention = seen.attention[0]
+    return torch.eye(attention.shape[-1], device=attention.device)
 
 
 def _forward(model: Explained, pixels: Tensor) -> tuple[Tensor, _Seen]:
@@ -140,9 +138,8 @@ def _positive(attention: Tensor, values: Tensor, gradient: Tensor) -> Tensor:
     return nn.functional.pad(weighted.clamp(min=0).mean(1), (0, 0, 0, tokens - read))
 
 
-def _read(model: Explained, rollout: Tensor | None, pixels: Tensor) -> Tensor:
+def _read(model: Explained, rollout: Tensor, pixels: Tensor) -> Tensor:
     """Equation (3), [B, h, w]."""
-    assert rollout is not None, "a tower has blocks"
     if not has_class_token(model.student):
         patches = rollout.mean(1)
     elif model.student.visual.pool_type == "tok":

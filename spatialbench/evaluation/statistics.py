@@ -1,4 +1,4 @@
-"""Exact tests, verdicts, and what a benchmark of this size can resolve.
+"""Exact tests, verdicts, agreement, and what a benchmark of this size can resolve.
 
 Letters: S seeds, N records.
 """
@@ -37,17 +37,15 @@ class McNemar(NamedTuple):
 def mcnemar(a: np.ndarray, b: np.ndarray) -> McNemar:
     """Exact McNemar test of two rows on the same records.
 
-    With several seeds or ties, a record is won when its mean correctness is higher (the sign test;
-    McNemar's is its case of one seed without ties). Records are taken as independent, which those
-    of one scene are not: see ``paired.py``.
+    Records are taken as independent, which those of one scene are not: see ``paired.py``.
 
     Args:
-        a, b: float [S, N] or [N], margins of the same records in the same order.
+        a, b: float [N], margins of the same records in the same order; a tie is half right.
 
     Source: McNemar 1947; the exact form is the binomial test of wins against wins + losses at 1/2.
     """
-    lead = correctness(np.atleast_2d(a)).mean(0) - correctness(np.atleast_2d(b)).mean(0)
-    wins, losses = int((lead > 1e-12).sum()), int((lead < -1e-12).sum())
+    lead = correctness(a) - correctness(b)
+    wins, losses = int((lead > 0).sum()), int((lead < 0).sum())
     p = stats.binomtest(wins, wins + losses, 0.5).pvalue if wins + losses else 1.0
     return McNemar(wins, losses, float(p))
 
@@ -84,3 +82,38 @@ def smallest_detectable_gain(n: int, discordance: float) -> float | None:
         return mcnemar_power(n, discordance, gain) - POWER
 
     return 100 * float(optimize.brentq(excess, 0, discordance, xtol=1e-6))
+
+
+class Agreement(NamedTuple):
+    """Percent of the records that both rows have right or both wrong, and Cohen's kappa."""
+
+    alike: float
+    kappa: float | None  # in [-1, 1]; None if chance explains all agreement
+
+
+def agreement(a: np.ndarray, b: np.ndarray | None = None) -> Agreement | None:
+    r"""Compare two rows, mean over all pairs of a seed of one and a seed of the other.
+
+    With :math:`x, y \in [0, 1]` the correctness of a record (a tie one half) in the two rows,
+
+    .. math:: p_o = \overline{x y + (1 - x)(1 - y)}, \quad
+              p_e = \bar x \bar y + (1 - \bar x)(1 - \bar y), \quad
+              \kappa = \frac{p_o - p_e}{1 - p_e}
+
+    p_o and p_e are averaged over the pairs of seeds, then divided. Source: Cohen, "A coefficient of
+    agreement for nominal scales", 1960.
+
+    Args:
+        a: margins, float [S, N].
+        b: margins of the same records, float [S', N]; None: different seeds of ``a``, which has no
+            agreement if it has one seed.
+    """
+    x, y = correctness(a), correctness(a if b is None else b)
+    observed = (x @ y.T + (1 - x) @ (1 - y).T) / x.shape[1]  # [S, S']
+    mine, theirs = x.mean(1)[:, None], y.mean(1)[None]
+    expected = mine * theirs + (1 - mine) * (1 - theirs)
+    pairs = ~np.eye(len(x), dtype=bool) if b is None else np.ones(observed.shape, dtype=bool)
+    if not pairs.any():
+        return None
+    o, e = float(observed[pairs].mean()), float(expected[pairs].mean())
+    return Agreement(100 * o, None if 1 - e < 1e-12 else (o - e) / (1 - e))

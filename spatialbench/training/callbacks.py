@@ -200,9 +200,7 @@ def keep_best(resolved: Resolved) -> list[Callback]:
 class MetricsFile(Logger):
     """Appends everything that is logged to metrics.jsonl, a JSON object a line.
 
-    Args:
-        path: the file.
-        step: where the run is resumed; lines of this step and later ones are dropped.
+    ``step``: where the run is resumed; lines of this step and later ones are dropped.
     """
 
     def __init__(self, path: Path, step: int = 0) -> None:

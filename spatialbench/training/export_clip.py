@@ -41,8 +41,7 @@ def run(options: argparse.Namespace) -> None:
     """Run the command, with the options that ``spatialbench.cli.weights`` parses.
 
     Raises:
-        SpatialbenchError: the method is not a plain CLIP, the form does not support it, or the
-            folder is not empty.
+        SpatialbenchError: see :func:`export`; or the folder is not empty.
     """
     folder = Path(options.folder)
     if any(place.is_file() for place in (folder, *folder.parents)):

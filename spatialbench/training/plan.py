@@ -77,8 +77,7 @@ def run(
 
     Raises:
         SpatialbenchError: a mistake in what was typed or in a page; nothing was run.
-        KeyboardInterrupt or spatialbench.training.callbacks.Interrupted: stopped; the same call
-            resumes.
+        KeyboardInterrupt or Interrupted: stopped; the same call resumes.
     """
     plan = _plan(pages, track, budget, seeds, Path(out), Path(runs))
     plan = plan if force else _without_current(plan)

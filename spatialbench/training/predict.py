@@ -11,9 +11,9 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from spatialbench.data.relations import Statement
+from spatialbench.data.records import Record
 from spatialbench.data.user_image import predict_set
-from spatialbench.evaluation.pairs import answer
+from spatialbench.evaluation.pairs import Outcomes, answer
 from spatialbench.methods.base import Method
 from spatialbench.results.run_folder import read_checkpoint
 from spatialbench.training.build import Built
@@ -44,8 +44,13 @@ class Verdict:
         return {**asdict(self), "verdict": self.verdict}
 
 
-def _verdict(image: str, sentence: Statement, positive: float, negative: float) -> Verdict:
-    return Verdict(image, sentence.caption, sentence.negated.caption, positive, negative)
+def _verdicts(records: Sequence[Record], outcomes: Outcomes, image: str = "") -> list[Verdict]:
+    """Verdicts on records; ``image``: empty: the record's id."""
+    scores = outcomes.positive.tolist(), outcomes.negative.tolist()
+    return [
+        Verdict(image or r.record_id, r.statement.caption, r.statement.negated.caption, *both)
+        for r, *both in zip(records, *scores, strict=True)
+    ]
 
 
 def predict(
@@ -58,8 +63,8 @@ def predict(
         checkpoint: the weights; None: those that the model starts from.
 
     Raises:
-        SpatialbenchError: an image cannot be read, a caption is not of the grammar, the weights do
-            not fit, or a score is not finite.
+        SpatialbenchError: an unreadable image, a caption that is not of the grammar, weights that
+            do not fit, or a score that is not finite.
     """
     model = built.model
     assert isinstance(model, Method)
@@ -69,13 +74,11 @@ def predict(
         load_weights(model, read_checkpoint(checkpoint), checkpoint)
     model.eval()
     model.on_predict_epoch_start()
-    verdicts = []
+    verdicts: list[Verdict] = []
     for path, record_set in zip(images, sets, strict=True):
         with torch.inference_mode():
             outcomes = answer(model, record_set, batch_images=1)
-        scores = outcomes.positive.tolist(), outcomes.negative.tolist()
-        for record, *both in zip(record_set.records, *scores, strict=True):
-            verdicts.append(_verdict(path, record.statement, *both))
+        verdicts += _verdicts(record_set.records, outcomes, path)
     return verdicts
 
 
@@ -84,9 +87,9 @@ def predict_records(built: Built, checkpoint: Path | None) -> Iterator[dict[str,
     test(built, checkpoint)
     data: Any = built.data
     outcomes: Any = built.model.test_outcomes
-    scores = outcomes.positive.tolist(), outcomes.negative.tolist()
-    for record, *both in zip(data.test_set.records, *scores, strict=True):
-        values = _verdict(record.record_id, record.statement, *both).as_json()
+    records = data.test_set.records
+    for record, verdict in zip(records, _verdicts(records, outcomes), strict=True):
+        values = verdict.as_json()
         yield {"record_id": values.pop("image"), "relation": record.relation, **values}
 
 

@@ -36,8 +36,7 @@ Opened = dict[str, tuple[EvaluationSpec, Evaluation]]
 def test(built: Built, checkpoint: Path | None) -> Evidence:
     """Score every record of the test set once; ``built.model.test_outcomes`` then has the scores.
 
-    Args:
-        checkpoint: the weights of the :class:`Method`; None: those that it starts from.
+    ``checkpoint``: the weights of the :class:`Method`; None: those that it starts from.
     """
     built.trainer.test(**_arguments(built, checkpoint))
     records: Any = built.data.test_set  # type: ignore[attr-defined]
@@ -112,7 +111,7 @@ def print_evaluations(resolved: Resolved, evidence: Mapping[str, Evidence]) -> N
 
 
 def load_weights(model: LightningModule, checkpoint: Mapping[str, Any], path: Path) -> None:
-    """Load the weights of a checkpoint as Lightning would, or say that they do not fit.
+    """Load the weights of a checkpoint as Lightning would.
 
     Raises:
         SpatialbenchError: they do not fit the model.
@@ -128,16 +127,12 @@ def load_weights(model: LightningModule, checkpoint: Mapping[str, Any], path: Pa
 def load_method(
     resolved: Resolved, given: str | None, runs: Path, any_seed: bool = False
 ) -> tuple[Method, Path | None]:
-    """Load the method of a page, in eval mode, on the device of the page's trainer.
+    """Load the method of a page, in eval mode, on the page's device; with its checkpoint.
 
     The arguments are those of :func:`spatialbench.results.run_folder.checkpoint_of`.
 
-    Returns:
-        The method, and the checkpoint that its weights come from.
-
     Raises:
-        SpatialbenchError: no checkpoint where one is needed, one that does not fit, or a page
-            without a method.
+        SpatialbenchError: no checkpoint where one is needed, a misfit, or a page without a method.
     """
     path, notes = run_folder.checkpoint_of(resolved, given, runs, any_seed)
     for note in notes:

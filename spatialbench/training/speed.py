@@ -21,11 +21,11 @@ class Speed(Callback):
     """Times the training steps with the wait for their data, without validation.
 
     A batch counts where it has ``pixels``. After a resume only the last start is timed. FLOPs are
-    counted in the first step (``flops.py``), and only where MFU follows from them, or on ``flops``.
+    counted in the first step (``flops.py``), and only where MFU follows from them.
     """
 
-    def __init__(self, flops: bool = False) -> None:
-        self._always, self._peak = flops, Peak(0.0, "")
+    def __init__(self) -> None:
+        self._peak = Peak(0.0, "")
         self._seen, self._images, self._seconds = 0, 0, 0.0
         self._per_image = 0.0  # FLOPs
         self._since: float | None = None
@@ -41,7 +41,7 @@ class Speed(Callback):
         self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Count the FLOPs of the first step."""
-        if self._seen == 0 and _has_pixels(batch) and (self._peak.tflops or self._always):
+        if self._seen == 0 and _has_pixels(batch) and self._peak.tflops:
             self._flops.start()
 
     def on_train_batch_end(
@@ -96,7 +96,7 @@ class Speed(Callback):
         """Return the measured numbers; empty where no step was timed.
 
         images_per_second of all ranks; peak_memory_mb of this process and peak_gpu_memory_mb of its
-        GPU; tflop_per_image where FLOPs were counted; mfu in [0, 1] where the peak is known.
+        GPU; tflop_per_image, and mfu in [0, 1], where the peak is known.
         """
         if not self._images or not self._seconds:
             return {}
@@ -106,7 +106,6 @@ class Speed(Callback):
             summary["peak_gpu_memory_mb"] = provenance.peak_gpu_memory_mb()
         if self._per_image:
             summary["tflop_per_image"] = self._per_image / 1e12
-        if self._per_image and self._peak.tflops:
             summary["mfu"] = self._per_image * rate / world / (self._peak.tflops * 1e12)
         return {name: float(f"{value:.4g}") for name, value in summary.items()}
 

@@ -155,12 +155,12 @@ def disks() -> dict[str, Any]:
     """Return our cache with GB free or the ``problem`` of writing it, and the Hub's cache."""
     from huggingface_hub import constants
 
-    folder, free, problem = "", 0.0, ""
+    cache: dict[str, Any] = {"folder": "", "free_gb": 0.0, "problem": ""}
     try:
-        folder, free = str(cache_root()), shutil.disk_usage(cache_root()).free / 1e9
+        free = round(shutil.disk_usage(cache_root()).free / 1e9, 1)
+        cache |= {"folder": str(cache_root()), "free_gb": free}
     except SpatialbenchError as error:
-        problem = str(error)
-    cache = {"folder": folder, "free_gb": round(free, 1), "problem": problem}
+        cache["problem"] = str(error)
     hub = {"folder": constants.HF_HUB_CACHE, "offline": bool(constants.HF_HUB_OFFLINE)}
     return {"cache": cache, "hub": hub}
 

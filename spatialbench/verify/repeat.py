@@ -20,11 +20,10 @@ Letters: S seeds, N records.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -35,7 +34,7 @@ from spatialbench.evaluation.evidence import Evidence, same_units
 from spatialbench.evaluation.statistics import verdict
 from spatialbench.results.files import Row
 from spatialbench.results.run_folder import Fit, RunRecord
-from spatialbench.results.schema import PAIRS, Result, SeedRun
+from spatialbench.results.schema import PAIRS, Result
 from spatialbench.training.collect import collect
 from spatialbench.utils.say import say
 
@@ -54,8 +53,7 @@ def make_again(
 ) -> Row:
     """Make the row of a page from runs in the folder ``runs``; finished ones are used as they are.
 
-    Args:
-        fit: makes one run; None: ``spatialbench.training.fit.fit``.
+    ``fit`` makes one run; None: ``spatialbench.training.fit.fit``.
 
     Raises:
         SpatialbenchError: a run failed, or the runs do not belong together.
@@ -99,8 +97,9 @@ def compare(stored: Row, fresh: Row) -> Comparison:
     before, after = stored.pairs, fresh.pairs
     if before.data != after.data or not same_units(before, after):
         return Comparison(False, {}, 0, [_other_data(before, after)])
-    same = same_environment(stored.result, fresh.result)
-    old, new, group = *_answers(before, after), _group(before)
+    same = not environment_changes(stored.result, fresh.result)
+    old, new = (row.answers().astype(np.float64) for row in (before, after))
+    group = before.known_margins.group
     drift = {
         relation: max(_drift(*pair) for pair in zip(old[:, chosen], new[:, chosen], strict=True))
         for relation in RELATIONS
@@ -125,15 +124,6 @@ def compare(stored: Row, fresh: Row) -> Comparison:
     return Comparison(same, drift, int(flipped.sum()), problems)
 
 
-def _answers(*rows: Evidence) -> Iterator[np.ndarray]:
-    return (row.answers().astype(np.float64) for row in rows)
-
-
-def _group(evidence: Evidence) -> np.ndarray:
-    assert evidence.margins is not None, "the pair test has margins"
-    return evidence.margins.group
-
-
 def _moved(name: str, stored: Evidence, fresh: Evidence | None, same: bool) -> list[str]:
     """Values of an evaluation that the repeated run lacks, or that moved too far."""
     if fresh is None:
@@ -153,20 +143,17 @@ def _other_data(stored: Evidence, fresh: Evidence) -> str:
     return f"other data: {fresh.data}, stored {stored.data}; if that is wanted, run it again"
 
 
-def same_environment(stored: Result, fresh: Result) -> bool:
-    """Return whether hardware, threads and versions of other packages are equal.
+def environment_changes(stored: Result, fresh: Result) -> list[str]:
+    """List hardware, threads and versions of other packages that differ between the runs.
 
     What only one of the two noted does not count.
     """
-
-    def facts(run: SeedRun) -> dict[str, Any]:
-        return {**run.versions, **run.hardware, "spatialbench": None}
-
-    def equal(a: dict[str, Any], b: dict[str, Any]) -> bool:
-        return all(a[name] == b[name] for name in a.keys() & b.keys())
-
-    pairs = zip(stored.runs, fresh.runs, strict=False)
-    return len(stored.runs) == len(fresh.runs) and all(equal(*map(facts, pair)) for pair in pairs)
+    changes = []
+    for before, after in zip(stored.runs, fresh.runs, strict=True):
+        old, new = ({**run.hardware, **run.versions} for run in (before, after))
+        both = [name for name in new if name in old and name != "spatialbench"]
+        changes += [f"{k} {new[k]}, was {old[k]}" for k in both if new[k] != old[k]]
+    return list(dict.fromkeys(changes))
 
 
 def _drift(old: np.ndarray, new: np.ndarray) -> float:
@@ -177,7 +164,7 @@ def _drift(old: np.ndarray, new: np.ndarray) -> float:
 
 def _large_flips(before: Evidence, after: Evidence, flipped: np.ndarray) -> list[str]:
     """Sign changes of large margins, where they move an accuracy out of its paired interval."""
-    (old,), group = _answers(before), _group(before)
+    old, group = before.answers().astype(np.float64), before.known_margins.group
     large = np.zeros_like(flipped)
     for relation in set(group.tolist()):
         chosen = group == relation
@@ -196,6 +183,5 @@ def _large_flips(before: Evidence, after: Evidence, flipped: np.ndarray) -> list
 
 
 def _first(evidence: Evidence, chosen: np.ndarray) -> str:
-    assert evidence.margins is not None
-    place = int(np.flatnonzero(chosen.any(axis=0))[0])
-    return f" (first: {evidence.margins.units[place]}, {evidence.margins.group[place]})"
+    margins, place = evidence.known_margins, int(np.flatnonzero(chosen.any(axis=0))[0])
+    return f" (first: {margins.units[place]}, {margins.group[place]})"

@@ -15,11 +15,11 @@ import numpy as np
 from spatialbench.config.experiment import Resolved, resolve
 from spatialbench.results.files import Row, read_row, result_path, write_row
 from spatialbench.results.run_folder import Fit, RunRecord, clear
-from spatialbench.results.schema import Result, SeedRun
+from spatialbench.results.schema import SeedRun
 from spatialbench.results.stale import Today
 from spatialbench.utils import provenance
 from spatialbench.utils.errors import SpatialbenchError
-from spatialbench.verify.repeat import Comparison, compare, make_again, same_environment
+from spatialbench.verify.repeat import Comparison, compare, environment_changes, make_again
 
 
 def reproduce(
@@ -41,8 +41,7 @@ def reproduce(
         fit: see ``make_again``.
 
     Raises:
-        SpatialbenchError: a damaged row, a page or track that is gone, or a seed that the row does
-            not have.
+        SpatialbenchError: a damaged row, a page or track that is gone, or an unknown seed.
     """
     path, out = Path(path), Path(out)
     stored = stored_seed(path, seed)
@@ -120,7 +119,8 @@ def _checkout(run: SeedRun) -> str:
 
 def outcome(stored: Row, made: Row, comparison: Comparison) -> list[str]:
     """Describe the result of a comparison, a line each."""
-    lines = [f"environment: {_environment(stored.result, made.result)}"]
+    changes = environment_changes(stored.result, made.result)
+    lines = [f"environment: {'; '.join(changes) or 'the same machine and versions'}"]
     verdict = [f"not reproduced: {problem}" for problem in comparison.problems]
     if not comparison.drift:  # other data
         return lines + verdict
@@ -133,11 +133,3 @@ def outcome(stored: Row, made: Row, comparison: Comparison) -> list[str]:
     flips = f"{comparison.flips} of {len(old)} are answered differently"
     lines.append(f"records: {flips}; margins differ by {np.abs(old - new).max():.2g} at most")
     return lines + (verdict or [f"reproduced within the rule ({comparison.summary})"])
-
-
-def _environment(before: Result, after: Result) -> str:
-    if same_environment(before, after):
-        return "the same machine and versions"
-    old, new = ({**run.hardware, **run.versions} for run in (before.runs[0], after.runs[0]))
-    both = [key for key in new if key in old]
-    return "; ".join(f"{key} {new[key]}, was {old[key]}" for key in both if new[key] != old[key])

@@ -13,6 +13,7 @@ from spatialbench.evaluation.evidence import Evidence
 from spatialbench.evaluation.ratio import Margins, Ratio, compact
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.npz import npz_bytes
+from tests.support.checks import refused
 
 UNITS, GROUPS = 24, 5
 
@@ -188,9 +189,8 @@ def test_damaged_files_are_refused_in_one_line(three: Evidence, tmp_path: Path) 
     damaged += [b"not a zip", content[:60] + b"\0" * 60 + content[120:]]
     for damage in (*damaged, (tmp_path / "one.npy").read_bytes()):
         path.write_bytes(damage)
-        with pytest.raises(SpatialbenchError, match=r"box\.npz: .*--force") as error:
+        with refused(r"box\.npz: .*--force"):
             Evidence.load(path)
-        assert "\n" not in str(error.value)
     np.savez(path, clusters=np.array([{"a": 1}], dtype=object))
     with pytest.raises(SpatialbenchError, match="not a readable evidence file"):
         Evidence.load(path)
@@ -236,7 +236,6 @@ def test_foreign_content_is_refused(
     arrays = {**evidence.arrays(), **change}
     path = tmp_path / "box.npz"
     path.write_bytes(npz_bytes({name: a for name, a in arrays.items() if a is not None}))
-    with pytest.raises(SpatialbenchError, match=message) as error:
+    with refused(message) as error:
         Evidence.load(path)
     assert str(error.value).startswith(str(path))
-    assert "\n" not in str(error.value)

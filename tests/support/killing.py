@@ -60,23 +60,24 @@ def half_an_array(path: Path, array: np.ndarray) -> None:
     os.truncate(path, path.stat().st_size // 2)
 
 
-POINTS: dict[str, Arm] = {
-    "none": lambda: None,
-    "first step": at(SpatialAttention, "training_step", 1),
-    "fifth step": at(SpatialAttention, "training_step", 5),
-    "backward": at(SpatialAttention, "on_before_backward", 4),
-    "validation": at(SpatialAttention, "validation_step", 1),
-    "first checkpoint": at(checkpoints.torch, "save", 1, half_a_checkpoint),
-    "fourth checkpoint": at(checkpoints.torch, "save", 4, half_a_checkpoint),
-    "before the rename": at(checkpoints.torch, "save", 3, save),
-    "last checkpoint": at(checkpoints.torch, "save", 7, half_a_checkpoint),
-    "test": at(SpatialAttention, "test_step", 1),
-    "evidence": at(Evidence, "save", 1),
-    "images": at(image_cache._Writer, "write", 5),
-    "tokens": at(token_cache.np, "save", 1, half_an_array),
-    "keys of tokens": at(token_cache, "write_atomic", 1),
-    "any rename": at(errors.Path, "replace", 6),
+POINTS: dict[str, tuple[int | None, Arm]] = {
+    "none": (None, lambda: None),
+    "first step": (False, at(SpatialAttention, "training_step", 1)),
+    "fifth step": (4, at(SpatialAttention, "training_step", 5)),
+    "backward": (3, at(SpatialAttention, "on_before_backward", 4)),
+    "validation": (2, at(SpatialAttention, "validation_step", 1)),
+    "first checkpoint": (False, at(checkpoints.torch, "save", 1, half_a_checkpoint)),
+    "fourth checkpoint": (3, at(checkpoints.torch, "save", 4, half_a_checkpoint)),
+    "before the rename": (2, at(checkpoints.torch, "save", 3, save)),
+    "last checkpoint": (6, at(checkpoints.torch, "save", 7, half_a_checkpoint)),
+    "test": (6, at(SpatialAttention, "test_step", 1)),
+    "evidence": (6, at(Evidence, "save", 1)),
+    "images": (False, at(image_cache._Writer, "write", 5)),
+    "tokens": (False, at(token_cache.np, "save", 1, half_an_array)),
+    "keys of tokens": (False, at(token_cache, "write_atomic", 1)),
+    "any rename": (None, at(errors.Path, "replace", 6)),
 }
+"""Step of the checkpoint that is there after the kill (False: none), and the kill."""
 
 
 def run(folder: Path, point: str) -> Resolved:
@@ -104,7 +105,7 @@ def main() -> None:
     rest = f"  init_args: {{vfm: {models.TWO_HEADS}}}\n"
     method = "spatialbench.methods.spatial_attn.SpatialAttention"
     tiny.page(folder / "benchmarks", "attn", method, rest)
-    for point, arm in POINTS.items():
+    for point, (_, arm) in POINTS.items():
         first = forked(folder, point, arm)
         last = run(folder, point).run_dir / "last.ckpt"
         step = last.is_file() and int(torch.load(last, weights_only=True)["global_step"])

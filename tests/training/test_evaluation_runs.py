@@ -21,9 +21,10 @@ from spatialbench.results.run_folder import RunRecord, clear, is_current, outdat
 from spatialbench.training.fit import fit
 from spatialbench.training.plan import run
 from spatialbench.training.score import load_method, stamped
-from spatialbench.utils.errors import SpatialbenchError
 from tests.support import tiny
+from tests.support.checks import refused
 
+pytestmark = pytest.mark.usefixtures("place")
 SELECTION = "spatialbench.evaluation.selection.ImageSelection"
 NOISE = "tests.training.test_evaluation_runs.Noise"
 
@@ -58,12 +59,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with (made / "tracks" / "tiny.yaml").open("a") as stream:
         stream.write(f"evaluations: {json.dumps(blocks(40))}\n")
     return made
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SPATIALBENCH_CACHE", str(folder.parent / "cache"))
 
 
 def made(folder: Path, seed: int = 0, count: int = 40, **overrides: dict) -> Resolved:
@@ -121,7 +116,7 @@ def test_missing_data_are_told_before_training(folder: Path) -> None:
     source = {"class_path": "spatialbench.data.captions.mmvp.Mmvp", "init_args": {"path": "none"}}
     block = {"mmvp": {"class_path": SELECTION, "init_args": {"source": source}}}
     lacking = replace(resolved, track=replace(resolved.track, evaluations=block))
-    with pytest.raises(SpatialbenchError, match=r"none/Questions\.csv"):
+    with refused(r"none/Questions\.csv"):
         fit(lacking)
     assert not (resolved.run_dir / "last.ckpt").exists()
 
@@ -184,6 +179,5 @@ def test_a_wrong_evaluation_of_a_track_is_one_line(
     path = tmp_path / "other.yaml"
     plain = (folder / "tracks" / "plain.yaml").read_text()
     path.write_text(f"{plain}evaluations: {json.dumps({'noise': block})}\n")
-    with pytest.raises(SpatialbenchError, match=message) as caught:
+    with refused(message):
         evaluations_of(load_track(path), "smoke")["noise"].load()
-    assert "\n" not in str(caught.value)

@@ -26,21 +26,8 @@ from spatialbench.utils.checkpoints import AtomicCheckpoints
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support import tiny
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("place")]
 ONLY_SCORED = "trainer: {max_steps: 0}\n"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tiny.benchmark(tmp_path_factory.mktemp("tiny") / "benchmarks")
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SPATIALBENCH_CACHE", str(folder.parent / "cache"))
-    for name in ("seen", "stop_at"):
-        monkeypatch.setattr(tiny.Stopping, name, 0)
 
 
 def tiny_run(page: Path, **overrides: dict) -> Resolved:

@@ -70,13 +70,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SPATIALBENCH_CACHE", str(folder.parent / "cache"))
+def denoiser(monkeypatch: pytest.MonkeyPatch, place: None) -> None:
     monkeypatch.setitem(PRESETS, "tiny", Architecture(2, 12, 10, 14, (4, 4, 4), 1, 1))
-    for method in (StoppedDiva, StoppedGenHancer):
-        for name in ("seen", "stop_at"):
-            monkeypatch.setattr(method, name, 0)
 
 
 def run(folder: Path, name: str, runs: str = "runs", seed: int = 0) -> Resolved:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from PIL import Image
 
 from spatialbench.config.experiment import Resolved, resolve
 from spatialbench.data.region_batches import RegionDataModule
@@ -18,8 +16,9 @@ from spatialbench.results.run_folder import RunRecord
 from spatialbench.training.fit import fit
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support import tiny
+from tests.support.coco_files import annotation, entry, write_image
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("place")]
 DATA = """\
 data:
   class_path: spatialbench.data.region_batches.RegionDataModule
@@ -35,17 +34,14 @@ class Stopped(tiny.SendsCtrlC, RegionDistillation):
 
 def coco(folder: Path, count: int = 6) -> None:
     """Write noise with two boxed objects in each image."""
-    (folder / "pictures").mkdir()
     images, annotations = [], []
     for k in range(count):
-        pixels = np.random.default_rng(k).integers(0, 256, (40, 48, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(folder / "pictures" / f"{k}.png")
-        images.append({"id": k, "file_name": f"{k}.png", "width": 48, "height": 40})
+        write_image(folder / "pictures", f"{k}.png", 48, 40, seed=k)
+        images.append(entry(k, f"{k}.png", 48, 40))
         for n, (x, y) in enumerate(((2, 3), (25, 16))):
             corners = [x, y, x + 20, y, x + 20, y + 20, x, y + 20]
-            shape = {"bbox": [x, y, 20, 20], "segmentation": [corners], "area": 400, "iscrowd": 0}
-            key = {"id": 2 * k + n, "image_id": k, "category_id": n + 1}
-            annotations.append({**key, **shape})
+            shape = {"bbox": [x, y, 20, 20], "segmentation": [corners], "area": 400}
+            annotations.append(annotation(2 * k + n, k, category_id=n + 1, **shape))
     categories = [{"id": 1, "name": "sofa"}, {"id": 2, "name": "lamp"}]
     content = {"images": images, "annotations": annotations, "categories": categories}
     (folder / "coco.json").write_text(json.dumps(content))
@@ -76,14 +72,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ensemble = "  init_args: {alpha: 0.5}\ntrainer: {max_steps: 0}\ninit_from: r_sc_rla\n"
     tiny.page(made, "ensemble", "spatialbench.methods.weight_ensemble.WeightEnsemble", ensemble)
     return made
-
-
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SPATIALBENCH_CACHE", str(folder.parent / "cache"))
-    for name in ("seen", "stop_at"):
-        monkeypatch.setattr(Stopped, name, 0)
 
 
 def run(folder: Path, name: str, runs: str = "runs", **data: object) -> Resolved:

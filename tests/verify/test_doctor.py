@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,27 +16,14 @@ from spatialbench.models.files import weight_files
 from spatialbench.models.files.diffusion_files import NEEDED
 from spatialbench.verify import doctor
 from spatialbench.verify.doctor import Need, data, disks, needs, shipped_problems, tracks, weights
-from tests.support import BENCHMARKS
-
-NO_NETWORK = (
-    "import socket, sys\n"
-    "def no(*a, **k): raise SystemExit('a network call')\n"
-    "socket.socket.connect = socket.socket.connect_ex = no\n"
-    "socket.getaddrinfo = socket.create_connection = no\n"
-    "from spatialbench.cli.main import main\n"
-    "sys.exit(main(sys.argv[1:]))\n"
-)
+from tests.support import BENCHMARKS, offline
 
 
 @pytest.fixture(scope="module")
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """Return the findings of an empty machine, with every way to the network closed."""
-    folder = tmp_path_factory.mktemp("empty")
-    places = {"SPATIALBENCH_CACHE": folder / "cache", "HF_HOME": folder / "hub", "HOME": folder}
-    argv = [sys.executable, "-c", NO_NETWORK, "doctor", "--json", "--benchmarks", str(BENCHMARKS)]
-    env = {**os.environ, **{name: str(path) for name, path in places.items()}}
-    env.pop("SPATIALBENCH_WEIGHTS", None)
-    done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True)
+    words = ("doctor", "--json", "--benchmarks", str(BENCHMARKS))
+    done = offline.run(tmp_path_factory.mktemp("empty"), *words)
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
 

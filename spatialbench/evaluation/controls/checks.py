@@ -37,8 +37,7 @@ class BrokenControl(SpatialbenchError):
 
 def counts(evidence: Evidence, scorer: str) -> Counts:
     """Count a scorer's answers by relation, all six."""
-    assert evidence.margins is not None, "controls are answers"
-    return count(evidence.answers(scorer)[0], evidence.margins.group)
+    return count(evidence.answers(scorer)[0], evidence.known_margins.group)
 
 
 def mirror(found: Counts, relations: Sequence[str] = RELATIONS) -> Counts:
@@ -107,9 +106,9 @@ def check(evidence: Evidence, where: str = "") -> None:
 
 def differences(evidence: Evidence) -> dict[str, tuple[float, float, float]]:
     """Differences of ``mirrored``: ``SWAP``, ``REST`` and ``ABOVE`` -> points and interval."""
-    if evidence.margins is None or not {OWN, "mirrored"} <= set(evidence.margins.values):
+    if not {OWN, "mirrored"} <= set(evidence.known_margins.values):
         return {}
-    side = np.isin(evidence.margins.group, SIDES)
+    side = np.isin(evidence.known_margins.group, SIDES)
     own, flipped = evidence.answers(OWN), evidence.answers("mirrored")
     chance = np.zeros_like(own)  # a scorer without an opinion is at 50
     pairs = {SWAP: (side, -flipped, own), REST: (~side, flipped, own), ABOVE: (side, own, chance)}

@@ -117,11 +117,7 @@ def without_model(record_set: RecordSet) -> tuple[dict[str, np.ndarray], dict[st
 def of_model(
     model: Model, record_set: RecordSet, batch_images: int
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Score by a model where it cannot know, and where its answer must change with the question.
-
-    Returns:
-        as :func:`without_model`.
-    """
+    """Score where a model cannot know, and where its answer must change; returns as above."""
     sets, absent = {"swapped": swapped(record_set), "mirrored": mirrored(record_set)}, {}
     try:
         sets["shuffled"] = shuffled(record_set, SEED)

@@ -7,10 +7,10 @@ from dataclasses import asdict, dataclass
 from itertools import product
 from typing import Any
 
-from spatialbench.evaluation.agreement import agreement
 from spatialbench.evaluation.bootstrap import Interval
 from spatialbench.evaluation.paired import TESTED
 from spatialbench.evaluation.pairs import TITLES
+from spatialbench.evaluation.statistics import agreement
 from spatialbench.report.claims import judge
 from spatialbench.report.compare import SAME, p_cell
 from spatialbench.report.differences import Gain
