@@ -106,16 +106,13 @@ def _check(data_set: DataSet, fresh: Sequence[Item], folder: Path) -> None:
     """Check the new files as ``spatialbench data check`` does."""
     if not data_set.check or not fresh:
         return
-    from spatialbench.data.embspatial.check_report import print_report
     from spatialbench.data.embspatial.reader import check_file
 
     for item in fresh:
         report = check_file(folder / item.name)
         print()
-        print_report(report)
-        if not report.kept:
-            reason = report.first_damage or "it is empty"
-            raise SpatialbenchError(f"{folder / item.name} holds no usable record: {reason}")
+        report.print_counts()
+        report.require(report.kept, "record")
 
 
 def _print_notice(data_set: DataSet, items: Sequence[Item], folder: Path) -> None:
