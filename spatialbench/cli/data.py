@@ -49,18 +49,17 @@ def _check(argv: list[str]) -> None:
     parser.add("--size", "of a COCO file (default: 224)", "PIXELS", type=int, default=224)
     parser.flag("--strict", "the first damaged record is an error")
     o = parser.parse_args(argv)
-    from spatialbench.data.coco.coco_check import check_coco, is_coco, print_coco
-    from spatialbench.data.embspatial.check_report import print_report
+    from spatialbench.data.coco.coco_check import check_coco, is_coco
     from spatialbench.data.embspatial.reader import check_file
 
     if is_coco(o.file):
         if o.images is None:
             raise SpatialbenchError(f"{o.file} is a COCO file; give its images: --images FOLDER")
-        print_coco(check_coco(o.file, o.images, o.size, o.masks, o.strict))
+        check_coco(o.file, o.images, o.size, o.masks, o.strict)
         return
     if (o.images is not None or o.masks is not None) and Path(o.file).exists():
         raise SpatialbenchError(f"{o.file} is no COCO file; --images and --masks are for those")
-    print_report(check_file(o.file, o.strict))
+    check_file(o.file, o.strict).print_counts()
 
 
 def _export(argv: list[str]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 from spatialbench.config.experiment import deep_merge
 from spatialbench.config.pages import Config, Track, content_hash
 from spatialbench.config.signatures import import_class, refuse_unknown
-from spatialbench.data.download.status import ROOT
+from spatialbench.data.download.manifest import ROOT
 from spatialbench.evaluation.base import Evaluation
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.suggest import did_you_mean

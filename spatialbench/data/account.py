@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import textwrap
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from spatialbench.utils.errors import SpatialbenchError
 
@@ -73,13 +76,17 @@ class Account:
             for reason, count in counts.items()
         ]
 
-    def json(self) -> dict[str, Any]:
-        """``{read, dropped: {reason: {count, first}}, flagged: {reason: {count, first}}}``."""
-        dropped, flagged = (
-            {reason: {"count": n, "first": self.first[reason]} for reason, n in counts.items()}
-            for counts in (self.dropped, self.flagged)
-        )
-        return {"read": self.read, "dropped": dropped, "flagged": flagged}
+    def print(self, header: Sequence[str], rows: Sequence[Sequence[object]], note: str) -> None:
+        """Print a table whose last row is the total, a note, and a line for each reason."""
+        console = Console()
+        table = Table(header[0], title=Text(str(self.source)), title_justify="left")
+        for name in header[1:]:
+            table.add_column(name, justify="right")
+        for number, row in enumerate(rows, start=2):
+            table.add_row(*(Text(str(cell)) for cell in row), end_section=number == len(rows))
+        console.print(table)
+        for line in [note, *self.lines(width=1000)]:
+            console.print(Text(line), soft_wrap=True)
 
     def require(self, kept: int, items: str, advice: str = "") -> None:
         """Refuse a source of which nothing usable is left."""

@@ -11,8 +11,6 @@ import hashlib
 import json
 import os
 import shutil
-import tempfile
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -23,7 +21,7 @@ import numpy as np
 from PIL import Image
 
 from spatialbench.data.images import Resize, decode, fit
-from spatialbench.utils.cache import ABANDONED_SECONDS, CACHE_VARIABLE, cache_root
+from spatialbench.utils.cache import CACHE_VARIABLE, cache_root, staging
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
 from spatialbench.utils.hub import digest
 
@@ -155,37 +153,24 @@ def stored(key: str) -> Stored | None:
 def build(key: str, size: int, resize: Resize) -> Iterator[ImageTable]:
     """Yield a table whose rows become the cache entry ``key`` if the block ends without error."""
     parent = cache_root() / "images"
-    folder: Path | None = None
     try:
-        parent.mkdir(exist_ok=True)
-        _remove_abandoned(parent, key)
-        folder = Path(tempfile.mkdtemp(dir=parent, prefix=f".{key}."))
-        with (folder / "images.npy").open("wb") as stream:
-            table = _Writer(stream, size, resize)
-            yield table
-            table.finish()
-        entries = {sha1: asdict(entry) for sha1, entry in table.entries.items()}
-        index = {"rows": table.rows, "digest": table.digest.hexdigest(), "entries": entries}
-        write_atomic(folder / "index.json", json.dumps(index))
-        folder.chmod(0o755)  # mkdtemp's 0700 would hide a shared cache from its other users
-        if stored(key) is None:  # else another process was faster
-            discard(key)
-            folder.rename(parent / key)
+        with staging(parent / key) as folder:
+            with (folder / "images.npy").open("wb") as stream:
+                table = _Writer(stream, size, resize)
+                yield table
+                table.finish()
+            entries = {sha1: asdict(entry) for sha1, entry in table.entries.items()}
+            index = {"rows": table.rows, "digest": table.digest.hexdigest(), "entries": entries}
+            write_atomic(folder / "index.json", json.dumps(index))
+            folder.chmod(0o755)  # 0700 would hide a shared cache from its other users
+            if stored(key) is None:  # else another process was faster
+                discard(key)
+                folder.rename(parent / key)
     except OSError as error:  # a damaged source is a SpatialbenchError already
         where = f"{parent.parent}: {error.strerror or error}; make room or change {CACHE_VARIABLE}"
         raise SpatialbenchError(f"cannot write the image cache in {where}") from error
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def discard(key: str) -> None:
     """Remove the cache entry ``key`` if there is one."""
     shutil.rmtree(cache_root() / "images" / key, ignore_errors=True)
-
-
-def _remove_abandoned(parent: Path, key: str) -> None:
-    for folder in parent.glob(f".{key}.*"):
-        newest = max((path.stat().st_mtime for path in [folder, *folder.glob("*")]), default=0.0)
-        if time.time() - newest > ABANDONED_SECONDS:
-            shutil.rmtree(folder, ignore_errors=True)

@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from spatialbench.data.download.manifest import data_sets
-from spatialbench.data.download.status import ROOT
+from spatialbench.data.download.manifest import ROOT, data_sets
 from spatialbench.utils.errors import SpatialbenchError
 
 

@@ -18,8 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spatialbench.data.captions.caption_set import CaptionSet
-from spatialbench.data.captions.image_files import ImageSource
+from spatialbench.data.captions.caption_set import CaptionSet, ImageSource
 from spatialbench.data.images import Resize
 from spatialbench.data.selection_sets import fingerprint
 from spatialbench.evaluation.base import Details, Evaluation, Model

@@ -1,9 +1,13 @@
-"""The cache directory."""
+"""The cache directory, and temporary folders."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from spatialbench.utils.errors import SpatialbenchError
@@ -34,3 +38,18 @@ def cache_root() -> Path:
             f"set {CACHE_VARIABLE} to a folder you may write to"
         ) from error
     return folder
+
+
+@contextmanager
+def staging(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside ``target``; remove those of killed processes."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    prefix = f".{target.name}."
+    for old in target.parent.glob(f"{prefix}*"):
+        newest = max(path.lstat().st_mtime for path in (old, *old.rglob("*")))
+        if time.time() - newest > ABANDONED_SECONDS:
+            shutil.rmtree(old, ignore_errors=True)
+    with tempfile.TemporaryDirectory(
+        dir=target.parent, prefix=prefix, ignore_cleanup_errors=True
+    ) as folder:
+        yield Path(folder)

@@ -16,8 +16,7 @@ from packaging.requirements import Requirement
 from spatialbench import WEIGHTS
 from spatialbench.config.pages import Track, load_track
 from spatialbench.data.download.coco_images import ADDRESS, COCO
-from spatialbench.data.download.manifest import data_sets
-from spatialbench.data.download.status import ROOT
+from spatialbench.data.download.manifest import ROOT, data_sets
 from spatialbench.utils.cache import cache_root
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.hub import cached, cached_folder, first_line

@@ -28,6 +28,7 @@ from spatialbench.data.images import (
     visible_share,
 )
 from spatialbench.data.records import Box
+from spatialbench.utils.cache import ABANDONED_SECONDS
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support.records import direction, jpeg, text, write
 
@@ -215,7 +216,7 @@ def test_a_killed_build_leaves_no_entry_and_the_next_start_builds_it(
     assert subprocess.run(command, capture_output=True, check=False).returncode == -9
     (leftover,) = cache.iterdir()  # a temporary folder
     assert leftover.name.startswith(".")
-    old = time.time() - 2 * image_cache.ABANDONED_SECONDS
+    old = time.time() - 2 * ABANDONED_SECONDS
     for item in (*leftover.iterdir(), leftover):
         os.utime(item, (old, old))
     assert load(path, 24).record_set.images.shape == (3, 24, 24, 3)
@@ -234,6 +235,7 @@ def test_an_error_in_the_middle_leaves_nothing(tmp_path: Path, cache: Path) -> N
 LIMITED = """
 import resource, sys
 from spatialbench.data.embspatial.reader import load
+from spatialbench.utils.cache import ABANDONED_SECONDS
 from spatialbench.utils.errors import SpatialbenchError
 resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))  # as a disk that is full after 4 kB
 try:

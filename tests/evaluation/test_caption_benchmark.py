@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from spatialbench.data.captions.caption_set import CaptionSet, Measure, macro, micro
-from spatialbench.data.captions.image_files import Corners
+from spatialbench.data.captions.caption_set import CaptionSet, Corners, Measure, macro, micro
 from spatialbench.evaluation import caption_benchmark, prompts
 from spatialbench.evaluation.caption_benchmark import (
     CaptionBenchmark,

@@ -11,9 +11,54 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
+import numpy as np
+import torchvision.transforms.functional as TF
+from PIL import Image
+
 from spatialbench.data.account import Account
-from spatialbench.data.captions.image_files import Corners, ImageSource
+from spatialbench.data.images import BadImage, Resize, decode, file_bytes, fit
 from spatialbench.utils.errors import SpatialbenchError
+
+Corners = tuple[int, int, int, int]
+"""x0, y0, x1, y1 in pixels of the original image, y down."""
+
+
+@dataclass(frozen=True)
+class ImageSource:
+    """One distinct image, or one distinct crop of an image."""
+
+    name: str  # for messages
+    source: Path | bytes  # its file, or its encoded bytes
+    crop: Corners | None = None  # the part that is shown, black outside of the image; None: all
+
+    def content(self) -> bytes:
+        """Return the encoded bytes.
+
+        Raises:
+            SpatialbenchError: the file cannot be read.
+        """
+        source = self.source
+        return source if isinstance(source, bytes) else file_bytes(source, "the image ")
+
+    def pixels(self, data: bytes, size: int, resize: Resize, advice: str) -> np.ndarray:
+        """Decode its content ``data`` to uint8 [S, S, 3].
+
+        Raises:
+            SpatialbenchError: it is no image; give ``advice``.
+        """
+        try:
+            image = decode(data)
+        except BadImage as error:
+            raise SpatialbenchError(f"{self.name}: {error}; give {advice}") from error
+        return square(image if self.crop is None else image.crop(self.crop), size, resize)
+
+
+def square(image: Image.Image, size: int, resize: Resize) -> np.ndarray:
+    """Resize to uint8 [S, S, 3], pixel for pixel as torchvision and open_clip do."""
+    if resize != "crop":
+        return fit(image, size, resize)
+    shorter = TF.resize(image, size, TF.InterpolationMode.BICUBIC)
+    return np.asarray(TF.center_crop(shorter, [size, size]))
 
 
 @dataclass(frozen=True)
@@ -126,10 +171,10 @@ class CaptionSet(ABC):
         Raises:
             SpatialbenchError: there is none.
         """
-        path = next((self.folder / name for name in names if (self.folder / name).is_file()), None)
-        if path is None:
-            raise SpatialbenchError(f"no file {names[0]} in {self.folder}; give {self.source}")
-        return path
+        for name in names:
+            if (self.folder / name).is_file():
+                return self.folder / name
+        raise SpatialbenchError(f"no file {names[0]} in {self.folder}; give {self.source}")
 
     def refuse(self, where: str, why: str) -> NoReturn:
         """Raise SpatialbenchError: a file is not in the published form."""

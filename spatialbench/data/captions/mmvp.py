@@ -16,11 +16,11 @@ from __future__ import annotations
 import csv
 import hashlib
 from pathlib import Path
+from typing import NoReturn
 
 import numpy as np
 
-from spatialbench.data.captions.caption_set import check_images
-from spatialbench.data.captions.image_files import ImageSource
+from spatialbench.data.captions.caption_set import ImageSource, check_images
 from spatialbench.data.images import Resize
 from spatialbench.data.selection_sets import ImagePairs, SelectionSet, fingerprint
 from spatialbench.utils.errors import SpatialbenchError
@@ -55,19 +55,18 @@ class Mmvp(SelectionSet):
     """
 
     name = "mmvp"
-    source = SOURCE
 
     def __init__(self, path: str) -> None:
-        self.folder = Path(path)
-        rows = _rows(self.folder / "Questions.csv")
-        images = _subfolder(self.folder, FOLDERS)
+        table = Path(path, "Questions.csv")
+        rows = _rows(table)
+        images = _subfolder(Path(path), FOLDERS)
         self._statements = {number: statement for number, (_, statement) in rows.items()}
         self._pairs: list[tuple[str, int]] = []  # Type, odd id
         self._files: list[tuple[Path, Path]] = []
         for kind in TYPES:
             numbers = {number for number, (other, _) in rows.items() if other == kind}
             folder = _subfolder(images, (kind,))
-            for odd in _odd(numbers, kind, self.folder / "Questions.csv"):
+            for odd in _odd(numbers, kind, table):
                 self._pairs.append((kind, odd))
                 self._files.append((folder / f"{odd}.jpg", folder / f"{odd + 1}.jpg"))
         check_images([file for pair in self._files for file in pair], SOURCE)
@@ -110,29 +109,25 @@ def _rows(path: Path) -> dict[int, tuple[str, str]]:
         reason = getattr(error, "strerror", None) or error
         raise SpatialbenchError(f"cannot read {path} ({reason}); give {SOURCE}") from error
     if tuple(cell.strip() for cell in header) != COLUMNS:
-        why = f"the columns are {header}, not {', '.join(COLUMNS)}"
-        raise SpatialbenchError(f"{path} line 1: {why}; give {SOURCE}")
+        _refuse(f"{path} line 1", f"the columns are {header}, not {', '.join(COLUMNS)}")
     rows: dict[int, tuple[str, str]] = {}
     for line, cells in enumerate(lines, start=2):
-        if any(cells):
-            if why := _wrong(cells, rows):
-                raise SpatialbenchError(f"{path} row {line}: {why}")
-            rows[int(cells[0])] = _plain(cells[1]), cells[2].strip()
+        if not any(cells):
+            continue
+        where = f"{path} row {line}"
+        if len(cells) != len(COLUMNS):
+            _refuse(where, f"{len(cells)} cells, not {', '.join(COLUMNS)}")
+        number, kind, statement = cells[0].strip(), _plain(cells[1]), cells[2].strip()
+        if not number.isdecimal() or int(number) < 1:
+            _refuse(where, f"Question ID {number!r} is not a number from 1 on")
+        if kind not in TYPES:
+            _refuse(where, f"unknown Type {kind!r}{did_you_mean(kind, TYPES)}")
+        if not statement:
+            _refuse(where, f"Question ID {number} has no Statement")
+        if int(number) in rows:
+            _refuse(where, f"Question ID {number} is used twice")
+        rows[int(number)] = kind, statement
     return rows
-
-
-def _wrong(cells: list[str], rows: dict[int, tuple[str, str]]) -> str:
-    """Say what is wrong with a row; nothing if it is right."""
-    if len(cells) != len(COLUMNS):
-        return f"{len(cells)} cells, not {', '.join(COLUMNS)}"
-    number, kind, statement = (cell.strip() for cell in cells)
-    if not number.isdecimal() or int(number) < 1:
-        return f"Question ID {number!r} is not a number from 1 on"
-    if _plain(kind) not in TYPES:
-        return f"unknown Type {kind!r}{did_you_mean(_plain(kind), TYPES)}"
-    if not statement:
-        return f"Question ID {number} has no Statement"
-    return f"Question ID {number} is used twice" if int(number) in rows else ""
 
 
 def _odd(numbers: set[int], kind: str, path: Path) -> list[int]:
@@ -143,7 +138,7 @@ def _odd(numbers: set[int], kind: str, path: Path) -> list[int]:
         if not {odd, odd + 1} <= numbers:
             why = f"only one of the Question IDs {odd} and {odd + 1}, which are a pair"
     if why:
-        raise SpatialbenchError(f"{path}: Type {kind!r} has {why}; give {SOURCE}")
+        _refuse(str(path), f"Type {kind!r} has {why}")
     return firsts
 
 
@@ -154,6 +149,10 @@ def _subfolder(parent: Path, names: tuple[str, ...]) -> Path:
         if path.is_dir() and _plain(path.name) in wanted:
             return path
     raise SpatialbenchError(f"no folder {names[0]!r} in {parent}; give {SOURCE}")
+
+
+def _refuse(where: str, why: str) -> NoReturn:
+    raise SpatialbenchError(f"{where}: {why}; give {SOURCE}")
 
 
 def _plain(name: str) -> str:

@@ -3,28 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
-
-from spatialbench.data.account import Account
 from spatialbench.data.coco.coco_regions import CocoRegions
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.progress import progress
 
 UNREADABLE = "image cannot be decoded"
-
-
-@dataclass(frozen=True)
-class CocoCheck:
-    """The content of one file."""
-
-    images: int  # usable ones
-    regions: Counter[str]  # class -> regions
-    account: Account  # what was left out
+MOST = 10  # classes that are printed
 
 
 def is_coco(path: str | Path) -> bool:
@@ -37,20 +23,17 @@ def is_coco(path: str | Path) -> bool:
 
 
 def check_coco(
-    path: str | Path,
-    images: str | Path,
-    size: int,
-    masks: str | Path | None = None,
-    strict: bool = False,
-) -> CocoCheck:
-    """Read a file as ``CocoRegions`` does, and decode every image and mask once.
+    path: str, images: str, size: int, masks: str | None = None, strict: bool = False
+) -> None:
+    """Read a file as ``CocoRegions`` does, decode every image and mask once, and print the counts.
 
     Raises:
         SpatialbenchError: the file cannot be read or has no usable image; with ``strict``, the
             first damaged item.
     """
     regions = CocoRegions(path, images, size, masks=masks, strict=strict)
-    counts, usable = Counter(dict.fromkeys(regions.classes, 0)), 0
+    counts = Counter(dict.fromkeys(regions.classes, 0))
+    usable, account = 0, regions.account
     with progress(f"checking {Path(path).name}", len(regions), "images") as advance:
         for row in range(len(regions)):
             try:
@@ -59,23 +42,9 @@ def check_coco(
             except SpatialbenchError as error:
                 if strict:
                     raise
-                regions.account.drop(UNREADABLE, f"image {regions.images[row].id}", str(error))
+                account.drop(UNREADABLE, f"image {regions.images[row].id}", str(error))
             advance(1)
-    return CocoCheck(usable, counts, regions.account)
-
-
-def print_coco(check: CocoCheck, console: Console | None = None, most: int = 10) -> None:
-    """Print images, regions of the most frequent classes, and each reason with its first item."""
-    console = console or Console()
-    table = Table("class", title=Text(str(check.account.source)), title_justify="left")
-    table.add_column("regions", justify="right")
-    present = [(name, count) for name, count in check.regions.most_common() if count]
-    for name, count in present[:most]:
-        table.add_row(Text(name), str(count))
-    table.add_section()
-    table.add_row(f"{len(present)} of {len(check.regions)} classes", str(check.regions.total()))
-    console.print(table)
-    left_out = check.account.dropped.total()
-    summary = f"{check.images} images, {left_out} left out (images and regions)"
-    for line in [summary, *check.account.lines(width=1000)]:
-        console.print(Text(line), soft_wrap=True)
+    present = +counts
+    total = f"{len(present)} of {len(counts)} classes", present.total()
+    note = f"{usable} images, {account.dropped.total()} left out (images and regions)"
+    account.print(("class", "regions"), [*present.most_common(MOST), total], note)

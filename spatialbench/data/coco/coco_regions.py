@@ -13,7 +13,6 @@ Source: Lin et al., Microsoft COCO (arXiv 1405.0312); Kirillov et al., Panoptic 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -107,11 +106,19 @@ class CocoRegions(RegionSet):
         """
         image = self.images[row]
         pixels = _decoded(image, image.file)
+        ids = None if image.png is None else coco_masks.segment_ids(_decoded(image, image.png))
         boxes, labels, shapes = [], [], []
-        for box, label, mask in self._placed(row, image):
+        for region in image.regions:
+            try:
+                box, mask = self._region(image, region, ids)
+            except Rejected as rejected:
+                if row not in self._seen:
+                    self.account.drop(rejected.reason, region.where, rejected.why)
+                continue
             boxes.append(box)
-            labels.append(label)
+            labels.append(region.label)
             shapes.append(mask)
+        self._seen.add(row)
         w, h = coco_masks.scaled(*pixels.size, self.size)
         none = np.zeros((0, self.size, self.size), dtype=bool)
         return Regions(
@@ -142,20 +149,10 @@ class CocoRegions(RegionSet):
         truth = np.arange(len(self))[:, None] == own
         return CaptionSet(images, [text for _, text in self._captions], own, truth)
 
-    def _placed(self, row: int, image: CocoImage) -> Iterator[tuple[list[float], int, np.ndarray]]:
-        """Yield box, label and mask [S, S] of every region; count rejected ones the first time."""
-        ids = None if image.png is None else coco_masks.segment_ids(_decoded(image, image.png))
-        for region in image.regions:
-            try:
-                yield self._region(image, region, ids)
-            except Rejected as rejected:
-                if row not in self._seen:
-                    self.account.drop(rejected.reason, region.where, rejected.why)
-        self._seen.add(row)
-
     def _region(
         self, image: CocoImage, region: Region, ids: np.ndarray | None
-    ) -> tuple[list[float], int, np.ndarray]:
+    ) -> tuple[list[float], np.ndarray]:
+        """Return box and mask [S, S] of a region."""
         size = (image.width, image.height)
         if isinstance(region.shape, bytes):
             whole = coco_masks.decoded(region.shape, *size)
@@ -171,7 +168,7 @@ class CocoRegions(RegionSet):
         mask = coco_masks.padded_mask(whole, self.size)
         if not mask.any():
             raise Rejected(TOO_THIN, f"no pixel is left of the mask at {self.size} pixels")
-        return box, region.label, mask
+        return box, mask
 
 
 def _decoded(image: CocoImage, file: Path) -> Image.Image:

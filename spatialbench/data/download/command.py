@@ -8,11 +8,12 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich.console import Console
+from rich.table import Table
+
 from spatialbench.data.download.coco_images import link_images
-from spatialbench.data.download.fetch import NotLoadedError, download, find, take, verify
-from spatialbench.data.download.lock_file import Entry
-from spatialbench.data.download.manifest import DataSet, Item, data_sets
-from spatialbench.data.download.status import ROOT, missing, print_list, size_text
+from spatialbench.data.download.fetch import Entry, NotLoadedError, download, find, take, verify
+from spatialbench.data.download.manifest import ROOT, DataSet, Item, data_sets
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.suggest import did_you_mean
 
@@ -25,7 +26,7 @@ def run(options: Namespace) -> None:
             not the expected one, or ``--from`` lacks a file.
     """
     if options.list:
-        print_list()
+        _print_list()
         return
     known = data_sets()
     if options.name is None:
@@ -105,20 +106,17 @@ def _check(data_set: DataSet, fresh: Sequence[Item], folder: Path) -> None:
     """Check the new files as ``spatialbench data check`` does."""
     if not data_set.check or not fresh:
         return
-    from spatialbench.data.embspatial.check_report import print_report
     from spatialbench.data.embspatial.reader import check_file
 
     for item in fresh:
         report = check_file(folder / item.name)
         print()
-        print_report(report)
-        if not report.kept:
-            reason = report.first_damage or "it is empty"
-            raise SpatialbenchError(f"{folder / item.name} holds no usable record: {reason}")
+        report.print_counts()
+        report.require(report.kept, "record")
 
 
 def _print_notice(data_set: DataSet, items: Sequence[Item], folder: Path) -> None:
-    size = size_text(items)
+    size = _size(items)
     print(f"{data_set.name}: {data_set.title}")
     print(f"  from     {data_set.homepage}")
     print(f"  licence  {data_set.licence}; {data_set.terms}")
@@ -137,7 +135,42 @@ def _print_item(item: Item, entry: Entry, how: str) -> None:
 def _print_next(data_set: DataSet, folder: Path) -> None:
     """Print the next command, and what it still lacks: the files that it names, or all."""
     named = [item.placed for item in data_set.items if item.name in data_set.after]
-    lacking = [name for name in missing(data_set, folder) if not named or name in named]
+    lacking = [name for name in _missing(data_set, folder) if not named or name in named]
     command = data_set.after.format(name=data_set.name, folder=shlex.quote(str(folder)))
     after = f"still missing: {', '.join(lacking)}; then" if lacking else "next"
     print(f"\nin {folder}; {after}:\n  {command}")
+
+
+def _print_list() -> None:
+    """Print the data sets with size and licence, and whether they are on disk."""
+    console = Console(width=max(120, Console().width))
+    table = Table()
+    for column in ("data set", "what", "size", "licence", "here"):
+        table.add_column(column, no_wrap=column in ("data set", "size"))
+    for name, data_set in data_sets().items():
+        row = (name, data_set.title, _size(data_set.items), data_set.licence, _state(data_set))
+        table.add_row(*row)
+    console.print(table)
+    text = "spatialbench data download NAME fetches one; sizes in MB, + if some are not known"
+    console.print(text, highlight=False)
+
+
+def _missing(data_set: DataSet, folder: Path) -> list[str]:
+    """List what a data set's folder lacks; no file is read."""
+    return [name for name in data_set.needed if not (folder / name).exists()]
+
+
+def _state(data_set: DataSet) -> str:
+    """Describe what is on disk: ``here, data/NAME``, ``3 of 4, without images`` or ``-``."""
+    names, lacking = data_set.needed, _missing(data_set, ROOT / data_set.name)
+    if not lacking:
+        return f"here, {ROOT / data_set.name}"
+    here = f"{len(names) - len(lacking)} of {len(names)}, without {', '.join(lacking)}"
+    return "-" if lacking == names else here
+
+
+def _size(items: Sequence[Item]) -> str:
+    """Return the sum of the known sizes in MB; ``+`` if some are not known, ``?`` if none is."""
+    known = [item.megabytes for item in items if item.megabytes is not None]
+    more = "+" if len(known) < len(items) else ""
+    return f"{sum(known):.{0 if sum(known) >= 10 else 1}f}{more}" if known else "?"

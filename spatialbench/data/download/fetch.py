@@ -5,24 +5,45 @@ from __future__ import annotations
 import shutil
 import sys
 import tarfile
-import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from spatialbench.data.download.lock_file import Entry, read_records, record
 from spatialbench.data.download.manifest import Item
 from spatialbench.utils import hub
-from spatialbench.utils.cache import ABANDONED_SECONDS
-from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.cache import staging
+from spatialbench.utils.errors import SpatialbenchError, write_atomic
+from spatialbench.utils.typed_files import dump_json, load_json, parse
 
 ADVICE = "it is another file than expected, or damaged: remove it and fetch it again"
 DAMAGE = (OSError, EOFError, zlib.error, tarfile.TarError, zipfile.BadZipFile)
 JUNK = ("__MACOSX", ".DS_Store", "._*")  # names that macOS adds to archives
+LOCK = "download.lock.json"
+"""The lock file beside a data set: size and hash of each file when it came."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One file or folder as it came: ``size`` in bytes, ``files`` in a folder, 0 for a file.
+
+    ``sha256`` is that of the file or archive, empty for a folder that came unpacked. ``commit`` is
+    that of the Hub if the manifest names a branch.
+    """
+
+    source: str
+    size: int
+    sha256: str = ""
+    files: int = 0
+    commit: str = ""
+
+
+@dataclass(frozen=True)
+class _Records:
+    version: int
+    files: dict[str, Entry]
 
 
 class NotLoadedError(SpatialbenchError):
@@ -40,8 +61,8 @@ def download(item: Item, folder: Path) -> Entry:
         raise NotLoadedError("it is published on Google Drive only")
     if item.repository:
         return _from_hub(item, folder)
-    with _staging(folder / item.name) as staging:
-        return _add(item, _from_https(item, staging), folder, Entry(item.url, 0), shutil.move)
+    with staging(folder / item.name) as temporary:
+        return _add(item, _from_https(item, temporary), folder, Entry(item.url, 0), shutil.move)
 
 
 def take(item: Item, path: Path, folder: Path, copied: bool) -> Entry:
@@ -50,7 +71,7 @@ def take(item: Item, path: Path, folder: Path, copied: bool) -> Entry:
     Raises:
         SpatialbenchError: it is not as the manifest says, or cannot be written.
     """
-    return _add(item, path, folder, Entry(str(path.resolve()), 0), copy if copied else link)
+    return _add(item, path, folder, Entry(str(path.resolve()), 0), _copy if copied else link)
 
 
 def verify(item: Item, folder: Path) -> Entry:
@@ -59,13 +80,13 @@ def verify(item: Item, folder: Path) -> Entry:
     Raises:
         SpatialbenchError: it is not as the manifest or its record says.
     """
-    path, known = folder / item.placed, read_records(folder).get(item.name)
+    path, known = folder / item.placed, _records(folder).get(item.name)
     entry = _examine(item, path, known or Entry(str(path), 0))
     if known and entry != known:
         now, then = (f"{e.files} files of {e.size} bytes" for e in (entry, known))
         raise SpatialbenchError(f"{path} has {now}, and had {then}; remove it and start again")
     if not known:
-        record(folder, item.name, entry)
+        _record(folder, item.name, entry)
     return entry
 
 
@@ -78,8 +99,7 @@ def find(item: Item, folder: Path) -> Path | None:
     return next((path for path in paths if path.exists()), None)
 
 
-def copy(source: Path, target: Path) -> None:
-    """Copy a file or folder."""
+def _copy(source: Path, target: Path) -> None:
     (shutil.copytree if source.is_dir() else shutil.copy2)(source, target)
 
 
@@ -88,7 +108,7 @@ def link(source: Path, target: Path) -> None:
     try:
         target.symlink_to(source.parent.resolve() / source.name, source.is_dir())
     except OSError:
-        copy(source, target)
+        _copy(source, target)
 
 
 def unpack(archive: Path, target: Path) -> None:
@@ -116,7 +136,7 @@ def unpack(archive: Path, target: Path) -> None:
 def staged(target: Path) -> Iterator[Path]:
     """Yield a path that is renamed to ``target`` if the block ends without an error."""
     try:
-        with _staging(target) as folder:
+        with staging(target) as folder:
             path = folder / "staged"
             yield path
             path.replace(target)
@@ -125,22 +145,10 @@ def staged(target: Path) -> Iterator[Path]:
         raise SpatialbenchError(f"{target} cannot be written ({reason})") from error
 
 
-@contextmanager
-def _staging(target: Path) -> Iterator[Path]:
-    """Yield a temporary folder beside ``target``; remove those of killed processes."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for old in target.parent.glob(f".{target.name}.*"):
-        newest = max(path.lstat().st_mtime for path in (old, *old.rglob("*")))
-        if time.time() - newest > ABANDONED_SECONDS:
-            shutil.rmtree(old, ignore_errors=True)
-    with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
-        yield Path(folder)
-
-
 def _from_hub(item: Item, folder: Path) -> Entry:
     """Link a file or folder to the cache of the Hub, where other programs find it, too."""
     follows_branch = item.revision == "main"  # no source pins a commit: keep that of the first file
-    commits = [entry.commit for entry in read_records(folder).values() if entry.commit]
+    commits = [entry.commit for entry in _records(folder).values() if entry.commit]
     revision = commits[0] if follows_branch and commits else item.revision
     try:
         if item.files:
@@ -180,8 +188,22 @@ def _add(
     else:
         with staged(target) as made:
             place(path, made)
-    record(folder, item.name, entry)
+    _record(folder, item.name, entry)
     return entry
+
+
+def _records(folder: Path) -> dict[str, Entry]:
+    """Return name -> entry of a data set's folder; empty if nothing is recorded."""
+    path, advice = folder / LOCK, "remove it, and the files are recorded anew"
+    if not path.is_file():
+        return {}
+    return dict(parse(_Records, load_json(path, advice), str(path), advice).files)
+
+
+def _record(folder: Path, name: str, entry: Entry) -> None:
+    """Add or replace one entry."""
+    entries = {**_records(folder), name: entry}
+    write_atomic(folder / LOCK, dump_json(_Records(1, dict(sorted(entries.items())))))
 
 
 def _examine(item: Item, path: Path, known: Entry) -> Entry:

@@ -10,6 +10,8 @@ from typing import Any
 import yaml
 
 FILE = Path(__file__).with_name("sources.yaml")
+ROOT = Path("data")
+"""Folder of the data sets, in the working folder, where the tracks look for them."""
 
 
 @dataclass(frozen=True)
@@ -80,6 +82,12 @@ class DataSet:
     after: str
     coco: CocoImages | None = None
     check: bool = False
+
+    @property
+    def needed(self) -> list[str]:
+        """What the folder of a complete data set holds."""
+        names = [item.placed for item in self.items]
+        return [*names, self.coco.folder] if self.coco else names
 
 
 @cache

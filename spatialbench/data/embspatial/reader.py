@@ -95,6 +95,8 @@ def read(path: Path, table: ImageTable, strict: bool = False) -> tuple[list[Reco
     with closing(raw_records(path)) as raws:
         records = _Reader(table, report, path.parent).read(raws)
     report.images = len({record.image for record in records})
+    report.pairs.update(record.relation for record in records)
+    report.elevation.update(record.elevation for record in records if record.elevation)
     return records, report
 
 
@@ -167,7 +169,7 @@ class _Reader:
                 weight=1 / len(kept),
             )
             self.records.append(record)
-            self._count(name, record)
+            self._flag_crop(name, record)
         self.report.kept += 1
         self.report.relations[relation] += 1
 
@@ -195,10 +197,7 @@ class _Reader:
             raise Rejected(kind, why)
         self.report.flag(kind, name, why)
 
-    def _count(self, name: str, record: Record) -> None:
-        self.report.pairs[record.relation] += 1
-        if record.elevation:
-            self.report.elevation[record.elevation] += 1
+    def _flag_crop(self, name: str, record: Record) -> None:
         boxes = (record.boxes[record.subject], record.boxes[record.object])
         share = min(visible_share(box, record.image_size, "crop") for box in boxes)
         if share < 0.5:

@@ -11,7 +11,7 @@ import open_clip
 import pytest
 from PIL import Image
 
-from spatialbench.data.captions.image_files import square
+from spatialbench.data.captions.caption_set import square
 from spatialbench.data.captions.mmvp import COLUMNS, TYPES, Mmvp
 from tests.support.caption_files import complaint, photo
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 
@@ -10,10 +9,9 @@ import numpy as np
 import pytest
 import torch
 from pycocotools import mask as coco_mask
-from rich.console import Console
 
 from spatialbench.cli.data import data as data_command
-from spatialbench.data.coco.coco_check import UNREADABLE, check_coco, is_coco, print_coco
+from spatialbench.data.coco.coco_check import UNREADABLE, is_coco
 from spatialbench.data.coco.coco_export import CATEGORY, export_coco
 from spatialbench.data.coco.coco_regions import CocoRegions
 from spatialbench.data.records import Box
@@ -24,28 +22,29 @@ from spatialbench.utils.errors import SpatialbenchError
 from tests.support.coco_files import annotation, instances
 
 
-def test_the_check_prints_images_regions_and_the_first_of_each_reason(tmp_path: Path) -> None:
+def test_the_check_prints_images_regions_and_the_first_of_each_reason(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
     annotations = [annotation(k, 1, category_id=c) for k, c in enumerate((2, 2, 9, 5, 3))]
     raw = instances(tmp_path, [*annotations, annotation(9, 2, iscrowd=1), annotation(10, 2)])
     (tmp_path / "file.json").write_text(json.dumps(raw))
     data = bytearray((tmp_path / "images" / "2.png").read_bytes())
     data[80] ^= 255  # whole by its ends, and broken inside
     (tmp_path / "images" / "2.png").write_bytes(data)
-    check = check_coco(tmp_path / "file.json", tmp_path / "images", 16)
-    assert (check.images, check.regions) == (1, {"dog": 2, "cat": 1, "tree": 1})
-    assert check.account.dropped == {"category is unknown": 1, "crowd": 1, UNREADABLE: 1}
-    stream = io.StringIO()
-    print_coco(check, Console(file=stream, width=200), most=1)
-    text = stream.getvalue()
+    command = ["check", str(tmp_path / "file.json"), "--images", str(tmp_path / "images")]
+    assert data_command(command) == 0
+    text = capsys.readouterr().out
     lines = [line.replace("│", " ").split() for line in text.splitlines()]
-    assert ["dog", "2"] in lines
-    assert ["3", "of", "3", "classes", "4"] in lines
+    for row in ("dog 2", "cat 1", "tree 1", "3 of 3 classes 4"):
+        assert row.split() in lines
     assert "1 images, 3 left out (images and regions)" in text
     first = "annotation 4 of image 1 (1.png): no category has the id 3"
     assert f"1 dropped: category is unknown (first {first})" in text
     assert "1 dropped: crowd (first annotation 9 of image 2" in text
+    assert f"1 dropped: {UNREADABLE} (first image 2: " in text
     with pytest.raises(SpatialbenchError, match="category has the id 3; repair"):
-        check_coco(tmp_path / "file.json", tmp_path / "images", 16, strict=True)
+        data_command([*command, "--strict"])
 
 
 @pytest.mark.parametrize(
@@ -66,11 +65,9 @@ def test_a_coco_file_is_a_json_object(
     assert is_coco(tmp_path / "file") is expected
 
 
-def test_the_command_checks_a_coco_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    raw, path = instances(tmp_path), tmp_path / "file.json"
-    path.write_text(json.dumps(raw))
-    assert data_command(["check", str(path), "--images", str(tmp_path / "images")]) == 0
-    assert "2 images, 0 left out" in capsys.readouterr().out
+def test_the_command_refuses_what_is_no_coco_file(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    path.write_text(json.dumps(instances(tmp_path)))
     message = "is a COCO file; give its images: --images FOLDER"
     with pytest.raises(SpatialbenchError, match=message):
         data_command(["check", str(path)])

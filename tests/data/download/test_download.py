@@ -19,7 +19,7 @@ import yaml
 
 from spatialbench.cli.main import main
 from spatialbench.data.download import fetch, manifest
-from spatialbench.data.download.lock_file import NAME
+from spatialbench.data.download.fetch import LOCK
 from tests.data.download.test_unpack import tar
 from tests.support import records as samples
 
@@ -117,7 +117,7 @@ def sha(content: bytes) -> str:
 
 
 def lock(name: str) -> dict[str, Any]:
-    return json.loads(Path(f"data/{name}/{NAME}").read_text())["files"]
+    return json.loads(Path(f"data/{name}/{LOCK}").read_text())["files"]
 
 
 def output(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
@@ -158,7 +158,7 @@ def test_a_data_set_is_downloaded_checked_recorded_and_kept(
     assert text.rstrip().endswith("\nin data/lines; next:\n  spatialbench use lines data/lines")
     assert Path("data/lines/random/test.jsonl").read_bytes() == LINES
     assert Path("data/lines/images/b.jpg").read_bytes() == b"bb"
-    assert {p.name for p in Path("data/lines").iterdir()} == {"random", "images", NAME}
+    assert {p.name for p in Path("data/lines").iterdir()} == {"random", "images", LOCK}
     entries = lock("lines")
     assert entries["random/test.jsonl"]["sha256"] == sha(LINES)
     assert entries["images.tar.gz"]["sha256"] == sha(server.contents["images.tar.gz"])
@@ -315,7 +315,7 @@ def test_files_put_into_the_folder_itself_are_recorded(
 def test_a_damaged_lock_file_is_one_line(text: str, capsys: pytest.CaptureFixture[str]) -> None:
     Path("data/lines/random").mkdir(parents=True)
     Path("data/lines/random/test.jsonl").write_bytes(LINES)
-    Path(f"data/lines/{NAME}").write_text(text)
+    Path(f"data/lines/{LOCK}").write_text(text)
     assert "remove it, and the files are recorded anew" in mistake(capsys, "lines")
 
 

@@ -99,12 +99,11 @@ def test_three_options_give_two_pairs_and_two_options_one_under_its_own_id(tmp_p
     assert weights == {"a#1": 0.5, "a#2": 0.5, "b": 1.0}
 
 
-def test_elevation_is_tagged_and_its_baseline_is_counted(tmp_path: Path) -> None:
+def test_elevation_is_tagged_and_counted(tmp_path: Path) -> None:
     # object i is 10 px of 48 higher than object i - 1: the last is the farthest by the rule
     records, report = read_all(tmp_path, [depth("a", answer=3), depth("b", answer=1)])
     assert [record.elevation for record in records] == ["consistent"] * 4 + ["counter"] * 2
     assert dict(report.elevation) == {"consistent": 4, "counter": 2}
-    assert report.elevation_baseline == pytest.approx(4 / 6)
 
 
 @pytest.mark.parametrize("answer", ["D", "(D)", "D.", "window", "3", 3, 3.0])
