@@ -99,12 +99,11 @@ def _caption(wording: str, views: tuple[View, ...], twin: int, plain: bool) -> C
         claims = [thing(name, colour) for name, colour in named]
         return with_articles(wording.format(*parts)), (claims[0], claims[-1])
 
-    text, claims = write(colours)
-    foil, foil_claims = text, claims
     swapped = colours[::-1]
-    possible = all(c in KIND[name].colours for name, c in zip(names, swapped, strict=True))
-    if swapped != colours and possible:
-        foil, foil_claims = write(swapped)
+    if not all(c in KIND[name].colours for name, c in zip(names, swapped, strict=True)):
+        swapped = colours  # the caption is its own foil
+    text, claims = write(colours)
+    foil, foil_claims = write(swapped)
     return Caption(text, twin, foil, claims, foil_claims)
 
 
