@@ -58,10 +58,7 @@ def relates(statement: Statement) -> Claim:
 
 
 def shows(name: str, colour: str | None = None) -> Claim:
-    """Claim that a kind is visible, in one colour or in any (None).
-
-    It is true if the only object of its kind is large enough, false if no pixel shows it.
-    """
+    """Claim that one large object of a kind is visible, in a colour or any (false: no pixel is)."""
 
     def among(views: Iterable[View]) -> bool:
         return any(view.name == name and colour in (None, view.colour) for view in views)
@@ -83,10 +80,7 @@ class Change:
     scene: Scene
 
     def holds(self, first: Seen, second: Seen) -> bool:
-        """Return whether each claim is true of its own image alone and nothing else changed.
-
-        The same other objects are large enough in both images.
-        """
+        """Return whether each claim is true of its own image alone, and the other objects stay."""
         claim, other = self.claims
         rest, also = ({v.name for v in seen.view.large} - self.names for seen in (first, second))
         true = claim.true_of(first) and other.true_of(second)
@@ -112,10 +106,10 @@ def seen_all(renderings: Sequence[Rendering], views: Sequence[SceneView]) -> lis
 
 
 def changes(scene: Scene, seen: Seen) -> dict[str, Iterator[Change]]:
-    """Return the changes of each pattern that the room has space for.
+    """Return the changes of each pattern that the room has space for, in a reproducible order.
 
-    Their order is random but depends only on (split, index). A scene serves half of the patterns,
-    one wording of each axis and either colour or presence, so that all patterns fill alike.
+    A scene serves half of the patterns (either wording of an axis, colour or presence), so that all
+    fill alike.
     """
     odd = scene.index % 2
     relations = [CONVERSE[relation] if odd else relation for relation in AXES.values()]
@@ -203,11 +197,7 @@ def extent(instance: Instance) -> np.ndarray:
 
 
 def _has_space(before: Scene, after: Scene) -> bool:
-    """Return whether there is room for the changed objects.
-
-    Nothing rested on them, only small objects rest on others, and each lies within the walls and
-    intersects nothing but the extent of what carried the object in its place before.
-    """
+    """Return whether the changed objects carry nothing, fit and meet only what carries them."""
     pairs = list(zip(before.objects, after.objects, strict=True))
     moved = [pair for pair in pairs if pair[0] != pair[1]]
     still = [(old, extent(old)) for old, new in pairs if old == new]
