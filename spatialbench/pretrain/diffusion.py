@@ -116,7 +116,11 @@ def signed(pixels: Tensor) -> Tensor:
 
 
 def save_part(part: Any, folder: Path) -> None:
-    """Write a model or scheduler of diffusers into its folder, each file atomically."""
+    """Write a model or scheduler of diffusers into its folder, each file atomically.
+
+    Raises:
+        SpatialbenchError: a file cannot be written.
+    """
     with TemporaryDirectory() as temporary:
         part.save_pretrained(temporary)
         for path in sorted(Path(temporary).iterdir()):

@@ -97,7 +97,11 @@ def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:
 
 
 def write_scores(path: Path, scores: Mapping[str, float]) -> None:
-    """Write scores as JSON with four decimals, atomically."""
+    """Write scores as JSON with four decimals, atomically.
+
+    Raises:
+        SpatialbenchError: the file cannot be written.
+    """
     assert all(math.isfinite(value) for value in scores.values()), scores
     rounded = {name: round(value, 4) for name, value in scores.items()}
     write_atomic(path, json.dumps(rounded, indent=2) + "\n")

@@ -58,7 +58,10 @@ def relates(statement: Statement) -> Claim:
 
 
 def shows(name: str, colour: str | None = None) -> Claim:
-    """Claim that one large object of a kind is visible, in a colour or any (false: no pixel is)."""
+    """Claim that a kind is visible, in one colour or in any (None).
+
+    It is true if the only object of its kind is large enough, false if no pixel shows it.
+    """
 
     def among(views: Iterable[View]) -> bool:
         return any(view.name == name and colour in (None, view.colour) for view in views)
@@ -106,10 +109,10 @@ def seen_all(renderings: Sequence[Rendering], views: Sequence[SceneView]) -> lis
 
 
 def changes(scene: Scene, seen: Seen) -> dict[str, Iterator[Change]]:
-    """Return the changes of each pattern that the room has space for, in a reproducible order.
+    """Return the changes of each pattern that the room has space for.
 
-    A scene serves half of the patterns (either wording of an axis, colour or presence), so that all
-    fill alike.
+    Their order is random but depends only on (split, index). A scene serves half of the patterns,
+    one wording of each axis and either colour or presence, so that all patterns fill alike.
     """
     odd = scene.index % 2
     relations = [CONVERSE[relation] if odd else relation for relation in AXES.values()]

@@ -131,9 +131,9 @@ def rays(scene: Scene, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def render(scene: Scene, size: int, supersample: int = 1) -> Rendering:
-    """Render a scene at S = ``size``, with ``supersample`` rays per pixel and axis for colours.
+    """Render a scene at S = ``size`` with shadows, ambient light, gloss and sensor noise.
 
-    Depth and mask are of the upper left ray.
+    Colours have ``supersample`` rays per pixel and axis; depth and mask are of the upper left ray.
 
     Raises:
         ValueError: a ray left the room (the scene is broken).

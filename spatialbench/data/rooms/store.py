@@ -83,7 +83,7 @@ class RoomsSet:
 
 
 def load(split: str, images: int | None, size: int, cache_dir: Path | None = None) -> RoomsSet:
-    """Return N = ``images`` scenes of a split at ``size`` pixels a side, from the cache if there.
+    """Return N = ``images`` scenes of a split at ``size`` pixels a side, rendered if not cached.
 
     Without ``images`` the split ``test`` is the balanced test of 3,600 records.
 
