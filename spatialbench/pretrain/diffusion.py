@@ -41,11 +41,6 @@ def psnr(decoded: Tensor, x: Tensor) -> Tensor:
     return 10 * (4 / error.clamp(min=1e-12)).log10()
 
 
-def step_generator(seed: int, step: int) -> torch.Generator:
-    """Return a generator of seed and step alone, so that a resumed training draws the same."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + step)
-
-
 def cropped(pixels: Tensor, side: int, generator: torch.Generator) -> Tensor:
     """Crop [B, 3, S, S] to [B, 3, side, side], at one random place for all images."""
     spare = pixels.shape[-1] - side
@@ -59,12 +54,10 @@ class VaePretraining(Pretraining):
     Args:
         preset: a name of ``models.files.diffusion_files.PRESETS``.
         lr: peak learning rate of AdamW; linear warm-up, then a cosine to zero.
-        weight_decay: on matrices.
         warmup: steps.
         latent_weight: w of (4).
         crop: side in pixels of the training crops, a multiple of 8, at one place per batch; the
             model is convolutional, and a short training needs four times the steps for its pixels.
-        seed: of the noise in (1) and of the crops.
         export: folder in diffusers' layout for ``vae/`` (float16) and ``vae.json``, the scores.
     """
 
@@ -72,20 +65,17 @@ class VaePretraining(Pretraining):
         self,
         preset: str = OWN,
         lr: float = 1e-3,
-        weight_decay: float = 0.01,
         warmup: int = 100,
         latent_weight: float = 5e-4,
         crop: int = 48,
-        seed: int = 0,
         export: str = "spatialbench/weights/rooms-diffusion",
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
         self.vae = build(AutoencoderKL, preset_config(preset)["vae"])
 
     def training_step(self, batch: DenseBatch, _: int) -> Tensor:
         """Return (4)."""
-        generator = step_generator(self.hparams["seed"], self.global_step)
+        generator = torch.Generator().manual_seed(self.global_step)  # the same when resumed
         x = signed(cropped(batch["pixels"], self.hparams["crop"], generator))
         posterior = self.vae.encode(x).latent_dist
         n = torch.randn(posterior.mean.shape, generator=generator).to(x)
@@ -113,13 +103,11 @@ class VaePretraining(Pretraining):
             "latent_nats": rows["nats"].mean().item(),
         }
 
-    def finish(self) -> dict[str, float]:
-        """Write weights and scores, when the page's training is done; return the scores."""
-        folder = Path(self.hparams["export"])
+    def write(self, target: Path) -> None:
+        """Write the weights, with the latents' scale, and the scores."""
         self.vae.register_to_config(scaling_factor=round(1 / self.scores["latent_std"], 5))
-        save_part(self.vae.half(), folder / "vae")
-        write_scores(folder / "vae.json", self.scores)
-        return self.scores
+        save_part(self.vae.half(), target / "vae")
+        write_scores(target / "vae.json", self.scores)
 
 
 def signed(pixels: Tensor) -> Tensor:

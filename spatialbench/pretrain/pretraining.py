@@ -26,18 +26,21 @@ from spatialbench.utils.errors import atomic_path, write_atomic
 class Pretraining(L.LightningModule, ABC):
     """A training that ends with weights and scores on disk.
 
-    A subclass has the hyper-parameters ``lr``, ``weight_decay`` (on matrices, not on norms, biases
-    and scales) and ``warmup`` (steps), and calls ``keep`` in ``validation_step``.
+    A subclass has the hyper-parameters ``lr``, ``warmup`` (steps) and ``export`` (where ``write``
+    writes), and calls ``keep`` in ``validation_step``.
 
     Attributes:
+        weight_decay: on matrices, not on norms, biases and scales.
         scores: of the last validation.
     """
 
+    weight_decay = 0.01
     mean: Tensor
     std: Tensor
 
     def __init__(self) -> None:
         super().__init__()
+        self.save_hyperparameters()
         self.scores: dict[str, float] = {}
 
     def normalise_by(self, mean: Sequence[float], std: Sequence[float]) -> None:
@@ -66,8 +69,8 @@ class Pretraining(L.LightningModule, ABC):
 
     def configure_optimizers(self) -> Any:
         """Return AdamW with linear warm-up and a cosine to zero over the trainer's steps."""
-        lr, decay, warmup = (self.hparams[name] for name in ("lr", "weight_decay", "warmup"))
-        settings = FineTuning(lr=lr, weight_decay=decay)
+        lr, warmup = self.hparams["lr"], self.hparams["warmup"]
+        settings = FineTuning(lr=lr, weight_decay=self.weight_decay)
         groups = parameter_groups(self.named_parameters(), settings, pretrained=("",))
         optimizer = torch.optim.AdamW(groups, lr=lr, betas=(0.9, 0.98), fused=True)
         total = int(self.trainer.estimated_stepping_batches)
@@ -76,9 +79,14 @@ class Pretraining(L.LightningModule, ABC):
             lambda step: (step + 1) / warmup if step < warmup else half_cosine(step, warmup, total),
         )
 
-    @abstractmethod
     def finish(self) -> dict[str, float]:
         """Write weights and scores, when the page's training is done; return the scores."""
+        self.write(Path(self.hparams["export"]))
+        return self.scores
+
+    @abstractmethod
+    def write(self, target: Path) -> None:
+        """Write weights and scores to a file, or to a folder of diffusers' layout."""
 
 
 def write_weights(path: Path, state: Mapping[str, Tensor]) -> None:

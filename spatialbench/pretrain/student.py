@@ -63,25 +63,24 @@ class StudentPretraining(Pretraining):
     Args:
         student: as in ``models.open_clip_student.load_clip``.
         lr: peak learning rate of AdamW; linear warm-up, then a cosine to zero.
-        weight_decay: on matrices, not on norms, biases and the scale.
         symmetry: w of (5).
         symmetry_from: share of the training's steps, in [0, 1], before which w is 0.
         warmup: steps.
         export: file of the weights (float16 safetensors); the scores go beside it.
     """
 
+    weight_decay = 0.1
+
     def __init__(
         self,
         student: str = "rooms-student:random",
         lr: float = 1e-3,
-        weight_decay: float = 0.1,
         symmetry: float = 10.0,
         symmetry_from: float = 0.6,
         warmup: int = 200,
         export: str = "spatialbench/weights/rooms-student.safetensors",
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
         self.student = load_clip(student)
         self.tokenizer = TextTokenizer(student)
         self.normalise_by(*normalisation(self.student))
@@ -142,25 +141,17 @@ class StudentPretraining(Pretraining):
         scores = retrieval_scores(rows["images"], rows["texts"], truth)
         return {**scores, "binding": 100 * rows["binding"].mean().item()}
 
-    def finish(self) -> dict[str, float]:
-        """Write weights and scores, when the page's training is done; return the scores."""
-        target = Path(self.hparams["export"])
+    def write(self, target: Path) -> None:
+        """Write the weights, and the scores beside them."""
         write_weights(target, self.student.state_dict())
         write_scores(target.with_suffix(".json"), self.scores)
-        return self.scores
 
 
 def retrieval_scores(images: Tensor, texts: Tensor, truth: Tensor) -> dict[str, float]:
-    """Return retrieval among all images and captions, in percent.
+    """Return retrieval among images [B, D] and captions [C, D], in percent; truth: bool [B, C].
 
-    Args:
-        images: [B, D].
-        texts: [C, D].
-        truth: bool [B, C].
-
-    Returns:
-        ``image_r1``, ``image_r5``: captions whose first 1 (5) images include one that it is true
-        of; ``text_r1``: images whose first caption is true; ``chance``: the share of true pairs.
+    ``image_r1``, ``image_r5``: captions whose first 1 (5) images include one that it is true of;
+    ``text_r1``: images whose first caption is true; ``chance``: the share of true pairs.
     """
     scores = images @ texts.T
     by_caption, by_image = found_true(scores, truth, 1)

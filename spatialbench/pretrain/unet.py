@@ -29,7 +29,7 @@ from spatialbench.models.latent_diffusion import Diffusion
 from spatialbench.models.latents import Latents
 from spatialbench.models.open_clip_student import TextTokenizer, load_clip
 from spatialbench.pretrain.data import CaptionBatch
-from spatialbench.pretrain.diffusion import save_part, step_generator
+from spatialbench.pretrain.diffusion import save_part
 from spatialbench.pretrain.pretraining import Pretraining, write_scores
 from spatialbench.utils.errors import write_atomic
 
@@ -42,12 +42,10 @@ class UnetPretraining(Pretraining):
             text tower.
         autoencoder: folder in diffusers' layout, of which ``vae/`` is read.
         lr: peak learning rate of AdamW; linear warm-up, then a cosine to zero.
-        weight_decay: on matrices.
         warmup: steps.
         captions: number of an image's captions at once, one of two in either order; where an image
             has fewer, empty ones fill up.
         empty: share of the images without a caption.
-        seed: of t, noise, and the choice of captions.
         export: folder in diffusers' layout for ``unet/`` (float16), ``scheduler/``,
             ``student.json`` and ``unet.json``, the scores.
     """
@@ -57,15 +55,12 @@ class UnetPretraining(Pretraining):
         preset: str = OWN,
         autoencoder: str = "spatialbench/weights/rooms-diffusion",
         lr: float = 1e-3,
-        weight_decay: float = 0.01,
         warmup: int = 100,
         captions: int = 1,
         empty: float = 0.1,
-        seed: int = 0,
         export: str = "spatialbench/weights/rooms-diffusion",
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
         config = preset_config(preset)
         self.text: dict[str, Any] = config["text"]
         unet = build(UNet2DConditionModel, config["unet"])
@@ -114,7 +109,7 @@ class UnetPretraining(Pretraining):
         self, batch: CaptionBatch, step: int
     ) -> tuple[Tensor, Tensor, Tensor, torch.Generator]:
         """Return z, t, e, and the generator of the step for further draws."""
-        generator = step_generator(self.hparams["seed"], step)
+        generator = torch.Generator().manual_seed(step)  # the same when resumed
         z = self.latents(batch["pixels"])
         t = torch.randint(self.model.steps, (len(z),), generator=generator).to(z.device)
         return z, t, torch.randn(z.shape, generator=generator).to(z), generator
@@ -132,15 +127,13 @@ class UnetPretraining(Pretraining):
         for loader in (data.train_dataloader(), data.val_dataloader()):
             self.latents.prepare(loader.dataset)
 
-    def finish(self) -> dict[str, float]:
-        """Write weights and scores, when the page's training is done; return the scores."""
-        folder = Path(self.hparams["export"])
-        save_part(self.model.unet.half(), folder / "unet")
-        save_part(self.model.scheduler, folder / "scheduler")
-        write_atomic(folder / STUDENT_FILE, json.dumps(self.text, indent=2) + "\n")
-        write_scores(folder / "unet.json", self.scores)
+    def write(self, target: Path) -> None:
+        """Write the weights, the noise schedule, the name of the text encoder and the scores."""
+        save_part(self.model.unet.half(), target / "unet")
+        save_part(self.model.scheduler, target / "scheduler")
+        write_atomic(target / STUDENT_FILE, json.dumps(self.text, indent=2) + "\n")
+        write_scores(target / "unet.json", self.scores)
         self.model.unet.float()
-        return self.scores
 
 
 def choose_captions(batch: CaptionBatch, count: int, generator: torch.Generator) -> list[list[str]]:

@@ -19,7 +19,6 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -64,15 +63,9 @@ def depth_cells(depth: Tensor, grid: int) -> Tensor:
 
 
 def patch_objects(masks: Tensor, grid: int) -> tuple[Tensor, Tensor]:
-    """Return the object of each patch.
+    """Return the object of each patch of masks uint8 [B, S, S].
 
-    Args:
-        masks: uint8 [B, S, S].
-        grid: patches per side.
-
-    Returns:
-        codes int64 [B, grid**2] (0 the room) and whether the code holds MAJORITY of the patch, bool
-        [B, grid**2].
+    Codes int64 [B, grid**2] (0: the room), and whether the code holds ``MAJORITY`` of the patch.
     """
     patches = _tiles(masks, grid)
     code = patches.mode(dim=-1).values
@@ -102,30 +95,25 @@ class VfmPretraining(Pretraining):
     Args:
         vfm: as in ``models.timm_vfm.build_vit``.
         lr: peak learning rate of AdamW; linear warm-up, then a cosine to zero.
-        weight_decay: on matrices.
         warmup: steps.
         export: file of the weights; the scores and the heads, ``<name>-heads.safetensors``, go
             beside it.
     """
 
+    weight_decay = 0.05
+
     def __init__(
         self,
         vfm: str = "rooms-vfm:random",
         lr: float = 1e-3,
-        weight_decay: float = 0.05,
         warmup: int = 200,
         export: str = "spatialbench/weights/rooms-vfm.safetensors",
     ) -> None:
         super().__init__()
-        self.save_hyperparameters()
         self.model, mean, std = build_vit(vfm)
         self.normalise_by(mean, std)
         self.heads = DenseHeads(self.model.embed_dim)
         self.grid: int = self.model.patch_embed.grid_size[0]
-
-    def load_heads(self, path: Path) -> None:
-        """Load the heads that ``finish`` wrote."""
-        self.heads.load_state_dict({name: value.float() for name, value in load_file(path).items()})
 
     def patches(self, pixels: Tensor) -> Tensor:
         """Map uint8 [B, 3, S, S] to the last block's normed patch tokens, [B, N, D]."""
@@ -168,10 +156,8 @@ class VfmPretraining(Pretraining):
             "grouping": 50 * (mean["same"] + mean["other"]),
         }
 
-    def finish(self) -> dict[str, float]:
-        """Write weights, heads and scores, when the training is done; return the scores."""
-        target = Path(self.hparams["export"])
+    def write(self, target: Path) -> None:
+        """Write the weights, and the heads and scores beside them."""
         write_weights(target.with_name(f"{target.stem}-heads.safetensors"), self.heads.state_dict())
         write_weights(target, self.model.state_dict())
         write_scores(target.with_suffix(".json"), self.scores)
-        return self.scores

@@ -83,10 +83,7 @@ class Change:
     scene: Scene
 
     def holds(self, first: Seen, second: Seen) -> bool:
-        """Return whether each claim is true of its own image alone and nothing else changed.
-
-        The same other objects are large enough in both images.
-        """
+        """Return whether each claim is true of its own image alone, and the other objects stay."""
         claim, other = self.claims
         rest, also = ({v.name for v in seen.view.large} - self.names for seen in (first, second))
         true = claim.true_of(first) and other.true_of(second)
@@ -203,11 +200,7 @@ def extent(instance: Instance) -> np.ndarray:
 
 
 def _has_space(before: Scene, after: Scene) -> bool:
-    """Return whether there is room for the changed objects.
-
-    Nothing rested on them, only small objects rest on others, and each lies within the walls and
-    intersects nothing but the extent of what carried the object in its place before.
-    """
+    """Return whether the changed objects carry nothing, fit and meet only what carries them."""
     pairs = list(zip(before.objects, after.objects, strict=True))
     moved = [pair for pair in pairs if pair[0] != pair[1]]
     still = [(old, extent(old)) for old, new in pairs if old == new]

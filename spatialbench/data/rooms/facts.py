@@ -99,9 +99,8 @@ def facts(scenes: Sequence[SceneView]) -> pd.DataFrame:
 def duos(scenes: Sequence[SceneView]) -> pd.DataFrame:
     """Return facts in twos: the same two names once in either order.
 
-    If records come in whole duos with one wording per duo, every ordered pair of names is as
-    frequent as its reverse: a scorer that reads only the caption is at 50 %. Facts without a
-    partner are left out.
+    If records come in whole duos with one wording per duo, a scorer that reads only the caption is
+    at 50 %. Facts without a partner are left out.
 
     Returns:
         Columns axis, low, high (names in alphabetical order), row (the scene where low is first),

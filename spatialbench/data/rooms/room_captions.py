@@ -61,14 +61,12 @@ def write_captions(
 ) -> list[Caption]:
     """Write up to ``names`` captions of one object, then up to ``2 pairs`` captions of two.
 
-    ``rng`` draws objects and wording: "a red sofa", "a sofa and a lamp", "The blue lamp is in the
-    room with the red sofa." A share ``plain`` has no colours; none has one of the six relations.
-    Two objects are named in both orders, one caption after the other in the same words: equation
-    (4) of ``student.py`` asks for equal scores.
+    ``rng`` draws objects and wording; a share ``plain`` has no colours. Two objects are named in
+    both orders, one caption after the other in the same words, for (4) of ``student.py``.
 
     The foil of "a red sofa and a blue lamp" is "a blue sofa and a red lamp", given only if both
     kinds come in both colours, so that the words alone do not tell which is true. A caption without
-    a foil is its own, which the loss masks as it masks every caption that is true of the image.
+    a foil is its own, which the loss masks.
     """
     views = list(scene.named.values())
     captions = [
@@ -99,12 +97,11 @@ def _caption(wording: str, views: tuple[View, ...], twin: int, plain: bool) -> C
         claims = [thing(name, colour) for name, colour in named]
         return with_articles(wording.format(*parts)), (claims[0], claims[-1])
 
-    text, claims = write(colours)
-    foil, foil_claims = text, claims
     swapped = colours[::-1]
-    possible = all(c in KIND[name].colours for name, c in zip(names, swapped, strict=True))
-    if swapped != colours and possible:
-        foil, foil_claims = write(swapped)
+    if not all(c in KIND[name].colours for name, c in zip(names, swapped, strict=True)):
+        swapped = colours  # the caption is its own foil
+    text, claims = write(colours)
+    foil, foil_claims = write(swapped)
     return Caption(text, twin, foil, claims, foil_claims)
 
 

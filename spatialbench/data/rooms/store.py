@@ -83,10 +83,9 @@ class RoomsSet:
 
 
 def load(split: str, images: int | None, size: int, cache_dir: Path | None = None) -> RoomsSet:
-    """Return N = ``images`` scenes of a split (``SPLITS``), rendered if they are not in the cache.
+    """Return N = ``images`` scenes of a split at ``size`` pixels a side, rendered if not cached.
 
-    Without ``images`` the split ``test`` is the balanced test of 3,600 records. ``size``: pixels a
-    side.
+    Without ``images`` the split ``test`` is the balanced test of 3,600 records.
 
     Raises:
         SpatialbenchError: unknown split, or the cache cannot be written.

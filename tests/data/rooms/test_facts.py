@@ -37,26 +37,23 @@ def _facts(*views: View) -> set[tuple[str, str, str]]:
     return set(table[["axis", "first", "second"]].itertuples(index=False, name=None))
 
 
-ABOVE, NEARER = ("vertical", "ball", "sofa"), ("depth", "sofa", "ball")
+LEFT, ABOVE = ("horizontal", "sofa", "ball"), ("vertical", "ball", "sofa")
+NEARER = ("depth", "sofa", "ball")
+ENOUGH = 2.0 + DEPTH_GAP  # the least depth that is farther than 2 m; 2 * DEPTH_RATIO is less
 
 
 @pytest.mark.parametrize(
-    ("sofa", "ball", "expected"),
+    ("sofa", "ball", "depth", "expected"),
     [
-        ((0, 10, 10, 20), (10, 0, 5, 10), {("horizontal", "sofa", "ball"), ABOVE, NEARER}),
-        ((0, 10, 11, 20), (10, 0, 5, 10), {ABOVE, NEARER}),  # one pixel of overlap ends a side
-        ((0, 0, 11, 20), (10, 5, 5, 10), set()),  # overlapping boxes say nothing
+        ((0, 10, 10, 20), (10, 0, 5, 10), 3.0, {LEFT, ABOVE, NEARER}),
+        ((0, 10, 11, 20), (10, 0, 5, 10), 3.0, {ABOVE, NEARER}),  # a pixel of overlap ends a side
+        ((0, 0, 11, 20), (10, 5, 5, 10), 3.0, set()),  # overlapping boxes say nothing
+        ((0, 0, 10, 10), (20, 0, 10, 10), ENOUGH + 0.01, {LEFT, NEARER}),
+        ((0, 0, 10, 10), (20, 0, 10, 10), ENOUGH - 0.01, {LEFT}),
     ],
 )
-def test_facts_by_hand(sofa: tuple, ball: tuple, expected: set) -> None:
-    assert _facts(_view("sofa", sofa, 2.0), _view("ball", ball, 3.0)) == expected
-
-
-@pytest.mark.parametrize(("more", "held"), [(0.07, True), (0.05, False)])
-def test_depth_needs_its_margin(more: float, held: bool) -> None:
-    assert pytest.approx(2.0 * DEPTH_RATIO + 0.06) == 2.0 + DEPTH_GAP
-    ball = _view("ball", (20, 0, 10, 10), 2.0 * DEPTH_RATIO + more)
-    assert (NEARER in _facts(_view("sofa", (0, 0, 10, 10), 2.0), ball)) == held
+def test_facts_by_hand(sofa: tuple, ball: tuple, depth: float, expected: set) -> None:
+    assert _facts(_view("sofa", sofa, 2.0), _view("ball", ball, depth)) == expected
 
 
 def test_repeated_names_and_specks_are_not_named() -> None:

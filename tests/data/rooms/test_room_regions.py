@@ -6,12 +6,9 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-import torch
 
 from spatialbench.data.boxes import check_boxes
-from spatialbench.data.relations import with_articles
 from spatialbench.data.rooms.facts import MIN_AREA
-from spatialbench.data.rooms.room_captions import THINGS, seen_things
 from spatialbench.data.rooms.room_regions import TOO_SMALL, RoomsRegions
 
 SIZE, IMAGES = 48, 6
@@ -57,13 +54,6 @@ def test_captions_are_true_of_their_images_and_name_colours(regions: RoomsRegion
         named = [v for v in regions.rooms.scenes[row].views if v.name in caption]
         assert any(v.colour in caption for v in named), caption
     assert regions.captions(32).captions == made.captions
-
-
-def test_things_and_articles(regions: RoomsRegions) -> None:
-    seen = seen_things(regions.rooms.scenes)
-    assert seen.shape == (IMAGES, THINGS)
-    assert torch.equal(seen.any(1), torch.tensor([bool(s.views) for s in regions.rooms.scenes]))
-    assert with_articles("a orange sofa and a lamp") == "an orange sofa and a lamp"
 
 
 def test_another_set_has_another_fingerprint(regions: RoomsRegions) -> None:
