@@ -131,8 +131,7 @@ def distillation(page: Path, seconds: float) -> dict[str, float]:
 
     The crops of fixed regions are cached, as they are in training.
     """
-    precision = {"model": {"init_args": {"dtype": "bfloat16"}}}  # as in quick and full
-    resolved = resolve(page, budget="smoke", overrides=precision)  # few images
+    resolved = resolve(page, budget="smoke")  # few images, of the size of every budget
     built = build(resolved)
     model, data = built.model, built.data
     assert isinstance(data, RegionDataModule)
