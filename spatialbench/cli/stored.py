@@ -6,7 +6,7 @@ import json
 import sys
 from pathlib import Path
 
-from spatialbench.cli.parser import Parser, integers
+from spatialbench.cli.parser import Parser, count, integers
 
 
 def run(argv: list[str]) -> int:
