@@ -19,13 +19,7 @@ from spatialbench import WEIGHTS
 from spatialbench.models.files.diffusion_files import OWN, read_part
 from spatialbench.models.latent_diffusion import load_diffusion
 from spatialbench.pretrain.data import CaptionBatch, DenseBatch, PretrainData
-from spatialbench.pretrain.diffusion import (
-    VaePretraining,
-    cropped,
-    divergence,
-    psnr,
-    signed,
-)
+from spatialbench.pretrain.diffusion import VaePretraining, cropped, divergence, psnr, signed
 from spatialbench.pretrain.unet import UnetPretraining, choose_captions
 from tests.support.diffusions import diffusion
 from tests.support.models import images, quiet, silent, step
