@@ -169,23 +169,22 @@ def _interval_table(rows: Sequence[Row], name: str, cls: type[Evaluation]) -> li
 def _difference_table(
     rows: Sequence[Row], name: str, cls: type[Evaluation], differences: Differences
 ) -> list[str]:
-    """Row minus the first row with this evaluation; bold where the interval excludes 0."""
+    """Row minus the first row with this evaluation; bold where ``compare`` tells them apart."""
     headings = headings_of(rows, name, cls)
     first, *others = [row.name for row in rows if name in row.evidence]
     lines = []
     for other in others:
-        gains = [differences.between(other, first, measure, name) for measure in headings]
-        lines.append([other, *("–" if gain is None else gain.cell for gain in gains)])
+        cells = [differences.cell(other, first, measure, name) for measure in headings]
+        lines.append([other, *cells])
     return markdown_table([f"minus {first}", *headings.values()], lines)
 
 
 def _baseline_table(rows: Sequence[Row], differences: Differences) -> list[str]:
-    """Row minus each of the first rows on All, in points; bold where the interval excludes 0."""
+    """Row minus each of the first rows on All, in points; bold as in ``compare``."""
     names, lines = [row.name for row in rows], []
     bases = names[:BASELINES]
     for place, name in enumerate(names[1:], start=1):
-        gains = [differences.between(name, base, "all", PAIRS) for base in bases[:place]]
-        cells = ["–" if gain is None else gain.cell for gain in gains]
+        cells = [differences.cell(name, base, "all") for base in bases[:place]]
         lines.append([name, *cells, *[""] * (len(bases) - len(cells))])
     return markdown_table(["", *(f"minus {base}" for base in bases)], lines)
 

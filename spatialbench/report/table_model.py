@@ -144,6 +144,11 @@ def accuracy_cell(mean: float | None, spread: float | None) -> str:
     return number(mean) if spread is None else f"{number(mean)} ± {number(spread)}"
 
 
+def p_cell(p: float) -> str:
+    """P-value with three digits, never 0."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def interval_cell(bounds: Sequence[float] | None) -> str:
     """Bounds of an interval: ``65.9 to 67.5``."""
     return "–" if bounds is None else f"{number(bounds[0])} to {number(bounds[1])}"

@@ -10,21 +10,22 @@ from typing import Any
 from spatialbench.evaluation.bootstrap import Interval
 from spatialbench.evaluation.paired import TESTED
 from spatialbench.evaluation.pairs import TITLES
-from spatialbench.evaluation.statistics import agreement
-from spatialbench.report.claims import judge
-from spatialbench.report.compare import SAME, p_cell
+from spatialbench.evaluation.statistics import BETTER, SAME, WORSE, agreement
+from spatialbench.report.claims import CONTRADICTED, RULE, SUPPORTED, corrected, judge, multiplicity
 from spatialbench.report.differences import Gain
 from spatialbench.report.evaluation_table import table_of
 from spatialbench.report.html.inputs import ReportInputs
-from spatialbench.report.table_model import Column, Record, interval_cell, number
+from spatialbench.report.table_model import Column, Record, interval_cell, number, p_cell
 from spatialbench.results.files import Row
 from spatialbench.results.schema import PAIRS
 from spatialbench.utils.progress import progress
 
 SHADES = 10
 """Shades of the matrix of agreement; see ``report.css``."""
-SIGNS = {"better": "▲", "worse": "▼", SAME: ""}
-OPPOSITE = {"better": "worse", "worse": "better", SAME: SAME}
+SIGNS = {BETTER: "▲", WORSE: "▼", SAME: ""}
+OPPOSITE = {BETTER: WORSE, WORSE: BETTER, SAME: SAME}
+KINDS = {SUPPORTED: "better", CONTRADICTED: "worse"}
+"""Verdict on a claim -> class of report.css."""
 INTERVALS = ("with-extra", "95 % intervals")
 NUMBERS = ("value", "interval", "by_seed", "groups", "seed")
 """Fields of a result file that the tables show."""
@@ -153,18 +154,22 @@ def _verdict(a: str, b: str, column: str, gain: Gain, p: float, judged: str) -> 
 
 def claims_table(inputs: ReportInputs) -> Grid | None:
     """Make the table of the claims of ``results/claims.yaml``; None where this track has none."""
-    lines = []
-    for claim in inputs.claims:
-        _, gain, state = judge(claim, inputs.rows, inputs.differences)
-        kind = "" if gain is None else "worse" if state.startswith("not ") else "better"
+    if not inputs.claims:
+        return None
+    verdicts, lines = [judge(c, inputs.rows, inputs.differences) for c in inputs.claims], []
+    for found, p in zip(verdicts, corrected(verdicts), strict=True):
+        claim, gain, smallest = found.claim, found.gain, found.smallest
         compared = f"{claim.row} − {claim.than}, {inputs.headings[claim.column]}"
         cells = [Cell(claim.claim, kind="prose"), Cell(claim.paper), Cell(compared, kind="prose")]
-        cells += [Cell(claim.expected), Cell(state, kind=kind)]
+        cells += [Cell(claim.expected), Cell(found.shown, kind=KINDS.get(found.state, ""))]
         cells.append(Cell("–") if gain is None else Cell(gain.text, gain.points))
+        cells += [Cell("–" if p is None else p_cell(p), p), Cell(number(smallest), smallest)]
+        cells.append(Cell(claim.since or "–"))
         lines.append(Line(cells))
     header = ["claim", "paper", "comparison", "expected", "verdict", "difference"]
-    grid = Grid("claims", "Claims of the papers", header, lines, text=5, options=())
-    return grid if lines else None
+    header += ["p, Holm", "smallest effect", "first written"]
+    notes = [" ".join(RULE.replace("*", "").replace("`", "").split()), multiplicity(verdicts)]
+    return Grid("claims", "Claims", header, lines, text=5, options=(), notes=notes)
 
 
 def provenance(row: Row) -> dict[str, str]:
