@@ -215,8 +215,8 @@ def multiplicity(verdicts: Sequence[Verdict]) -> str:
     return (
         f"{len(verdicts)} claims, {judged} judged: {states}. Each is judged by itself, and one "
         "whose true difference is at the bound is decided by chance once in 20: up to "
-        f"{ALPHA * judged:.1f} of {judged}. Corrected for all {judged} (p, Holm at most {ALPHA}), {sum(decided)} of the "
-        f"{len(decided)} decided ones remain."
+        f"{ALPHA * judged:.1f} of {judged}. Corrected for all {judged} (p, Holm at most {ALPHA}), "
+        f"{sum(decided)} of the {len(decided)} decided ones remain."
     )
 
 

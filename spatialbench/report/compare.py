@@ -11,6 +11,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
+from spatialbench.config.pages import FAMILIES
 from spatialbench.evaluation.base import Evaluation
 from spatialbench.evaluation.bootstrap import Interval
 from spatialbench.evaluation.paired import TESTED, PairedTest, holm, sign_flip
@@ -18,7 +19,7 @@ from spatialbench.evaluation.pairs import TITLES
 from spatialbench.evaluation.statistics import SAME, verdict
 from spatialbench.report import evaluation_table as tables
 from spatialbench.report.differences import Differences, Gain
-from spatialbench.report.rows import check_comparable, no_rows, stored_rows
+from spatialbench.report.rows import by_family, check_comparable, no_rows, stored_rows
 from spatialbench.report.table_model import Cell, Column, Record, Table, check_format, p_cell
 from spatialbench.report.table_model import number_column as numbers
 from spatialbench.results.files import STORED_BUDGET, Row, result_path
@@ -125,7 +126,7 @@ def significant(p: float) -> float:
 
 
 def _notes(a: Row, b: Row, pairs: bool) -> list[str]:
-    stale = tables.stale_notes([a, b])
+    stale = [*tables.stale_notes([a, b]), *_family_notes([a, b])]
     if not pairs:
         text = (
             "Interval: bootstrap over scenes and seeds. p: random swaps of the two rows, scene by "
@@ -144,6 +145,17 @@ def _notes(a: Row, b: Row, pairs: bool) -> list[str]:
     )
     verdict = "better, worse: the interval excludes 0 and the corrected p is 0.05 at most."
     return [*stale, tables.fingerprint_line([a, b]), "", text, "", verdict]
+
+
+def _family_notes(rows: Sequence[Row]) -> list[str]:
+    """Say that rows are of different families, which the tables do not rank together."""
+    families = by_family(rows)
+    if len(families) == 1:
+        return []
+    parts = (
+        f"{FAMILIES[family].lower()}: {', '.join(names)}" for family, names in families.items()
+    )
+    return [f"Different families, a difference and no ranking: {'; '.join(parts)}.", ""]
 
 
 class Pair(NamedTuple):
@@ -220,11 +232,13 @@ def _matrix(
     records, columns = [], [Column("", itemgetter(""))]
     for place, row in enumerate(rows, 1):
         line = {other.name: cells.get((row.name, other.name), "–") for other in rows}
-        records.append({"": f"{place} {tables.shown_name(row.name, row.stale)}", **line})
+        name = f"{place} {tables.shown_name(row.name, row.stale)}"
+        records.append({"": name, "family": row.family, **line})
         columns.append(Column(str(place), itemgetter(row.name)))
     notes = [
         *tables.stale_notes(rows),
         *left_out,
+        *_family_notes(rows),
         tables.fingerprint_line(rows),
         "",
         f"Emphasis (a star in a terminal): the paired interval excludes 0 and p, corrected for "
@@ -232,4 +246,4 @@ def _matrix(
     ]
     first = rows[0].result
     title = f"{first.track}, budget {first.budget}: {TITLES[column]}, row minus column in points"
-    return Table(title, columns, records, notes)
+    return Table(title, columns, records, notes, section=lambda r: FAMILIES[r["family"]])

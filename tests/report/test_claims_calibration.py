@@ -11,6 +11,7 @@ bounds are three standard errors over ``TABLES`` tables.
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -43,6 +44,7 @@ def above(gain: float) -> float:
     return optimize.brentq(lambda level: accuracy(level) - accuracy(LEVEL) - gain, -5, 5)
 
 
+@cache
 def judged(
     seed: int, level: float, expect: str, margin: float | None = None, luck: float = 0.0
 ) -> list[Verdict]:
@@ -88,7 +90,7 @@ def test_with_luck_of_the_seeds_still_few_are() -> None:
 
 
 def test_the_smallest_effect_is_found_four_times_in_five() -> None:
-    nothing = judged(3, LEVEL, "higher")
+    nothing = judged(1, LEVEL, "higher")
     effect = float(np.mean([smallest_effect(each.gain.interval) for each in nothing if each.gain]))
     assert 5 < effect < 13, "a table of this size"
     found = shares(judged(4, above(effect), "higher"))
@@ -98,16 +100,15 @@ def test_the_smallest_effect_is_found_four_times_in_five() -> None:
 
 
 def test_equality_is_rarely_supported_at_its_margin_and_mostly_where_rows_are_equal() -> None:
-    nothing = judged(6, LEVEL, "higher")
+    nothing = judged(1, LEVEL, "higher")
     sizes = [smallest_effect(each.gain.interval, True) for each in nothing if each.gain]
     margin = float(np.mean(sizes))
     equal = shares(judged(7, LEVEL, "equal", margin))
     assert abs(equal["supported"] - 0.8) <= beyond(0.8) + 0.03  # sizes differ from table to table
     assert equal.get("contradicted", 0) == 0
     for gain in (margin, -margin):
-        assert shares(judged(8, above(gain), "equal", margin)).get("supported", 0) <= 0.05 + beyond(
-            0.05
-        )
+        found = shares(judged(8, above(gain), "equal", margin))
+        assert found.get("supported", 0) <= 0.05 + beyond(0.05)
 
 
 def test_a_margin_is_rarely_met_by_a_row_that_is_lower_by_it() -> None:

@@ -147,6 +147,16 @@ def test_every_format(folders: Folders, capsys: pytest.CaptureFixture[str]) -> N
     assert "a is stale: page a changed" in text
 
 
+def test_rows_of_different_families_are_said_to_be(folders: Folders) -> None:
+    line = "Different families, a difference and no ranking: trained on pairs: "
+    assert line not in compare("b", "a", *folders, format="md")
+    (folders[1] / "a.yaml").write_text(fakes.page_text("family: controls\n"))
+    assert f"{line}b; controls: a." in compare("b", "a", *folders, format="md")
+    text = compare_all(*folders, format="md")
+    assert f"{line}b, like, short; controls: a." in text
+    assert "| **Controls** | | | | |\n| 4 a |" in text
+
+
 @pytest.mark.parametrize(
     ("name", "options", "end"),
     [

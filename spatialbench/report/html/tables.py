@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
+from itertools import groupby, product
 from typing import Any
 
 from spatialbench.evaluation.bootstrap import Interval
@@ -15,6 +15,7 @@ from spatialbench.report.claims import CONTRADICTED, RULE, SUPPORTED, corrected,
 from spatialbench.report.differences import Gain
 from spatialbench.report.evaluation_table import table_of
 from spatialbench.report.html.inputs import ReportInputs
+from spatialbench.report.rows import family_titles
 from spatialbench.report.table_model import Column, Record, interval_cell, number, p_cell
 from spatialbench.results.files import Row
 from spatialbench.results.schema import PAIRS
@@ -48,6 +49,7 @@ class Line:
 
     cells: Sequence[Cell]
     paper: bool = False
+    section: str = ""  # the heading above it, repeated for every line below
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,13 @@ class Grid:
     text: int = 1  # number of first columns that hold words
     options: Sequence[tuple[str, str]] = (INTERVALS,)  # (class, label) of boxes that switch it
     notes: Sequence[str] = ()
-    sortable: bool = True  # has a filter and buttons that sort
+    sortable: bool = True  # has a filter and buttons that sort, each section by itself
+
+    @property
+    def sections(self) -> list[tuple[str, list[Line]]]:
+        """Heading and lines of each section; no heading where there is one."""
+        parts = [(name, [*lines]) for name, lines in groupby(self.lines, lambda x: x.section)]
+        return parts if len(parts) > 1 else [("", [*self.lines])]
 
 
 def evaluation_table(inputs: ReportInputs, name: str) -> Grid:
@@ -69,7 +77,11 @@ def evaluation_table(inputs: ReportInputs, name: str) -> Grid:
     papers = inputs.papers if name == PAIRS else ()
     table = table_of(inputs.rows, name, inputs.classes[name], inputs.differences, papers)
     lines = [
-        Line([_cell(column, record) for column in table.columns], bool(record.get("paper")))
+        Line(
+            [_cell(column, record) for column in table.columns],
+            bool(record.get("paper")),
+            table.section(record),
+        )
         for record in table.records
     ]
     options, notes = [INTERVALS], [note for note in table.notes if note]
@@ -90,7 +102,7 @@ def _cell(column: Column, record: Record) -> Cell:
         return Cell(text, int(text) if text.isdecimal() else None, tip)
     if low is None:  # a count, a group, or a number of a paper
         return Cell(text, None if value == "" else value)
-    interval, seeds = interval_cell((low, record[f"{column.key}_high"])), len(record["seeds"])
+    interval, seeds = interval_cell((low, record[f"{column.key}_high"])), record["runs"]
     tip = f"{number(value, 2)} %, 95 % interval {interval}, {seeds} seed{'s' * (seeds > 1)}"
     return Cell(text, value, tip + ", the best" * best, interval, "best" if best else "")
 
@@ -102,9 +114,9 @@ Cells = Mapping[tuple[str, str], Cell]
 def _matrix(inputs: ReportInputs, name: str, corner: str, caption: str, cells: Cells) -> Grid:
     """Make a square table, whose columns are the rows by number."""
     columns, lines = [(str(place), row) for row, place in inputs.numbers.items()], []
-    for row, place in inputs.numbers.items():
+    for (row, place), title in zip(inputs.numbers.items(), family_titles(inputs.rows), strict=True):
         line = [cells.get((row, other), Cell("–")) for other in inputs.names]
-        lines.append(Line([Cell(f"{place} {row}"), *line]))
+        lines.append(Line([Cell(f"{place} {row}"), *line], section=title))
     return Grid(name, caption, [corner, *columns], lines, options=(), sortable=False)
 
 
