@@ -10,7 +10,9 @@ from typing import Any
 
 from markupsafe import Markup
 
+from spatialbench.data.relations import RELATIONS
 from spatialbench.evaluation.pairs import COLUMNS, TITLES
+from spatialbench.report import where_lost
 from spatialbench.report.evaluation_table import winners
 from spatialbench.report.html import svg
 from spatialbench.report.html.inputs import ReportInputs
@@ -89,6 +91,21 @@ def _dots(
         axes.set(xlim=ends, ylim=(len(names) - 0.5, -0.5), xlabel="accuracy, percent")
         axes.grid(visible=False, axis="y")
         return Drawing(title, svg.markup(figure, f"{title}. {'; '.join(words)}"))
+
+
+def lost(inputs: ReportInputs) -> list[Drawing]:
+    """Draw for each relation what patches, embedding and cosine of the front rows say."""
+    rows, drawings = where_lost.chosen(inputs.rows, inputs.front), []
+    colours = dict(zip(where_lost.STAGES, SHADES, strict=True))
+    for relation in RELATIONS if rows else ():
+        with svg.drawing(f"lost, {relation}", 380, 24 * len(rows) + 60) as (figure, axes):
+            where_lost.draw(axes, rows, relation, colours)
+            axes.set(xlim=where_lost.limits(rows), title="")
+            numbers = [where_lost.words(row, relation) for row in rows]
+            title = TITLES[relation]
+            drawn = svg.markup(figure, f"{title}. {'; '.join(numbers)}")
+            drawings.append(Drawing(title, drawn, numbers))
+    return drawings
 
 
 def curves(inputs: ReportInputs) -> tuple[list[Drawing], list[str]]:
