@@ -159,15 +159,17 @@ class Method(PairScoring):
         """
         return self._tokenizer(captions).to(self.device)
 
-    def finetuning_loss(self, batch: Batch) -> Tensor:
+    def finetuning_loss(self, batch: Batch, images: Tensor | None = None) -> Tensor:
         """Return the protocol's loss, equations (5)-(7) over the pairs of all ranks.
 
-        Every distinct image and caption is encoded once.
+        Every distinct image and caption is encoded once. ``images`` are embeddings of this rank's
+        images [M, D], if they were encoded already.
         """
         captions = batch["captions"]
         negated = batch["negated"] if self.finetuning.needs_negated else []
         names = list(dict.fromkeys([*captions, *negated]))
-        images = in_chunks(self.image, batch["pixels"], self.finetuning.chunk_images)  # [M, D]
+        if images is None:
+            images = in_chunks(self.image, batch["pixels"], self.finetuning.chunk_images)  # [M, D]
         texts = in_chunks(self.text, self.tokenize(names), self.finetuning.chunk_captions)  # [K, D]
         whole = gather(Encoded(images, texts, names, batch["image"], captions, negated))
         with torch.autocast(self.device.type, enabled=False):
