@@ -22,8 +22,8 @@ Differences  Head dimensions may differ: the scale is 1 / sqrt(d_k + d'_k), whic
              they do not. Depths and grids may differ (ConnectedMethod); the numbers of heads may
              not, because heads are paired. The authors' patched attention multiplies by W where the
              layer means W^T, which scrambles the pre-trained attention before the fine-tuning; here
-             it does not, unless ``finetuning.projections`` says so. The VFM's pixels are normalised as the VFM
-             expects; the authors use CLIP's mean and deviation (``vfm_normalisation``).
+             it does not, unless ``finetuning.projections`` says so. The VFM's pixels are normalised
+             as the VFM expects; the authors use CLIP's mean and deviation (``vfm_normalisation``).
 """
 
 from __future__ import annotations

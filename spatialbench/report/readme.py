@@ -140,7 +140,14 @@ def _section(
     lines += ["### Cost", "", *_cost_table(rows), "", "### Origin", "", *_origin_table(rows)]
     if papers:
         with_papers = table_of(rows, PAIRS, PairEvaluation, differences, papers)
-        lines += ["", "### Beside the papers' numbers", "", beside_papers(track), "", *with_papers.markdown()]
+        lines += [
+            "",
+            "### Beside the papers' numbers",
+            "",
+            beside_papers(track),
+            "",
+            *with_papers.markdown(),
+        ]
     return lines
 
 
