@@ -1,7 +1,7 @@
 """Training curves: read from a run folder's metrics.jsonl, and kept beside a result.
 
-``<row>.curves.jsonl`` has a line for each seed and curve, and outlives the run folder. Of the tables
-only the steps to an accuracy (report/steps.py) come from it.
+``<row>.curves.jsonl`` has a line for each seed and curve, and outlives the run folder. The steps to
+an accuracy (report/steps.py) come from it, and no other number of a table.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def record(row: int, subject: str, other: str, **changes: object) -> Record:
 
 
 def records() -> list[Record]:
-    """Records for the rows of ``batch()``; the floor lamp has no box, the bed no depth."""
+    """Return records for the rows of ``batch()``; the floor lamp has no box, the bed no depth."""
     pairs = [(NAMES[k % 4], NAMES[(k + 1 + k // 4) % 4]) for k in range(12)]
     return [record(row, *pair) for row, pair in enumerate(pairs)]
 
