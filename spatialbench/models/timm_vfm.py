@@ -99,6 +99,14 @@ class VFM(nn.Module):
         """Tokens bfloat16 [B, L, T, D] that enter the blocks for uint8 images, class first."""
         return self._cache(x) if self.cache else self._compute(x)
 
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens [B, L + 1, T, D] for uint8 images: those of ``tokens``, then the normed output.
+
+        They are computed anew, in the precision of the weights.
+        """
+        return self._forward((x.to(self.mean.device) - self.mean) / self.std)
+
     def refresh(self) -> None:
         """Pick up what other processes added to the cache."""
         if self.cache:
@@ -134,10 +142,10 @@ class VFM(nn.Module):
         """Tokens bfloat16 [B, L, T, D], computed in float32 (on a GPU in TF32)."""
         x = x.to(self.mean.device)
         with torch.autocast(x.device.type, enabled=False), tensor_cores(x.device):
-            return in_equal_chunks(lambda chunk: self._forward((chunk - self.mean) / self.std), x)
+            return in_equal_chunks(lambda chunk: self(chunk)[:, :-1], x)
 
     def _forward(self, pixels: Tensor) -> Tensor:
-        """Collect the inputs of all blocks [B, L, T, D] in timm's own forward pass."""
+        """Collect the inputs of all blocks and the output [B, L + 1, T, D] in timm's forward pass."""
         size = self.model.patch_embed.img_size
         if tuple(pixels.shape[-2:]) != tuple(size):
             pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
@@ -148,7 +156,7 @@ class VFM(nn.Module):
 
         hooks = [block.register_forward_pre_hook(keep) for block in self.model.blocks]
         try:
-            self.model.forward_features(pixels)
+            inputs.append(self.model.forward_features(pixels))
         finally:
             for hook in hooks:
                 hook.remove()
