@@ -48,8 +48,8 @@ class Moments:
 def r_squared(parts: Iterable[Moments]) -> list[float]:
     """Return (3) of each target, pooled over ``parts``, which have a regression each.
 
-    Lambda is one for all regressions of a target and fold, as some parts are small: it minimises the
-    sum of n times (2). A target that does not vary has NaN.
+    Lambda is one for all regressions of a target and fold, as some parts are small: it minimises
+    the sum of n times (2). A target that does not vary has NaN.
     """
     criterion, error, variance = (torch.zeros(()) for _ in range(3))
     for part in parts:

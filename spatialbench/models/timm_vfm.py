@@ -145,7 +145,7 @@ class VFM(nn.Module):
             return in_equal_chunks(lambda chunk: self(chunk)[:, :-1], x)
 
     def _forward(self, pixels: Tensor) -> Tensor:
-        """Collect the inputs of all blocks and the output [B, L + 1, T, D] in timm's forward pass."""
+        """Collect all blocks' inputs and the output [B, L + 1, T, D] in timm's own forward pass."""
         size = self.model.patch_embed.img_size
         if tuple(pixels.shape[-2:]) != tuple(size):
             pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
