@@ -7,12 +7,18 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from spatialbench.config.pages import Track
+from spatialbench.config.pages import FAMILIES, Track
 from spatialbench.evaluation.base import Evaluation
 from spatialbench.evaluation.pairs import COLUMNS
 from spatialbench.evaluation.statistics import smallest_detectable_gain
 from spatialbench.report.differences import Differences
-from spatialbench.report.rows import Reported, evaluation_classes, read_papers, stored_rows
+from spatialbench.report.rows import (
+    Reported,
+    by_family,
+    evaluation_classes,
+    read_papers,
+    stored_rows,
+)
 from spatialbench.report.table_model import (
     Cell,
     Column,
@@ -33,8 +39,8 @@ from spatialbench.utils.suggest import did_you_mean
 
 DISCORDANCES = (0.1, 0.2, 0.3)
 BEST = (
-    "Emphasis (a star in a terminal): the best of its column, where the paired test tells it from "
-    "the second."
+    "Emphasis (a star in a terminal): the best of its column and family, where it is told from the "
+    "second as in `spatialbench compare`."
 )
 
 
@@ -102,15 +108,18 @@ def table_of(
         papers: the papers' numbers, set below the row of the same name.
     """
     first, headings = rows[0].result, headings_of(rows, evaluation, cls)
-    best: dict[str, str | None] = {}
+    best: dict[str, set[str]] = {}
     if evaluation == PAIRS:
         differences = differences or Differences(rows)
-        best = {measure: differences.best(measure) for measure in headings}
+        best = {measure: winners(rows, measure, differences) for measure in headings}
     if cls.by_group:
         columns, records = _by_group(rows, evaluation, headings)
     else:
         columns, records = _by_measure(rows, evaluation, headings, papers, best)
-    columns += [Column("seeds", _seeds), text_column("n" if evaluation == PAIRS else cls.unit, "n")]
+    columns += [
+        text_column("seeds", "runs"),
+        text_column("n" if evaluation == PAIRS else cls.unit, "n"),
+    ]
     return Table(
         title=f"{first.track}, budget {first.budget}: {cls.title.lower()} in %",
         columns=columns,
@@ -118,7 +127,14 @@ def table_of(
         notes=[*notes(rows, evaluation, cls), *(["", BEST] if any(best.values()) else [])],
         left=2 if cls.by_group else 1,
         stacked=len(columns) > len(COLUMNS) + 4,
+        section=lambda record: FAMILIES.get(record["family"], "Of the papers alone"),
     )
+
+
+def winners(rows: Sequence[Row], column: str, differences: Differences) -> set[str]:
+    """Return the best row of every family in a pair column, where it is told from the second."""
+    found = (differences.best(column, names) for names in by_family(rows).values())
+    return {name for name in found if name is not None}
 
 
 def _by_measure(
@@ -126,7 +142,7 @@ def _by_measure(
     evaluation: str,
     headings: Mapping[str, str],
     papers: Sequence[Reported],
-    best: Mapping[str, str | None],
+    best: Mapping[str, set[str]],
 ) -> tuple[list[Column], list[Record]]:
     """One line for each row, one column for each measure."""
     columns = [Column("", _name)]
@@ -135,16 +151,16 @@ def _by_measure(
         columns.append(Column("95 % interval of All", partial(_interval, measure="all")))
     records: list[Record] = []
     for row in rows:
-        record: dict[str, object] = {"name": row.name, "paper": ""}
+        record: dict[str, object] = {"name": row.name, "paper": "", "family": row.family}
         for measure in headings:
             record |= _measured(row, evaluation, measure, measure)
-        won = [measure for measure in headings if best.get(measure) == row.name]
+        won = [measure for measure in headings if row.name in best.get(measure, ())]
         records.append({**record, **_ends(row, evaluation), "best": won})
-        records += [_paper(paper, headings) for paper in papers if paper.name == row.name]
+        own = [paper for paper in papers if paper.name == row.name]
+        records += [_paper(paper, headings, row.family) for paper in own]
     ours = {row.name for row in rows}
-    return columns, records + [
-        _paper(paper, headings) for paper in papers if paper.name not in ours
-    ]
+    others = [paper for paper in papers if paper.name not in ours]
+    return columns, records + [_paper(paper, headings, "") for paper in others]
 
 
 def _by_group(
@@ -165,7 +181,8 @@ def _by_group(
         for measure in [""] if stored is None else stored.value:
             groups = stored.groups[measure] if stored else dict.fromkeys(labels)
             mean = _measured(row, evaluation, measure, "mean")
-            record = {"name": row.name, "measure": measure, **groups, **mean}
+            record = {"name": row.name, "family": row.family, "measure": measure}
+            record |= {**groups, **mean}
             records.append({**record, **_ends(row, evaluation)})
     return columns, records
 
@@ -187,14 +204,16 @@ def _keys(key: str) -> list[str]:
 def _ends(row: Row, evaluation: str) -> dict[str, object]:
     stored = row.result.evaluations.get(evaluation)
     units = None if stored is None else stored.units
-    return {"seeds": row.result.seeds, "n": units, "stale": "; ".join(row.stale)}
+    runs = None if stored is None else row.evidence[evaluation].runs
+    seeds = row.result.seeds
+    return {"seeds": seeds, "runs": runs, "n": units, "stale": "; ".join(row.stale)}
 
 
-def _paper(paper: Reported, measures: Iterable[str]) -> Record:
-    record: dict[str, object] = {"name": paper.name, "paper": paper.paper}
+def _paper(paper: Reported, measures: Iterable[str], family: str) -> Record:
+    record: dict[str, object] = {"name": paper.name, "paper": paper.paper, "family": family}
     for measure in measures:
         record |= {**dict.fromkeys(_keys(measure)), measure: paper.column(measure)}
-    return record | {"seeds": [], "n": "", "stale": "", "best": []}
+    return record | {"seeds": [], "runs": "", "n": "", "stale": "", "best": []}
 
 
 def _name(record: Record) -> str:
@@ -214,12 +233,6 @@ def _interval(record: Record, measure: str) -> str:
     return interval_cell(None if low is None else (low, high))
 
 
-def _seeds(record: Record) -> str:
-    if record["n"] is None:
-        return "–"
-    return str(len(record["seeds"])) if record["seeds"] else ""
-
-
 def shown_name(name: str, stale: object) -> str:
     """Name of a row, marked where it is stale."""
     return f"{name} (stale)" if stale else name
@@ -234,11 +247,18 @@ def headings_of(rows: Sequence[Row], evaluation: str, cls: type[Evaluation]) -> 
 
 def notes(rows: Sequence[Row], evaluation: str, cls: type[Evaluation]) -> list[str]:
     """Return the notes below a table: stale rows, the data, the resolution of the benchmark."""
-    lines = stale_notes(rows)
+    lines, ends = stale_notes(rows), one_run_notes(rows, evaluation)
     if evaluation == PAIRS:
-        return [*lines, fingerprint_line(rows), "", resolution_line(rows)]
+        return [*lines, fingerprint_line(rows), "", resolution_line(rows), *ends]
     stored = next(r.result.evaluations[evaluation] for r in rows if evaluation in r.evidence)
-    return [*lines, f"Evaluated on data {stored.data}, {stored.units} {cls.unit}."]
+    return [*lines, f"Evaluated on data {stored.data}, {stored.units} {cls.unit}.", *ends]
+
+
+def one_run_notes(rows: Sequence[Row], evaluation: str) -> list[str]:
+    """Name the rows of several seeds that all gave the same: one run, without a spread."""
+    known = [row for row in rows if evaluation in row.evidence and len(row.result.seeds) > 1]
+    names = [row.name for row in known if row.evidence[evaluation].runs == 1]
+    return ["", f"One run, since every seed gives the same: {', '.join(names)}."] if names else []
 
 
 def beside_papers(track: Track | None) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spatialbench.config.pages import FAMILY
 from spatialbench.evaluation.evidence import Evidence
 from spatialbench.evaluation.ratio import Margins
 from spatialbench.results import schema
@@ -37,6 +38,7 @@ class Row:
     result: Result
     evidence: Mapping[str, Evidence]  # of all seeds, by the name of the evaluation
     stale: Sequence[str] = ()  # why it is not what would be made today
+    family: str = FAMILY  # of its page
 
     @property
     def name(self) -> str:

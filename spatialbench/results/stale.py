@@ -8,7 +8,15 @@ from pathlib import Path
 
 from spatialbench.config.evaluations import evaluations_of
 from spatialbench.config.experiment import data_of, model_of, weights_digests
-from spatialbench.config.pages import Page, Track, content_hash, discover, load_page, load_track
+from spatialbench.config.pages import (
+    FAMILY,
+    Page,
+    Track,
+    content_hash,
+    discover,
+    load_page,
+    load_track,
+)
 from spatialbench.data.relations import RELATIONS, Statement
 from spatialbench.results.files import Row, read_row
 from spatialbench.results.schema import PAIRS, Result
@@ -139,10 +147,11 @@ class Today:
         return stale_reasons(result, self.pages.get(result.name), self.tracks.get(result.track))
 
     def read_row(self, path: Path) -> Row:
-        """Read a row, recounted as :func:`files.read_row` does, and note why it is stale.
+        """Read a row, recounted as :func:`files.read_row` does; note family and why it is stale.
 
         Raises:
             SpatialbenchError: the file, or the evidence beside it, is missing or damaged.
         """
         row = read_row(path)
-        return replace(row, stale=self.stale(row.result))
+        page = self.pages.get(row.name)
+        return replace(row, stale=self.stale(row.result), family=page.family if page else FAMILY)

@@ -11,6 +11,7 @@ from typing import Any
 from markupsafe import Markup
 
 from spatialbench.evaluation.pairs import COLUMNS, TITLES
+from spatialbench.report.evaluation_table import winners
 from spatialbench.report.html import svg
 from spatialbench.report.html.inputs import ReportInputs
 from spatialbench.report.table_model import interval_cell, number
@@ -62,12 +63,13 @@ def accuracy(inputs: ReportInputs) -> list[Drawing]:
         count = inputs.rows[0].pairs.ratios[column].denominator[0].sum()
         title = f"{TITLES[column]}, n = {count:.0f}"
         if rows:
-            drawings.append(_dots(title, rows, column, ends, inputs.differences.best(column)))
+            best = winners(rows, column, inputs.differences)
+            drawings.append(_dots(title, rows, column, ends, best))
     return drawings
 
 
 def _dots(
-    title: str, rows: Sequence[Row], column: str, ends: tuple[float, float], best: str | None
+    title: str, rows: Sequence[Row], column: str, ends: tuple[float, float], best: set[str]
 ) -> Drawing:
     words = []
     with svg.drawing(title, 380, 17 * len(rows) + 46) as (figure, axes):
@@ -78,10 +80,10 @@ def _dots(
             name, stored = row.name, row.result.pairs
             mean, interval = stored.value[column], stored.interval[column]
             words.append(f"{name} {number(mean)} %, 95 % interval {interval_cell(interval)}")
-            colour = svg.GOOD if name == best else svg.ACCENT
+            colour = svg.GOOD if name in best else svg.ACCENT
             axes.hlines(place, *(interval or (mean, mean)), color=colour, alpha=0.55)
-            axes.plot(mean, place, "o", color=colour, markersize=9 if name == best else 6)
-            if name == best:
+            axes.plot(mean, place, "o", color=colour, markersize=9 if name in best else 6)
+            if name in best:
                 axes.get_yticklabels()[place].set(color=svg.GOOD, fontweight="bold")
         axes.axvline(CHANCE, color=svg.SOFT, linewidth=1, linestyle="--", zorder=0.5)
         axes.set(xlim=ends, ylim=(len(names) - 0.5, -0.5), xlabel="accuracy, percent")
