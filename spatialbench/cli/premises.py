@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import cast
 
 import torch
 import yaml
@@ -37,7 +38,7 @@ def premises(argv: list[str]) -> int:
     """Run ``spatialbench premises``; 1 if a measure is below its bar."""
     o = _options(argv)
     names, model, vfm = _models(o)
-    size = vfm.image_size if model is None and vfm is not None else model.image_size
+    size = (model or cast("VFM", vfm)).image_size
     source, records = _images(o, size)
     found = measure(source, records, model, vfm)
     bars = yaml.safe_load(BARS.read_text(encoding="utf-8"))
@@ -98,7 +99,7 @@ def _models(o: argparse.Namespace) -> tuple[dict[str, str], Method | None, VFM |
             model, path = load_method(page, o.ckpt_path, Path(o.runs), o.seed is None)
         device, names["student"] = model.device, f"{page.page.name} ({path or 'untrained'})"
         if o.vfm is None and hasattr(model, "vfm"):
-            vfm, names["vfm"] = model.vfm, str(model.hparams["vfm"])
+            vfm, names["vfm"] = cast("VFM", model.vfm), str(model.hparams["vfm"])
     elif o.student != "none":
         names["student"] = o.student or "rooms-student"
         model = Clip(names["student"]).eval().to(device)

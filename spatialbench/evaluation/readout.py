@@ -16,6 +16,7 @@ Letters: N samples, D features, K targets, G values of lambda.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -32,10 +33,10 @@ class Moments:
     def __init__(self, features: int, targets: int, device: torch.device | None = None) -> None:
         width = features + targets
         self.features = features
-        double = {"dtype": torch.float64, "device": device}
-        self.count = torch.zeros(FOLDS, **double)
-        self.sum = torch.zeros(FOLDS, width, **double)
-        self.square = torch.zeros(FOLDS, width, width, **double)
+        double = partial(torch.zeros, dtype=torch.float64, device=device)
+        self.count = double(FOLDS)
+        self.sum = double(FOLDS, width)
+        self.square = double(FOLDS, width, width)
 
     def add(self, x: Tensor, y: Tensor, fold: int) -> None:
         """Add samples x [N, D] and y [N, K] of one fold."""

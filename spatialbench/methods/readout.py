@@ -170,7 +170,7 @@ class Readout(Method):
                 "the checkpoint is of no method, so it has no image tower to read out; give a "
                 "student's exported weights as --model.init_args.student instead"
             )
-        cls = import_class(name, "checkpoint")
+        cls: Any = import_class(name, "checkpoint")
         if "attend" not in inspect.signature(cls.dense).parameters:
             raise SpatialbenchError(
                 f"{name} has a dense map of its own, which does not let a readout into the last "

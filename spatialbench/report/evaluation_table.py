@@ -181,9 +181,8 @@ def _by_group(
         for measure in [""] if stored is None else stored.value:
             groups = stored.groups[measure] if stored else dict.fromkeys(labels)
             mean = _measured(row, evaluation, measure, "mean")
-            record = {"name": row.name, "family": row.family, "measure": measure}
-            record |= {**groups, **mean}
-            records.append({**record, **_ends(row, evaluation)})
+            record: Record = {"name": row.name, "family": row.family, "measure": measure}
+            records.append({**record, **groups, **mean, **_ends(row, evaluation)})
     return columns, records
 
 
