@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from spatialbench.data.region_sets import Regions
 from spatialbench.evaluation.dense import cell_shares, inside, token_segments
-from spatialbench.evaluation.readout import Moments, r_squared
+from spatialbench.evaluation.ridge import Moments, r_squared
 from spatialbench.models.timm_vfm import VFM
 from spatialbench.models.towers import (
     attention_block,
@@ -102,6 +102,8 @@ class PatchMeasures:
     ) -> None:
         """Add images; ``things`` bool [K] says which classes are objects."""
         device, (h, w) = seen.attention.device, seen.grid
+        if not seen.patches["output"].isfinite().all():
+            raise SpatialbenchError("the model's tokens are not finite; it diverged or is damaged")
         place = torch.stack(torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij"), -1)
         if not self.moments:
             self.moments = {

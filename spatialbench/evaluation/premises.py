@@ -9,7 +9,7 @@
     text         (5)  cosine of a caption and the caption with the objects swapped
     recognition  (6)  zero-shot pairs, retrieval, and names of objects that are cut out
 
-(1) and (2) are of ``readout.py``, on images that the read-out has not seen. Attention is the mean
+(1) and (2) are of ``ridge.py``, on images that the read-out has not seen. Attention is the mean
 over heads, of patches that lie in the image and not in its padding; 1 is blind attention. A patch
 shows the object that fills half of it. (5) and (6) are the student's.
 
@@ -37,10 +37,11 @@ from spatialbench.evaluation.patch_premises import (
     see_vfm,
 )
 from spatialbench.evaluation.prompts import caption_embeddings, class_embeddings
-from spatialbench.evaluation.readout import FOLDS, Moments, r_squared
+from spatialbench.evaluation.ridge import FOLDS, Moments, r_squared
 from spatialbench.evaluation.regions import batches, found_true, objects
 from spatialbench.models.timm_vfm import VFM
 from spatialbench.models.towers import patch_grid
+from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.progress import progress
 
 LEAST = 50
@@ -71,26 +72,26 @@ def lone_objects(row: int, item: Regions, things: Tensor, depth: Tensor | None) 
 
 
 def embedding_readout(embeddings: Tensor, known: Objects, folds: Sequence[int]) -> Found | None:
-    """(2) from embeddings [B, D]; None if no kind occurs ``LEAST`` times."""
-    counts = known.label.bincount()
-    kinds = (counts >= LEAST).nonzero().flatten().tolist()
+    """(2) from embeddings [B, D]; None if no kind occurs ``LEAST`` times, in several scenes."""
+    fold = torch.tensor(folds)[known.image]
+    labels = int(known.label.max()) + 1 if len(known.label) else 0
+    counts = torch.stack([known.label[fold == k].bincount(minlength=labels) for k in range(FOLDS)])
+    enough = (counts.sum(0) >= LEAST) & (2 * counts.amax(0) <= counts.sum(0))
+    kinds = enough.nonzero().flatten().tolist()
     if not kinds:
         return None
 
     def parts() -> Iterable[Moments]:
         for kind in kinds:
-            own = known.label == kind
             moments = Moments(embeddings.shape[1], known.place.shape[1], embeddings.device)
-            fold = torch.tensor(folds)[known.image[own]]
             for each in range(FOLDS):
-                moments.add(
-                    embeddings[known.image[own][fold == each]], known.place[own][fold == each], each
-                )
+                own = (known.label == kind) & (fold == each)
+                moments.add(embeddings[known.image[own]], known.place[own], each)
             yield moments
 
     names = ("x", "y", "log_depth")
     values = dict(zip(names, r_squared(parts()), strict=False))
-    return {**values, "kinds": len(kinds), "objects": int(counts[kinds].sum())}
+    return {**values, "kinds": len(kinds), "objects": int(counts[:, kinds].sum())}
 
 
 def relations(model: Student, embeddings: Tensor, records: Sequence[Record]) -> Found:
@@ -164,8 +165,13 @@ def premises(
     Returns:
         ``student`` and ``vfm``, of those that are given. What the data or the model do not have is
         absent, and named in ``left_out``.
+
+    Raises:
+        SpatialbenchError: too few scenes, unusable regions, or a model that is not finite.
     """
     folds, things = scene_folds(source), torch.tensor(source.things)
+    if len(set(folds)) < FOLDS:
+        raise SpatialbenchError(f"{source.name}: there must be {FOLDS} scenes or more")
     measures = {"student": PatchMeasures(), "vfm": PatchMeasures()}
     embedded: list[Tensor] = []
     lone: list[Objects] = []
