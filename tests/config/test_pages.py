@@ -134,10 +134,8 @@ def test_the_family_is_in_no_hash(folder: Path) -> None:
     assert (before.family, after.family) == ("pairs", "readouts")
     assert (before.hash, before.config) == (after.hash, after.config)
     write(folder, f"{text}\nfamily: readout\n")
-    with pytest.raises(
-        SpatialbenchError, match=r"family 'readout' \(page .*\): did you mean 'reado"
-    ):
-        load_page(folder / "x.yaml")
+    with pytest.raises(SpatialbenchError, match=r"family 'readout' \(page .*\): did you mean"):
+        load_page(folder / "y.yaml")
 
 
 def test_the_hash_is_of_the_content_and_not_of_its_layout(folder: Path) -> None:
