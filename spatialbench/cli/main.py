@@ -31,6 +31,7 @@ COMMANDS = {
     "controls": ("weights.controls", "blind scorers and mirrored images: a broken one fails"),
     "export": ("weights.export", "the enhanced CLIP as a checkpoint of open_clip or transformers"),
     "maps": ("maps.maps", "a figure: what a token is similar to, or where a page looks"),
+    "premises": ("premises.premises", "what a student and a VFM hold of what the methods need"),
     "data": ("data.data", "data check FILE | data export --out FILE | data download NAME"),
     "doctor": ("doctor.doctor", "what this machine can run, what is missing; offline"),
 }

@@ -8,7 +8,7 @@ Letters: N pairs and M distinct images of a batch, S pixels a side.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, TypedDict
+from typing import Any, NamedTuple, TypedDict
 
 import numpy as np
 import torch
@@ -17,8 +17,13 @@ from torch.utils.data import DataLoader, Dataset, DistributedSampler
 
 from spatialbench.data.records import RecordSet
 
-Plan = list[np.ndarray]
-"""One batch: for each image the rows of its records in ``RecordSet.records``; it may be empty."""
+
+class Plan(NamedTuple):
+    """One batch; it may be empty."""
+
+    rows: list[np.ndarray]  # of each image, the rows of its records in ``RecordSet.records``
+    mirrored: np.ndarray | None = None  # bool [M]; None: no image is
+
 
 Key = tuple[int, int, int]
 """Seed, epoch and batch: they determine the random numbers of a batch."""
@@ -53,10 +58,12 @@ class PairDataset(Dataset[Batch]):
 
     def __getitem__(self, plan: Plan) -> Batch:
         records = self.record_set.records
-        images = np.array([records[rows[0]].image for rows in plan], dtype=np.int64)
+        images = np.array([records[rows[0]].image for rows in plan.rows], dtype=np.int64)
         pixels = self.record_set.images[images]  # [M, S, S, 3]
-        counts = torch.tensor([len(rows) for rows in plan], dtype=torch.int64)
-        chosen = np.concatenate([np.zeros(0, np.int64), *plan])
+        if plan.mirrored is not None:
+            pixels[plan.mirrored] = pixels[plan.mirrored, :, ::-1]
+        counts = torch.tensor([len(rows) for rows in plan.rows], dtype=torch.int64)
+        chosen = np.concatenate([np.zeros(0, np.int64), *plan.rows])
         statements = [records[row].statement for row in chosen]
         return Batch(
             pixels=torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))),
@@ -114,7 +121,8 @@ class TrainingPlans(ResumablePlans):
 
     A batch has ``batch_images`` distinct images. Up to ``records_per_image`` records of each are
     drawn without replacement, weighted by the inverse frequency of their relation: in the rooms,
-    left and right are six times as frequent as above and under.
+    left and right are six times as frequent as above and under. Each image is mirrored from left to
+    right with probability ``mirror``; its captions stay as they are.
     """
 
     def __init__(
@@ -125,17 +133,20 @@ class TrainingPlans(ResumablePlans):
         seed: int,
         world: int = 1,
         rank: int = 0,
+        mirror: float = 0.0,
     ) -> None:
         pairs = PairDataset(record_set)
         super().__init__(pairs, batch_images, seed, world, rank)
         self.groups, self.records_per_image = pairs.groups, records_per_image
+        self.mirror = mirror
         counts = record_set.counts
         self.weights = np.array([1 / counts[record.relation] for record in record_set.records])
 
     def plan(self, items: np.ndarray, key: Key) -> Plan:
-        """Draw the records of each image."""
+        """Draw the records of each image, then the images that are mirrored."""
         draw = np.random.default_rng(key)
-        return [self._some(self.groups[image], draw) for image in items]
+        rows = [self._some(self.groups[image], draw) for image in items]
+        return Plan(rows, draw.random(len(items)) < self.mirror if self.mirror else None)
 
     def _some(self, rows: np.ndarray, draw: np.random.Generator) -> np.ndarray:
         if len(rows) <= self.records_per_image:
@@ -164,7 +175,7 @@ class EvaluationPlans(DistributedSampler[Plan]):
     def __iter__(self) -> Iterator[Plan]:
         for step in range(len(self)):
             start = (step * self.num_replicas + self.rank) * self.batch_images
-            yield self.groups[start : start + self.batch_images]
+            yield Plan(self.groups[start : start + self.batch_images])
 
 
 class TrainingLoader(DataLoader[Any]):

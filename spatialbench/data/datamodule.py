@@ -31,7 +31,8 @@ from spatialbench.utils.say import say
 class PairDataModule(LightningDataModule):
     """Images with captions and negated captions for training, validation and test.
 
-    Images are never mirrored or cropped at random: both would change which caption is true.
+    Images are never cropped at random, nor mirrored unless ``mirror`` says so: both change which
+    caption is true.
 
     Args:
         source: of training and validation: ``rooms`` (rendered) or ``embspatial`` (``train_path``).
@@ -57,6 +58,8 @@ class PairDataModule(LightningDataModule):
         unseen_pairs: share of the pairs of names without any training record; ``spatialbench
             subsets`` then has the accuracy on the test's records of these pairs (``unseen``).
         drop_last: leave out the scored records of a relation that do not fill a batch of this size.
+        mirror: probability with which an image of a training batch of pairs is mirrored from left
+            to right while its captions stay: a control that cannot learn left from right.
         seed: of the order of training images and the choice of their records.
 
     Raises:
@@ -89,6 +92,7 @@ class PairDataModule(LightningDataModule):
         depth_pairs: Literal["all", "random"] = "all",
         unseen_pairs: float = 0.0,
         drop_last: int = 0,
+        mirror: float = 0.0,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -104,6 +108,8 @@ class PairDataModule(LightningDataModule):
             raise SpatialbenchError(
                 f"data.unseen_pairs is {unseen_pairs}; it must be 0 or more and less than 1"
             )
+        if not 0 <= mirror <= 1:
+            raise SpatialbenchError(f"data.mirror is {mirror}; it must be between 0 and 1")
         self.source, self.path, self.train_path, self.val_path = source, path, train_path, val_path
         self.image_size: int = image_size
         self.resize: Resize = resize
@@ -111,7 +117,7 @@ class PairDataModule(LightningDataModule):
         self.batch_images, self.records_per_image = batch_images, records_per_image
         self.eval_batch_images, self.workers = eval_batch_images, min(workers, usable_cores())
         self.pin_memory = pin_memory and torch.cuda.is_available()
-        self.strict, self.seed = strict, seed
+        self.strict, self.mirror, self.seed = strict, mirror, seed
         self.split, self.held_out, self.test_on = split, held_out, test_on
         self.depth_pairs, self.unseen_pairs, self.drop_last = depth_pairs, unseen_pairs, drop_last
         self.train_set: RecordSet
@@ -229,7 +235,7 @@ class PairDataModule(LightningDataModule):
     def training_plans(self, world: int, rank: int) -> ResumablePlans:
         """Return the training batches of one of ``world`` ranks."""
         images, records = self.batch_images, self.records_per_image
-        return TrainingPlans(self.train_set, images, records, self.seed, world, rank)
+        return TrainingPlans(self.train_set, images, records, self.seed, world, rank, self.mirror)
 
     def val_dataloader(self) -> DataLoader[Batch]:
         """Return every record of the validation set once."""

@@ -29,9 +29,11 @@ from spatialbench.models.open_clip_student import (
     load_clip,
     normalisation,
     resize_mode,
+    transpose_projections,
 )
 from spatialbench.models.running import BlockRunner, runner
 from spatialbench.models.towers import (
+    Attend,
     Mix,
     Model,
     Tokens,
@@ -67,6 +69,7 @@ class Method(PairScoring):
         pretrained: prefixes of the parameters that learn at ``finetuning.lr``; all others learn at
             ``connection_lr``.
         pooled: whether a student without a class token (SigLIP) is supported.
+        reads_others: whether it loads checkpoints of other methods, too.
         hparams: plain JSON types.
 
     Raises:
@@ -77,6 +80,7 @@ class Method(PairScoring):
     leaves: ClassVar[tuple[str, ...]] = ()
     pretrained: ClassVar[tuple[str, ...]] = ("student.",)
     pooled: ClassVar[bool] = False
+    reads_others: ClassVar[bool] = False
     student: Model
     mean: Tensor
     std: Tensor
@@ -88,6 +92,8 @@ class Method(PairScoring):
         self.save_arguments({"student": student}, finetuning=settings)
         self.finetuning = finetuning
         self.student = load_clip(student, self.pooled)
+        if finetuning.projections == "transposed":
+            transpose_projections(self.student)
         self.student.logit_scale.requires_grad_(not finetuning.freeze_logit_scale)
         self.image_size: int = self.student.visual.image_size[0]
         self.resize_mode = resize_mode(self.student)
@@ -131,12 +137,13 @@ class Method(PairScoring):
         """Embed captions, tokens int64 [C, context], as float32 [C, D] of unit norm."""
         return _unit(encode_text(self.student, tokens, self._runner()))
 
-    def dense(self, x: Tensor) -> Tensor:
+    def dense(self, x: Tensor, attend: Attend | None = None) -> Tensor:
         """Embed patches in the joint space: the last block by its value path (``encode_dense``).
 
         Args:
             x: uint8 [B, 3, H, W], RGB; H and W multiples of the patch size. Off the native size the
                 position embedding is interpolated.
+            attend: a readout of the last block's values in place of the value path.
 
         Returns:
             float32 [B, h, w, D], unit norm at every patch.
@@ -145,7 +152,7 @@ class Method(PairScoring):
             SpatialbenchError: images that are not whole patches, or of another type.
         """
         pixels = self._normalised(x, native=False)
-        return _unit(encode_dense(self.student, pixels, self.connect(x)))
+        return _unit(encode_dense(self.student, pixels, self.connect(x), attend=attend))
 
     def visual_tokens(self, x: Tensor) -> Tokens:
         """Return the embedding and the patches in the joint space, not normalised."""
@@ -159,15 +166,17 @@ class Method(PairScoring):
         """
         return self._tokenizer(captions).to(self.device)
 
-    def finetuning_loss(self, batch: Batch) -> Tensor:
+    def finetuning_loss(self, batch: Batch, images: Tensor | None = None) -> Tensor:
         """Return the protocol's loss, equations (5)-(7) over the pairs of all ranks.
 
-        Every distinct image and caption is encoded once.
+        Every distinct image and caption is encoded once. ``images`` are embeddings of this rank's
+        images [M, D], if they were encoded already.
         """
         captions = batch["captions"]
         negated = batch["negated"] if self.finetuning.needs_negated else []
         names = list(dict.fromkeys([*captions, *negated]))
-        images = in_chunks(self.image, batch["pixels"], self.finetuning.chunk_images)  # [M, D]
+        if images is None:
+            images = in_chunks(self.image, batch["pixels"], self.finetuning.chunk_images)  # [M, D]
         texts = in_chunks(self.text, self.tokenize(names), self.finetuning.chunk_captions)  # [K, D]
         whole = gather(Encoded(images, texts, names, batch["image"], captions, negated))
         with torch.autocast(self.device.type, enabled=False):

@@ -18,6 +18,7 @@ import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from timm.layers import Attention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -99,6 +100,19 @@ class VFM(nn.Module):
         """Tokens bfloat16 [B, L, T, D] that enter the blocks for uint8 images, class first."""
         return self._cache(x) if self.cache else self._compute(x)
 
+    @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens [B, L + 1, T, D] for uint8 images: those of ``tokens``, then the normed output.
+
+        They are computed anew, in the precision of the weights.
+        """
+        return self._forward((x.to(self.mean.device) - self.mean) / self.std)
+
+    def patches(self, x: Tensor) -> Tensor:
+        """Patches after the last block and its norm, float32 [B, h', w', D]; not cached."""
+        with torch.autocast(x.device.type, enabled=False):
+            return self(x)[:, -1, 1:].unflatten(1, self.grid)
+
     def refresh(self) -> None:
         """Pick up what other processes added to the cache."""
         if self.cache:
@@ -134,10 +148,10 @@ class VFM(nn.Module):
         """Tokens bfloat16 [B, L, T, D], computed in float32 (on a GPU in TF32)."""
         x = x.to(self.mean.device)
         with torch.autocast(x.device.type, enabled=False), tensor_cores(x.device):
-            return in_equal_chunks(lambda chunk: self._forward((chunk - self.mean) / self.std), x)
+            return in_equal_chunks(lambda chunk: self(chunk)[:, :-1], x)
 
     def _forward(self, pixels: Tensor) -> Tensor:
-        """Collect the inputs of all blocks [B, L, T, D] in timm's own forward pass."""
+        """Collect all blocks' inputs and the output [B, L + 1, T, D] in timm's own forward pass."""
         size = self.model.patch_embed.img_size
         if tuple(pixels.shape[-2:]) != tuple(size):
             pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
@@ -148,7 +162,7 @@ class VFM(nn.Module):
 
         hooks = [block.register_forward_pre_hook(keep) for block in self.model.blocks]
         try:
-            self.model.forward_features(pixels)
+            inputs.append(self.model.forward_features(pixels))
         finally:
             for hook in hooks:
                 hook.remove()
@@ -182,6 +196,31 @@ def load_vfm(
     model, mean, std = build_vit(spec, image_size)
     mean, std = normalisation or (mean, std)
     return VFM(model, mean, std, spec.partition(":")[0], image_size, cache)
+
+
+def depth_head(spec: str) -> nn.Linear | None:
+    """Load the linear read-out of log depth from ``VFM.patches``, log metres of a patch's cells.
+
+    It is in ``<weights>-heads.safetensors`` beside the weights of ``spec``, as pretraining writes
+    it; None: there is no such file.
+
+    Raises:
+        SpatialbenchError: the file has no such read-out.
+    """
+    name, _, weights = spec.partition(":")
+    path = WEIGHTS / f"{OWN}.safetensors" if name == OWN and not weights else Path(weights)
+    path = path.parent / f"{path.stem}-heads.safetensors"
+    if not path.is_file():
+        return None
+    try:
+        tensors = load_file(path)
+        cells, width = tensors["depth.weight"].shape
+        head = nn.Linear(width, cells)
+        head.load_state_dict({part: tensors[f"depth.{part}"] for part in ("weight", "bias")})
+    except Exception as error:  # safetensors raises a class of its own
+        what = f"{path}: no linear read-out of depth ({first_line(error)})"
+        raise SpatialbenchError(f"{what}; pretrain the VFM again, or remove the file") from error
+    return head.requires_grad_(False)
 
 
 def build_vit(spec: str, image_size: int | None = None) -> tuple[Any, Any, Any]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from spatialbench.config.pages import FAMILIES
+from spatialbench.config.pages import FAMILIES, Track
 from spatialbench.evaluation.base import Evaluation
 from spatialbench.evaluation.pairs import COLUMNS
 from spatialbench.evaluation.statistics import smallest_detectable_gain
@@ -64,9 +65,12 @@ def table(
     """
     check_format(format)
     rows = stored_rows(Path(results), Path(benchmarks), track, budget)
-    cls = evaluation_class(rows, Today.read(Path(benchmarks)), track, budget, evaluation)
+    today = Today.read(Path(benchmarks))
+    cls = evaluation_class(rows, today, track, budget, evaluation)
     papers = read_papers(Path(results)) if reported else []
-    return table_of(rows, evaluation, cls, Differences(rows), papers).write(format)
+    made = table_of(rows, evaluation, cls, Differences(rows), papers)
+    beside = ["", beside_papers(today.tracks.get(track))] if papers else []
+    return replace(made, notes=[*made.notes, *beside]).write(format)
 
 
 def evaluation_class(
@@ -177,9 +181,8 @@ def _by_group(
         for measure in [""] if stored is None else stored.value:
             groups = stored.groups[measure] if stored else dict.fromkeys(labels)
             mean = _measured(row, evaluation, measure, "mean")
-            record = {"name": row.name, "family": row.family, "measure": measure}
-            record |= {**groups, **mean}
-            records.append({**record, **_ends(row, evaluation)})
+            record: Record = {"name": row.name, "family": row.family, "measure": measure}
+            records.append({**record, **groups, **mean, **_ends(row, evaluation)})
     return columns, records
 
 
@@ -255,6 +258,17 @@ def one_run_notes(rows: Sequence[Row], evaluation: str) -> list[str]:
     known = [row for row in rows if evaluation in row.evidence and len(row.result.seeds) > 1]
     names = [row.name for row in known if row.evidence[evaluation].runs == 1]
     return ["", f"One run, since every seed gives the same: {', '.join(names)}."] if names else []
+
+
+def beside_papers(track: Track | None) -> str:
+    """Say how the papers' numbers differ from ours, whose rows are of ``track``."""
+    model = {} if track is None else track.config["model"]
+    weight = model.get("finetuning", {}).get("own_negation_weight", 0)
+    own = f" Rows trained on pairs here have own_negation_weight {weight:g}, the poster's 0."
+    return (
+        "The papers' numbers as printed there (other data, other models); their macro is the mean "
+        f"of the printed relations.{own if weight else ''}"
+    )
 
 
 def stale_notes(rows: Sequence[Row]) -> list[str]:

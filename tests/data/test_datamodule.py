@@ -148,8 +148,45 @@ def drawn(plans: TrainingPlans, epochs: int) -> Counter[int]:
     seen: Counter[int] = Counter()
     for number in range(epochs):
         plans.set_epoch(number)
-        seen.update(int(row) for plan in plans for group in plan for row in group)
+        seen.update(int(row) for plan in plans for group in plan.rows for row in group)
     return seen
+
+
+def test_mirrored_images_keep_their_captions() -> None:
+    record_set = small_set(11)
+    plain = list(loader(TrainingPlans(record_set, 3, 2, seed=5)))
+    for batch, other in zip(
+        plain, loader(TrainingPlans(record_set, 3, 2, seed=5, mirror=1.0)), strict=True
+    ):
+        assert torch.equal(other["pixels"], batch["pixels"].flip(-1))
+        for key in ("captions", "negated"):
+            assert other[key] == batch[key]
+        for key in ("image", "record"):
+            assert torch.equal(other[key], batch[key])
+
+
+def test_half_of_the_images_are_mirrored_by_seed_epoch_and_batch_alone() -> None:
+    def flips(world: int = 1, rank: int = 0, start: int = 0, epoch: int = 1) -> list[list[bool]]:
+        plans = TrainingPlans(small_set(40), 5, 2, 3, world=world, rank=rank, mirror=0.5)
+        plans.set_epoch(epoch)
+        plans.resume = (epoch, start)
+        return [plan.mirrored.tolist() for plan in plans]
+
+    alone = flips()
+    assert flips(start=3) == alone[3:]
+    assert [flips(2, 0), flips(2, 1)] == [alone[::2], alone[1::2]]
+    assert flips(epoch=2) != alone
+    count = sum(flip for epoch in range(25) for batch in flips(epoch=epoch) for flip in batch)
+    assert 430 < count < 570  # of 1000; 500 +- 4.4 standard deviations
+
+
+def test_validation_and_test_are_never_mirrored(file: str) -> None:
+    data = embspatial(train_path=file, path=file, val_images=3, mirror=1.0)
+    data.setup()
+    for batch in data.val_dataloader():
+        check_batch(batch, data.val_set)
+    for batch in data.test_dataloader():
+        check_batch(batch, data.test_set)
 
 
 def test_ranks_share_an_epoch_without_overlap() -> None:
@@ -259,6 +296,7 @@ def test_unusable_data_is_one_line(
         ({"held_out": 1}, r"data\.held_out is 1"),
         ({"unseen_pairs": -0.1}, r"data\.unseen_pairs is -0\.1; it must be 0 or more"),
         ({"unseen_pairs": 1.0}, r"data\.unseen_pairs is 1\.0; .* less than 1"),
+        ({"mirror": 1.1}, r"data\.mirror is 1\.1; it must be between 0 and 1"),
     ],
 )
 def test_arguments_are_checked_before_anything_runs(

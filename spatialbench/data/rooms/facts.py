@@ -67,6 +67,11 @@ class SceneView:
         """The boxes of the named objects."""
         return {name: v.box for name, v in self.named.items()}
 
+    @cached_property
+    def depths(self) -> dict[str, float]:
+        """The mean depths of the named objects, in metres."""
+        return {name: v.depth for name, v in self.named.items()}
+
 
 def facts(scenes: Sequence[SceneView]) -> pd.DataFrame:
     """Return every fact of the scenes: ``first`` is nearer than, left of or above ``second``.
@@ -166,4 +171,5 @@ def _record(scene: SceneView, row: int, relation: str, first: str, second: str) 
         source="rooms",
         scene_id=scene.scene_id,
         elevation=elevation,
+        depths=scene.depths,
     )
