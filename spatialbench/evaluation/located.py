@@ -1,8 +1,9 @@
-r"""Where is the relation lost? What the embedding of an image holds of where named objects are.
+r"""Where is the relation lost? What patches and embedding of an image say of where objects are.
 
-The pair test without a text tower: a linear probe reads the place of each object from the
-embedding, and the relation is judged by the two places. With v(I) the embedding of an image, n the
-images of training that show one A, and p = (x, y, log depth) of A, in image sides and metres:
+The pair test by places in the stead of a cosine. Of the patches, the places are those of the value
+readout, (1) to (5) of methods/readout.py. Of the embedding a linear probe reads them. With v(I) the
+embedding of an image, n the images of training that show one A, and p = (x, y, log depth) of A, in
+image sides and metres:
 
     (1)  \hat p_A(I) = \bar p + W_A z,  z = (v(I) - \bar v) / s,  W_A = (C_zz + l)^-1 C_zp
     (2)  l minimises  n RSS / (n - df)^2 over a grid,  df = 1 + sum_i e_i / (e_i + l)
@@ -14,33 +15,35 @@ Technometrics 21, 1979), on images of training alone. (3) changes its sign when 
 so a probe that knows nothing is at 50. A record of a name that fewer than ``LEAST`` images of
 training show is a tie.
 
-If (3) is right where the cosine is not, the image tower knows and the text tower, or what matches
-the two, does not; if (3) is at chance, the embedding never had it.
+If the patches are right and the embedding is at chance, the relation is lost on the way to the
+embedding; if the embedding is right and the cosine is not, between the towers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Self
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from spatialbench.data.records import Record
+from spatialbench.data.relations import with_articles
 from spatialbench.data.rooms import RoomsSet, load
 from spatialbench.data.selection_sets import fingerprint
 from spatialbench.evaluation.base import Evaluation, Model
 from spatialbench.evaluation.evidence import Evidence
 from spatialbench.evaluation.pairs import TITLES, answers
+from spatialbench.models.places import AXIS, SIGN, centres, patch_depth
+from spatialbench.models.timm_vfm import depth_head, load_vfm
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.progress import progress
 
-LEAST = 50
+LEAST = 20
 PENALTIES = np.logspace(-4, 2, 19)
 """Values of l, in units of a standardised feature's variance."""
-AXIS = {"left": 0, "right": 0, "above": 1, "under": 1, "close": 2, "far": 2}
-"""Relation -> place of x, y or log depth."""
-SIGN = {"left": 1, "right": -1, "above": 1, "under": -1, "close": 1, "far": -1}
 SCORERS = {"patches": "patches", "embedding": "embedding"}
 """What is read -> how tables and figures call it."""
 _BATCH = 64  # images
@@ -52,16 +55,19 @@ class Located(Evaluation):
     Args:
         train_images: scenes of training that the probe learns from.
         test_images: scenes of the test; None: the balanced test of the pairs.
+        vfm: whose depth head says how far a patch is, for *close* and *far* of the patches; without
+            a head they are ties.
     """
 
     name = "located"
     title = "Where the relation is lost"
     explanation = """\
-Pair accuracy without the text tower: a linear probe reads x, y and log depth of every named object
-from the *embedding* of the image, and the relation is judged by the two places. What a probe finds
-and the cosine does not is in the image and lost between the towers; what it does not find is lost
-before. The probe learns from boxes and depth of images of training: these numbers say what is
-there, not what a method scores."""
+Pair accuracy by the places of the two named objects in the stead of a cosine. *Patches*: the value
+readout of the row's own weights, with the VFM's depth. *Embedding*: a linear probe of the embedding
+of the image, which learns from boxes and depth of images of training. A relation that the patches
+know and the embedding does not is lost on the way to the embedding; one that the embedding knows
+and the cosine does not, between the towers. These numbers say what is there, not what a method
+scores."""
     columns = {  # noqa: RUF012
         f"{scorer}: {column}": f"{title}, {TITLES[column]}"
         for scorer, title in SCORERS.items()
@@ -69,8 +75,10 @@ there, not what a method scores."""
     }
     unit = "records"
 
-    def __init__(self, train_images: int = 4000, test_images: int | None = None) -> None:
-        self.train_images, self.test_images = train_images, test_images
+    def __init__(
+        self, train_images: int = 4000, test_images: int | None = None, vfm: str = "rooms-vfm"
+    ) -> None:
+        self.train_images, self.test_images, self.vfm = train_images, test_images, vfm
 
     def run(self, model: Model) -> Evidence:
         """Fit a probe for each name, and answer the records; see :meth:`Evaluation.run`."""
@@ -82,29 +90,56 @@ there, not what a method scores."""
                 f"{self.name}: no object is seen in {LEAST} of the {self.train_images} images of "
                 "training: raise train_images"
             )
-        margins = probe_margins(probes, embeddings(model, test), test.records)
+        seen, values, notes = embeddings(model, test), {}, {}
+        if "attend" in inspect.signature(model.dense).parameters:
+            values["patches"] = margins(readout(model, test, self.vfm), test.records)
+        else:
+            notes["patches"] = "not measured: the model's dense takes no attend, see Method.dense"
+        found = {name: probe(seen) for name, probe in probes.items()}
+        values["embedding"] = margins(found, test.records)
         data = fingerprint(self.version, [test.record_set().fingerprint, self.train_images])
-        return answers(test.records, {"embedding": margins}, data)
+        return answers(test.records, values, data, notes)
 
 
-@torch.no_grad()
 def embeddings(model: Model, rooms: RoomsSet) -> np.ndarray:
     """Embed all images, float64 [M, D]."""
-    parts: list[np.ndarray] = []
-    count = len(rooms.images)
-    with (
-        torch.autocast(model.device.type, enabled=False),
-        progress(f"embedding {rooms.split}", count, "images") as advance,
-    ):
-        for start in range(0, count, _BATCH):
-            part = np.array(rooms.images[start : start + _BATCH])  # [b, s, s, 3]
-            pixels = torch.from_numpy(part).permute(0, 3, 1, 2).to(model.device)
-            parts.append(model.image(pixels).double().cpu().numpy())
-            advance(len(part))
+    with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
+        parts = [model.image(pixels).double().cpu().numpy() for pixels in batches(model, rooms)]
     found = np.concatenate(parts)
     if not np.isfinite(found).all():
         raise SpatialbenchError("located: an embedding is not finite; the training diverged")
     return found
+
+
+def readout(model: Model, rooms: RoomsSet, vfm: str) -> dict[str, np.ndarray]:
+    """Return name -> its place by the patches of every image, float [M, 3]; depth 0 without a head.
+
+    (1), with the value attention, to (5) of methods/readout.py.
+    """
+    head = depth_head(vfm)
+    eye = None if head is None else load_vfm(vfm, model.image_size, cache=False).to(model.device)
+    names = sorted({name for scene in rooms.scenes for name in scene.named})
+    parts = []
+    with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
+        texts = model.text(model.tokenize([with_articles(f"a {name}") for name in names]))
+        for pixels in batches(model, rooms):
+            dense = model.dense(pixels, lambda v: v)
+            depth = dense.new_zeros(*dense.shape[:3], 1)
+            if head is not None and eye is not None:
+                grid = (dense.shape[1], dense.shape[2])
+                depth = patch_depth(head.to(pixels.device), eye.patches(pixels), grid)
+            parts.append(centres(dense, depth[..., 0], texts).cpu().numpy())  # [b, K, 3]
+    return dict(zip(names, np.concatenate(parts).swapaxes(0, 1), strict=True))
+
+
+def batches(model: Model, rooms: RoomsSet) -> Iterator[Tensor]:
+    """Yield the images, uint8 [b, 3, S, S] on the model's device."""
+    count = len(rooms.images)
+    with progress(f"locating in {rooms.split}", count, "images") as advance:
+        for start in range(0, count, _BATCH):
+            part = np.array(rooms.images[start : start + _BATCH])  # [b, S, S, 3]
+            yield torch.from_numpy(part).permute(0, 3, 1, 2).to(model.device)
+            advance(len(part))
 
 
 class Probe(NamedTuple):
@@ -148,12 +183,11 @@ def fit_probes(x: np.ndarray, rooms: RoomsSet) -> dict[str, Probe]:
     }
 
 
-def probe_margins(probes: dict[str, Probe], x: np.ndarray, records: Sequence[Record]) -> np.ndarray:
-    """Return (3) of records, float64 [N], from embeddings [M, D] of their images."""
-    places = {name: probe(x) for name, probe in probes.items()}
-    margins = np.zeros(len(records))
+def margins(places: Mapping[str, np.ndarray], records: Sequence[Record]) -> np.ndarray:
+    """Return (3) of records, float64 [N], from the places of names in every image, [M, 3] each."""
+    found = np.zeros(len(records))
     for row, record in enumerate(records):
         if {record.subject, record.object} <= places.keys():
             first, second = (places[name][record.image] for name in (record.subject, record.object))
-            margins[row] = SIGN[record.relation] * (second - first)[AXIS[record.relation]]  # (3)
-    return margins
+            found[row] = SIGN[record.relation] * (second - first)[AXIS[record.relation]]  # (3)
+    return found

@@ -41,6 +41,7 @@ from torch import Tensor
 from spatialbench.config.signatures import import_class, refuse_unknown
 from spatialbench.data.relations import parse, with_articles
 from spatialbench.methods.base import DEFAULTS, FineTuning, Method
+from spatialbench.models.places import AXIS, SIGN, centres, patch_depth, resampled
 from spatialbench.models.timm_vfm import depth_head, load_vfm
 from spatialbench.models.towers import Attend, Mix, attention, patch_grid
 from spatialbench.utils.argument_checks import check_choice
@@ -49,14 +50,8 @@ from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.say import say
 
 Attention = Literal["value", "vv", "trident"]
-TEMPERATURE = 30.0
-"""t of (4)."""
 BETA, GAMMA = 1.2, 3.0
 """b and g of (2), Trident's."""
-AXIS = {"left": 0, "right": 0, "above": 1, "under": 1, "close": 2, "far": 2}
-"""Relation -> column of c in (5)."""
-SIGN = {"left": 1, "right": -1, "above": 1, "under": -1, "close": 1, "far": -1}
-"""Relation -> sign of c_B - c_A in (6)."""
 
 
 class Readout(Method):
@@ -131,8 +126,7 @@ class Readout(Method):
         dense = self.dense(x, self.attend(x, patches))
         depth = dense.new_zeros(*dense.shape[:3], 1)
         if self.depth_head is not None and patches is not None:
-            cells = self.depth_head(patches).mean(-1, keepdim=True)
-            depth = resampled(cells, (dense.shape[1], dense.shape[2]))
+            depth = patch_depth(self.depth_head, patches, (dense.shape[1], dense.shape[2]))
         return torch.cat([dense, depth], dim=-1)
 
     def pair_scores(self, features: Tensor, image: Tensor, captions: Sequence[str]) -> Tensor:
@@ -201,28 +195,6 @@ def guidance(o: Tensor) -> Tensor:
     logits = GAMMA * (cosines - BETA * cosines.mean((1, 2), keepdim=True))
     diagonal = torch.eye(logits.shape[-1], dtype=torch.bool, device=logits.device)
     return logits.masked_fill((logits < 0) & ~diagonal, -torch.inf).softmax(-1)  # (2)
-
-
-def centres(dense: Tensor, depth: Tensor, texts: Tensor) -> Tensor:
-    """Return (5) of K names in M images, [M, K, 3]; x to the right, y downwards, 0 in the middle.
-
-    Args:
-        dense: f_p, [M, h, w, D].
-        depth: log d_p, [M, h, w].
-        texts: T_A, [K, D].
-    """
-    height, width = depth.shape[1:]
-    y, x = (((torch.arange(n) + 0.5) / n - 0.5).to(depth) for n in (height, width))
-    rows, columns = y[:, None].expand_as(depth), x.expand_as(depth)
-    places = torch.stack([columns, rows, depth], dim=-1).flatten(1, 2)  # [M, h w, 3]
-    mass = (TEMPERATURE * dense.flatten(1, 2) @ texts.T).softmax(1)  # (4), [M, h w, K]
-    return mass.mT @ places  # (5)
-
-
-def resampled(x: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Resample a map [B, h', w', C] bilinearly to another grid, [B, h, w, C]."""
-    x = x.permute(0, 3, 1, 2)
-    return F.interpolate(x, size=grid, mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
 
 
 def _names(statement: Any) -> tuple[str, str]:

@@ -1,17 +1,20 @@
-"""The linear probe of the embedding: its equations, and pairs that it can and cannot answer."""
+"""The readout of the patches, the probe of the embedding: equations, and what they can answer."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 import torch
 
-from spatialbench.data.records import Box
+from spatialbench.data.records import Box, Record
 from spatialbench.data.relations import RELATIONS
 from spatialbench.data.rooms import RoomsSet
 from spatialbench.data.rooms.facts import SceneView, View, records
 from spatialbench.evaluation import located
 from spatialbench.evaluation.located import LEAST, PENALTIES, Located, Probe
+from spatialbench.models.towers import Attend
 from spatialbench.utils.errors import SpatialbenchError
 
 NAMES = ("sofa", "lamp", "bed")
@@ -54,9 +57,27 @@ class Model:
 
     def __init__(self, train: np.ndarray, test: np.ndarray) -> None:
         self.table = torch.from_numpy(np.stack([train, test]))
+        self.scenes = rooms("test", 1)
 
     def image(self, x: torch.Tensor) -> torch.Tensor:
         return self.table[x[:, 1, 0, 0].long(), x[:, 0, 0, 0].long()]
+
+    def tokenize(self, captions: Sequence[str]) -> torch.Tensor:
+        return torch.tensor([NAMES.index(caption.removeprefix("a ")) for caption in captions])
+
+    def text(self, tokens: torch.Tensor) -> torch.Tensor:
+        return torch.eye(4)[tokens]
+
+    def dense(self, x: torch.Tensor, attend: Attend | None = None) -> torch.Tensor:
+        """Give each pixel the name whose object has it in its centre, else a fourth."""
+        assert attend is not None
+        assert attend(x) is x, "the value attention"
+        found = torch.eye(4)[3].repeat(len(x), SIZE, SIZE, 1)
+        for row, index in enumerate(x[:, 0, 0, 0].tolist()):
+            for code, view in enumerate(self.scenes.scenes[index].views):
+                column, line = view.box.centre
+                found[row, int(line), int(column)] = torch.eye(4)[code]
+        return found
 
 
 @pytest.fixture
@@ -65,6 +86,11 @@ def sets(monkeypatch: pytest.MonkeyPatch) -> tuple[RoomsSet, RoomsSet]:
     made = {"train": rooms("train", 0), "test": rooms("test", 1)}
     monkeypatch.setattr(located, "load", lambda split, images, size: made[split])
     return made["train"], made["test"]
+
+
+def margins_of(probes: dict[str, Probe], x: np.ndarray, chosen: Sequence[Record]) -> np.ndarray:
+    """Margins of probes of embeddings x."""
+    return located.margins({name: probe(x) for name, probe in probes.items()}, chosen)
 
 
 def mixed(scenes: RoomsSet, chosen: list[int]) -> np.ndarray:
@@ -96,14 +122,27 @@ def test_an_embedding_that_holds_every_place_answers_every_pair(
     sets: tuple[RoomsSet, RoomsSet],
 ) -> None:
     everything = list(range(9))
-    evidence = Located().run(Model(*(mixed(each, everything) for each in sets)))  # type: ignore[arg-type]
-    assert all(value > 99 for value in evidence.values().values())
+    evidence = Located(vfm="none").run(Model(*(mixed(each, everything) for each in sets)))  # type: ignore[arg-type]
+    values = evidence.values()
+    assert all(values[f"embedding: {name}"] > 99 for name in RELATIONS)
     assert evidence.units == len(sets[1].records)
     assert evidence.known_margins.units.tolist() == [r.record_id for r in sets[1].records]
 
 
+def test_patches_answer_by_where_they_see_the_names(sets: tuple[RoomsSet, RoomsSet]) -> None:
+    """Without a depth head close and far are ties."""
+    model = Model(*(mixed(each, [0]) for each in sets))
+    found = Located(vfm="none").run(model).values()  # type: ignore[arg-type]
+    assert min(found[f"patches: {name}"] for name in ("left", "right", "above", "under")) > 95
+    assert found["patches: close"] == found["patches: far"] == 50
+    model.dense = lambda x: x  # type: ignore[assignment,method-assign]
+    evidence = Located(vfm="none").run(model)  # type: ignore[arg-type]
+    assert not any(name.startswith("patches") for name in evidence.values())
+    assert evidence.notes["patches"].startswith("not measured")
+
+
 def test_an_embedding_of_x_alone_answers_left_and_right(sets: tuple[RoomsSet, RoomsSet]) -> None:
-    evidence = Located().run(Model(*(mixed(each, [0, 3, 6]) for each in sets)))  # type: ignore[arg-type]
+    evidence = Located(vfm="none").run(Model(*(mixed(each, [0, 3, 6]) for each in sets)))  # type: ignore[arg-type]
     found = {name: evidence.values()[f"embedding: {name}"] for name in RELATIONS}
     assert min(found["left"], found["right"]) > 99
     assert all(35 < found[name] < 65 for name in ("above", "under", "close", "far"))
@@ -114,12 +153,12 @@ def test_swapped_names_have_the_opposite_margin(sets: tuple[RoomsSet, RoomsSet])
     rng = np.random.default_rng(3)
     x = rng.normal(size=(IMAGES, 6))
     probes = located.fit_probes(x, train)
-    margins = located.probe_margins(probes, x, test.records)
+    found = margins_of(probes, x, test.records)
     swap = [
         type(record)(**{**vars(record), "subject": record.object, "object": record.subject})
         for record in test.records
     ]
-    assert np.array_equal(located.probe_margins(probes, x, swap), -margins)
+    assert np.array_equal(margins_of(probes, x, swap), -found)
 
 
 def test_a_name_that_training_hardly_shows_is_a_tie(sets: tuple[RoomsSet, RoomsSet]) -> None:
@@ -130,9 +169,9 @@ def test_a_name_that_training_hardly_shows_is_a_tie(sets: tuple[RoomsSet, RoomsS
     )
     probes = located.fit_probes(mixed(train, [0]), RoomsSet("train", *_arrays(train), few))
     assert set(probes) == {"sofa", "lamp"}
-    margins = located.probe_margins(probes, mixed(test, [0]), records(test.scenes))
+    found = margins_of(probes, mixed(test, [0]), records(test.scenes))
     known = [{r.subject, r.object} == {"sofa", "lamp"} for r in records(test.scenes)]
-    assert ((margins != 0) == known).all()
+    assert ((found != 0) == known).all()
 
 
 def _arrays(scenes: RoomsSet) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -147,7 +186,7 @@ def test_what_cannot_be_measured_is_one_line(
     with pytest.raises(
         SpatialbenchError, match=r"no object is seen in 241 of .*raise train_images"
     ):
-        Located().run(model)  # type: ignore[arg-type]
+        Located(vfm="none").run(model)  # type: ignore[arg-type]
     model.table[0, 3] = torch.nan
     with pytest.raises(SpatialbenchError, match="an embedding is not finite"):
-        Located().run(model)  # type: ignore[arg-type]
+        Located(vfm="none").run(model)  # type: ignore[arg-type]
