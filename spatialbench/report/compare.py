@@ -18,6 +18,7 @@ from spatialbench.evaluation.paired import TESTED, PairedTest, holm, sign_flip
 from spatialbench.evaluation.pairs import TITLES
 from spatialbench.evaluation.statistics import SAME, verdict
 from spatialbench.report import evaluation_table as tables
+from spatialbench.report import table_notes
 from spatialbench.report.differences import Differences, Gain
 from spatialbench.report.rows import by_family, check_comparable, no_rows, stored_rows
 from spatialbench.report.table_model import Cell, Column, Record, Table, check_format, p_cell
@@ -126,7 +127,7 @@ def significant(p: float) -> float:
 
 
 def _notes(a: Row, b: Row, pairs: bool) -> list[str]:
-    stale = [*tables.stale_notes([a, b]), *_family_notes([a, b])]
+    stale = [*table_notes.stale_notes([a, b]), *_family_notes([a, b])]
     if not pairs:
         text = (
             "Interval: bootstrap over scenes and seeds. p: random swaps of the two rows, scene by "
@@ -144,7 +145,7 @@ def _notes(a: Row, b: Row, pairs: bool) -> list[str]:
         "points that one seed can show at this n and disagreement (5 %, power 80 %)."
     )
     verdict = "better, worse: the interval excludes 0 and the corrected p is 0.05 at most."
-    return [*stale, tables.fingerprint_line([a, b]), "", text, "", verdict]
+    return [*stale, table_notes.fingerprint_line([a, b]), "", text, "", verdict]
 
 
 def _family_notes(rows: Sequence[Row]) -> list[str]:
@@ -236,10 +237,10 @@ def _matrix(
         records.append({"": name, "family": row.family, **line})
         columns.append(Column(str(place), itemgetter(row.name)))
     notes = [
-        *tables.stale_notes(rows),
+        *table_notes.stale_notes(rows),
         *left_out,
         *_family_notes(rows),
-        tables.fingerprint_line(rows),
+        table_notes.fingerprint_line(rows),
         "",
         f"Emphasis (a star in a terminal): the paired interval excludes 0 and p, corrected for "
         f"{len(pairs)} pairs (Holm), is 0.05 at most.",

@@ -15,7 +15,7 @@ from spatialbench.report import controls as controls_report
 from spatialbench.report import steps as steps_report
 from spatialbench.report.claims import Claim, read_claims
 from spatialbench.report.differences import Differences
-from spatialbench.report.evaluation_table import beside_papers, headings_of, table_of
+from spatialbench.report.evaluation_table import headings_of, table_of
 from spatialbench.report.rows import (
     Reported,
     evaluation_classes,
@@ -24,6 +24,7 @@ from spatialbench.report.rows import (
     read_rows,
 )
 from spatialbench.report.table_model import interval_cell, markdown_table, number
+from spatialbench.report.table_notes import beside_papers
 from spatialbench.results.files import STORED_BUDGET, Row
 from spatialbench.results.schema import PAIRS, SeedRun
 from spatialbench.results.stale import Today

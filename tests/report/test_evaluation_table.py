@@ -14,10 +14,11 @@ from spatialbench.config.pages import load_track
 from spatialbench.evaluation.pairs import COLUMNS
 from spatialbench.evaluation.selection import ImageSelection
 from spatialbench.report.differences import Differences
-from spatialbench.report.evaluation_table import beside_papers, table
+from spatialbench.report.evaluation_table import table
 from spatialbench.report.rows import read_papers, read_rows
 from spatialbench.report.run_table import print_evidence
 from spatialbench.report.table_model import FORMATS
+from spatialbench.report.table_notes import beside_papers
 from spatialbench.results.files import read_result, read_row
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support import ROOT, fakes
