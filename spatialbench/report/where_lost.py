@@ -2,7 +2,8 @@
 
 For every row and relation up to three accuracies with their intervals: of the dense readout of the
 patches and of the linear probe of the embedding, both of the evaluation ``located``, and of the
-cosine, which is the pair test. A row without that evaluation has the cosine alone.
+cosine, which is the pair test. A row without that evaluation has the cosine alone. Rows of readouts
+are left out: their pair test is no cosine.
 """
 
 from __future__ import annotations
@@ -35,7 +36,8 @@ class Point(NamedTuple):
 
 def chosen(rows: Sequence[Row], front: Sequence[str]) -> list[Row]:
     """Return the rows to draw: those of the front table, or all; none if none was evaluated."""
-    shown = [row for row in rows if row.name in front] or [*rows]
+    rows = [row for row in rows if row.family != "readouts"]
+    shown = [row for row in rows if row.name in front] or rows
     return shown if any(Located.name in row.evidence for row in shown) else []
 
 
