@@ -61,9 +61,7 @@ def check_results(
         problems = _check_pages(results, today)
     else:
         problems = check_stored(results, today) + check_readme(results, benchmarks)
-    return problems + (
-        check_smoke(results, today, fit, processes, sample) if smoke else []
-    )
+    return problems + (check_smoke(results, today, fit, processes, sample) if smoke else [])
 
 
 def _check_pages(results: Path, today: Today) -> list[str]:
