@@ -217,9 +217,10 @@ def _images_at_once(model: Student | None, vfm: VFM | None) -> int:
 
 def left_out(found: Mapping[str, Any]) -> list[str]:
     """Say what could not be measured, and why."""
+    shown = "own_area" in found
     reasons = {
-        "attention of the class token: the model has none": "cls_area" in found,
-        "attention on objects: no image has an object": "own_area" in found,
+        "attention on objects: none fills half of a patch": shown,
+        "attention of the class token: the model has none": "cls_area" in found or not shown,
     }
     if "embedding" in found:
         place, text = found["embedding"], found["recognition"]
@@ -237,7 +238,7 @@ def left_out(found: Mapping[str, Any]) -> list[str]:
 def summary(found: Mapping[str, Any]) -> dict[str, float]:
     """One number of each measure, for bars: over blocks the least of (1), the mean of (3), (4)."""
     blocks = [line for line in found["blocks"] if line["block"] != "joint"]
-    values = {key: min(line[key] for line in blocks) for key in ("row", "column")}
+    values = {key: float(np.min([line[key] for line in blocks])) for key in ("row", "column")}
     for key in ("cls_ratio", "own_ratio"):
         if ratios := [line[key] for line in blocks if key in line]:
             values[key] = float(np.mean(ratios))

@@ -184,7 +184,7 @@ def test_what_is_missing_is_left_out_and_said() -> None:
     ]
     empty = premises(Squares(objects=False), None, None, vfm)
     assert empty["vfm"]["left_out"] == [
-        "attention on objects: no image has an object",
+        "attention on objects: none fills half of a patch",
     ]
     assert set(summary(empty["vfm"])) == {"row", "column"}
     with refused("squares: there must be 5 scenes or more"):
