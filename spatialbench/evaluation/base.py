@@ -21,7 +21,7 @@ class Model(Protocol):
     """
 
     image_size: int
-    free_captions: bool
+    free_captions: ClassVar[bool]
     """Whether its pair scores take any sentence; false: only those of ``data/relations.py``."""
 
     @property

@@ -39,7 +39,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spatialbench.config.signatures import import_class, refuse_unknown
-from spatialbench.data.relations import parse, with_articles
+from spatialbench.data.relations import Statement, parse, with_articles
 from spatialbench.methods.base import DEFAULTS, FineTuning, Method
 from spatialbench.models.timm_vfm import depth_head, load_vfm
 from spatialbench.models.towers import Attend, Mix, attention, patch_grid
@@ -170,7 +170,7 @@ class Readout(Method):
                 "the checkpoint is of no method, so it has no image tower to read out; give a "
                 "student's exported weights as --model.init_args.student instead"
             )
-        cls = import_class(name, "checkpoint")
+        cls: Any = import_class(name, "checkpoint")
         if "attend" not in inspect.signature(cls.dense).parameters:
             raise SpatialbenchError(
                 f"{name} has a dense map of its own, which does not let a readout into the last "
@@ -225,5 +225,5 @@ def resampled(x: Tensor, grid: tuple[int, int]) -> Tensor:
     return F.interpolate(x, size=grid, mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
 
 
-def _names(statement: Any) -> tuple[str, str]:
+def _names(statement: Statement) -> tuple[str, str]:
     return statement.subject, statement.object
