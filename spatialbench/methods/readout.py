@@ -39,7 +39,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spatialbench.config.signatures import import_class, refuse_unknown
-from spatialbench.data.relations import parse, with_articles
+from spatialbench.data.relations import Statement, parse, with_articles
 from spatialbench.methods.base import DEFAULTS, FineTuning, Method
 from spatialbench.models.places import AXIS, SIGN, centres, patch_depth, resampled
 from spatialbench.models.timm_vfm import depth_head, load_vfm
@@ -197,5 +197,5 @@ def guidance(o: Tensor) -> Tensor:
     return logits.masked_fill((logits < 0) & ~diagonal, -torch.inf).softmax(-1)  # (2)
 
 
-def _names(statement: Any) -> tuple[str, str]:
+def _names(statement: Statement) -> tuple[str, str]:
     return statement.subject, statement.object

@@ -214,8 +214,8 @@ def depth_head(spec: str) -> nn.Linear | None:
         return None
     try:
         tensors = load_file(path)
-        cells, width = tensors["depth.weight"].shape
-        head = nn.Linear(width, cells)
+        outputs, inputs = tensors["depth.weight"].shape
+        head = nn.Linear(inputs, outputs)
         head.load_state_dict({part: tensors[f"depth.{part}"] for part in ("weight", "bias")})
     except Exception as error:  # safetensors raises a class of its own
         what = f"{path}: no linear read-out of depth ({first_line(error)})"
