@@ -14,7 +14,7 @@ from spatialbench.config.pages import Page, Track
 from spatialbench.report.readme import readme
 from spatialbench.report.rows import check_comparable
 from spatialbench.results.curves import curves_path, read_curves
-from spatialbench.results.files import Row, list_results, read_result, read_row, result_path
+from spatialbench.results.files import AUDIT, Row, list_results, read_result, read_row, result_path
 from spatialbench.results.run_folder import Fit
 from spatialbench.results.stale import Today
 from spatialbench.utils.errors import SpatialbenchError
@@ -56,6 +56,7 @@ def check_results(
         problems = _check_pages(results, today)
     else:
         problems = check_stored(results, today) + check_readme(results, benchmarks)
+        problems += check_stored(results / AUDIT, Today.read(benchmarks, audit=True))
     return problems + (check_smoke(results, today, fit, processes) if smoke else [])
 
 
@@ -74,7 +75,9 @@ def _check_pages(results: Path, today: Today) -> list[str]:
 def check_stored(results: Path, today: Today) -> list[str]:
     """Check the results of every track: valid, recounted, current, comparable, no stray files."""
     problems = []
-    for track in sorted(path for path in results.glob("*") if _holds_rows(path)):
+    for track in sorted(
+        path for path in results.glob("*") if path.name != AUDIT and _holds_rows(path)
+    ):
         if track.name not in today.tracks:
             gone = "results of a track that is gone; delete them, or restore the track"
             problems.append(f"{track}: {gone}")
@@ -118,7 +121,11 @@ def check_row(path: Path, today: Today) -> tuple[list[str], Row | None]:
         read_curves(path, row.result)
     except SpatialbenchError as error:
         return [str(error)], None
-    return [f"{path}: stale, {reason}; {row.result.command}" for reason in row.stale], row
+    result, again = row.result, row.result.command
+    if AUDIT in path.parts:
+        track, seeds = result.track.partition("+")[0], ",".join(map(str, result.seeds))
+        again = f"spatialbench audit --track {track} --budget {result.budget} --seeds {seeds}"
+    return [f"{path}: stale, {reason}; {again}" for reason in row.stale], row
 
 
 def check_readme(results: Path, benchmarks: Path) -> list[str]:
