@@ -72,10 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _interrupted(argv: Sequence[str], signum: int, step: int | None) -> int:
     where = "" if step is None else f" at step {step}, which is saved"
-    resumable = argv[:1] in (["fit"], ["run"], ["audit"], ["reproduce"]) or argv[:2] == [
-        "data",
-        "download",
-    ]
+    resumable = argv[:2] == ["data", "download"] or argv[0] in ("fit", "run", "audit", "reproduce")
     command = shlex.join(["spatialbench", *(word for word in argv if word != "--force")])
     again = f"; the same command goes on from there: {command}" if resumable else ""
     print(f"\nspatialbench: stopped{where}{again}", file=sys.stderr)

@@ -42,14 +42,14 @@ BUDGETS = (STORED_BUDGET, "quick")
 """The first with an audit is in results/README.md."""
 NONE = Flaw("none", "the corrected protocol: the track as it is.")
 INTRODUCTION = """\
-The poster's protocol, flaw by flaw, in miniature. The line *none* has the accuracy of both rows under
-the corrected protocol, and the gain: the second minus the first. Every other line has the effect of
-one flaw on these, in points. Nothing here is made to come near the poster's numbers
+The poster's protocol, flaw by flaw, in miniature. The line *none* has the accuracy of both rows
+under the corrected protocol, and the gain: the second minus the first. Every other line has the
+effect of one flaw on these, in points. Nothing here is made to come near the poster's numbers
 ([docs/audit.md](../docs/audit.md))."""
 METHOD = (
-    "In brackets: 95 % intervals, bootstrap over scenes and seeds. All rows answer the same records, "
-    "so effects are paired over scenes, and over seeds with and without a flaw. Recounted: from "
-    "the stored margins, without training. 0: the flaw changes no answer."
+    "In brackets: 95 % intervals, bootstrap over scenes and seeds. All rows answer the same "
+    "records, so effects are paired over scenes, and over seeds with and without a flaw. "
+    "Recounted: from the stored margins, without training. 0: the flaw changes nothing."
 )
 
 Rows = Mapping[tuple[str, str], Row]
@@ -129,7 +129,7 @@ def levels(rows: Rows, flaw: Flaw, column: str) -> dict[str, np.ndarray]:
         ratio = counted(row.pairs.aligned(first), flaw.recount, COLUMNS[column])
         samples = first.resampler.samples(ratio, stream(page))
         found.append(np.append(np.mean(ratio.seeds), samples))
-    return {**dict(zip(PAGES, found, strict=True)), GAIN: found[1] - found[0]}
+    return dict(zip((*PAGES, GAIN), (*found, found[1] - found[0]), strict=True))
 
 
 def table_of(rows: Rows, flaws: Sequence[Flaw]) -> Table:
@@ -158,9 +158,11 @@ def table_of(rows: Rows, flaws: Sequence[Flaw]) -> Table:
 
 def _rounded(name: str, samples: np.ndarray) -> dict[str, float | None]:
     interval = percentiles(samples[1:])
-    values = (None, None, None) if interval is None else (samples[0], *interval)
     keys = (name, f"{name}_low", f"{name}_high")
-    return {key: value and round(float(value), 4) for key, value in zip(keys, values, strict=True)}
+    if interval is None:
+        return dict.fromkeys(keys)
+    values = (float(samples[0]), *interval)
+    return {key: round(value, 4) for key, value in zip(keys, values, strict=True)}
 
 
 def _cell(record: Record, name: str) -> str:
@@ -178,7 +180,15 @@ def _notes(rows: Rows, flaws: Sequence[Flaw], records: Sequence[Record]) -> list
         f"- {flaw.name}: {flaw.about}{' Recounted.' if not flaw.layer and flaw is not NONE else ''}"
         for flaw in flaws
     ]
-    missing = any(record[GAIN] is None for record in records)
+    left = [f"{_gain(rows, flaw)} under {flaw.name}" for flaw in flaws if flaw.of]
+    gains = ", ".join([f"Gain on All: {_gain(rows, NONE)} under the corrected protocol", *left])
     command = f"spatialbench audit --track {first.track} --budget {first.budget}"
-    data = f"{first.pairs.units} records, data {first.pairs.data}, seeds {first.seeds}"
-    return [*about, "", f"{METHOD} {data}.", *([f"A dash: {command}"] if missing else [])]
+    missing = any(record[GAIN] is None for record in records)
+    data = f"{first.pairs.units} records, data {first.pairs.data}, seeds {first.seeds}."
+    lines = [*about, "", f"{gains}.", "", f"{METHOD} {data}"]
+    return [*lines, "", f"A dash: not made yet; {command}"] if missing else lines
+
+
+def _gain(rows: Rows, flaw: Flaw) -> str:
+    values = _rounded(GAIN, levels(rows, flaw, "all")[GAIN])
+    return _cell({"name": NONE.name, **values}, GAIN)
