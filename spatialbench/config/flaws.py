@@ -1,4 +1,7 @@
-"""Flaws of a protocol, each a layer over a track: benchmarks/audit/flaws.yaml."""
+"""Flaws of a protocol, each a layer over a track: benchmarks/audit/flaws.yaml.
+
+The first flaw of the file is none: the protocol with which the others are compared.
+"""
 
 from __future__ import annotations
 
@@ -45,6 +48,11 @@ class Flaw:
             if page not in PAGES:
                 raise ValueError(f"unknown page {page!r} of flaw {self.name}; {', '.join(PAGES)}")
 
+    @property
+    def trained(self) -> bool:
+        """False if it only recounts the rows of the first."""
+        return bool(self.layer) or self.recount == Recount()
+
     def track(self, track: Track) -> Track:
         """Lay the flaw over every budget of a track; evaluations beside the pairs are left out."""
         budgets = {
@@ -58,10 +66,11 @@ class Flaw:
 @dataclass(frozen=True)
 class _FlawsFile:
     flaws: list[Flaw]
+    budgets: dict[str, dict[str, Config]] = field(default_factory=dict)
 
 
 def read_flaws(benchmarks: Path) -> list[Flaw]:
-    """Read the flaws in the order of the file, those ``of`` others merged; none without a file.
+    """Read the flaws in the order of the file, complete; an empty list without a file.
 
     Raises:
         SpatialbenchError: bad YAML, a wrong field, an unknown flaw in ``of``.
@@ -69,27 +78,27 @@ def read_flaws(benchmarks: Path) -> list[Flaw]:
     path = benchmarks / FILE
     if not path.is_file():
         return []
-    _, content = read_mapping(path, "audit", ("flaws",))
-    known: dict[str, Flaw] = {}
-    for flaw in parse(_FlawsFile, content, str(path), ADVICE).flaws:
-        for layer in (flaw.layer, *flaw.budgets.values()):
+    _, content = read_mapping(path, "audit", ("flaws", "budgets"))
+    file, known = parse(_FlawsFile, content, str(path), ADVICE), dict[str, Flaw]()
+    for flaw in file.flaws:
+        for layer in (flaw.layer, *flaw.budgets.values(), *file.budgets.values()):
             check_keys(layer, LAYER_KEYS, f"{path}: {flaw.name}")
         for name in flaw.of:
             if name not in known:
                 near = did_you_mean(name, known)
                 raise SpatialbenchError(f"{path}: {flaw.name} is of an unknown flaw {name!r}{near}")
-        known[flaw.name] = _merged([*(known[name] for name in flaw.of), flaw])
+        whole = replace(flaw, budgets=deep_merge(file.budgets, flaw.budgets))
+        known[flaw.name] = _merged([*(known[name] for name in flaw.of), whole])
     return [*known.values()]
 
 
 def _merged(flaws: Sequence[Flaw]) -> Flaw:
     """Return the last flaw with the layers and recounts of all."""
-    sizes = dict.fromkeys(budget for flaw in flaws for budget in flaw.budgets)
     recounts = [flaw.recount for flaw in flaws]
     return replace(
         flaws[-1],
         layer=deep_merge(*(flaw.layer for flaw in flaws)),
-        budgets={size: deep_merge(*(f.budgets.get(size, {}) for f in flaws)) for size in sizes},
+        budgets=deep_merge(*(flaw.budgets for flaw in flaws)),
         recount=Recount(
             any(each.ties_wrong for each in recounts), max(each.drop_last for each in recounts)
         ),
@@ -99,5 +108,5 @@ def _merged(flaws: Sequence[Flaw]) -> Flaw:
 def audited(tracks: Mapping[str, Track], flaws: Sequence[Flaw]) -> dict[str, Track]:
     """Return the tracks of the flaws that are trained, by name: of every track of the rooms."""
     rooms = [track for track in tracks.values() if track.config["data"].get("source") == "rooms"]
-    made = [flaw.track(track) for track in rooms for flaw in flaws if flaw.layer]
+    made = [flaw.track(track) for track in rooms for flaw in flaws if flaw.trained]
     return {track.name: track for track in made}

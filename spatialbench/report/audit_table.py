@@ -15,10 +15,11 @@ Letters: S seeds, N records, B resamples.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -31,6 +32,7 @@ from spatialbench.report.differences import Gain, stream
 from spatialbench.report.evaluation_table import shown_name
 from spatialbench.report.table_model import Column, Record, Table, interval_cell, number
 from spatialbench.results.files import AUDIT, STORED_BUDGET, Row, result_path
+from spatialbench.results.schema import Result
 from spatialbench.results.stale import Today
 from spatialbench.utils.errors import SpatialbenchError
 
@@ -40,66 +42,105 @@ TITLES = {"all": "All", "side": "left, right"}
 GAIN = "gain"
 BUDGETS = (STORED_BUDGET, "quick")
 """The first with an audit is in results/README.md."""
-NONE = Flaw("none", "the corrected protocol: the track as it is.")
 INTRODUCTION = """\
-The poster's protocol, flaw by flaw, in miniature. The line *none* has the accuracy of both rows
+The poster's protocol, flaw by flaw, in miniature. The first line has the accuracy of both rows
 under the corrected protocol, and the gain: the second minus the first. Every other line has the
 effect of one flaw on these, in points. Nothing here is made to come near the poster's numbers
 ([docs/audit.md](../docs/audit.md))."""
 METHOD = (
     "In brackets: 95 % intervals, bootstrap over scenes and seeds. All rows answer the same "
     "records, so effects are paired over scenes, and over seeds with and without a flaw. "
-    "Recounted: from the stored margins, without training. 0: the flaw changes nothing."
+    "Recounted: from stored margins, without training. 0: the flaw changes nothing."
 )
 
-Rows = Mapping[tuple[str, str], Row]
-"""Stored rows by flaw and page."""
 
+@dataclass(frozen=True)
+class Audit:
+    """The stored rows of an audit."""
 
-def audit_table(results: str | Path, benchmarks: str | Path, track: str, budget: str) -> Table:
-    """Make the table of the stored rows of an audit.
+    flaws: Sequence[Flaw]  # the first is none
+    rows: Mapping[tuple[str, str], Row]  # by flaw and page; those of the first are there
 
-    Raises:
-        SpatialbenchError: the rows without a flaw are missing, or a row is damaged.
-    """
-    flaws = [NONE, *read_flaws(Path(benchmarks))]
-    rows = _read(Path(results), Path(benchmarks), track, budget, flaws)
-    if not _begun(rows):
-        command = f"spatialbench audit --track {track} --budget {budget}"
-        raise SpatialbenchError(f"no audit of {track} at budget {budget} in {results}: {command}")
-    return table_of(rows, flaws)
+    @classmethod
+    def read(cls, results: Path, benchmarks: Path, track: str, budget: str) -> Self | None:
+        """Read what is stored; None without the rows of the first flaw.
 
+        Rows of other seeds than those of the first are left out: they are being made again.
 
-def section(results: Path, benchmarks: Path, track: str) -> list[str]:
-    """Lines of results/README.md; none without a stored audit of the track."""
-    flaws = [NONE, *read_flaws(benchmarks)]
-    for budget in BUDGETS:
-        if _begun(rows := _read(results, benchmarks, track, budget, flaws)):
-            table = table_of(rows, flaws)
-            lines = [*INTRODUCTION.splitlines(), "", *table.markdown(), "", *table.notes]
-            return [f"### Audit of the poster, budget {budget}", "", *lines]
-    return []
+        Raises:
+            SpatialbenchError: a damaged row or file of flaws.
+        """
+        flaws, rows = read_flaws(benchmarks), dict[tuple[str, str], Row]()
+        if not flaws or not (results / AUDIT).is_dir():
+            return None
+        today = Today.read(benchmarks, audit=True)
+        for flaw in flaws:
+            for page in PAGES:
+                path = result_path(results / AUDIT, f"{track}+{flaw.name}", budget, page)
+                if not path.is_file():
+                    continue
+                row = today.read_row(path)
+                if rows.get((flaws[0].name, page), row).result.seeds == row.result.seeds:
+                    rows[flaw.name, page] = row
+        begun = all((flaws[0].name, page) in rows for page in PAGES)
+        return cls(flaws, rows) if begun else None
 
+    def levels(self, flaw: Flaw, column: str) -> dict[str, np.ndarray]:
+        """Accuracy of both pages under a flaw, and the gain (2), then of every resample: [1 + B].
 
-def _begun(rows: Rows) -> bool:
-    return all((NONE.name, page) in rows for page in PAGES)
-
-
-def _read(results: Path, benchmarks: Path, track: str, budget: str, flaws: Sequence[Flaw]) -> Rows:
-    """Read the rows that are stored; those of a flaw count only with the seeds of its page."""
-    rows: dict[tuple[str, str], Row] = {}
-    if not (results / AUDIT).is_dir():
-        return rows
-    today = Today.read(benchmarks, audit=True)
-    for flaw in flaws:
-        name = track if flaw is NONE else f"{track}+{flaw.name}"
+        NaN where a row is missing.
+        """
+        first, found = self.rows[self.flaws[0].name, PAGES[0]].pairs, []
         for page in PAGES:
-            path = result_path(results / AUDIT, name, budget, page)
-            row = today.read_row(path) if path.is_file() else None
-            plain = rows.get((NONE.name, page), row)
-            if row and plain and row.result.seeds == plain.result.seeds:
-                rows[flaw.name, page] = row
-    return rows
+            own = flaw if flaw.trained and page in flaw.pages else self.flaws[0]
+            row = self.rows.get((own.name, page))
+            if row is None:
+                found.append(np.full(1 + RESAMPLES, np.nan))
+                continue
+            ratio = counted(row.pairs.aligned(first), flaw.recount, COLUMNS[column])
+            samples = first.resampler.samples(ratio, stream(page))
+            found.append(np.append(np.mean(ratio.seeds), samples))
+        return dict(zip((*PAGES, GAIN), (*found, found[1] - found[0]), strict=True))
+
+    def record(self, flaw: Flaw, column: str) -> Record:
+        """One line: levels of the first flaw, effects of another."""
+        levels = self.levels(flaw, column)
+        if flaw is not self.flaws[0]:
+            plain = self.levels(self.flaws[0], column)
+            levels = {name: samples - plain[name] for name, samples in levels.items()}
+        stale = [why for key, row in self.rows.items() if key[0] == flaw.name for why in row.stale]
+        facts: dict[str, Any] = {"name": flaw.name, "about": flaw.about, "column": column}
+        facts |= {"stale": "; ".join(dict.fromkeys(stale)), "effect": flaw is not self.flaws[0]}
+        return facts | {key: x for name in levels for key, x in _rounded(name, levels[name])}
+
+    def table(self) -> Table:
+        """Return the table."""
+        result = self.rows[self.flaws[0].name, PAGES[0]].result
+        columns = [
+            Column("", lambda r: shown_name(r["name"], r["stale"]), "name"),
+            Column("of", lambda r: TITLES[r["column"]], "column"),
+            *(Column(name, partial(_cell, name=name), name) for name in (*PAGES, GAIN)),
+        ]
+        records = [self.record(flaw, column) for column in COLUMNS for flaw in self.flaws]
+        track = result.track.partition("+")[0]
+        title = f"{track}, budget {result.budget}: the poster's protocol, flaw by flaw"
+        return Table(title, columns, records, self._notes(result, records), left=2)
+
+    def _notes(self, result: Result, records: Sequence[Record]) -> list[str]:
+        about = [
+            f"- {flaw.name}: {flaw.about}{'' if flaw.trained else ' Recounted.'}"
+            for flaw in self.flaws
+        ]
+        gains = []
+        for flaw in (each for each in self.flaws if each is self.flaws[0] or each.of):
+            gain = dict(_rounded(GAIN, self.levels(flaw, "all")[GAIN]))
+            gains.append(f"{_cell({**gain, 'effect': True}, GAIN)} under {flaw.name}")
+        seeds = ", ".join(map(str, result.seeds))
+        data = f"{result.pairs.units} records, data {result.pairs.data}; seeds {seeds}."
+        lines = [*about, "", f"Gain on All: {', '.join(gains)}.", "", f"{METHOD} {data}"]
+        if any(record[GAIN] is None for record in records):
+            lines += ["", f"A dash: not made yet; {result.command}"]
+        return lines
 
 
 def counted(evidence: Evidence, recount: Recount, relations: Sequence[str]) -> Ratio:
@@ -114,81 +155,41 @@ def counted(evidence: Evidence, recount: Recount, relations: Sequence[str]) -> R
     return Ratio(above, np.broadcast_to(counts.astype(np.float32)[:, None], above.shape))
 
 
-def levels(rows: Rows, flaw: Flaw, column: str) -> dict[str, np.ndarray]:
-    """Accuracy of both pages under a flaw, and the gain (2): [1 + B], in every resample after all.
-
-    NaN where a row is missing.
-    """
-    first, found = rows[NONE.name, PAGES[0]].pairs, []
-    for page in PAGES:
-        trained = flaw.layer and page in flaw.pages
-        row = rows.get((flaw.name if trained else NONE.name, page))
-        if row is None:
-            found.append(np.full(1 + RESAMPLES, np.nan))
-            continue
-        ratio = counted(row.pairs.aligned(first), flaw.recount, COLUMNS[column])
-        samples = first.resampler.samples(ratio, stream(page))
-        found.append(np.append(np.mean(ratio.seeds), samples))
-    return dict(zip((*PAGES, GAIN), (*found, found[1] - found[0]), strict=True))
-
-
-def table_of(rows: Rows, flaws: Sequence[Flaw]) -> Table:
-    """Make the table of the rows without a flaw, which must be there, and of those with one."""
-    records = []
-    for column in COLUMNS:
-        plain = levels(rows, NONE, column)
-        for flaw in flaws:
-            values = plain if flaw is NONE else levels(rows, flaw, column)
-            own = [rows[key].stale for key in rows if key[0] == flaw.name]
-            record: dict[str, Any] = {"name": flaw.name, "about": flaw.about, "column": column}
-            record["stale"] = "; ".join(dict.fromkeys(why for row in own for why in row))
-            for name, samples in values.items():
-                samples = samples if flaw is NONE else samples - plain[name]
-                record |= _rounded(name, samples)
-            records.append(record)
-    columns = [
-        Column("", lambda r: shown_name(r["name"], r["stale"]), "name"),
-        Column("of", lambda r: TITLES[r["column"]], "column"),
-        *(Column(name, partial(_cell, name=name), name) for name in (*PAGES, GAIN)),
-    ]
-    result = rows[NONE.name, PAGES[0]].result
-    title = f"{result.track}, budget {result.budget}: the poster's flaws, in points"
-    return Table(title, columns, records, _notes(rows, flaws, records), left=2)
-
-
-def _rounded(name: str, samples: np.ndarray) -> dict[str, float | None]:
+def _rounded(name: str, samples: np.ndarray) -> Iterator[tuple[str, float | None]]:
+    """Yield a value and the bounds of its interval, by their keys in a record."""
     interval = percentiles(samples[1:])
-    keys = (name, f"{name}_low", f"{name}_high")
-    if interval is None:
-        return dict.fromkeys(keys)
-    values = (float(samples[0]), *interval)
-    return {key: round(value, 4) for key, value in zip(keys, values, strict=True)}
+    values = (None, None, None) if interval is None else (float(samples[0]), *interval)
+    for end, value in zip(("", "_low", "_high"), values, strict=True):
+        yield f"{name}{end}", None if value is None else round(value, 4)
 
 
 def _cell(record: Record, name: str) -> str:
     points, low, high = (record[f"{name}{end}"] for end in ("", "_low", "_high"))
     if points is None:
         return "–"
-    if record["name"] == NONE.name and name != GAIN:
+    if not record["effect"] and name != GAIN:
         return f"{number(points)} ({interval_cell((low, high))})"
     return Gain(points, Interval(low, high)).text if points or low or high else "0"
 
 
-def _notes(rows: Rows, flaws: Sequence[Flaw], records: Sequence[Record]) -> list[str]:
-    first = rows[NONE.name, PAGES[0]].result
-    about = [
-        f"- {flaw.name}: {flaw.about}{' Recounted.' if not flaw.layer and flaw is not NONE else ''}"
-        for flaw in flaws
-    ]
-    left = [f"{_gain(rows, flaw)} under {flaw.name}" for flaw in flaws if flaw.of]
-    gains = ", ".join([f"Gain on All: {_gain(rows, NONE)} under the corrected protocol", *left])
-    command = f"spatialbench audit --track {first.track} --budget {first.budget}"
-    missing = any(record[GAIN] is None for record in records)
-    data = f"{first.pairs.units} records, data {first.pairs.data}, seeds {first.seeds}."
-    lines = [*about, "", f"{gains}.", "", f"{METHOD} {data}"]
-    return [*lines, "", f"A dash: not made yet; {command}"] if missing else lines
+def audit_table(results: str | Path, benchmarks: str | Path, track: str, budget: str) -> Table:
+    """Make the table of a stored audit.
+
+    Raises:
+        SpatialbenchError: there is none, or a row is damaged.
+    """
+    audit = Audit.read(Path(results), Path(benchmarks), track, budget)
+    if audit is None:
+        command = f"spatialbench audit --track {track} --budget {budget}"
+        raise SpatialbenchError(f"no audit of {track} at budget {budget} in {results}: {command}")
+    return audit.table()
 
 
-def _gain(rows: Rows, flaw: Flaw) -> str:
-    values = _rounded(GAIN, levels(rows, flaw, "all")[GAIN])
-    return _cell({"name": NONE.name, **values}, GAIN)
+def section(results: Path, benchmarks: Path, track: str) -> list[str]:
+    """Lines of results/README.md; none without a stored audit of the track."""
+    for budget in BUDGETS:
+        if audit := Audit.read(results, benchmarks, track, budget):
+            table = audit.table()
+            lines = [*INTRODUCTION.splitlines(), "", *table.markdown(), "", *table.notes]
+            return [f"### Audit of the poster, budget {budget}", "", *lines]
+    return []

@@ -1,9 +1,9 @@
-"""The audit's rows: two pages on a track of the rooms, as it is and with each flaw laid over it."""
+"""The audit's rows: two pages on a track of the rooms with each flaw laid over it, none first."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 from spatialbench.config.flaws import FILE, PAGES, audited, read_flaws
@@ -11,8 +11,10 @@ from spatialbench.config.pages import load_track
 from spatialbench.results.files import AUDIT
 from spatialbench.results.run_folder import Fit
 from spatialbench.training import fit as training
-from spatialbench.training.plan import make, plan_rows
+from spatialbench.training.plan import PlannedRow, make, plan_rows
 from spatialbench.utils.errors import SpatialbenchError
+
+_FIT = partial(training.fit, show=False)
 
 
 def audit(
@@ -23,7 +25,7 @@ def audit(
     seeds: Sequence[int] | None = None,
     runs: str | Path = "runs",
     force: bool = False,
-    fit: Fit = training.fit,
+    fit: Fit = _FIT,
 ) -> int:
     """Make the rows in ``results/audit``, with the pair test alone; see ``plan.run``.
 
@@ -38,9 +40,9 @@ def audit(
         what = f"no audit of track {base.name}: {Path(benchmarks) / FILE} has the flaws of the"
         raise SpatialbenchError(f"{what} rooms; give a track whose data.source is rooms")
     where = budget, seeds, Path(results) / AUDIT, Path(runs)
-    plan = plan_rows([*pages.values()], replace(base, evaluations={}), *where)
+    plan: list[PlannedRow] = []
     for flaw in flaws:
-        if flaw.layer:
+        if flaw.trained:
             own = [pages[name] for name in flaw.pages]
             plan += plan_rows(own, tracks[f"{base.name}+{flaw.name}"], *where)
     return make(plan, force, fit)

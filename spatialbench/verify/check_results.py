@@ -121,11 +121,7 @@ def check_row(path: Path, today: Today) -> tuple[list[str], Row | None]:
         read_curves(path, row.result)
     except SpatialbenchError as error:
         return [str(error)], None
-    result, again = row.result, row.result.command
-    if AUDIT in path.parts:
-        track, seeds = result.track.partition("+")[0], ",".join(map(str, result.seeds))
-        again = f"spatialbench audit --track {track} --budget {result.budget} --seeds {seeds}"
-    return [f"{path}: stale, {reason}; {again}" for reason in row.stale], row
+    return [f"{path}: stale, {reason}; {row.result.command}" for reason in row.stale], row
 
 
 def check_readme(results: Path, benchmarks: Path) -> list[str]:
