@@ -126,12 +126,19 @@ def check_results(argv: list[str]) -> int:
     parser.flag("--no-smoke", "look at the files only: seconds instead of minutes")
     text = "for the smoke runs; set OMP_NUM_THREADS to the threads of each (default: 1)"
     parser.add("--processes", text, "N", type=count, default=1)
+    text = "smoke runs to repeat, drawn by the commit, so that all have their turn (default: all)"
+    parser.add("--sample", text, "N", type=count, default=0)
     parser.common("results", "benchmarks")
     o = parser.parse_args(argv)
     from spatialbench.verify import check_results as check
 
     problems = check.check_results(
-        o.results, o.benchmarks, not o.no_smoke, pages=o.pages, processes=o.processes
+        o.results,
+        o.benchmarks,
+        not o.no_smoke,
+        pages=o.pages,
+        processes=o.processes,
+        sample=o.sample,
     )
     for problem in problems:
         print(f"spatialbench: {problem}", file=sys.stderr)
