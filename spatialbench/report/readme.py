@@ -10,6 +10,7 @@ from pathlib import Path
 from spatialbench.config.pages import Track
 from spatialbench.evaluation.base import Evaluation
 from spatialbench.evaluation.pairs import PairEvaluation
+from spatialbench.report import audit_table
 from spatialbench.report import claims as claims_report
 from spatialbench.report import controls as controls_report
 from spatialbench.report import steps as steps_report
@@ -139,7 +140,8 @@ def readme(results: Path, benchmarks: Path, read: Reader | None = None) -> str:
         controls = controls_report.section(results, benchmarks, folder.name)
         # a track that is gone has the pair test alone; check-results reports it
         known = evaluation_classes(tracks.get(folder.name), STORED_BUDGET)
-        between = [steps_report.section(rows, folder), controls]
+        audited = audit_table.section(results, benchmarks, folder.name)
+        between = [steps_report.section(rows, folder), controls, audited]
         lines = _section(rows, papers, known, own, between, tracks.get(folder.name))
         sections.append("\n".join(lines) + "\n")
     none = "No rows yet: `spatialbench run benchmarks/*.yaml --budget full`.\n"

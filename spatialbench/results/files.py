@@ -24,6 +24,8 @@ from spatialbench.utils.typed_files import dump_json, load_json, parse
 
 STORED_BUDGET = "full"
 """The budget of the rows of the table."""
+AUDIT = "audit"
+"""Folder of the audit's rows in the folder of results, itself one of results by track."""
 ADVICE = "restore it from git, or make it again: spatialbench run <page> --force"
 TOLERANCES = {"value": 1e-3, "by_seed": 1e-3, "groups": 1e-3, "interval": 0.2}
 """Percentage points by which a stored number may differ from the recomputed one."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from spatialbench.config.evaluations import evaluations_of
 from spatialbench.config.experiment import data_of, model_of, weights_digests
+from spatialbench.config.flaws import audited, read_flaws
 from spatialbench.config.pages import (
     FAMILY,
     Page,
@@ -115,8 +116,10 @@ class Today:
     tracks: Mapping[str, Track]
 
     @classmethod
-    def read(cls, benchmarks: Path) -> Today:
+    def read(cls, benchmarks: Path, audit: bool = False) -> Today:
         """Read ``benchmarks/*.yaml`` and ``benchmarks/tracks/*.yaml``.
+
+        ``audit``: with the tracks of the audit's flaws.
 
         Raises:
             SpatialbenchError: no such folder, or a page or track that cannot be read.
@@ -125,8 +128,9 @@ class Today:
             what = f"no pages in {benchmarks}, which is no folder"
             raise SpatialbenchError(f"{what}; give --benchmarks FOLDER")
         tracks = [load_track(path) for path in sorted((benchmarks / "tracks").glob("*.yaml"))]
-        pages = {page.name: page for page in discover(benchmarks)}
-        return cls(pages, {track.name: track for track in tracks})
+        known = {track.name: track for track in tracks}
+        known |= audited(known, read_flaws(benchmarks)) if audit else {}
+        return cls({page.name: page for page in discover(benchmarks)}, known)
 
     def only(self, names: Sequence[str]) -> Today:
         """Keep the given pages alone, named or given by their paths.

@@ -15,7 +15,7 @@ from spatialbench.config.pages import Page, Track
 from spatialbench.report.readme import readme
 from spatialbench.report.rows import check_comparable
 from spatialbench.results.curves import curves_path, read_curves
-from spatialbench.results.files import Row, list_results, read_result, read_row, result_path
+from spatialbench.results.files import AUDIT, Row, list_results, read_result, read_row, result_path
 from spatialbench.results.run_folder import Fit
 from spatialbench.results.stale import Today
 from spatialbench.utils.errors import SpatialbenchError
@@ -61,6 +61,7 @@ def check_results(
         problems = _check_pages(results, today)
     else:
         problems = check_stored(results, today) + check_readme(results, benchmarks)
+        problems += check_stored(results / AUDIT, Today.read(benchmarks, audit=True))
     return problems + (check_smoke(results, today, fit, processes, sample) if smoke else [])
 
 
@@ -80,6 +81,8 @@ def check_stored(results: Path, today: Today) -> list[str]:
     """Check the results of every track: valid, recounted, current, comparable, no stray files."""
     problems = []
     for track in sorted(path for path in results.glob("*") if _holds_rows(path)):
+        if track.name == AUDIT:  # a folder of results of its own
+            continue
         if track.name not in today.tracks:
             gone = "results of a track that is gone; delete them, or restore the track"
             problems.append(f"{track}: {gone}")

@@ -1,4 +1,4 @@
-"""The images of records as regions: boxes and masks of the squashed image, and only of the first."""
+"""The images of records as regions: boxes and masks of the squashed image, of the first alone."""
 
 from __future__ import annotations
 
