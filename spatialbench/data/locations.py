@@ -6,8 +6,10 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from spatialbench.data.images import Resize, place
+from spatialbench.data.images import Resize, clip, place
 from spatialbench.data.records import Record
 
 NOWHERE = (math.nan, math.nan, math.nan)
@@ -21,6 +23,29 @@ def locations(records: Sequence[Record], resize: Resize) -> np.ndarray:
     """
     both = [[_location(r, name, resize) for name in (r.subject, r.object)] for r in records]
     return np.array(both, dtype=np.float32).reshape(len(records), 2, 3)
+
+
+def corners(records: Sequence[Record], resize: Resize) -> np.ndarray:
+    """Return the boxes of subject and object, x0 y0 x1 y1, float32 [R, 2, 4]; NaN where unknown.
+
+    They are those parts of the boxes that the resized image shows, in units of its side.
+    """
+    both = [[_corners(r, name, resize) for name in (r.subject, r.object)] for r in records]
+    return np.array(both, dtype=np.float32).reshape(len(records), 2, 4)
+
+
+def mirrored(boxes: Tensor) -> Tensor:
+    """Return boxes [..., 4], x0 y0 x1 y1, in the image mirrored from left to right."""
+    x0, y0, x1, y1 = boxes.unbind(-1)
+    return torch.stack([1 - x1, y0, 1 - x0, y1], dim=-1)
+
+
+def _corners(record: Record, name: str, resize: Resize) -> tuple[float, float, float, float]:
+    if name in record.boxes:
+        box = clip(place(record.boxes[name], record.image_size, 1.0, resize), 1.0, 1.0)
+        if box.w > 0 and box.h > 0:
+            return box.x, box.y, box.x + box.w, box.y + box.h
+    return math.nan, math.nan, math.nan, math.nan
 
 
 def _location(record: Record, name: str, resize: Resize) -> tuple[float, float, float]:

@@ -1,0 +1,236 @@
+r"""CLOC: image tokens that a prompt turns into the embedding of a region, or into its box.
+
+Paper  Chen et al., "Contrastive Localized Language-Image Pre-Training", ICML 2025, arXiv 2410.02746,
+       sections 3.2 and 3.3.
+Code   none released.
+
+With F the tokens of an image, b_m the box of its m-th named object ("a lamp"), t_m the text
+embedding of the name, R regions in a batch, and s(z, t) = cos(z, t) / tau:
+
+    (1)  z(p) = P mean(Layer([p; F]))                    Prompter; p: a box or a text as a token
+    (2)  L_R2T = -1/R sum_m log [ exp s(z(b_m), t_m) / sum_n exp s(z(b_m), t_n) ]
+         L_T2R = -1/R sum_m log [ exp s(z(b_m), t_m) / sum_n exp s(z(b_n), t_m) ]
+         n: m itself, and every region of the batch with cos(t_m, t_n) <= 0.9
+    (3)  L_CLOC = (L_R2T + L_T2R) / 2
+    (4)  L_ground = 1/(4 R) sum_m |b_m - BoxHead(z(t_m))|^2
+    (5)  L = L_protocol + lam (L_CLOC + L_ground)        lam: weight x share of images with regions
+
+Layer is one transformer layer with one head, BoxHead an MLP of two layers; b is x0 y0 x1 y1 in
+units of the image side. Prompter and BoxHead are dropped after training: images, captions and
+patches are embedded by the student alone, so that a plain CLIP is scored and exported. Privileged:
+boxes are read in training, never in a test. ``ClocReadout`` keeps the heads and scores with them:
+
+    (6)  s(I, "The A is left of the B.") = x of the centre of B's box - that of A's;    right: its
+         negative; above, under: y; close, far: 0, a tie
+
+Differences  The paper trains from scratch; here it is a fine-tuning, with the protocol's loss in
+             place of CLIP's. Regions are named objects of the batch's records, not boxes of a
+             detector with phrases; an object of several records is one region. The paper prints
+             neither the kind of norm in (4) nor how prompts become tokens: here the squared norm,
+             and linear maps of the corners' sines and cosines and of the text embedding, with the
+             tokens after the tower's last norm. tau is the student's. Over ranks, (2) has the
+             regions of all, as the protocol's loss; (4) is the mean of the ranks' means.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from spatialbench.data.images import Resize
+from spatialbench.data.locations import corners, mirrored
+from spatialbench.data.records import Record
+from spatialbench.data.relations import with_articles
+from spatialbench.methods.base import DEFAULTS, Batch, FineTuning, Method
+from spatialbench.methods.parts.chunks import in_chunks
+from spatialbench.models.towers import embed_patches, pool, run_blocks
+from spatialbench.utils.distributed import Encoded, gather
+from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.say import say
+
+ALIKE = 0.9
+"""Two texts of a larger cosine are not negatives of one another: they may name the same thing."""
+FREQUENCIES = 8
+"""Sines and cosines of each coordinate, at pi, 2 pi, 4 pi, ... per image side."""
+
+
+class Regions(NamedTuple):
+    """R regions of a batch, as named and boxed objects."""
+
+    image: Tensor  # int64 [R], row of the batch's images
+    prompts: list[str]  # R
+    boxes: Tensor  # [R, 4], x0 y0 x1 y1 in units of the image side
+
+
+class Prompter(nn.Module):
+    """Turn the tokens of an image into an embedding by a prompt, (1).
+
+    Args:
+        width: W, of the tokens.
+        joint: D, of the joint space.
+    """
+
+    def __init__(self, width: int, joint: int) -> None:
+        super().__init__()
+        self.box = nn.Linear(8 * FREQUENCIES, width)
+        self.phrase = nn.Linear(joint, width)
+        self.layer = nn.TransformerEncoderLayer(
+            width, 1, 4 * width, 0.0, "gelu", batch_first=True, norm_first=True
+        )
+        self.projection = nn.Linear(width, joint)
+
+    def of_boxes(self, boxes: Tensor, tokens: Tensor) -> Tensor:
+        """Return z(b) [R, D] for boxes [R, 4] and the tokens of their images [R, T, W]."""
+        angles = boxes[..., None] * math.pi * 2.0 ** torch.arange(FREQUENCIES, device=boxes.device)
+        waves = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
+        return self(self.box(waves), tokens)
+
+    def of_texts(self, texts: Tensor, tokens: Tensor) -> Tensor:
+        """Return z(t) [R, D] for texts [R, D] and the tokens of the images [R, T, W]."""
+        return self(self.phrase(texts), tokens)
+
+    def forward(self, prompt: Tensor, tokens: Tensor) -> Tensor:
+        """Return (1), [R, D], not normalised, for prompts as tokens [R, W]."""
+        together = torch.cat([prompt[:, None].to(tokens.dtype), tokens], dim=1)
+        return self.projection(self.layer(together).mean(1))  # (1)
+
+
+class Cloc(Method):
+    """Fine-tuned CLIP with region embeddings and grounding beside the protocol's loss.
+
+    Args:
+        student: an open_clip model with a class token, ``<model>[:<weights>]``; see ``Method``.
+        weight: of lam in (5).
+        regions: at most so many regions of each image and batch.
+        finetuning: the protocol of training, the same for every row of a table; Prompter and
+            BoxHead learn at ``connection_lr``.
+    """
+
+    def __init__(
+        self,
+        student: str = "rooms-student",
+        weight: float = 1.0,
+        regions: int = 4,
+        finetuning: FineTuning = DEFAULTS,
+    ) -> None:
+        super().__init__(student, finetuning)
+        self.save_arguments(locals())
+        if not weight >= 0:
+            raise SpatialbenchError(f"weight is {weight}; it must be 0 or more")
+        if regions < 1:
+            raise SpatialbenchError(f"regions is {regions}; it must be 1 or more")
+        self.weight, self.most = weight, regions
+        joint = self.student.visual.output_dim
+        self.prompter = Prompter(len(self.student.visual.class_embedding), joint)
+        self.box_head = nn.Sequential(nn.Linear(joint, joint), nn.GELU(), nn.Linear(joint, 4))
+        self.records: Sequence[Record]  # of the training set
+        self.boxes: Tensor  # [records, 2, 4], of subject and object; NaN: unknown
+
+    def setup(self, stage: str) -> None:
+        """Read where the objects of the training set are."""
+        if stage == "fit":
+            data: Any = getattr(self.trainer, "datamodule", None)
+            assert data is not None, "a method is trained on a data module's records"
+            self.prepare(data.train_set.records, data.resize)
+
+    def prepare(self, records: Sequence[Record], resize: Resize) -> None:
+        """Read the boxes of the training set.
+
+        Raises:
+            SpatialbenchError: there is none.
+        """
+        self.records, self.boxes = records, torch.from_numpy(corners(records, resize))
+        known = self.boxes[..., 0].isfinite()
+        unknown = int((~known).sum())
+        if unknown == known.numel():
+            raise SpatialbenchError(
+                "no named object of the training set has a box, so CLOC has no regions; give "
+                "records with boxes"
+            )
+        if unknown:
+            say(f"note: {unknown} of {known.numel()} named objects have no box and are no regions")
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Return (5)."""
+        tokens = in_chunks(self.tokens, batch["pixels"], self.finetuning.chunk_images)
+        images = F.normalize(pool(self.student.visual, tokens).float(), dim=-1)
+        regions = self.regions(batch)
+        contrast, ground = self.region_losses(tokens, regions, self._prompts(batch))
+        share = len(regions.image.unique()) / len(images)
+        logged = {"train/regions": contrast.detach(), "train/ground": ground.detach()}
+        self.log_dict(logged, batch_size=len(batch["record"]))
+        return self.finetuning_loss(batch, images) + self.weight * share * (contrast + ground)  # (5)
+
+    def tokens(self, x: Tensor) -> Tensor:
+        """Return the tokens of images uint8 [M, 3, S, S] after the last block, [M, T, W]."""
+        visual, run = self.student.visual, self._runner(self.finetuning.compile)
+        return run_blocks(
+            visual.transformer.resblocks, embed_patches(visual, self._normalised(x)), run=run
+        )
+
+    def regions(self, batch: Batch) -> Regions:
+        """Choose the first known boxes of the named objects of every image of the batch."""
+        found: dict[tuple[int, str], Tensor] = {}
+        count: Counter[int] = Counter()
+        for image, row in zip(batch["image"].tolist(), batch["record"].tolist(), strict=True):
+            for name, box in zip(self._names(row), self.boxes[row], strict=True):
+                new = (image, name) not in found and count[image] < self.most
+                if new and bool(box.isfinite().all()):
+                    found[image, name] = box
+                    count[image] += 1
+        device = batch["pixels"].device
+        image = torch.tensor([image for image, _ in found], dtype=torch.long, device=device)
+        boxes = torch.cat([*found.values(), torch.zeros(0)]).unflatten(0, (-1, 4)).to(device)
+        if "mirrored" in batch:
+            boxes = torch.where(batch["mirrored"][image, None], mirrored(boxes), boxes)
+        return Regions(image, [_prompt(name) for _, name in found], boxes)
+
+    def region_losses(
+        self, tokens: Tensor, regions: Regions, prompts: list[str]
+    ) -> tuple[Tensor, Tensor]:
+        """Return (3) and (4).
+
+        Args:
+            tokens: of all images of the batch, after the last block, [M, T, W].
+            regions: of the batch; there may be none.
+            prompts: K distinct ones, among them those of the regions.
+        """
+        texts = self.text(self.tokenize(prompts))  # [K, D]
+        own = texts[[prompts.index(prompt) for prompt in regions.prompts]]
+        seen = self.student.visual.ln_post(tokens)[regions.image]  # [R, T, W]
+        z = F.normalize(self.prompter.of_boxes(regions.boxes, seen).float(), dim=-1)
+        said = self.box_head(self.prompter.of_texts(own, seen)).float()
+        error = (regions.boxes - said).square().sum() / max(regions.boxes.numel(), 1)  # (4)
+        rows = torch.arange(len(z), device=z.device)
+        whole = gather(Encoded(z, texts, prompts, rows, regions.prompts, []))
+        with torch.autocast(self.device.type, enabled=False):
+            named = whole.texts[whole.columns(whole.captions)]
+            contrast = region_contrast(whole.images, named, self.student.logit_scale.exp())
+        return contrast, error
+
+    def _names(self, row: int) -> tuple[str, str]:
+        return self.records[row].subject, self.records[row].object
+
+    def _prompts(self, batch: Batch) -> list[str]:
+        """Return the distinct prompts of all names of a batch, never empty: ranks go together."""
+        names = [name for row in batch["record"].tolist() for name in self._names(row)]
+        return list(dict.fromkeys(_prompt(name) for name in names))
+
+
+def region_contrast(regions: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
+    """Return (3) for R regions and their texts, unit norm [R, D]; ``scale``: 1 / tau."""
+    alike = (texts.detach() @ texts.detach().T > ALIKE).fill_diagonal_(False)
+    logits = (scale * regions @ texts.T).masked_fill(alike, -torch.inf)
+    own = torch.arange(len(logits), device=logits.device)
+    both = [F.cross_entropy(x, own, reduction="sum") for x in (logits, logits.T)]  # (2)
+    return (both[0] + both[1]) / (2 * max(len(logits), 1))  # (3)
+
+
+def _prompt(name: str) -> str:
+    return with_articles(f"a {name}")
