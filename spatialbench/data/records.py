@@ -49,7 +49,7 @@ class Record:
     scene_id: str = ""  # images of one scene are not independent: the bootstrap's clusters
     elevation: str | None = None  # ``elevation_tag`` for close and far, else None
     weight: float = 1.0  # 1 / number of records from the same source question; no score uses it
-    depths: dict[str, float] = field(default_factory=dict)  # mean depth of objects, metres, if known
+    depths: dict[str, float] = field(default_factory=dict)  # mean, in metres, where known
 
     @property
     def statement(self) -> Statement:

@@ -29,6 +29,7 @@ from spatialbench.models.open_clip_student import (
     load_clip,
     normalisation,
     resize_mode,
+    transpose_projections,
 )
 from spatialbench.models.running import BlockRunner, runner
 from spatialbench.models.towers import (
@@ -88,6 +89,8 @@ class Method(PairScoring):
         self.save_arguments({"student": student}, finetuning=settings)
         self.finetuning = finetuning
         self.student = load_clip(student, self.pooled)
+        if finetuning.projections == "transposed":
+            transpose_projections(self.student)
         self.student.logit_scale.requires_grad_(not finetuning.freeze_logit_scale)
         self.image_size: int = self.student.visual.image_size[0]
         self.resize_mode = resize_mode(self.student)

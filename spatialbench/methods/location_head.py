@@ -1,7 +1,7 @@
 r"""Fine-tuned CLIP whose image embedding must also say where the named objects are.
 
-Paper  none: the positive control of docs/protocol.md. That a caption's loss alone does not leave the
-       plateau of left and right: Yamamoto, Noguchi, Tanizawa, arXiv 2601.12809, ICML 2026.
+Paper  none: the positive control of docs/protocol.md. That the loss of captions alone does not
+       leave the plateau of left and right: Yamamoto, Noguchi, Tanizawa, arXiv 2601.12809, ICML 2026
 
 For a named object i of a batch's records, with v the embedding of its image and e_i the code of its
 name:

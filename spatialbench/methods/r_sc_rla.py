@@ -22,6 +22,9 @@ losses:
 
 F^t is the frozen CLIP's map (SC-RLA), or the Refiner's (R-SC-RLA; refiner.py).
 
+y_i of (3) is the region's own class or, as in RegionCLIP, the one that the frozen CLIP gives its
+crop: argmax_c <t(crop_i), T_c> over all classes.
+
 Differences  The paper's text after the introduction was not available, so its lambda, tau, r, boxes
              and g of (5) are unknown; the defaults are the follow-up code's where it has them.
 """
@@ -52,6 +55,7 @@ from spatialbench.utils.argument_checks import check_choice, check_choices, sett
 from spatialbench.utils.errors import SpatialbenchError
 
 Language = Literal["image", "text", "none"]
+Labels = Literal["given", "teacher"]
 
 
 @dataclass
@@ -95,10 +99,12 @@ class RegionDistillation(Method):
     Args:
         student: an open_clip model, ``<model>[:<weights>]``; see ``Method``.
         language: of which encoder the regions learn: ``image``, (2), CLIPSelf; ``text``, (3), as
-            RegionCLIP, which needs regions with classes (``data.kind: boxes``); or ``none``.
+            RegionCLIP; or ``none``.
         scd: the correlation.
         classes: number of classes that (3) compares in a step, with the batch's; CLIPSelf's 100.
         last_blocks: number of the image tower's last blocks that learn; none: all, as CLIPSelf.
+        labels: of (3): ``given``, the data's own, which needs ``data.kind: boxes`` and is
+            privileged; or those of the frozen ``teacher``, which need crops.
         finetuning: optimiser and schedule; its settings of captions are not used.
     """
 
@@ -111,12 +117,14 @@ class RegionDistillation(Method):
         scd: CorrelationSettings | None = None,
         classes: int = 100,
         last_blocks: int | None = None,
+        labels: Labels = "given",
         finetuning: FineTuning = DEFAULTS,
     ) -> None:
         super().__init__(student, finetuning)
         self.scd = settings_of(CorrelationSettings, scd)
         self.save_arguments(locals(), scd=asdict(self.scd))
         check_choice("language", language, Language)
+        check_choice("labels", labels, Labels)
         self._correlates = self.scd.teacher != "none"
         if language == "none" and (not self._correlates or self.scd.weight == 0):
             raise SpatialbenchError(
@@ -124,7 +132,8 @@ class RegionDistillation(Method):
             )
         if classes < 1:
             raise SpatialbenchError(f"classes is {classes}; it must be 1 or more")
-        self.language, self.classes = language, classes
+        self.language, self.labels, self.classes = language, labels, classes
+        self._reads_crops = language == "image" or (language == "text" and labels == "teacher")
         blocks = self.student.visual.transformer.resblocks
         if last_blocks is not None and not 1 <= last_blocks <= len(blocks):
             raise SpatialbenchError(
@@ -158,7 +167,7 @@ class RegionDistillation(Method):
             count = len({name.split(".")[0] for name in self._refiner})
             refiner = refiner_blocks(self.student, count)
             refiner.load_state_dict(self._refiner)
-        if self.language == "image" or self._correlates:
+        if self._reads_crops or self._correlates:
             self.teacher = Teacher(self.student, self.mean, self.std, refiner)
 
     def on_fit_start(self) -> None:
@@ -177,7 +186,7 @@ class RegionDistillation(Method):
             classes, templates = regions.regions.classes, regions.regions.templates
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
                 self._texts = class_embeddings(self, classes, templates)
-        if self.language == "image" and regions.sampling.fixed:
+        if self._reads_crops and regions.sampling.fixed:
             assert self.teacher is not None, "setup makes the teacher"
             if first:
                 self.teacher.prepare(regions)
@@ -213,11 +222,14 @@ class RegionDistillation(Method):
     def _aligned(self, regions: Tensor, batch: RegionBatch) -> Tensor:
         if self.language == "image":
             return crop_cosine(regions, self._crops(batch))  # (2)
-        labelled = batch["label"] >= 0
+        labels = batch["label"]
+        if self.labels == "teacher":
+            labels = (self._crops(batch) @ self._texts.T).argmax(1)
+        labelled = labels >= 0
         self.log("train/labelled", labelled.float().mean(), batch_size=len(regions))
         if not labelled.any():  # images without a region: nothing to learn from this batch
             return 0.0 * regions.sum()
-        label = batch["label"][labelled]
+        label = labels[labelled]
         chosen = self._federated(label, batch["key"])
         position = (label[:, None] == chosen[None]).int().argmax(1)
         scale = self.student.logit_scale.exp().detach()
@@ -229,7 +241,8 @@ class RegionDistillation(Method):
         if not batch["keys"]:
             if not len(batch["crops"]):
                 raise SpatialbenchError(
-                    "language image learns from crops of the regions: set data.init_args.crops true"
+                    "language image and labels teacher read crops of the regions: set "
+                    "data.init_args.crops true"
                 )
             return self.teacher.crops(batch["crops"])
         embeddings, missing = self._cache.get(batch["keys"])

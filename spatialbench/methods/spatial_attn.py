@@ -22,14 +22,11 @@ Differences  Head dimensions may differ: the scale is 1 / sqrt(d_k + d'_k), whic
              they do not. Depths and grids may differ (ConnectedMethod); the numbers of heads may
              not, because heads are paired. The authors' patched attention multiplies by W where the
              layer means W^T, which scrambles the pre-trained attention before the fine-tuning; here
-             it does not, unless ``projections`` says so. The VFM's pixels are normalised as the VFM
-             expects; the authors use CLIP's mean and deviation (``vfm_normalisation``).
+             it does not, unless ``finetuning.projections`` says so. The VFM's pixels are normalised
+             as the VFM expects; the authors use CLIP's mean and deviation (``vfm_normalisation``).
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterable
-from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -38,9 +35,7 @@ from spatialbench.methods.base import DEFAULTS, FineTuning
 from spatialbench.methods.connected import ConnectedMethod, Normalisation
 from spatialbench.models.towers import (
     QKV,
-    Block,
     Mix,
-    image_blocks,
     merge_heads,
     patch_grid,
     split_heads,
@@ -59,7 +54,6 @@ class SpatialAttention(ConnectedMethod):
         value_connection: add (5).
         finetuning: the protocol of training, the same for every row of a table.
         vfm_normalisation: mean and deviation of the VFM's pixels, its ``own`` or the ``student``'s.
-        projections: ``transposed`` multiplies by W where CLIP's layers mean W^T, as the authors.
     """
 
     def __init__(
@@ -70,12 +64,9 @@ class SpatialAttention(ConnectedMethod):
         value_connection: bool = False,
         finetuning: FineTuning = DEFAULTS,
         vfm_normalisation: Normalisation = "own",
-        projections: Literal["correct", "transposed"] = "correct",
     ) -> None:
         super().__init__(student, vfm, cache, finetuning, vfm_normalisation)
         self.save_arguments(locals())
-        if projections == "transposed":
-            _transpose(image_blocks(self.student))
         if self.vfm.heads != self.heads:
             raise SpatialbenchError(
                 f"vfm {vfm!r} has {self.vfm.heads} heads, student {student!r} has {self.heads}; "
@@ -95,21 +86,3 @@ class SpatialAttention(ConnectedMethod):
             return torch.cat([q, vfm[0]], -1), torch.cat([k, vfm[1]], -1), v  # (3); (4): the tower
 
         return mix
-
-
-@torch.no_grad()
-def _transpose(blocks: Iterable[Block]) -> None:
-    """Replace W by W^T in the query, key, value and output projections.
-
-    This is what code computes that multiplies by W where the layer means W^T. It also learns the
-    same: Adam treats the entries of a matrix alike, wherever they stand.
-
-    Source: hy30n80/Mixed-Transformer @ 0b9ac26.
-    """
-    for block in blocks:
-        attention = block.attn
-        timms = hasattr(attention, "qkv")  # SigLIP's
-        into, out = (attention.qkv, attention.proj) if timms else (attention, attention.out_proj)
-        weight = into.weight if timms else into.in_proj_weight
-        weight.copy_(torch.cat([part.T for part in weight.chunk(3)]))
-        out.weight.copy_(out.weight.T.clone())

@@ -23,6 +23,7 @@ from spatialbench import WEIGHTS
 from spatialbench.data.images import Resize
 from spatialbench.models.files import clip_files as files
 from spatialbench.models.files.weight_files import WeightFile
+from spatialbench.models.towers import image_blocks
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.hub import first_line
 
@@ -135,6 +136,24 @@ def resize_mode(model: open_clip.CLIP) -> Resize:
     """Return the way in which the model's own preprocessing makes an image square."""
     modes: dict[str, Resize] = {"shortest": "crop", "squash": "squash", "longest": "letterbox"}
     return modes[model.visual.preprocess_cfg["resize_mode"]]
+
+
+@torch.no_grad()
+def transpose_projections(model: Any) -> None:
+    """Replace W by W^T in the query, key, value and output projections of the image tower.
+
+    This is what code computes that multiplies by W where the layer means W^T. It also learns the
+    same: Adam treats the entries of a matrix alike, wherever they stand.
+
+    Source: hy30n80/Mixed-Transformer @ 0b9ac26.
+    """
+    for block in image_blocks(model):
+        attention = block.attn
+        timms = hasattr(attention, "qkv")  # SigLIP's
+        into, out = (attention.qkv, attention.proj) if timms else (attention, attention.out_proj)
+        weight = into.weight if timms else into.in_proj_weight
+        weight.copy_(torch.cat([part.T for part in weight.chunk(3)]))
+        out.weight.copy_(out.weight.T.clone())
 
 
 def split_spec(spec: str) -> tuple[str, str | None]:

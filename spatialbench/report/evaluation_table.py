@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+from spatialbench.config.pages import Track
 from spatialbench.evaluation.base import Evaluation
 from spatialbench.evaluation.pairs import COLUMNS
 from spatialbench.evaluation.statistics import smallest_detectable_gain
@@ -57,9 +59,12 @@ def table(
     """
     check_format(format)
     rows = stored_rows(Path(results), Path(benchmarks), track, budget)
-    cls = evaluation_class(rows, Today.read(Path(benchmarks)), track, budget, evaluation)
+    today = Today.read(Path(benchmarks))
+    cls = evaluation_class(rows, today, track, budget, evaluation)
     papers = read_papers(Path(results)) if reported else []
-    return table_of(rows, evaluation, cls, Differences(rows), papers).write(format)
+    made = table_of(rows, evaluation, cls, Differences(rows), papers)
+    beside = ["", beside_papers(today.tracks.get(track))] if papers else []
+    return replace(made, notes=[*made.notes, *beside]).write(format)
 
 
 def evaluation_class(
@@ -234,6 +239,17 @@ def notes(rows: Sequence[Row], evaluation: str, cls: type[Evaluation]) -> list[s
         return [*lines, fingerprint_line(rows), "", resolution_line(rows)]
     stored = next(r.result.evaluations[evaluation] for r in rows if evaluation in r.evidence)
     return [*lines, f"Evaluated on data {stored.data}, {stored.units} {cls.unit}."]
+
+
+def beside_papers(track: Track | None) -> str:
+    """Say how the papers' numbers differ from ours, whose rows are of ``track``."""
+    model = {} if track is None else track.config["model"]
+    weight = model.get("finetuning", {}).get("own_negation_weight", 0)
+    own = f" Rows trained on pairs here have own_negation_weight {weight:g}, the poster's 0."
+    return (
+        "The papers' numbers as printed there (other data, other models); their macro is the mean "
+        f"of the printed relations.{own if weight else ''}"
+    )
 
 
 def stale_notes(rows: Sequence[Row]) -> list[str]:

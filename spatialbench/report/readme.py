@@ -7,13 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
+from spatialbench.config.pages import Track
 from spatialbench.evaluation.base import Evaluation
 from spatialbench.evaluation.pairs import PairEvaluation
 from spatialbench.report import claims as claims_report
 from spatialbench.report import controls as controls_report
+from spatialbench.report import steps as steps_report
 from spatialbench.report.claims import Claim, read_claims
 from spatialbench.report.differences import Differences
-from spatialbench.report.evaluation_table import headings_of, table_of
+from spatialbench.report.evaluation_table import beside_papers, headings_of, table_of
 from spatialbench.report.rows import Reported, evaluation_classes, read_papers, read_rows
 from spatialbench.report.table_model import interval_cell, markdown_table, number
 from spatialbench.results.files import STORED_BUDGET, Row
@@ -105,7 +107,8 @@ def readme(results: Path, benchmarks: Path, read: Reader | None = None) -> str:
         controls = controls_report.section(results, benchmarks, folder.name)
         # a track that is gone has the pair test alone; check-results reports it
         known = evaluation_classes(tracks.get(folder.name), STORED_BUDGET)
-        lines = _section(rows, papers, known, own, controls)
+        between = [steps_report.section(rows, folder), controls]
+        lines = _section(rows, papers, known, own, between, tracks.get(folder.name))
         sections.append("\n".join(lines) + "\n")
     none = "No rows yet: `spatialbench run benchmarks/*.yaml --budget full`.\n"
     head = [INTRODUCTION, *([findings.read_text("utf-8")] if findings.exists() else [])]
@@ -117,12 +120,14 @@ def _section(
     papers: Sequence[Reported],
     classes: Mapping[str, type[Evaluation]],
     claims: Sequence[Claim],
-    controls: Sequence[str],
+    between: Sequence[Sequence[str]],
+    track: Track | None,
 ) -> list[str]:
     differences = Differences(rows)
     table = table_of(rows, PAIRS, PairEvaluation, differences)
     lines = [f"## {rows[0].result.track}", "", *table.markdown(), "", *table.notes, ""]
-    lines += [*controls, ""] if controls else []
+    for block in between:
+        lines += [*block, ""] if block else []
     lines += ["### 95 % intervals", "", *_interval_table(rows, PAIRS, PairEvaluation), ""]
     if len(rows) > 1:
         lines += ["### Paired differences on All", "", *_baseline_table(rows, differences), ""]
@@ -134,12 +139,15 @@ def _section(
         lines += [*claims_report.section(claims, rows, differences, headings), ""]
     lines += ["### Cost", "", *_cost_table(rows), "", "### Origin", "", *_origin_table(rows)]
     if papers:
-        text = (
-            "As printed there (other data, other models); their macro is the mean of the printed "
-            "relations."
-        )
         with_papers = table_of(rows, PAIRS, PairEvaluation, differences, papers)
-        lines += ["", "### Beside the papers' numbers", "", text, "", *with_papers.markdown()]
+        lines += [
+            "",
+            "### Beside the papers' numbers",
+            "",
+            beside_papers(track),
+            "",
+            *with_papers.markdown(),
+        ]
     return lines
 
 

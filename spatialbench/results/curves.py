@@ -1,7 +1,7 @@
 """Training curves: read from a run folder's metrics.jsonl, and kept beside a result.
 
-``<row>.curves.jsonl`` has a line for each seed and curve, and outlives the run folder. No number of
-a table comes from it.
+``<row>.curves.jsonl`` has a line for each seed and curve, and outlives the run folder. The steps to
+an accuracy (report/steps.py) come from it, and no other number of a table.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
+from spatialbench.data.relations import RELATIONS
 from spatialbench.results.files import STORED_BUDGET
 from spatialbench.results.schema import Result
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
 
 SHOWN = {"train/loss": "training loss", "val/all": "All on the validation split, percent"}
-"""Logged name -> description; these are kept."""
+"""Logged name -> description; these are kept and drawn."""
+KEPT = (*SHOWN, *(f"val/{relation}" for relation in RELATIONS))
 MOST = 120
 """Points of a curve; longer curves are averaged over equal parts."""
 Curve = list[tuple[float, float]]
@@ -67,7 +69,7 @@ def keep_curves(path: Path, result: Result, folders: Sequence[Path]) -> None:
         metrics = folder / "metrics.jsonl"
         drawn = result.budget == STORED_BUDGET and run.train_steps and metrics.is_file()
         curves = read_metrics(metrics) if drawn else {}
-        for name in SHOWN:
+        for name in KEPT:
             if name in curves:
                 points = [[step, float(f"{value:.5g}")] for step, value in thinned(curves[name])]
                 line = {"seed": run.seed, "config_hash": run.config_hash, "commit": run.commit}
@@ -93,7 +95,7 @@ def read_curves(path: Path, result: Result) -> dict[int, dict[str, Curve]]:
             seed, name, points = line["seed"], line["name"], np.array(line["points"], dtype=float)
             if (seed, line["config_hash"], line["commit"]) not in runs:
                 raise ValueError(f"seed {seed!r} of another run than the result's")
-            if name not in SHOWN or points.shape[1:] != (2,) or not np.isfinite(points).all():
+            if name not in KEPT or points.shape[1:] != (2,) or not np.isfinite(points).all():
                 raise ValueError(f"{name!r} is no curve of steps and values")
             curves.setdefault(seed, {})[name] = [(step, value) for step, value in points.tolist()]
     except (OSError, ValueError, KeyError, TypeError) as error:

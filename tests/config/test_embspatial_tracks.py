@@ -18,8 +18,8 @@ PAGES = ("clip_zeroshot", "residual_linear", "spatial_attn_value")
 FLAWS = {
     "trainer": {"accumulate_grad_batches"},
     "data": {"split", "held_out", "test_on", "depth_pairs", "drop_last"},
-    "model": {"vfm_normalisation", "projections"},
-    "finetuning": {"optimizer", "decay", "scored"},
+    "model": {"vfm_normalisation"},
+    "finetuning": {"optimizer", "decay", "scored", "projections"},
 }
 """The fields that only the poster's reading names; the corrected track has their defaults."""
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 from jsonargparse import ArgumentParser
+from safetensors.torch import save_file
 from torch import nn
 from torch.utils.data import DataLoader
 
@@ -25,6 +26,7 @@ from spatialbench.methods.parts.finetuning import FineTuning, learning_rate_fact
 from spatialbench.methods.parts.objectives import negated_contrastive
 from spatialbench.methods.residual_linear import ResidualLinear
 from spatialbench.methods.spatial_attn import SpatialAttention
+from spatialbench.models.open_clip_student import load_clip, transpose_projections
 from tests.support.checks import refused
 from tests.support.models import SAME, SIZE, batch, images, silent, student
 
@@ -189,8 +191,29 @@ def test_the_arguments_are_flags() -> None:
     assert isinstance(method, SpatialAttention)
     assert method.finetuning == FineTuning(lr=0.5, negatives="none", betas=(0.8, 0.9))
     assert json.loads(json.dumps(dict(method.hparams))) == dict(method.hparams), "plain JSON types"
-    own = {"value_connection", "vfm_normalisation", "projections"}
+    own = {"value_connection", "vfm_normalisation"}
     assert {"student", "vfm", "cache", "finetuning", *own} == set(method.hparams)
+
+
+def test_every_method_starts_from_scrambled_projections_once(tmp_path: Path) -> None:
+    """Neither a checkpoint nor an earlier stage is transposed again."""
+    plain, settings = load_clip(student()), FineTuning(projections="transposed")
+    save_file(plain.state_dict(), tmp_path / "weights.safetensors")
+    spec = f"{student().removesuffix(':random')}:{tmp_path / 'weights.safetensors'}"
+    transpose_projections(plain)
+
+    def scrambled(method: Method) -> bool:
+        state = method.student.state_dict()
+        return all(value.equal(state[name]) for name, value in plain.state_dict().items())
+
+    method = Clip(spec, settings)
+    assert scrambled(method)
+    assert scrambled(SpatialAttention(spec, SAME, finetuning=settings))
+    assert not scrambled(Clip(spec))
+    again = Clip.load_from_checkpoint(saved(tmp_path, method), weights_only=True)
+    assert scrambled(again)
+    again.start_from(method.state_dict(), "the earlier stage")
+    assert scrambled(again)
 
 
 def test_the_package_exports_what_a_user_imports() -> None:

@@ -7,6 +7,7 @@ import pytest
 import torch
 from lightning import Trainer
 
+from spatialbench.data.boxes import crops
 from spatialbench.data.datamodule import PairDataModule
 from spatialbench.data.region_batches import RegionBatch, RegionDataModule, RegionDataset, Sampling
 from spatialbench.methods.base import Method
@@ -159,6 +160,35 @@ def test_a_batch_without_classes_teaches_nothing() -> None:
     assert not any(gradient.any() for gradient in gradients.values())
 
 
+@pytest.mark.parametrize("kind", ["grid", "boxes"])
+def test_labels_of_the_teacher_are_its_own_answers_to_the_crops(kind: str) -> None:
+    """The data's labels are not read; the student that learns does not label."""
+    made = RegionDistillation(student(), "text", labels="teacher")
+    made.setup("fit")
+    made.prepare(RegionDataset(Made(), Sampling(kind, crop_size=NATIVE)))
+    shaken(silent(made).student.visual.transformer.resblocks)
+    data = batch(kind)
+    data["label"].fill_(-1)
+    views = batch(kind)["crop_boxes"]
+    answers = []
+    for view, row in zip(views, data["image"], strict=True):
+        one = torch.zeros(1, dtype=torch.int64)
+        seen = made.teacher.crops(crops(data["pixels"][row][None], view[None], one, NATIVE))[0]
+        answers.append(max(range(4), key=lambda c: float(seen @ made._texts[c])))
+    regions = region_tokens(made.dense(data["pixels"]), data["boxes"], data["image"], 1)[:, 0]
+    scale = made.student.logit_scale.exp()
+    wanted = region_text(regions, made._texts, torch.tensor(answers), scale)
+    torch.testing.assert_close(made.training_step(data, 0), wanted)
+
+
+def test_labels_of_the_teacher_need_crops() -> None:
+    made = RegionDistillation(student(), "text", labels="teacher")
+    made.setup("fit")
+    made.prepare(RegionDataset(Made(), Sampling("grid")))
+    with refused("labels teacher read crops of the regions: set data.init_args.crops true"):
+        silent(made).training_step(batch("grid", crop_size=0), 0)
+
+
 @pytest.mark.parametrize(
     "made",
     [RegionDistillation(student(), "image", CorrelationSettings("clip")), Refiner(student())],
@@ -179,6 +209,7 @@ def test_what_a_datamodule_must_give_is_told(made: Method) -> None:
         ({"language": "speech"}, "language is 'speech'; one of image, text, none"),
         ({"language": "none"}, "leave nothing to learn"),
         ({"classes": 0}, "classes is 0"),
+        ({"labels": "mine"}, "labels is 'mine'; one of given, teacher"),
         ({"last_blocks": 9}, "last_blocks is 9; the image tower has 3"),
         ({"scd": {"teacher": "dino"}}, r"scd\.teacher is 'dino'"),
         ({"scd": {"temperature": 0}}, r"scd\.temperature 0 more than 0"),

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from spatialbench.methods.clip import Clip
-from spatialbench.methods.spatial_attn import SpatialAttention, _transpose
+from spatialbench.methods.spatial_attn import SpatialAttention
 from spatialbench.models import towers
-from spatialbench.models.towers import merge_heads, project_qkv
 from tests.support.checks import refused
 from tests.support.models import OTHER, SAME, TWO_HEADS, batch, images, step, student
 
@@ -160,26 +159,6 @@ def test_depths_are_matched_end_to_end(
     connected = method()
     connected.depth, connected.vfm.depth = student_blocks, vfm_blocks
     assert [connected.vfm_block(block) for block in range(student_blocks)] == expected
-
-
-def test_transposed_projections_multiply_by_w() -> None:
-    """Query, key, value and output of every block as x W instead of x W^T, in double."""
-    plain = method().double()
-    legacy = method(projections="transposed")
-    states = [{k: v.clone() for k, v in block.state_dict().items()} for block in blocks(plain)]
-    legacy.student.load_state_dict(plain.student.state_dict())
-    _transpose(blocks(legacy))
-    legacy.double()
-    for block, state in zip(blocks(legacy), states, strict=True):
-        x = torch.randn(1, 17, 48, dtype=torch.float64)
-        weights = state["attn.in_proj_weight"].chunk(3)
-        biases = state["attn.in_proj_bias"].chunk(3)
-        for part, weight, bias in zip(project_qkv(block, x), weights, biases, strict=True):
-            wanted = block.ln_1(x) @ weight + bias
-            torch.testing.assert_close(merge_heads(part), wanted, rtol=1e-9, atol=1e-9)
-        wanted = x @ state["attn.out_proj.weight"] + state["attn.out_proj.bias"]
-        torch.testing.assert_close(block.attn.out_proj(x), wanted)
-    assert not method(projections="transposed").image(images(1)).allclose(method().image(images(1)))
 
 
 def test_the_vfm_may_get_the_students_normalisation() -> None:

@@ -9,8 +9,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from spatialbench.models.open_clip_student import TextTokenizer, load_clip, normalisation
-from tests.support.checks import refused
+from spatialbench.models.open_clip_student import (
+    TextTokenizer,
+    load_clip,
+    normalisation,
+    transpose_projections,
+)
+from spatialbench.models.towers import image_blocks, merge_heads, project_qkv
+from tests.support.checks import close, refused
 from tests.support.models import student
 
 
@@ -30,6 +36,23 @@ def test_random_weights_that_were_asked_for_are_no_warning(
     assert not caplog.records
     wanted = (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD)
     assert normalisation(model) == wanted
+
+
+def test_transposed_projections_multiply_by_w() -> None:
+    """Query, key, value and output of every block as x W instead of x W^T, in double."""
+    model = load_clip(student()).double()
+    states = [{k: v.clone() for k, v in b.state_dict().items()} for b in image_blocks(model)]
+    words = model.transformer.resblocks[0].attn.in_proj_weight.clone()
+    transpose_projections(model)
+    for block, state in zip(image_blocks(model), states, strict=True):
+        x = torch.randn(1, 17, 48, dtype=torch.float64)
+        weights = state["attn.in_proj_weight"].chunk(3)
+        biases = state["attn.in_proj_bias"].chunk(3)
+        for part, weight, bias in zip(project_qkv(block, x), weights, biases, strict=True):
+            close(merge_heads(part), block.ln_1(x) @ weight + bias, rtol=1e-9)
+        wanted = x @ state["attn.out_proj.weight"] + state["attn.out_proj.bias"]
+        close(block.attn.out_proj(x), wanted, rtol=1e-9)
+    assert model.transformer.resblocks[0].attn.in_proj_weight.equal(words), "not the text tower"
 
 
 @pytest.mark.parametrize("name", ["a.safetensors", "b.ckpt", "c.pt"])

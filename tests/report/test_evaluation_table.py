@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
+from spatialbench.config.pages import load_track
 from spatialbench.evaluation.pairs import COLUMNS
 from spatialbench.evaluation.selection import ImageSelection
 from spatialbench.report.differences import Differences
-from spatialbench.report.evaluation_table import table
+from spatialbench.report.evaluation_table import beside_papers, table
 from spatialbench.report.rows import read_papers, read_rows
 from spatialbench.report.run_table import print_evidence
 from spatialbench.report.table_model import FORMATS
@@ -219,6 +220,18 @@ def test_a_run_prints_values_intervals_groups_and_further_columns(
     assert f"{evidence.group_values('select_cls')['colour']:.1f}" in text
     assert "60 pairs of 30 scenes or images" in text
     assert "* other images" in text
+
+
+@pytest.mark.parametrize(("track", "weight"), [("rooms", 4), ("embspatial", 0), ("coco", None)])
+def test_beside_the_papers_it_is_said_that_our_loss_is_not_theirs(
+    track: str, weight: float | None
+) -> None:
+    found = load_track(ROOT / "benchmarks" / "tracks" / f"{track}.yaml")
+    given = found.config["model"].get("finetuning", {}).get("own_negation_weight")
+    assert given == weight
+    note = "have own_negation_weight 4, the poster's 0."
+    assert (note in beside_papers(found)) == (weight == 4)
+    assert "own_negation" not in beside_papers(None)
 
 
 def test_the_repositorys_reported_numbers() -> None:

@@ -37,7 +37,7 @@ def test_what_is_kept_comes_back(row: tuple[Path, Result, list[Path]]) -> None:
     keep_curves(path, result, folders)
     found = read_curves(path, result)
     assert list(found) == [0, 1]
-    assert list(found[1]) == ["train/loss", "val/all"]  # the learning rate is not drawn
+    assert list(found[1]) == ["train/loss", "val/all", "val/left"]  # not the learning rate
     wanted = curves.thinned(read_metrics(folders[1] / "metrics.jsonl")["train/loss"])
     assert len(wanted) == curves.MOST
     assert [step for step, _ in found[1]["train/loss"]] == [step for step, _ in wanted]

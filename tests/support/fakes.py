@@ -184,7 +184,9 @@ def write_metrics(folder: Path, offset: float = 0.0) -> Path:
     """Write the metrics of a run into a new folder; a kill cut the last line short."""
     folder.mkdir(parents=True)
     points = [{"step": k, "train/loss": offset + 2 / (k + 1), "lr": 0.1} for k in range(400)]
-    points += [{"step": step, "val/all": 50 + step / 100} for step in (99, 399)]
+    points += [
+        {"step": step, "val/all": 50 + step / 100, "val/left": 50 + step / 10} for step in (99, 399)
+    ]
     lines = [json.dumps(point) for point in points]
     lines += ["no JSON", '{"step": 5, "train/loss": NaN}', '{"step": 7, "train/lo']
     (folder / "metrics.jsonl").write_text("\n".join(lines))

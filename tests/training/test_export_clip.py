@@ -15,8 +15,9 @@ from torch import Tensor
 from transformers import CLIPModel, CLIPProcessor
 
 from spatialbench.cli.main import main
-from spatialbench.methods.base import Method
+from spatialbench.methods.base import FineTuning, Method
 from spatialbench.methods.clip import Clip
+from spatialbench.methods.location_head import LocationHead
 from spatialbench.methods.refiner import Refiner
 from spatialbench.methods.residual_linear import ResidualLinear
 from spatialbench.models.files import hf_export
@@ -50,6 +51,18 @@ def own(model: Method) -> tuple[Tensor, Tensor]:
     pixels = torch.from_numpy(np.asarray(image(model.image_size)).copy()).permute(2, 0, 1)[None]
     with torch.inference_mode():
         return model.image(pixels), model.text(model.tokenize(CAPTIONS))
+
+
+@pytest.mark.parametrize("method", [LocationHead, Clip])
+def test_what_learned_another_way_is_a_plain_clip(method: type[Method], tmp_path: Path) -> None:
+    """A dropped head, or a start from scrambled projections: the export is that of the student."""
+    model = shaken(method(finetuning=FineTuning(projections="transposed"))).eval()
+    plain = Clip()
+    plain.student.load_state_dict(model.student.state_dict())
+    for name, exported in (("own", model), ("plain", plain.eval())):
+        assert export(exported, "open_clip", tmp_path / name) == []
+    weights = "open_clip_model.safetensors"
+    assert (tmp_path / "own" / weights).read_bytes() == (tmp_path / "plain" / weights).read_bytes()
 
 
 def test_open_clip_reads_it_by_itself(model: Method, tmp_path: Path) -> None:

@@ -47,6 +47,8 @@ class FineTuning:
             gradient (L2), as the authors' code does.
         decay: ``matrices`` have weight decay, or ``all`` parameters, as in the authors' code.
         scored: the ``last`` checkpoint is scored, or the ``best`` one on the validation set.
+        projections: of attention in the student's image tower: ``transposed`` starts from W^T in
+            place of W, as the authors' code, which scrambles what the student has learned.
 
     Raises:
         SpatialbenchError: a value out of its range.
@@ -72,6 +74,7 @@ class FineTuning:
     optimizer: Literal["adamw", "adam"] = "adamw"
     decay: Literal["matrices", "all"] = "matrices"
     scored: Literal["last", "best"] = "last"
+    projections: Literal["correct", "transposed"] = "correct"
 
     def __post_init__(self) -> None:
         self.betas = tuple(self.betas)  # type: ignore[assignment]  # JSON has lists
