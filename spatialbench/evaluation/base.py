@@ -21,6 +21,8 @@ class Model(Protocol):
     """
 
     image_size: int
+    free_captions: bool
+    """Whether its pair scores take any sentence; false: only those of ``data/relations.py``."""
 
     @property
     def device(self) -> torch.device:
@@ -44,6 +46,12 @@ class Model(Protocol):
 
     def visual_tokens(self, x: Tensor) -> Tokens:
         """Images uint8 [B, 3, S, S] -> cls [B, D] and local [B, L, D], not normalised."""
+
+    def pair_features(self, x: Tensor) -> Tensor:
+        """Images uint8 [B, 3, S, S] -> what the pair test reads of them, [B, ...]."""
+
+    def pair_scores(self, features: Tensor, image: Tensor, captions: Sequence[str]) -> Tensor:
+        """Features, or their mean, row of each caption int64 [C] -> scores float32 [C]."""
 
     def predict_step(self, batch: Any) -> dict[str, Tensor]:
         """Batch of pairs -> record, positive and negative, [N] each."""

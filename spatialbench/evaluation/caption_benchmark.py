@@ -44,6 +44,11 @@ class CaptionBenchmark(Evaluation):
 
     def run(self, model: Model) -> Evidence:
         """Score all captions of all records; see :meth:`Evaluation.run`."""
+        if not model.free_captions:
+            raise SpatialbenchError(
+                f"{self.source.name}: this page scores only captions of the form 'The A is left of "
+                "the B.'; take a page that embeds captions, such as clip_zeroshot"
+            )
         scores, *asked = caption_scores(model, self.source)
         return caption_evidence(self.source, scores, fingerprint(self.version, *asked))
 

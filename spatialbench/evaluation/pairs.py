@@ -99,8 +99,8 @@ class Outcomes(NamedTuple):
     """The scores of N records, sorted by record."""
 
     record: np.ndarray  # row in ``RecordSet.records``, int64 [N], each once
-    positive: np.ndarray  # s(image, caption), a cosine in [-1, 1], float32 [N]
-    negative: np.ndarray  # s(image, negated caption), a cosine in [-1, 1], float32 [N]
+    positive: np.ndarray  # s(image, caption), mostly a cosine in [-1, 1], float32 [N]
+    negative: np.ndarray  # s(image, negated caption), float32 [N]
 
     @property
     def margin(self) -> np.ndarray:

@@ -33,6 +33,7 @@ from spatialbench.models.open_clip_student import (
 )
 from spatialbench.models.running import BlockRunner, runner
 from spatialbench.models.towers import (
+    Attend,
     Mix,
     Model,
     Tokens,
@@ -68,6 +69,7 @@ class Method(PairScoring):
         pretrained: prefixes of the parameters that learn at ``finetuning.lr``; all others learn at
             ``connection_lr``.
         pooled: whether a student without a class token (SigLIP) is supported.
+        reads_others: whether it loads checkpoints of other methods, too.
         hparams: plain JSON types.
 
     Raises:
@@ -78,6 +80,7 @@ class Method(PairScoring):
     leaves: ClassVar[tuple[str, ...]] = ()
     pretrained: ClassVar[tuple[str, ...]] = ("student.",)
     pooled: ClassVar[bool] = False
+    reads_others: ClassVar[bool] = False
     student: Model
     mean: Tensor
     std: Tensor
@@ -134,12 +137,13 @@ class Method(PairScoring):
         """Embed captions, tokens int64 [C, context], as float32 [C, D] of unit norm."""
         return _unit(encode_text(self.student, tokens, self._runner()))
 
-    def dense(self, x: Tensor) -> Tensor:
+    def dense(self, x: Tensor, attend: Attend | None = None) -> Tensor:
         """Embed patches in the joint space: the last block by its value path (``encode_dense``).
 
         Args:
             x: uint8 [B, 3, H, W], RGB; H and W multiples of the patch size. Off the native size the
                 position embedding is interpolated.
+            attend: a readout of the last block's values in place of the value path.
 
         Returns:
             float32 [B, h, w, D], unit norm at every patch.
@@ -148,7 +152,7 @@ class Method(PairScoring):
             SpatialbenchError: images that are not whole patches, or of another type.
         """
         pixels = self._normalised(x, native=False)
-        return _unit(encode_dense(self.student, pixels, self.connect(x)))
+        return _unit(encode_dense(self.student, pixels, self.connect(x), attend=attend))
 
     def visual_tokens(self, x: Tensor) -> Tokens:
         """Return the embedding and the patches in the joint space, not normalised."""

@@ -38,7 +38,7 @@ from spatialbench.methods.parts.reconstructions import NOISE, Column, Panel, rec
 from spatialbench.models.autoencoder import Autoencoder, load_autoencoder
 from spatialbench.models.denoiser import Denoiser, architecture, denoise
 from spatialbench.models.lora import Adapters, LoraSettings
-from spatialbench.models.towers import Mix, encode_image
+from spatialbench.models.towers import Attend, Mix, encode_image
 from spatialbench.utils.argument_checks import check_choice, settings_of
 from spatialbench.utils.checkpoints import without
 from spatialbench.utils.errors import SpatialbenchError
@@ -174,10 +174,10 @@ class GenHancer(GenerativeMethod):
         with self.adapted():
             return super().image(x, mix)
 
-    def dense(self, x: Tensor) -> Tensor:
+    def dense(self, x: Tensor, attend: Attend | None = None) -> Tensor:
         """Embed patches with the adapters; see ``Method.dense``."""
         with self.adapted():
-            return super().dense(x)
+            return super().dense(x, attend)
 
     def condition(self, x: Tensor, dropout: bool = False) -> Tensor:
         """Return (1), [B, D], of images uint8 [B, 3, S, S]."""

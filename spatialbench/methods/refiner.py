@@ -29,7 +29,7 @@ from spatialbench.data.region_batches import RegionBatch, generator, regions_of
 from spatialbench.methods.base import DEFAULTS, FineTuning, Method
 from spatialbench.methods.parts.teacher import refiner_blocks, with_refiner
 from spatialbench.models.region_tokens import exact, region_tokens, single
-from spatialbench.models.towers import encode_dense
+from spatialbench.models.towers import Attend, encode_dense
 from spatialbench.utils.errors import SpatialbenchError
 
 
@@ -85,10 +85,10 @@ class Refiner(Method):
         """Check that there are wide boxes."""
         regions_of(self.trainer, wide=True)
 
-    def dense(self, x: Tensor) -> Tensor:
+    def dense(self, x: Tensor, attend: Attend | None = None) -> Tensor:
         """Return the refined map (1); see ``Method.dense``."""
-        blocks = with_refiner(self.student, self.refiner)
-        dense = encode_dense(self.student, self._normalised(x, native=False), blocks=blocks)
+        blocks, pixels = with_refiner(self.student, self.refiner), self._normalised(x, native=False)
+        dense = encode_dense(self.student, pixels, blocks=blocks, attend=attend)
         return F.normalize(dense.float(), dim=-1)
 
     def plain(self, x: Tensor) -> Tensor:

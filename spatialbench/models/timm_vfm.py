@@ -18,6 +18,7 @@ import numpy as np
 import timm
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from timm.layers import Attention
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -99,6 +100,13 @@ class VFM(nn.Module):
         """Tokens bfloat16 [B, L, T, D] that enter the blocks for uint8 images, class first."""
         return self._cache(x) if self.cache else self._compute(x)
 
+    @torch.no_grad()
+    def patches(self, x: Tensor) -> Tensor:
+        """Patches after the last block and its norm, float32 [B, h', w', D]; not cached."""
+        with torch.autocast(x.device.type, enabled=False):
+            features = self._features((x - self.mean) / self.std)
+        return features[:, self.model.num_prefix_tokens :].unflatten(1, self.grid)
+
     def refresh(self) -> None:
         """Pick up what other processes added to the cache."""
         if self.cache:
@@ -138,9 +146,6 @@ class VFM(nn.Module):
 
     def _forward(self, pixels: Tensor) -> Tensor:
         """Collect the inputs of all blocks [B, L, T, D] in timm's own forward pass."""
-        size = self.model.patch_embed.img_size
-        if tuple(pixels.shape[-2:]) != tuple(size):
-            pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
         inputs: list[Tensor] = []
 
         def keep(_: nn.Module, arguments: tuple[Tensor]) -> None:
@@ -148,12 +153,19 @@ class VFM(nn.Module):
 
         hooks = [block.register_forward_pre_hook(keep) for block in self.model.blocks]
         try:
-            self.model.forward_features(pixels)
+            self._features(pixels)
         finally:
             for hook in hooks:
                 hook.remove()
         tokens = torch.stack(inputs, dim=1)
         return torch.cat([tokens[:, :, :1], tokens[:, :, self.model.num_prefix_tokens :]], dim=2)
+
+    def _features(self, pixels: Tensor) -> Tensor:
+        """Run timm's own forward pass on normalised images, resized to the model's size."""
+        size = self.model.patch_embed.img_size
+        if tuple(pixels.shape[-2:]) != tuple(size):
+            pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
+        return self.model.forward_features(pixels)
 
 
 def load_vfm(
@@ -182,6 +194,30 @@ def load_vfm(
     model, mean, std = build_vit(spec, image_size)
     mean, std = normalisation or (mean, std)
     return VFM(model, mean, std, spec.partition(":")[0], image_size, cache)
+
+
+def depth_head(spec: str) -> nn.Linear | None:
+    """Load the linear read-out of log depth from ``VFM.patches``, log metres of a patch's cells.
+
+    It is in ``<weights>-heads.safetensors`` beside the weights of ``spec``, as pretraining writes
+    it; None: there is no such file.
+
+    Raises:
+        SpatialbenchError: the file has no such read-out.
+    """
+    name, _, weights = spec.partition(":")
+    path = WEIGHTS / f"{OWN}.safetensors" if name == OWN and not weights else Path(weights)
+    path = path.parent / f"{path.stem}-heads.safetensors"
+    if not path.is_file():
+        return None
+    try:
+        tensors = load_file(path)
+        head = nn.Linear(*reversed(tensors["depth.weight"].shape))
+        head.load_state_dict({part: tensors[f"depth.{part}"] for part in ("weight", "bias")})
+    except Exception as error:  # safetensors raises a class of its own
+        what = f"{path}: no linear read-out of depth ({first_line(error)})"
+        raise SpatialbenchError(f"{what}; pretrain the VFM again, or remove the file") from error
+    return head.requires_grad_(False)
 
 
 def build_vit(spec: str, image_size: int | None = None) -> tuple[Any, Any, Any]:

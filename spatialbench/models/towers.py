@@ -30,6 +30,7 @@ Mix = Callable[[int, Tensor, Tensor, Tensor], QKV]
 
 It may widen q and k; the logits are then scaled by 1 / sqrt of the new number of channels.
 """
+Attend = Callable[[Tensor], Tensor]  # a readout's attention over values, both [B, H, T, d]
 BlockRunner = Callable[..., Tensor]  # called like attention_block; see running.py
 
 
@@ -191,13 +192,18 @@ def project_patches(visual: Any, x: Tensor) -> Tensor:
 
 
 def encode_dense(
-    model: Model, pixels: Tensor, mix: Mix | None = None, blocks: Sequence[Block] | None = None
+    model: Model,
+    pixels: Tensor,
+    mix: Mix | None = None,
+    blocks: Sequence[Block] | None = None,
+    attend: Attend | None = None,
 ) -> Tensor:
     """Encode patches in the joint space: in the last block every token attends to itself alone.
 
     Normalised images, float [B, 3, H, W], H and W multiples of the patch size -> [B, h, w, D], not
     normalised. The position embedding is interpolated to other sizes. ``blocks`` replace the
-    tower's own. A SigLIP tower raises a SpatialbenchError.
+    tower's own. With ``attend`` the last block is W^O attend(V), without its residual connections
+    and MLP (methods/readout.py). A SigLIP tower raises a SpatialbenchError.
 
     Source: wusize/CLIPSelf @ 1c7fe9c, src/open_clip/transformer.py, ``encode_dense``.
     """
@@ -208,7 +214,10 @@ def encode_dense(
     q, k, v = project_qkv(last, x)
     if mix is not None:
         q, k, v = mix(len(before), q, k, v)
-    x = _after_attention(last, x, v)
+    if attend is None:
+        x = _after_attention(last, x, v)
+    else:
+        x = last.attn.out_proj(merge_heads(attend(v)))
     return project_patches(model.visual, x).unflatten(1, patch_grid(model, pixels))
 
 

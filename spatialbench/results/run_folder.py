@@ -19,6 +19,7 @@ from typing import Any
 from spatialbench.config.evaluations import EvaluationSpec, evaluations_of
 from spatialbench.config.experiment import Resolved
 from spatialbench.config.pages import Config
+from spatialbench.config.signatures import import_class
 from spatialbench.evaluation.evidence import Evidence
 from spatialbench.results.schema import PAIRS
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
@@ -241,7 +242,8 @@ def identity(resolved: Resolved) -> dict[str, Any]:
 def check_checkpoint(path: Path, checkpoint: Mapping[str, Any], resolved: Resolved) -> list[str]:
     """Return a note on every argument that differs between a checkpoint and its page.
 
-    The page wins: Lightning would silently prefer the checkpoint's arguments over page and command
+    A page that reads other methods (``Method.reads_others``) gets one note on what it reads. The
+    page wins: Lightning would silently prefer the checkpoint's arguments over page and command
     line (Lightning #20801).
 
     Raises:
@@ -249,6 +251,9 @@ def check_checkpoint(path: Path, checkpoint: Mapping[str, Any], resolved: Resolv
     """
     trained, asked = checkpoint[STAMP]["model"], resolved.config["model"]
     if trained["class_path"] != asked["class_path"]:
+        label = f"page {checkpoint[STAMP]['page']}, {trained['class_path']}"
+        if getattr(import_class(asked["class_path"], "page"), "reads_others", False):
+            return [f"reading {path} ({label})"]
         raise SpatialbenchError(
             f"checkpoint {path} holds {trained['class_path']} (page {checkpoint[STAMP]['page']}), "
             f"but page {resolved.page.path} asks for {asked['class_path']}: give another one"

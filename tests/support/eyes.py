@@ -26,6 +26,7 @@ class Eyes:
 
     device = torch.device("cpu")
     resize_mode: Resize = "squash"
+    free_captions = True
 
     def __init__(self, size: int, words: Mapping[str, Sequence[float]], local: float = 0.0) -> None:
         self.image_size, self.words, self.local = size, words, local

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from spatialbench.data.batches import EvaluationPlans, loader
@@ -133,22 +132,22 @@ def of_model(
 
 @torch.inference_mode()
 def blind_margins(model: Model, record_set: RecordSet, batch_images: int) -> np.ndarray:
-    """Margins, float32 [N], with the mean embedding of all images in place of every image.
+    """Margins, float32 [N], with the mean of what is read of all images in place of every image.
 
     Every distinct caption has one score, so a statement and its swapped form have margins of
     exactly opposite sign.
     """
     total: Tensor | None = None
-    scores: dict[str, float] = {}
+    images = 0
     for batch in loader(EvaluationPlans(record_set, batch_images)):
-        images = model.image(batch["pixels"].to(model.device)).sum(0)  # [D]
-        total = images if total is None else total + images
-        scores.update(dict.fromkeys([*batch["captions"], *batch["negated"]], 0.0))
+        features = model.pair_features(batch["pixels"].to(model.device))
+        total = features.sum(0) if total is None else total + features.sum(0)
+        images += len(features)
     assert total is not None, "a test set has records"
-    mean, captions = F.normalize(total, dim=-1), list(scores)
-    for start in range(0, len(captions), 1024):
-        part = captions[start : start + 1024]
-        scores.update(zip(part, (model.text(model.tokenize(part)) @ mean).tolist(), strict=True))
     said = [record.statement for record in record_set.records]
+    captions = list(dict.fromkeys(c for s in said for c in (s.caption, s.negated.caption)))
+    rows = torch.zeros(len(captions), dtype=torch.long, device=total.device)
+    found = model.pair_scores(total[None] / images, rows, captions).tolist()
+    scores = dict(zip(captions, found, strict=True))
     margins = [scores[one.caption] - scores[one.negated.caption] for one in said]
     return np.array(margins, dtype=np.float32)

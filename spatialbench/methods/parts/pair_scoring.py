@@ -6,7 +6,7 @@ Letters: N pairs, M distinct images of a batch, S side of an image in pixels.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from lightning import LightningModule
@@ -22,9 +22,11 @@ class PairScoring(LightningModule):
     """The validation, test and predict steps of a module that embeds images and captions.
 
     Attributes:
+        free_captions: whether any sentence can be scored; false: only those of the grammar.
         test_outcomes, test_scores: results of the last ``test``; None before.
     """
 
+    free_captions: ClassVar[bool] = True
     image: Callable[[Tensor], Tensor]
     text: Callable[[Tensor], Tensor]
     tokenize: Callable[[Sequence[str]], Tensor]
@@ -37,7 +39,7 @@ class PairScoring(LightningModule):
         self._text_rows: dict[str, Tensor] = {}  # caption -> float32 [D], of this evaluation
 
     def scores(self, x: Tensor, image: Tensor, captions: Sequence[str]) -> Tensor:
-        """Return the cosines of pairs, float32 [N]. Each caption is encoded once per evaluation.
+        """Return the scores of pairs, float32 [N]: cosines, unless a method says otherwise.
 
         Scoring is in float32 even where training is not: bfloat16 rounding is as large as the
         difference between a caption and its negation.
@@ -49,18 +51,29 @@ class PairScoring(LightningModule):
         if not captions:  # a rank may get an empty batch
             return x.new_zeros(0, dtype=torch.float32)
         with torch.autocast(self.device.type, enabled=False):
-            new = [caption for caption in dict.fromkeys(captions) if caption not in self._text_rows]
-            for start in range(0, len(new), _CAPTIONS_AT_ONCE):
-                part = new[start : start + _CAPTIONS_AT_ONCE]
-                self._text_rows.update(zip(part, self.text(self.tokenize(part)), strict=True))
-            texts = torch.stack([self._text_rows[caption] for caption in captions])
-            return (self.image(x)[image] * texts).sum(-1)
+            return self.pair_scores(self.pair_features(x), image, captions)
+
+    def pair_features(self, x: Tensor) -> Tensor:
+        """Return what the pair test reads of images uint8 [M, 3, S, S]: here embeddings [M, D]."""
+        return self.image(x)
+
+    def pair_scores(self, features: Tensor, image: Tensor, captions: Sequence[str]) -> Tensor:
+        """Score captions against rows of features, or of a mean of features: float32 [N]."""
+        return (features[image] * self.encoded(captions)).sum(-1)
+
+    def encoded(self, captions: Sequence[str]) -> Tensor:
+        """Embed captions [N, D], each once per evaluation."""
+        new = [caption for caption in dict.fromkeys(captions) if caption not in self._text_rows]
+        for start in range(0, len(new), _CAPTIONS_AT_ONCE):
+            part = new[start : start + _CAPTIONS_AT_ONCE]
+            self._text_rows.update(zip(part, self.text(self.tokenize(part)), strict=True))
+        return torch.stack([self._text_rows[caption] for caption in captions])
 
     def predict_step(self, batch: Batch, batch_idx: int = 0) -> dict[str, Tensor]:
-        """Return record int64 [N] and the cosines positive and negative, float32 [N]."""
+        """Return record int64 [N] and the scores positive and negative, float32 [N]."""
         captions = [*batch["captions"], *batch["negated"]]
-        cosines = self.scores(batch["pixels"], batch["image"].repeat(2), captions)
-        positive, negative = cosines.tensor_split(2)
+        scores = self.scores(batch["pixels"], batch["image"].repeat(2), captions)
+        positive, negative = scores.tensor_split(2)
         return {"record": batch["record"], "positive": positive, "negative": negative}
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
