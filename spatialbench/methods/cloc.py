@@ -36,7 +36,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -46,25 +46,28 @@ from torch import Tensor, nn
 from spatialbench.data.images import Resize
 from spatialbench.data.locations import corners, mirrored
 from spatialbench.data.records import Record
-from spatialbench.data.relations import with_articles
 from spatialbench.methods.base import DEFAULTS, Batch, FineTuning, Method
 from spatialbench.methods.parts.chunks import in_chunks
+from spatialbench.methods.parts.relation_geometry import Asked, phrase
 from spatialbench.models.towers import embed_patches, pool, run_blocks
+from spatialbench.utils.checkpoints import part_of
 from spatialbench.utils.distributed import Encoded, gather
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.say import say
 
+AT_ONCE = 256
+"""Boxes that a readout looks for at a time."""
 ALIKE = 0.9
 """Two texts of a larger cosine are not negatives of one another: they may name the same thing."""
 FREQUENCIES = 8
 """Sines and cosines of each coordinate, at pi, 2 pi, 4 pi, ... per image side."""
 
 
-class Regions(NamedTuple):
-    """R regions of a batch, as named and boxed objects."""
+class NamedBoxes(NamedTuple):
+    """R regions of a batch: objects with their names and boxes."""
 
     image: Tensor  # int64 [R], row of the batch's images
-    prompts: list[str]  # R
+    phrases: list[str]  # R
     boxes: Tensor  # [R, 4], x0 y0 x1 y1 in units of the image side
 
 
@@ -161,11 +164,13 @@ class Cloc(Method):
         tokens = in_chunks(self.tokens, batch["pixels"], self.finetuning.chunk_images)
         images = F.normalize(pool(self.student.visual, tokens).float(), dim=-1)
         regions = self.regions(batch)
-        contrast, ground = self.region_losses(tokens, regions, self._prompts(batch))
+        contrast, ground = self.region_losses(tokens, regions, self._phrases(batch))
         share = len(regions.image.unique()) / len(images)
         logged = {"train/regions": contrast.detach(), "train/ground": ground.detach()}
         self.log_dict(logged, batch_size=len(batch["record"]))
-        return self.finetuning_loss(batch, images) + self.weight * share * (contrast + ground)  # (5)
+        return self.finetuning_loss(batch, images) + self.weight * share * (
+            contrast + ground
+        )  # (5)
 
     def tokens(self, x: Tensor) -> Tensor:
         """Return the tokens of images uint8 [M, 3, S, S] after the last block, [M, T, W]."""
@@ -174,12 +179,12 @@ class Cloc(Method):
             visual.transformer.resblocks, embed_patches(visual, self._normalised(x)), run=run
         )
 
-    def regions(self, batch: Batch) -> Regions:
+    def regions(self, batch: Batch) -> NamedBoxes:
         """Choose the first known boxes of the named objects of every image of the batch."""
         found: dict[tuple[int, str], Tensor] = {}
         count: Counter[int] = Counter()
         for image, row in zip(batch["image"].tolist(), batch["record"].tolist(), strict=True):
-            for name, box in zip(self._names(row), self.boxes[row], strict=True):
+            for name, box in zip(self.records[row].statement.names, self.boxes[row], strict=True):
                 new = (image, name) not in found and count[image] < self.most
                 if new and bool(box.isfinite().all()):
                     found[image, name] = box
@@ -189,38 +194,74 @@ class Cloc(Method):
         boxes = torch.cat([*found.values(), torch.zeros(0)]).unflatten(0, (-1, 4)).to(device)
         if "mirrored" in batch:
             boxes = torch.where(batch["mirrored"][image, None], mirrored(boxes), boxes)
-        return Regions(image, [_prompt(name) for _, name in found], boxes)
+        return NamedBoxes(image, [phrase(name) for _, name in found], boxes)
 
     def region_losses(
-        self, tokens: Tensor, regions: Regions, prompts: list[str]
+        self, tokens: Tensor, regions: NamedBoxes, phrases: list[str]
     ) -> tuple[Tensor, Tensor]:
         """Return (3) and (4).
 
         Args:
             tokens: of all images of the batch, after the last block, [M, T, W].
             regions: of the batch; there may be none.
-            prompts: K distinct ones, among them those of the regions.
+            phrases: K distinct ones, among them those of the regions.
         """
-        texts = self.text(self.tokenize(prompts))  # [K, D]
-        own = texts[[prompts.index(prompt) for prompt in regions.prompts]]
+        texts = self.text(self.tokenize(phrases))  # [K, D]
+        own = texts[[phrases.index(each) for each in regions.phrases]]
         seen = self.student.visual.ln_post(tokens)[regions.image]  # [R, T, W]
         z = F.normalize(self.prompter.of_boxes(regions.boxes, seen).float(), dim=-1)
-        said = self.box_head(self.prompter.of_texts(own, seen)).float()
-        error = (regions.boxes - said).square().sum() / max(regions.boxes.numel(), 1)  # (4)
+        error = (regions.boxes - self.said(own, seen)).square().sum() / max(
+            regions.boxes.numel(), 1
+        )  # (4)
         rows = torch.arange(len(z), device=z.device)
-        whole = gather(Encoded(z, texts, prompts, rows, regions.prompts, []))
+        whole = gather(Encoded(z, texts, phrases, rows, regions.phrases, []))
         with torch.autocast(self.device.type, enabled=False):
             named = whole.texts[whole.columns(whole.captions)]
             contrast = region_contrast(whole.images, named, self.student.logit_scale.exp())
         return contrast, error
 
-    def _names(self, row: int) -> tuple[str, str]:
-        return self.records[row].subject, self.records[row].object
+    def said(self, texts: Tensor, tokens: Tensor) -> Tensor:
+        """Return the boxes [R, 4] that BoxHead finds by texts [R, D] in tokens [R, T, W]."""
+        return self.box_head(self.prompter.of_texts(texts, tokens)).float()
 
-    def _prompts(self, batch: Batch) -> list[str]:
-        """Return the distinct prompts of all names of a batch, never empty: ranks go together."""
-        names = [name for row in batch["record"].tolist() for name in self._names(row)]
-        return list(dict.fromkeys(_prompt(name) for name in names))
+    def _phrases(self, batch: Batch) -> list[str]:
+        """Return the distinct phrases for all names of a batch, never empty: ranks go together."""
+        said = [self.records[row].statement for row in batch["record"].tolist()]
+        return list(dict.fromkeys(phrase(name) for each in said for name in each.names))
+
+
+class ClocReadout(Cloc):
+    """The boxes that a trained Cloc finds, as scores of captions: (6), on a page without training.
+
+    Its embeddings are those of the Cloc that it starts from.
+    """
+
+    free_captions = False
+
+    def start_from(self, weights: Mapping[str, Tensor], label: str) -> None:
+        """Take the student, Prompter and BoxHead of the page that this one starts from."""
+        super().start_from(weights, label)
+        for part in ("prompter.", "box_head."):
+            self.load_state_dict(part_of(weights, self.state_dict(), part, label), strict=False)
+
+    def pair_features(self, x: Tensor) -> Tensor:
+        """Return F of images, float32 [M, T, W]."""
+        return self.student.visual.ln_post(self.tokens(x))
+
+    def pair_scores(self, features: Tensor, image: Tensor, captions: Sequence[str]) -> Tensor:
+        """Return (6). A caption that is not of the grammar raises a SpatialbenchError."""
+        asked = Asked.by(captions, image.device)
+        texts = self.encoded(asked.phrases)
+        both = torch.stack([image.repeat(2), torch.cat([asked.first, asked.second])], dim=1)
+        distinct, row = both.unique(dim=0, return_inverse=True)  # [U, 2], [2 N]
+        said = [self.said(texts[k], features[m]) for m, k in map(Tensor.t, distinct.split(AT_ONCE))]
+        boxes = torch.cat(said)[row]  # [2 N, 4]
+        places = F.pad((boxes[:, :2] + boxes[:, 2:]) / 2, (0, 1))  # no depth
+        return asked.score(*places.tensor_split(2))  # (6)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """Refuse to train."""
+        raise SpatialbenchError("a readout trains nothing: set trainer.max_steps to 0")
 
 
 def region_contrast(regions: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
@@ -230,7 +271,3 @@ def region_contrast(regions: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
     own = torch.arange(len(logits), device=logits.device)
     both = [F.cross_entropy(x, own, reduction="sum") for x in (logits, logits.T)]  # (2)
     return (both[0] + both[1]) / (2 * max(len(logits), 1))  # (3)
-
-
-def _prompt(name: str) -> str:
-    return with_articles(f"a {name}")

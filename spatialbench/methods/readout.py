@@ -39,8 +39,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spatialbench.config.signatures import import_class, refuse_unknown
-from spatialbench.data.relations import parse, with_articles
 from spatialbench.methods.base import DEFAULTS, FineTuning, Method
+from spatialbench.methods.parts.relation_geometry import Asked
 from spatialbench.models.timm_vfm import depth_head, load_vfm
 from spatialbench.models.towers import Attend, Mix, attention, patch_grid
 from spatialbench.utils.argument_checks import check_choice
@@ -53,10 +53,6 @@ TEMPERATURE = 30.0
 """t of (4)."""
 BETA, GAMMA = 1.2, 3.0
 """b and g of (2), Trident's."""
-AXIS = {"left": 0, "right": 0, "above": 1, "under": 1, "close": 2, "far": 2}
-"""Relation -> column of c in (5)."""
-SIGN = {"left": 1, "right": -1, "above": 1, "under": -1, "close": 1, "far": -1}
-"""Relation -> sign of c_B - c_A in (6)."""
 
 
 class Readout(Method):
@@ -137,17 +133,10 @@ class Readout(Method):
 
     def pair_scores(self, features: Tensor, image: Tensor, captions: Sequence[str]) -> Tensor:
         """Return (6). A caption that is not of the grammar raises a SpatialbenchError."""
-        try:
-            said = [parse(caption) for caption in captions]
-        except ValueError as error:
-            raise SpatialbenchError(f"a readout needs two named objects: {error}") from error
-        row = {name: k for k, name in enumerate(sorted({n for s in said for n in _names(s)}))}
-        texts = self.encoded([with_articles(f"a {name}") for name in row])
+        asked = Asked.by(captions, image.device)
+        texts = self.encoded(asked.phrases)
         centre = centres(features[..., :-1], features[..., -1], texts)
-        first, second = torch.tensor([[row[name] for name in _names(s)] for s in said]).T
-        axis, sign = torch.tensor([(AXIS[s.relation], SIGN[s.relation]) for s in said]).T
-        a, b = (centre[image, k.to(image), axis.to(image)] for k in (first, second))
-        return (b - a) * sign.to(centre)  # (6)
+        return asked.score(centre[image, asked.first], centre[image, asked.second])  # (6)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take a readout's own checkpoint, or the whole method of another page's.
@@ -223,7 +212,3 @@ def resampled(x: Tensor, grid: tuple[int, int]) -> Tensor:
     """Resample a map [B, h', w', C] bilinearly to another grid, [B, h, w, C]."""
     x = x.permute(0, 3, 1, 2)
     return F.interpolate(x, size=grid, mode="bilinear", align_corners=False).permute(0, 2, 3, 1)
-
-
-def _names(statement: Any) -> tuple[str, str]:
-    return statement.subject, statement.object
