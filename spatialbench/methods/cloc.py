@@ -1,7 +1,7 @@
 r"""CLOC: image tokens that a prompt turns into the embedding of a region, or into its box.
 
-Paper  Chen et al., "Contrastive Localized Language-Image Pre-Training", ICML 2025, arXiv 2410.02746,
-       sections 3.2 and 3.3.
+Paper  Chen et al., "Contrastive Localized Language-Image Pre-Training", ICML 2025, arXiv
+       2410.02746, sections 3.2 and 3.3.
 Code   none released.
 
 With F the tokens of an image, b_m the box of its m-th named object ("a lamp"), t_m the text
@@ -35,21 +35,20 @@ Differences  The paper trains from scratch; here it is a fine-tuning, with the p
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from spatialbench.data.images import Resize
-from spatialbench.data.locations import corners, mirrored
+from spatialbench.data.locations import NamedBoxes, corners, named_boxes
 from spatialbench.data.records import Record
-from spatialbench.methods.base import DEFAULTS, Batch, FineTuning, Method
+from spatialbench.methods.base import DEFAULTS, Batch, FineTuning, Method, unit
 from spatialbench.methods.parts.chunks import in_chunks
 from spatialbench.methods.parts.relation_geometry import Asked, phrase
-from spatialbench.models.towers import embed_patches, pool, run_blocks
+from spatialbench.models.towers import embed_patches, image_blocks, pool, run_blocks
 from spatialbench.utils.checkpoints import part_of
 from spatialbench.utils.distributed import Encoded, gather
 from spatialbench.utils.errors import SpatialbenchError
@@ -61,14 +60,6 @@ ALIKE = 0.9
 """Two texts of a larger cosine are not negatives of one another: they may name the same thing."""
 FREQUENCIES = 8
 """Sines and cosines of each coordinate, at pi, 2 pi, 4 pi, ... per image side."""
-
-
-class NamedBoxes(NamedTuple):
-    """R regions of a batch: objects with their names and boxes."""
-
-    image: Tensor  # int64 [R], row of the batch's images
-    phrases: list[str]  # R
-    boxes: Tensor  # [R, 4], x0 y0 x1 y1 in units of the image side
 
 
 class Prompter(nn.Module):
@@ -92,7 +83,7 @@ class Prompter(nn.Module):
         """Return z(b) [R, D] for boxes [R, 4] and the tokens of their images [R, T, W]."""
         angles = boxes[..., None] * math.pi * 2.0 ** torch.arange(FREQUENCIES, device=boxes.device)
         waves = torch.cat([angles.sin(), angles.cos()], dim=-1).flatten(1)
-        return self(self.box(waves), tokens)
+        return self(self.box(waves.to(self.box.weight)), tokens)
 
     def of_texts(self, texts: Tensor, tokens: Tensor) -> Tensor:
         """Return z(t) [R, D] for texts [R, D] and the tokens of the images [R, T, W]."""
@@ -162,39 +153,19 @@ class Cloc(Method):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return (5)."""
         tokens = in_chunks(self.tokens, batch["pixels"], self.finetuning.chunk_images)
-        images = F.normalize(pool(self.student.visual, tokens).float(), dim=-1)
-        regions = self.regions(batch)
+        images = unit(pool(self.student.visual, tokens))
+        regions = named_boxes(batch, self.records, self.boxes, self.most)
         contrast, ground = self.region_losses(tokens, regions, self._phrases(batch))
-        share = len(regions.image.unique()) / len(images)
         logged = {"train/regions": contrast.detach(), "train/ground": ground.detach()}
         self.log_dict(logged, batch_size=len(batch["record"]))
-        return self.finetuning_loss(batch, images) + self.weight * share * (
-            contrast + ground
-        )  # (5)
+        weight = self.weight * len(regions.image.unique()) / len(images)
+        return self.finetuning_loss(batch, images) + weight * (contrast + ground)  # (5)
 
     def tokens(self, x: Tensor) -> Tensor:
         """Return the tokens of images uint8 [M, 3, S, S] after the last block, [M, T, W]."""
-        visual, run = self.student.visual, self._runner(self.finetuning.compile)
-        return run_blocks(
-            visual.transformer.resblocks, embed_patches(visual, self._normalised(x)), run=run
-        )
-
-    def regions(self, batch: Batch) -> NamedBoxes:
-        """Choose the first known boxes of the named objects of every image of the batch."""
-        found: dict[tuple[int, str], Tensor] = {}
-        count: Counter[int] = Counter()
-        for image, row in zip(batch["image"].tolist(), batch["record"].tolist(), strict=True):
-            for name, box in zip(self.records[row].statement.names, self.boxes[row], strict=True):
-                new = (image, name) not in found and count[image] < self.most
-                if new and bool(box.isfinite().all()):
-                    found[image, name] = box
-                    count[image] += 1
-        device = batch["pixels"].device
-        image = torch.tensor([image for image, _ in found], dtype=torch.long, device=device)
-        boxes = torch.cat([*found.values(), torch.zeros(0)]).unflatten(0, (-1, 4)).to(device)
-        if "mirrored" in batch:
-            boxes = torch.where(batch["mirrored"][image, None], mirrored(boxes), boxes)
-        return NamedBoxes(image, [phrase(name) for _, name in found], boxes)
+        embedded = embed_patches(self.student.visual, self._normalised(x))
+        run = self._runner(self.finetuning.compile)
+        return run_blocks(image_blocks(self.student), embedded, run=run)
 
     def region_losses(
         self, tokens: Tensor, regions: NamedBoxes, phrases: list[str]
@@ -207,22 +178,20 @@ class Cloc(Method):
             phrases: K distinct ones, among them those of the regions.
         """
         texts = self.text(self.tokenize(phrases))  # [K, D]
-        own = texts[[phrases.index(each) for each in regions.phrases]]
+        named = [phrase(name) for name in regions.names]
         seen = self.student.visual.ln_post(tokens)[regions.image]  # [R, T, W]
-        z = F.normalize(self.prompter.of_boxes(regions.boxes, seen).float(), dim=-1)
-        error = (regions.boxes - self.said(own, seen)).square().sum() / max(
-            regions.boxes.numel(), 1
-        )  # (4)
+        z = unit(self.prompter.of_boxes(regions.boxes, seen))
+        missed = regions.boxes - self.said(texts[[phrases.index(each) for each in named]], seen)
+        ground = missed.square().sum() / max(missed.numel(), 1)  # (4)
         rows = torch.arange(len(z), device=z.device)
-        whole = gather(Encoded(z, texts, phrases, rows, regions.phrases, []))
+        whole = gather(Encoded(z, texts, phrases, rows, named, []))
         with torch.autocast(self.device.type, enabled=False):
-            named = whole.texts[whole.columns(whole.captions)]
-            contrast = region_contrast(whole.images, named, self.student.logit_scale.exp())
-        return contrast, error
+            own = whole.texts[whole.columns(whole.captions)]
+            return region_contrast(whole.images, own, self.student.logit_scale.exp()), ground
 
     def said(self, texts: Tensor, tokens: Tensor) -> Tensor:
         """Return the boxes [R, 4] that BoxHead finds by texts [R, D] in tokens [R, T, W]."""
-        return self.box_head(self.prompter.of_texts(texts, tokens)).float()
+        return self.box_head(self.prompter.of_texts(texts, tokens))
 
     def _phrases(self, batch: Batch) -> list[str]:
         """Return the distinct phrases for all names of a batch, never empty: ranks go together."""
