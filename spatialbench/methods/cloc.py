@@ -10,7 +10,7 @@ embedding of the name, R regions in a batch, and s(z, t) = cos(z, t) / tau:
     (1)  z(p) = P mean(Layer([p; F]))                    Prompter; p: a box or a text as a token
     (2)  L_R2T = -1/R sum_m log [ exp s(z(b_m), t_m) / sum_n exp s(z(b_m), t_n) ]
          L_T2R = -1/R sum_m log [ exp s(z(b_m), t_m) / sum_n exp s(z(b_n), t_m) ]
-         n: m itself, and every region of the batch with cos(t_m, t_n) <= 0.9
+         n: m itself, and every region of the batch with cos(t'_m, t'_n) <= 0.9
     (3)  L_CLOC = (L_R2T + L_T2R) / 2
     (4)  L_ground = 1/(4 R) sum_m |b_m - BoxHead(z(t_m))|^2
     (5)  L = L_protocol + lam (L_CLOC + L_ground)        lam: weight x share of images with regions
@@ -28,8 +28,10 @@ Differences  The paper trains from scratch; here it is a fine-tuning, with the p
              detector with phrases; an object of several records is one region. The paper prints
              neither the kind of norm in (4) nor how prompts become tokens: here the squared norm,
              and linear maps of the corners' sines and cosines and of the text embedding, with the
-             tokens after the tower's last norm. tau is the student's. Over ranks, (2) has the
-             regions of all, as the protocol's loss; (4) is the mean of the ranks' means.
+             tokens after the tower's last norm. tau is the student's. t' is of the text tower that
+             training starts from; the paper has t' = t. Here that has a second minimum: t soon are
+             all alike, nothing is a negative any more, and (3) is 0 for good. Over ranks, (2) has
+             the regions of all, as the protocol's loss; (4) is the mean of the ranks' means.
 """
 
 from __future__ import annotations
@@ -45,6 +47,7 @@ from torch import Tensor, nn
 from spatialbench.data.images import Resize
 from spatialbench.data.locations import NamedBoxes, corners, named_boxes
 from spatialbench.data.records import Record
+from spatialbench.evaluation.prompts import caption_embeddings
 from spatialbench.methods.base import DEFAULTS, Batch, FineTuning, Method, unit
 from spatialbench.methods.parts.chunks import in_chunks
 from spatialbench.methods.parts.relation_geometry import Asked, phrase
@@ -125,6 +128,8 @@ class Cloc(Method):
         self.box_head = nn.Sequential(nn.Linear(joint, joint), nn.GELU(), nn.Linear(joint, 4))
         self.records: Sequence[Record]  # of the training set
         self.boxes: Tensor  # [records, 2, 4], of subject and object; NaN: unknown
+        self.row: dict[str, int]  # of each phrase in ``begun``
+        self.begun: Tensor  # t', [phrases of the training set, D]
 
     def setup(self, stage: str) -> None:
         """Read where the objects of the training set are."""
@@ -133,22 +138,25 @@ class Cloc(Method):
             assert data is not None, "a method is trained on a data module's records"
             self.prepare(data.train_set.records, data.resize)
 
+    @torch.no_grad()
     def prepare(self, records: Sequence[Record], resize: Resize) -> None:
-        """Read the boxes of the training set.
+        """Read the boxes of the training set, and encode its names as t'.
 
         Raises:
-            SpatialbenchError: there is none.
+            SpatialbenchError: there is no box.
         """
         self.records, self.boxes = records, torch.from_numpy(corners(records, resize))
         known = self.boxes[..., 0].isfinite()
         unknown = int((~known).sum())
         if unknown == known.numel():
             raise SpatialbenchError(
-                "no named object of the training set has a box, so CLOC has no regions; give "
-                "records with boxes"
+                "no named object of the training set has a box: give records with boxes"
             )
         if unknown:
             say(f"note: {unknown} of {known.numel()} named objects have no box and are no regions")
+        phrases = dict.fromkeys(phrase(n) for each in records for n in each.statement.names)
+        self.row = {text: number for number, text in enumerate(phrases)}
+        self.begun = caption_embeddings(self, list(phrases))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return (5)."""
@@ -187,7 +195,10 @@ class Cloc(Method):
         whole = gather(Encoded(z, texts, phrases, rows, named, []))
         with torch.autocast(self.device.type, enabled=False):
             own = whole.texts[whole.columns(whole.captions)]
-            return region_contrast(whole.images, own, self.student.logit_scale.exp()), ground
+            begun = self.begun[[self.row[each] for each in whole.captions]].to(own)
+            alike = begun @ begun.T > ALIKE
+            contrast = region_contrast(whole.images, own, alike, self.student.logit_scale.exp())
+        return contrast, ground
 
     def said(self, texts: Tensor, tokens: Tensor) -> Tensor:
         """Return the boxes [R, 4] that BoxHead finds by texts [R, D] in tokens [R, T, W]."""
@@ -233,10 +244,13 @@ class ClocReadout(Cloc):
         raise SpatialbenchError("a readout trains nothing: set trainer.max_steps to 0")
 
 
-def region_contrast(regions: Tensor, texts: Tensor, scale: Tensor) -> Tensor:
-    """Return (3) for R regions and their texts, unit norm [R, D]; ``scale``: 1 / tau."""
-    alike = (texts.detach() @ texts.detach().T > ALIKE).fill_diagonal_(False)
-    logits = (scale * regions @ texts.T).masked_fill(alike, -torch.inf)
-    own = torch.arange(len(logits), device=logits.device)
+def region_contrast(regions: Tensor, texts: Tensor, alike: Tensor, scale: Tensor) -> Tensor:
+    """Return (3) for R regions and their texts, unit norm [R, D].
+
+    ``alike``: bool [R, R], texts that are no negatives of one another; ``scale``: 1 / tau.
+    """
+    own = torch.arange(len(regions), device=regions.device)
+    others = alike & (own[:, None] != own)
+    logits = (scale * regions @ texts.T).masked_fill(others, -torch.inf)
     both = [F.cross_entropy(x, own, reduction="sum") for x in (logits, logits.T)]  # (2)
-    return (both[0] + both[1]) / (2 * max(len(logits), 1))  # (3)
+    return (both[0] + both[1]) / (2 * max(len(own), 1))  # (3)
