@@ -33,6 +33,7 @@ SAME_NAME = {
     "base.py": "the base class of methods, and that of evaluations",
     "controls.py": "making controls, and their table",
     "pages.py": "the commands on a page, and the reading of pages",
+    "premises.py": "the measures, their table, and the command",
     "subsets.py": "the command, and its table",
 }
 """File names that may stand in two folders, and why."""

@@ -1,6 +1,7 @@
 """The figures of README.md and of the stored rows: ``python -m tools.figures``.
 
-Writes results/figures/rooms.png and, if there are rows, rooms_accuracy.png and rooms_measures.png.
+Writes results/figures/rooms.png and, if there are rows, rooms_accuracy.png and rooms_measures.png;
+where_lost.png, if a row of the front table has the evaluation ``located``.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import matplotlib
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from spatialbench.data.relations import RELATIONS
@@ -21,8 +23,10 @@ from spatialbench.data.rooms.render import render
 from spatialbench.data.rooms.scene import generate
 from spatialbench.data.rooms.store import view
 from spatialbench.evaluation.pairs import TITLES
+from spatialbench.report import where_lost
 from spatialbench.report.rows import read_rows
 from spatialbench.results.files import Row
+from spatialbench.results.stale import Today
 from spatialbench.utils.errors import atomic_path
 
 SCENES = 120
@@ -96,6 +100,23 @@ def measures_figure(path: Path, rows: Sequence[Row]) -> None:
     _save(figure, path)
 
 
+def lost_figure(path: Path, rows: Sequence[Row]) -> None:
+    """Draw where each relation is lost: patches, embedding, cosine."""
+    colours = {stage: f"C{place}" for place, stage in enumerate(where_lost.STAGES)}
+    size = (11, 2 * (0.3 * len(rows) + 1.1))
+    figure, axes = plt.subplots(2, 3, figsize=size, sharex=True, sharey=True)
+    for axis, relation in zip(axes.flat, RELATIONS, strict=True):
+        where_lost.draw(axis, rows, relation, colours)
+        axis.set_xlim(*where_lost.limits(rows))
+        axis.spines[["top", "right"]].set_visible(False)
+    marks = [
+        Line2D([], [], color=colours[stage], marker=where_lost.MARKS[stage], ls="", label=title)
+        for stage, title in where_lost.STAGES.items()
+    ]
+    axes[0, 2].legend(handles=marks, fontsize=8, frameon=False)
+    _save(figure, path)
+
+
 def _bars(axis: Axes, row: Row, columns: Sequence[str], offset: float, width: float) -> None:
     pairs = row.result.pairs
     points = [_point(pairs.value[column], pairs.interval[column]) for column in columns]
@@ -130,6 +151,9 @@ def main() -> None:
         on_pairs = [row for row in rows if row is rows[0] or row.result.runs[0].train_pairs]
         accuracy_figure(results / "figures" / "rooms_accuracy.png", on_pairs)
         measures_figure(results / "figures" / "rooms_measures.png", rows)
+        front = Today.read(Path("benchmarks")).tracks["rooms"].front
+        if shown := where_lost.chosen(rows, front):
+            lost_figure(results / "figures" / "where_lost.png", shown)
 
 
 if __name__ == "__main__":

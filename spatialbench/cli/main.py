@@ -31,7 +31,9 @@ COMMANDS = {
     "controls": ("weights.controls", "blind scorers and mirrored images: a broken one fails"),
     "export": ("weights.export", "the enhanced CLIP as a checkpoint of open_clip or transformers"),
     "maps": ("maps.maps", "a figure: what a token is similar to, or where a page looks"),
+    "premises": ("premises.premises", "what a student and a VFM hold of what the methods need"),
     "data": ("data.data", "data check FILE | data export --out FILE | data download NAME"),
+    "audit": ("stored.audit", "the poster's protocol, flaw by flaw: what is each worth?"),
     "doctor": ("doctor.doctor", "what this machine can run, what is missing; offline"),
 }
 """Command -> function of this folder, and its help."""
@@ -71,7 +73,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _interrupted(argv: Sequence[str], signum: int, step: int | None) -> int:
     where = "" if step is None else f" at step {step}, which is saved"
-    resumable = argv[:1] in (["fit"], ["run"], ["reproduce"]) or argv[:2] == ["data", "download"]
+    resumable = argv[:2] == ["data", "download"] or argv[0] in ("fit", "run", "audit", "reproduce")
     command = shlex.join(["spatialbench", *(word for word in argv if word != "--force")])
     again = f"; the same command goes on from there: {command}" if resumable else ""
     print(f"\nspatialbench: stopped{where}{again}", file=sys.stderr)

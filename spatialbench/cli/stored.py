@@ -24,6 +24,22 @@ def run(argv: list[str]) -> int:
     return run_plan(o.pages, o.track, o.budget, o.seeds, out=o.results, force=o.force, runs=o.runs)
 
 
+def audit(argv: list[str]) -> int:
+    """Run ``spatialbench audit``; 1 if a run failed."""
+    parser = Parser("audit", "the poster's protocol, flaw by flaw; what is done is only printed")
+    parser.add("--seeds", "default: the track's", "0,1,2", type=integers)
+    parser.common("track", "runs", "results", "benchmarks", "format", budget="quick")
+    parser.flag("--force", "make runs and rows again, finished or not")
+    o = parser.parse_args(argv)
+    from spatialbench.report.audit_table import audit_table
+    from spatialbench.training.audit import audit as make
+
+    where = (o.results, o.benchmarks, o.track, o.budget)
+    failed = make(*where, o.seeds, runs=o.runs, force=o.force)
+    print(audit_table(*where).write(o.format), end="")
+    return failed
+
+
 def table(argv: list[str]) -> int:
     """Run ``spatialbench table``."""
     parser = Parser("table", "the table of the stored rows")
@@ -110,12 +126,19 @@ def check_results(argv: list[str]) -> int:
     parser.flag("--no-smoke", "look at the files only: seconds instead of minutes")
     text = "for the smoke runs; set OMP_NUM_THREADS to the threads of each (default: 1)"
     parser.add("--processes", text, "N", type=count, default=1)
+    text = "smoke runs to repeat, drawn by the commit, so that all have their turn (default: all)"
+    parser.add("--sample", text, "N", type=count, default=0)
     parser.common("results", "benchmarks")
     o = parser.parse_args(argv)
     from spatialbench.verify import check_results as check
 
     problems = check.check_results(
-        o.results, o.benchmarks, not o.no_smoke, pages=o.pages, processes=o.processes
+        o.results,
+        o.benchmarks,
+        not o.no_smoke,
+        pages=o.pages,
+        processes=o.processes,
+        sample=o.sample,
     )
     for problem in problems:
         print(f"spatialbench: {problem}", file=sys.stderr)

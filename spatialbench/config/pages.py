@@ -21,8 +21,19 @@ from spatialbench.config.yaml_files import check_keys, parse_yaml
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.suggest import did_you_mean
 
-PAGE_KEYS = ("seed_everything", "trainer", "model", "data", "budgets", "init_from")
-TRACK_KEYS = ("name", "seeds", "trainer", "model", "data", "budgets", "evaluations")
+PAGE_KEYS = ("family", "seed_everything", "trainer", "model", "data", "budgets", "init_from")
+TRACK_KEYS = ("name", "seeds", "front", "trainer", "model", "data", "budgets", "evaluations")
+FAMILIES = {
+    "reference": "Zero-shot",
+    "pairs": "Trained on pairs",
+    "enhanced": "Enhanced without pairs",
+    "readouts": "Readouts, which parse the caption",
+    "privileged": "Privileged: boxes of named objects, or true labels",
+    "controls": "Controls",
+}
+"""Family of a page -> its heading, in the order of the tables. Rows are ranked within a family."""
+FAMILY = "pairs"
+"""The family of a page that names none."""
 FORMER = {
     "regions": "spatialbench.evaluation.regions.RegionEvaluation",
     "selection": "spatialbench.evaluation.selection.ImageSelection",
@@ -42,8 +53,9 @@ class Page:
     command: str
     cost: str
     result: str
-    config: Config  # the parsed YAML
+    config: Config  # the parsed YAML, without ``family``
     hash: str  # of ``config``; comments and layout do not count
+    family: str = FAMILY  # one of ``FAMILIES``; where its row stands in the tables, in no hash
 
     @property
     def init_from(self) -> Path | None:
@@ -65,25 +77,31 @@ class Track:
     config: Config  # the trainer, data and model blocks
     budgets: dict[str, Config]  # named sizes, each laid over ``config``
     seeds: tuple[int, ...]  # of a stored row
-    hash: str  # of the whole file
+    hash: str  # of the whole file but ``front``
     evaluations: Mapping[str, Config] = field(default_factory=dict)
+    front: tuple[str, ...] = ()  # the rows of the table in README.md, by page
 
 
 def load_page(path: str | Path) -> Page:
     """Read a page and its header comment.
 
     Raises:
-        SpatialbenchError: missing file, bad YAML, unknown top-level key.
+        SpatialbenchError: missing file, bad YAML, unknown top-level key or family.
     """
     path = Path(path)
     text, config = read_mapping(path, "page", PAGE_KEYS)
+    family = config.pop("family", FAMILY)
+    if family not in FAMILIES:
+        near = did_you_mean(str(family), FAMILIES)
+        raise SpatialbenchError(f"unknown family {family!r} (page {path}){near}")
     model = config.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("class_path"), str):
         raise SpatialbenchError(f"page {path}: needs 'model: {{class_path: ..., init_args: ...}}'")
     check_keys(model, ("class_path", "init_args", "dict_kwargs"), f"page {path}", "model.")
     _check_layers(config.get("budgets") or {}, f"page {path}: budgets")
     check_seed(config.get("seed_everything", 0), f"page {path}: seed_everything")
-    return Page(path.stem, path, **_header(text), config=config, hash=content_hash(config))
+    head, page_hash = _header(text), content_hash(config)
+    return Page(path.stem, path, **head, config=config, hash=page_hash, family=family)
 
 
 def load_track(name: str | Path, near: Path | None = None) -> Track:
@@ -94,6 +112,9 @@ def load_track(name: str | Path, near: Path | None = None) -> Track:
     """
     path = _track_path(str(name), near)
     _, config = read_mapping(path, "track", (*TRACK_KEYS, *FORMER))
+    front = config.pop("front", None) or []
+    if not isinstance(front, list):
+        raise SpatialbenchError(f"track {path}: front must be a list of pages, got {front!r}")
     budgets = config.get("budgets")
     if not budgets:
         raise SpatialbenchError(f"track {path}: needs 'budgets: {{name: {{trainer: ...}}}}'")
@@ -106,7 +127,8 @@ def load_track(name: str | Path, near: Path | None = None) -> Track:
     layers = {key: config.get(key) or {} for key in LAYER_KEYS}
     name = str(config.get("name", path.stem))
     evaluations = _evaluations(config, path, list(budgets))
-    return Track(name, path, layers, budgets, tuple(seeds), content_hash(config), evaluations)
+    track_hash, shown = content_hash(config), tuple(map(str, front))
+    return Track(name, path, layers, budgets, tuple(seeds), track_hash, evaluations, shown)
 
 
 def _evaluations(config: Config, path: Path, budgets: Sequence[str]) -> dict[str, Config]:

@@ -22,7 +22,15 @@ from spatialbench.data.embspatial.reader import load as load_file
 from spatialbench.data.images import Resize
 from spatialbench.data.missing import check_files
 from spatialbench.data.records import RecordSet
-from spatialbench.data.splits import by_record, one_reference, part, whole_batches, without_pairs
+from spatialbench.data.setting_checks import check_fills_batch, check_least
+from spatialbench.data.splits import (
+    by_record,
+    leaking,
+    one_reference,
+    part,
+    whole_batches,
+    without_pairs,
+)
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.provenance import usable_cores
 from spatialbench.utils.say import say
@@ -51,9 +59,12 @@ class PairDataModule(LightningDataModule):
         pin_memory: page-locked batches if there is a GPU, for copies while it computes.
         strict: a damaged record of a file is an error; default: it is dropped and counted.
         split: of ``train_path``: ``image`` shares no image between training and validation,
-            ``record`` draws records.
+            ``record`` draws records. Of the rooms, ``record`` leaves the test as it is, and trains
+            on its images as well, with the facts that it does not ask for.
         held_out: share of the records that ``split: record`` holds out.
         test_on: without ``path``, ``held_out`` tests on the validation set.
+        val_on: ``test`` validates on the test set, so that ``finetuning.scored: best`` chooses by
+            it, as the authors do.
         depth_pairs: a close or far answer against ``all`` other objects, or a ``random`` one.
         unseen_pairs: share of the pairs of names without any training record; ``spatialbench
             subsets`` then has the accuracy on the test's records of these pairs (``unseen``).
@@ -89,6 +100,7 @@ class PairDataModule(LightningDataModule):
         split: Literal["image", "record"] = "image",
         held_out: float = 0.2,
         test_on: Literal["path", "held_out"] = "path",
+        val_on: Literal["held_out", "test"] = "held_out",
         depth_pairs: Literal["all", "random"] = "all",
         unseen_pairs: float = 0.0,
         drop_last: int = 0,
@@ -118,7 +130,7 @@ class PairDataModule(LightningDataModule):
         self.eval_batch_images, self.workers = eval_batch_images, min(workers, usable_cores())
         self.pin_memory = pin_memory and torch.cuda.is_available()
         self.strict, self.mirror, self.seed = strict, mirror, seed
-        self.split, self.held_out, self.test_on = split, held_out, test_on
+        self.split, self.held_out, self.test_on, self.val_on = split, held_out, test_on, val_on
         self.depth_pairs, self.unseen_pairs, self.drop_last = depth_pairs, unseen_pairs, drop_last
         self.train_set: RecordSet
         self.val_set: RecordSet
@@ -135,7 +147,8 @@ class PairDataModule(LightningDataModule):
         """Load the sets of ``fit``, ``validate``, ``test`` or ``predict``; None: all of them."""
         if stage in ("fit", None):
             self.setup_training()
-            self.val_set = self._validation_set()
+            choose = self._test_set if self.val_on == "test" else self._validation_set
+            self.val_set = choose()
         if stage == "validate":
             self.val_set = self._test_set() if self.path else self._validation_set()
         if stage in ("test", "predict", None):
@@ -157,7 +170,8 @@ class PairDataModule(LightningDataModule):
 
     def _training_set(self) -> RecordSet:
         if self.source == "rooms":
-            return self._rooms("train", self.train_images)
+            rooms = self._rooms("train", self.train_images)
+            return self._leaking(rooms) if self.split == "record" else rooms
         whole = self._file(self._needed("train_path", self.train_path))
         if self.val_path:
             return part(whole, 0, self.train_images)
@@ -209,6 +223,13 @@ class PairDataModule(LightningDataModule):
             self._rooms_sets[split] = load(split, images, self.image_size).record_set()
         return self._rooms_sets[split]
 
+    def _leaking(self, rooms: RecordSet) -> RecordSet:
+        """Add the test's images to the training images, with what the test does not ask for."""
+        from spatialbench.data.rooms import left_over, load
+
+        test = load("test", self.test_images, self.image_size)
+        return leaking(rooms, test.images, left_over(test.scenes, test.records))
+
     def _file(self, path: str) -> RecordSet:
         """Read a file once; report dropped records and images shared with another file."""
         if path not in self._files:
@@ -255,42 +276,3 @@ class PairDataModule(LightningDataModule):
         """Return world size and rank."""
         trainer = self.trainer
         return (1, 0) if trainer is None else (trainer.world_size, trainer.global_rank)
-
-
-def check_least(least: int, **values: int | None) -> None:
-    """Raise a SpatialbenchError for a setting below ``least``."""
-    for name, value in values.items():
-        if value is not None and value < least:
-            raise SpatialbenchError(f"data.{name} is {value}; it must be {least} or more")
-
-
-def check_fills_batch(name: str, count: int, what: str, **batch: int) -> None:
-    """Raise a SpatialbenchError for a training set that is smaller than one batch."""
-    ((key, size),) = batch.items()
-    if count < size:
-        raise SpatialbenchError(
-            f"the training set {name} has {count} {what}, fewer than one batch of {size}; lower "
-            f"data.{key}, or give more images (data.{_MORE[key]})"
-        )
-
-
-def check_spans(area_key: str, area: Span, aspect_key: str, aspect: Span) -> tuple[Span, Span]:
-    """Return area and aspect of random boxes as tuples.
-
-    Raises:
-        SpatialbenchError: one does not rise, or is out of range.
-    """
-    area, aspect = (area[0], area[1]), (aspect[0], aspect[1])
-    if not 0 < area[0] <= area[1] <= 1 or not 0 < aspect[0] <= aspect[1]:
-        raise SpatialbenchError(
-            f"data.{area_key} {area} must rise in (0, 1], data.{aspect_key} {aspect} above 0"
-        )
-    return area, aspect
-
-
-Span = tuple[float, float]
-_MORE = {
-    "batch_images": "train_images",
-    "region_batch": "region_images",
-    "picture_batch": "picture_images",
-}

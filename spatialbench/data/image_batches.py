@@ -21,15 +21,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from spatialbench.data.batches import Key, ResumablePlans
-from spatialbench.data.datamodule import (
-    PairDataModule,
-    Span,
-    check_fills_batch,
-    check_least,
-    check_spans,
-)
+from spatialbench.data.datamodule import PairDataModule
 from spatialbench.data.image_sources import FolderImages, ImageSource, RoomsImages
 from spatialbench.data.images import fit
+from spatialbench.data.setting_checks import Span, check_fills_batch, check_least, check_spans
 from spatialbench.utils.errors import SpatialbenchError
 
 ATTEMPTS = 10

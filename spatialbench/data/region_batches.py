@@ -20,14 +20,9 @@ from torch.utils.data import Dataset
 
 from spatialbench.data.batches import Key, ResumablePlans
 from spatialbench.data.boxes import crops, grid_boxes, random_boxes, with_surroundings
-from spatialbench.data.datamodule import (
-    PairDataModule,
-    Span,
-    check_fills_batch,
-    check_least,
-    check_spans,
-)
+from spatialbench.data.datamodule import PairDataModule
 from spatialbench.data.region_sets import Regions, RegionSet, check_regions
+from spatialbench.data.setting_checks import Span, check_fills_batch, check_least, check_spans
 from spatialbench.utils.argument_checks import check_choice
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.token_cache import content_key

@@ -68,6 +68,10 @@ class RegionSet(ABC):
         """Return captions of the images at ``size`` pixels; None: there are none."""
         return None
 
+    def depth(self, row: int) -> Tensor | None:
+        """Return the depth of an image, float32 [S, S], in metres; None: it is not known."""
+        return None
+
 
 def check_regions(item: Regions, size: int, classes: int, what: str) -> None:
     """Check that an image (named by ``what``) and its regions are as ``Regions`` promises.

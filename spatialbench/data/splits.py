@@ -32,6 +32,17 @@ def part(record_set: RecordSet, start: int, stop: int) -> RecordSet:
     return RecordSet(name, record_set.images[start:stop], records, digest)
 
 
+def leaking(record_set: RecordSet, images: np.ndarray, records: Sequence[Record]) -> RecordSet:
+    """Put other ``images`` [K, S, S, 3], those with records, in the place of as many of a set."""
+    rows = {row: place for place, row in enumerate(sorted({record.image for record in records}))}
+    kept = part(record_set, 0, max(0, len(record_set.images) - len(rows)))
+    both = [replace(record, image=rows[record.image]) for record in records]
+    both += [replace(record, image=record.image + len(rows)) for record in kept.records]
+    pixels = np.concatenate([images[list(rows)], kept.images]) if rows else kept.images
+    digest = fingerprint(both, kept.fingerprint)
+    return RecordSet(f"{record_set.name}, leaking", pixels, both, digest)
+
+
 def by_record(record_set: RecordSet, share: float) -> tuple[RecordSet, RecordSet]:
     """Hold out a ``share`` in (0, 1) of the records, drawn at random.
 

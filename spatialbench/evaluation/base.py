@@ -11,7 +11,7 @@ from torch import Tensor
 
 from spatialbench.data.images import Resize
 from spatialbench.evaluation.evidence import Evidence
-from spatialbench.models.towers import Tokens
+from spatialbench.models.towers import Attend, Tokens
 
 
 class Model(Protocol):
@@ -21,7 +21,7 @@ class Model(Protocol):
     """
 
     image_size: int
-    free_captions: bool
+    free_captions: ClassVar[bool]
     """Whether its pair scores take any sentence; false: only those of ``data/relations.py``."""
 
     @property
@@ -41,8 +41,8 @@ class Model(Protocol):
     def image(self, x: Tensor) -> Tensor:
         """Images uint8 [B, 3, S, S], S the ``image_size`` -> unit norm [B, D]."""
 
-    def dense(self, x: Tensor) -> Tensor:
-        """Images uint8 [B, 3, S, S] of any size -> unit norm [B, h, w, D]."""
+    def dense(self, x: Tensor, attend: Attend | None = None) -> Tensor:
+        """Images uint8 [B, 3, S, S] of any size -> unit norm [B, h, w, D]; see ``Method.dense``."""
 
     def visual_tokens(self, x: Tensor) -> Tokens:
         """Images uint8 [B, 3, S, S] -> cls [B, D] and local [B, L, D], not normalised."""

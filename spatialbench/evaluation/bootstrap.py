@@ -44,9 +44,9 @@ def draws(seed: tuple[int, ...], size: int, resamples: int) -> np.ndarray:
     return counts
 
 
-def percentiles(samples: np.ndarray) -> Interval | None:
-    """95 % percentile interval of resamples [B]; None where none is finite."""
-    finite, tail = samples[np.isfinite(samples)], 100 * (1 - LEVEL) / 2
+def percentiles(samples: np.ndarray, level: float = LEVEL) -> Interval | None:
+    """Percentile interval of resamples [B]; None where none is finite."""
+    finite, tail = samples[np.isfinite(samples)], 100 * (1 - level) / 2
     return Interval(*np.percentile(finite, [tail, 100 - tail]).tolist()) if len(finite) else None
 
 

@@ -189,10 +189,16 @@ class Evidence:
         """(1) of every measure, percent, mean over seeds."""
         return {name: float(np.mean(self.seed_values(name))) for name in self.ratios}
 
+    @cached_property
+    def runs(self) -> int:
+        """Number of runs: S, but 1 where all seeds gave the same, as where nothing is trained."""
+        parts = [part for ratio in self.ratios.values() for part in ratio]
+        return 1 if all((part == part[:1]).all() for part in parts) else self.seeds
+
     def spread(self, measure: str) -> float | None:
-        """Return the standard deviation over seeds (n - 1) in points; None for one, or no value."""
+        """Return the standard deviation over runs (n - 1) in points; None for one, or no value."""
         values = self.seed_values(measure)
-        known = len(values) > 1 and np.isfinite(values).all()
+        known = self.runs > 1 and np.isfinite(values).all()
         return float(np.std(values, ddof=1)) if known else None
 
     def group_values(self, measure: str) -> dict[str, float]:

@@ -40,7 +40,12 @@ class PairedTest(NamedTuple):
     p: float  # of ``sign_flip``
     holm: float  # p corrected for the six relations; for All, p itself
     seeds: tuple[McNemar, ...]  # of each seed; empty if the rows have different numbers of seeds
-    smallest: float | None  # gain in points that one seed can show at this n and disagreement
+
+    @property
+    def smallest(self) -> float | None:
+        """Smallest gain in points that one seed can show at this n and disagreement."""
+        discordance = (self.won + self.lost) / 100
+        return smallest_detectable_gain(self.n, discordance) if discordance else None
 
 
 def paired_tests(
@@ -70,10 +75,8 @@ def paired_tests(
 
 def _test(a: np.ndarray, b: np.ndarray, p: float, adjusted: float) -> PairedTest:
     won, lost = disagreement(a, b)
-    n, discordance = a.shape[1], (won + lost) / 100
-    smallest = smallest_detectable_gain(n, discordance) if discordance else None
     seeds = tuple(mcnemar(*pair) for pair in zip(a, b, strict=True)) if len(a) == len(b) else ()
-    return PairedTest(n, won, lost, p, adjusted, seeds, smallest)
+    return PairedTest(a.shape[1], won, lost, p, adjusted, seeds)
 
 
 def disagreement(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:

@@ -106,10 +106,10 @@ def _dense_parts(model: Model, regions: RegionSet) -> Parts:
     counts = {(kind, top): np.zeros((2, count, classes)) for kind in kinds for top in TOPS}
     area, kept = np.full(count, np.nan), []
     with progress(f"regions of {regions.name}", count, "images") as advance:
-        for rows, batch in _batches(regions):
+        for rows, batch in batches(regions):
             maps = model.dense(torch.stack([item.pixels for item in batch]).to(model.device))
-            objects = _objects(model, batch, things)
-            for row, item, dense, alone in zip(rows, batch, maps, objects, strict=True):
+            cut_out = objects(model, batch, things)
+            for row, item, dense, alone in zip(rows, batch, maps, cut_out, strict=True):
                 segment = quality.token_segments(item.masks.to(dense.device), dense.shape[:2])
                 visible = quality.inside(item.extent, dense.shape[:2]).to(dense.device)
                 area[row] = quality.same_segment_area(dense[visible], segment[visible])
@@ -126,9 +126,10 @@ def _dense_parts(model: Model, regions: RegionSet) -> Parts:
     return parts
 
 
-def _batches(regions: RegionSet) -> Iterable[tuple[range, list[Regions]]]:
-    for start in range(0, len(regions), _BATCH):
-        rows = range(start, min(start + _BATCH, len(regions)))
+def batches(regions: RegionSet, size: int = _BATCH) -> Iterable[tuple[range, list[Regions]]]:
+    """Yield rows and checked regions, ``size`` images at a time."""
+    for start in range(0, len(regions), size):
+        rows = range(start, min(start + size, len(regions)))
         batch = [regions[row] for row in rows]
         for row, item in zip(rows, batch, strict=True):
             where = f"image {row} of {regions.name}"
@@ -136,8 +137,8 @@ def _batches(regions: RegionSet) -> Iterable[tuple[range, list[Regions]]]:
         yield rows, batch
 
 
-def _objects(model: Model, batch: Sequence[Regions], things: Tensor) -> list[Tensor]:
-    """e_i of (6) for the things of every image: [n, D] each."""
+def objects(model: Model, batch: Sequence[Regions], things: Tensor) -> list[Tensor]:
+    """Embed the things of every image, cut out with their surroundings: e_i of (6), [n, D] each."""
     boxes = [with_surroundings(item.boxes[things.cpu()[item.label]], item.extent) for item in batch]
     counts = [len(part) for part in boxes]
     image = torch.arange(len(batch)).repeat_interleave(torch.tensor(counts))

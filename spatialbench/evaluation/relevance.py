@@ -28,7 +28,6 @@ the grid.
 
 from __future__ import annotations
 
-import math
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
@@ -36,7 +35,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spatialbench.models.towers import has_class_token, image_blocks, patch_size
+from spatialbench.models.towers import attention_weights, has_class_token, image_blocks, patch_size
 from spatialbench.utils.errors import SpatialbenchError
 
 Explained = Any
@@ -103,8 +102,7 @@ def _forward(model: Explained, pixels: Tensor) -> tuple[Tensor, _Seen]:
 
     def watch(block: int, q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         q, k, v = (q, k, v) if mix is None else mix(block, q, k, v)
-        logits = (q.detach() / math.sqrt(q.shape[-1])) @ k.detach().transpose(-1, -2)
-        seen.attention.append(logits.softmax(-1))
+        seen.attention.append(attention_weights(q.detach(), k.detach()))
         seen.values.append(v.detach())
         return q, k, v
 

@@ -14,16 +14,56 @@ from spatialbench.evaluation.bootstrap import Interval
 from spatialbench.evaluation.ratio import correctness
 
 ALPHA, POWER = 0.05, 0.8
+BETTER, WORSE, SAME = "better", "worse", "not distinguishable"
 
 
-def verdict(interval: Interval | None, p: float | None = None) -> str:
-    """Judge a difference: ``better``, ``worse`` or ``not distinguishable``.
+def verdict(interval: Interval | None, p: float | None = None, bound: float = 0.0) -> str:
+    """Judge a difference: ``BETTER`` than a bound, ``WORSE`` or ``SAME``.
 
-    The interval must exclude zero and ``p``, corrected for multiple tests, be at most ``ALPHA``.
+    The one rule of ``compare``, of claims and of bold marks. The whole interval must lie on one
+    side of the bound, and ``p``, corrected for multiple tests, be at most ``ALPHA``. Only at bound
+    0 is there a p: rows can be swapped where they would be equal.
     """
-    if interval is None or interval.low <= 0 <= interval.high or (p is not None and p > ALPHA):
-        return "not distinguishable"
-    return "better" if interval.low > 0 else "worse"
+    if interval is None or interval.low <= bound <= interval.high or (p is not None and p > ALPHA):
+        return SAME
+    return BETTER if interval.low > bound else WORSE
+
+
+def equivalent(interval: Interval, margin: float) -> bool:
+    """Return whether an interval at the level 1 - 2 ``ALPHA`` lies within +- ``margin``.
+
+    That is two one-sided tests, each at ``ALPHA`` (TOST; Schuirmann 1987).
+    """
+    return -margin < interval.low and interval.high < margin
+
+
+def smallest_effect(interval: Interval, equivalence: bool = False) -> float:
+    r"""Smallest effect in points that data with an interval of this width show four times in five.
+
+    With :math:`s` the standard error, of which a 95 % interval spans :math:`2 z_{0.975}`:
+
+    .. math:: (z_{1 - \alpha / 2} + z_{\text{power}})\, s, \quad\text{or for an equivalence}\quad
+              (z_{1 - \alpha} + z_{(1 + \text{power}) / 2})\, s
+
+    The first is the true difference, or the distance from a bound, that is found with ``POWER``;
+    the second the margin within which two equal rows are found equivalent.
+    """
+    z = stats.norm.ppf
+    error = standard_error(interval)
+    if equivalence:
+        return error * float(z(1 - ALPHA) + z((1 + POWER) / 2))
+    return error * float(z(1 - ALPHA / 2) + z(POWER))
+
+
+def standard_error(interval: Interval) -> float:
+    """Return the standard error of which an interval at the level 1 - ``ALPHA`` is made."""
+    return (interval.high - interval.low) / (2 * float(stats.norm.ppf(1 - ALPHA / 2)))
+
+
+def p_beyond(points: float, interval: Interval, bound: float = 0.0) -> float:
+    """Two-sided p-value of a difference against a bound, by the interval's standard error."""
+    distance, error = abs(points - bound), standard_error(interval)
+    return float(2 * stats.norm.sf(distance / error)) if error else float(distance == 0)
 
 
 class McNemar(NamedTuple):

@@ -50,7 +50,7 @@ from spatialbench.data.records import Record
 from spatialbench.evaluation.prompts import caption_embeddings
 from spatialbench.methods.base import DEFAULTS, Batch, FineTuning, Method, unit
 from spatialbench.methods.parts.chunks import in_chunks
-from spatialbench.methods.parts.relation_geometry import Asked, phrase
+from spatialbench.models.places import Asked, phrase
 from spatialbench.models.towers import embed_patches, image_blocks, pool, run_blocks
 from spatialbench.utils.checkpoints import part_of
 from spatialbench.utils.distributed import Encoded, gather

@@ -40,7 +40,7 @@ from torch import Tensor
 
 from spatialbench.config.signatures import import_class, refuse_unknown
 from spatialbench.methods.base import DEFAULTS, FineTuning, Method
-from spatialbench.methods.parts.relation_geometry import Asked
+from spatialbench.models.places import Asked, centres, patch_depth, resampled
 from spatialbench.models.timm_vfm import depth_head, load_vfm
 from spatialbench.models.towers import Attend, Mix, attention, patch_grid
 from spatialbench.utils.argument_checks import check_choice
@@ -49,8 +49,6 @@ from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.say import say
 
 Attention = Literal["value", "vv", "trident"]
-TEMPERATURE = 30.0
-"""t of (4)."""
 BETA, GAMMA = 1.2, 3.0
 """b and g of (2), Trident's."""
 
@@ -127,8 +125,7 @@ class Readout(Method):
         dense = self.dense(x, self.attend(x, patches))
         depth = dense.new_zeros(*dense.shape[:3], 1)
         if self.depth_head is not None and patches is not None:
-            cells = self.depth_head(patches).mean(-1, keepdim=True)
-            depth = resampled(cells, (dense.shape[1], dense.shape[2]))
+            depth = patch_depth(self.depth_head, patches, (dense.shape[1], dense.shape[2]))
         return torch.cat([dense, depth], dim=-1)
 
     def pair_scores(self, features: Tensor, image: Tensor, captions: Sequence[str]) -> Tensor:
@@ -159,7 +156,7 @@ class Readout(Method):
                 "the checkpoint is of no method, so it has no image tower to read out; give a "
                 "student's exported weights as --model.init_args.student instead"
             )
-        cls = import_class(name, "checkpoint")
+        cls: Any = import_class(name, "checkpoint")
         if "attend" not in inspect.signature(cls.dense).parameters:
             raise SpatialbenchError(
                 f"{name} has a dense map of its own, which does not let a readout into the last "
@@ -190,25 +187,3 @@ def guidance(o: Tensor) -> Tensor:
     logits = GAMMA * (cosines - BETA * cosines.mean((1, 2), keepdim=True))
     diagonal = torch.eye(logits.shape[-1], dtype=torch.bool, device=logits.device)
     return logits.masked_fill((logits < 0) & ~diagonal, -torch.inf).softmax(-1)  # (2)
-
-
-def centres(dense: Tensor, depth: Tensor, texts: Tensor) -> Tensor:
-    """Return (5) of K names in M images, [M, K, 3]; x to the right, y downwards, 0 in the middle.
-
-    Args:
-        dense: f_p, [M, h, w, D].
-        depth: log d_p, [M, h, w].
-        texts: T_A, [K, D].
-    """
-    height, width = depth.shape[1:]
-    y, x = (((torch.arange(n) + 0.5) / n - 0.5).to(depth) for n in (height, width))
-    rows, columns = y[:, None].expand_as(depth), x.expand_as(depth)
-    places = torch.stack([columns, rows, depth], dim=-1).flatten(1, 2)  # [M, h w, 3]
-    mass = (TEMPERATURE * dense.flatten(1, 2) @ texts.T).softmax(1)  # (4), [M, h w, K]
-    return mass.mT @ places  # (5)
-
-
-def resampled(x: Tensor, grid: tuple[int, int]) -> Tensor:
-    """Resample a map [B, h', w', C] bilinearly to another grid, [B, h, w, C]."""
-    x = x.permute(0, 3, 1, 2)
-    return F.interpolate(x, size=grid, mode="bilinear", align_corners=False).permute(0, 2, 3, 1)

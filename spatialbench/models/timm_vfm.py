@@ -101,11 +101,17 @@ class VFM(nn.Module):
         return self._cache(x) if self.cache else self._compute(x)
 
     @torch.no_grad()
+    def forward(self, x: Tensor) -> Tensor:
+        """Tokens [B, L + 1, T, D] for uint8 images: those of ``tokens``, then the normed output.
+
+        They are computed anew, in the precision of the weights.
+        """
+        return self._forward((x.to(self.mean.device) - self.mean) / self.std)
+
     def patches(self, x: Tensor) -> Tensor:
         """Patches after the last block and its norm, float32 [B, h', w', D]; not cached."""
         with torch.autocast(x.device.type, enabled=False):
-            features = self._features((x - self.mean) / self.std)
-        return features[:, self.model.num_prefix_tokens :].unflatten(1, self.grid)
+            return self(x)[:, -1, 1:].unflatten(1, self.grid)
 
     def refresh(self) -> None:
         """Pick up what other processes added to the cache."""
@@ -142,10 +148,13 @@ class VFM(nn.Module):
         """Tokens bfloat16 [B, L, T, D], computed in float32 (on a GPU in TF32)."""
         x = x.to(self.mean.device)
         with torch.autocast(x.device.type, enabled=False), tensor_cores(x.device):
-            return in_equal_chunks(lambda chunk: self._forward((chunk - self.mean) / self.std), x)
+            return in_equal_chunks(lambda chunk: self(chunk)[:, :-1], x)
 
     def _forward(self, pixels: Tensor) -> Tensor:
-        """Collect the inputs of all blocks [B, L, T, D] in timm's own forward pass."""
+        """Collect all blocks' inputs and the output [B, L + 1, T, D] in timm's own forward pass."""
+        size = self.model.patch_embed.img_size
+        if tuple(pixels.shape[-2:]) != tuple(size):
+            pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
         inputs: list[Tensor] = []
 
         def keep(_: nn.Module, arguments: tuple[Tensor]) -> None:
@@ -153,19 +162,12 @@ class VFM(nn.Module):
 
         hooks = [block.register_forward_pre_hook(keep) for block in self.model.blocks]
         try:
-            self._features(pixels)
+            inputs.append(self.model.forward_features(pixels))
         finally:
             for hook in hooks:
                 hook.remove()
         tokens = torch.stack(inputs, dim=1)
         return torch.cat([tokens[:, :, :1], tokens[:, :, self.model.num_prefix_tokens :]], dim=2)
-
-    def _features(self, pixels: Tensor) -> Tensor:
-        """Run timm's own forward pass on normalised images, resized to the model's size."""
-        size = self.model.patch_embed.img_size
-        if tuple(pixels.shape[-2:]) != tuple(size):
-            pixels = F.interpolate(pixels, size, mode="bilinear", antialias=True)
-        return self.model.forward_features(pixels)
 
 
 def load_vfm(
@@ -212,7 +214,8 @@ def depth_head(spec: str) -> nn.Linear | None:
         return None
     try:
         tensors = load_file(path)
-        head = nn.Linear(*reversed(tensors["depth.weight"].shape))
+        outputs, inputs = tensors["depth.weight"].shape
+        head = nn.Linear(inputs, outputs)
         head.load_state_dict({part: tensors[f"depth.{part}"] for part in ("weight", "bias")})
     except Exception as error:  # safetensors raises a class of its own
         what = f"{path}: no linear read-out of depth ({first_line(error)})"

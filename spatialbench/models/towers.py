@@ -57,6 +57,11 @@ def attention(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None = None) -> Te
     return logits.softmax(-1) @ v
 
 
+def attention_weights(q: Tensor, k: Tensor) -> Tensor:
+    """Return softmax(q k^T / sqrt(d)), [B, H, T, T]; q, k [B, H, T, d]."""
+    return ((q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)).softmax(-1)
+
+
 def split_heads(x: Tensor, heads: int) -> Tensor:
     """[B, T, H d] -> [B, H, T, d]."""
     return x.unflatten(-1, (heads, -1)).transpose(1, 2)

@@ -11,23 +11,23 @@ from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
 
+from spatialbench.config.pages import FAMILIES
 from spatialbench.evaluation.base import Evaluation
 from spatialbench.evaluation.bootstrap import Interval
 from spatialbench.evaluation.paired import TESTED, PairedTest, holm, sign_flip
 from spatialbench.evaluation.pairs import TITLES
-from spatialbench.evaluation.statistics import verdict
+from spatialbench.evaluation.statistics import SAME, verdict
 from spatialbench.report import evaluation_table as tables
+from spatialbench.report import table_notes
 from spatialbench.report.differences import Differences, Gain
-from spatialbench.report.rows import check_comparable, no_rows, stored_rows
-from spatialbench.report.table_model import Cell, Column, Record, Table, check_format
+from spatialbench.report.rows import by_family, check_comparable, no_rows, stored_rows
+from spatialbench.report.table_model import Cell, Column, Record, Table, check_format, p_cell
 from spatialbench.report.table_model import number_column as numbers
 from spatialbench.results.files import STORED_BUDGET, Row, result_path
 from spatialbench.results.schema import PAIRS
 from spatialbench.results.stale import Today
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.suggest import did_you_mean
-
-SAME = "not distinguishable"
 
 
 def compare(
@@ -56,19 +56,8 @@ def compare(
             raise no_rows(Path(results), today, track, budget, name)
         rows.append(today.read_row(path))
     check_comparable(Path(results) / track, rows)
-    if rows[0].result.seeds != rows[1].result.seeds:
-        seeds = ",".join(map(str, sorted({seed for row in rows for seed in row.result.seeds})))
-        pages = " ".join(row.result.page for row in rows)
-        raise SpatialbenchError(
-            f"{_other_seeds(*rows)}: rows are compared seed by seed; "
-            f"spatialbench run {pages} --track {track} --budget {budget} --seeds {seeds}"
-        )
     cls = tables.evaluation_class(rows, today, track, budget, evaluation)
     return _comparison(rows[0], rows[1], evaluation, cls).write(format)
-
-
-def _other_seeds(a: Row, b: Row) -> str:
-    return f"{a.name} has the seeds {a.result.seeds}, {b.name} {b.result.seeds}"
 
 
 def _comparison(a: Row, b: Row, evaluation: str, cls: type[Evaluation]) -> Table:
@@ -116,7 +105,7 @@ _TEST_COLUMNS = [
     numbers("lost", "lost"),
     Column("p", lambda r: p_cell(r["p"])),
     Column("p, Holm", lambda r: p_cell(r["p_holm"])),
-    Column("McNemar p by seed", lambda r: ", ".join(map(p_cell, r["mcnemar_p"]))),
+    Column("McNemar p by seed", lambda r: ", ".join(map(p_cell, r["mcnemar_p"])) or "–"),
     numbers("detectable", "smallest_detectable_gain"),
 ]
 
@@ -128,13 +117,8 @@ def _test_fields(test: PairedTest) -> dict[str, object]:
         "p": significant(test.p),
         "p_holm": significant(test.holm),
         "mcnemar_p": [significant(seed.p) for seed in test.seeds],
-        "smallest_detectable_gain": None if test.smallest is None else round(test.smallest, 4),
+        "smallest_detectable_gain": test.smallest and round(test.smallest, 4),
     }
-
-
-def p_cell(p: float) -> str:
-    """Three digits, never 0."""
-    return "<0.001" if p < 0.001 else f"{p:.3f}"
 
 
 def significant(p: float) -> float:
@@ -143,7 +127,7 @@ def significant(p: float) -> float:
 
 
 def _notes(a: Row, b: Row, pairs: bool) -> list[str]:
-    stale, seeds = tables.stale_notes([a, b]), len(a.result.seeds)
+    stale = [*table_notes.stale_notes([a, b]), *_family_notes([a, b])]
     if not pairs:
         text = (
             "Interval: bootstrap over scenes and seeds. p: random swaps of the two rows, scene by "
@@ -151,16 +135,28 @@ def _notes(a: Row, b: Row, pairs: bool) -> list[str]:
         )
         verdict = "better, worse: the interval excludes 0 and p is 0.05 at most."
         return [*stale, text, "", verdict]
+    runs = " and ".join(f"{row.pairs.runs} of {row.name}" for row in (a, b))
     text = (
         f"won, lost: percent of the records that only {a.name}, only {b.name} has right, a mean "
-        f"over {seeds} seed{'s' if seeds > 1 else ''}, a tie one half. Interval: bootstrap over "
-        "scenes and seeds. p: exact test that swaps the two rows scene by scene, on records "
-        "averaged over seeds; Holm: corrected for the six relations (All stands alone). McNemar: "
-        "exact, of each seed, records taken as independent. detectable: the smallest gain in "
+        f"over seeds (runs: {runs}), a tie one half. Interval: bootstrap over scenes and seeds. p: "
+        "exact test that swaps the two rows scene by scene, on records averaged over seeds; Holm: "
+        "corrected for the six relations (All stands alone). McNemar: exact, of each seed where "
+        "both rows have as many, records taken as independent. detectable: the smallest gain in "
         "points that one seed can show at this n and disagreement (5 %, power 80 %)."
     )
     verdict = "better, worse: the interval excludes 0 and the corrected p is 0.05 at most."
-    return [*stale, tables.fingerprint_line([a, b]), "", text, "", verdict]
+    return [*stale, table_notes.fingerprint_line([a, b]), "", text, "", verdict]
+
+
+def _family_notes(rows: Sequence[Row]) -> list[str]:
+    """Say that rows are of different families, which the tables do not rank together."""
+    families = by_family(rows)
+    if len(families) == 1:
+        return []
+    parts = (
+        f"{FAMILIES[family].lower()}: {', '.join(names)}" for family, names in families.items()
+    )
+    return [f"Different families, a difference and no ranking: {'; '.join(parts)}.", ""]
 
 
 class Pair(NamedTuple):
@@ -216,8 +212,8 @@ def judged_pairs(
     clusters, compared, left_out = first.pairs.clusters[chosen], [], []
     for a, b in combinations(rows, 2):
         gain = differences.between(a.name, b.name, column, PAIRS)
-        if a.result.seeds != b.result.seeds or gain is None:
-            left_out.append(f"left out: {_other_seeds(a, b)}" if gain else f"no record of {column}")
+        if gain is None:
+            left_out.append(f"no record of {column}")
             continue
         mine, theirs = (evidence[row.name].answers()[:, chosen] for row in (a, b))
         compared.append((a.name, b.name, gain, sign_flip(mine, theirs, clusters)))
@@ -237,16 +233,18 @@ def _matrix(
     records, columns = [], [Column("", itemgetter(""))]
     for place, row in enumerate(rows, 1):
         line = {other.name: cells.get((row.name, other.name), "–") for other in rows}
-        records.append({"": f"{place} {tables.shown_name(row.name, row.stale)}", **line})
+        name = f"{place} {tables.shown_name(row.name, row.stale)}"
+        records.append({"": name, "family": row.family, **line})
         columns.append(Column(str(place), itemgetter(row.name)))
     notes = [
-        *tables.stale_notes(rows),
+        *table_notes.stale_notes(rows),
         *left_out,
-        tables.fingerprint_line(rows),
+        *_family_notes(rows),
+        table_notes.fingerprint_line(rows),
         "",
         f"Emphasis (a star in a terminal): the paired interval excludes 0 and p, corrected for "
         f"{len(pairs)} pairs (Holm), is 0.05 at most.",
     ]
     first = rows[0].result
     title = f"{first.track}, budget {first.budget}: {TITLES[column]}, row minus column in points"
-    return Table(title, columns, records, notes)
+    return Table(title, columns, records, notes, section=lambda r: FAMILIES[r["family"]])

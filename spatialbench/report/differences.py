@@ -13,16 +13,16 @@ from typing import NamedTuple
 
 import numpy as np
 
-from spatialbench.evaluation.bootstrap import Interval, Resampler, percentiles
+from spatialbench.evaluation.bootstrap import LEVEL, Interval, Resampler, percentiles
 from spatialbench.evaluation.evidence import Evidence
 from spatialbench.evaluation.paired import TESTED, PairedTest, paired_tests, sign_flip_ratio
-from spatialbench.evaluation.statistics import verdict
+from spatialbench.evaluation.statistics import BETTER, SAME, verdict
 from spatialbench.results.files import Row
 from spatialbench.results.schema import PAIRS
 
 
 class Gain(NamedTuple):
-    """Row minus row in percentage points, and its paired 95 % interval."""
+    """Row minus row in percentage points, and its paired interval, 95 % by default."""
 
     points: float
     interval: Interval
@@ -31,11 +31,6 @@ class Gain(NamedTuple):
     def text(self) -> str:
         """``+1.2 (-0.3 to +2.7)``."""
         return f"{self.points:+.1f} ({self.interval.low:+.1f} to {self.interval.high:+.1f})"
-
-    @property
-    def cell(self) -> str:
-        """The same in Markdown, bold where the interval excludes 0."""
-        return self.text if self.interval.low <= 0 <= self.interval.high else f"**{self.text}**"
 
 
 class Differences:
@@ -71,11 +66,16 @@ class Differences:
         return None
 
     def between(
-        self, row: str, than: str, measure: str, evaluation: str | None = None
+        self,
+        row: str,
+        than: str,
+        measure: str,
+        evaluation: str | None = None,
+        level: float = LEVEL,
     ) -> Gain | None:
         """Return ``row`` minus ``than`` in an evaluation, by default the first with the measure.
 
-        None where one of them has no number.
+        None where one of them has no number. ``level``: of the interval.
         """
         evaluation = evaluation or self.evaluation_of(measure)
         known = self.evidence.get(evaluation or "", {})
@@ -83,7 +83,7 @@ class Differences:
         if a is None or b is None or measure not in a.ratios or measure not in b.ratios:
             return None
         samples = [self._samples(name, measure, evaluation) for name in (row, than)]
-        interval = percentiles(samples[0] - samples[1])
+        interval = percentiles(samples[0] - samples[1], level)
         points = float(np.mean(a.seed_values(measure)) - np.mean(b.seed_values(measure)))
         return None if interval is None else Gain(points, interval)
 
@@ -91,27 +91,42 @@ class Differences:
         """Return column -> paired test of the pair test; see ``paired.paired_tests``."""
         return self._pair_tests(row, than)
 
-    def p(self, row: str, than: str, measure: str, evaluation: str) -> float:
-        """Return the p-value of a difference, corrected where it is one of the six relations."""
+    def p(
+        self, row: str, than: str, measure: str, evaluation: str, corrected: bool = True
+    ) -> float:
+        """Return the p-value of swapping two rows cluster by cluster.
+
+        ``corrected`` (Holm) where the measure is one of the six relations.
+        """
         if evaluation == PAIRS and measure in TESTED:
-            return self.tests(row, than)[measure].holm
+            test = self.tests(row, than)[measure]
+            return test.holm if corrected else test.p
         known = self.evidence[evaluation]
         a, b = known[row], known[than]
         return sign_flip_ratio(a.ratios[measure], b.ratios[measure], a.clusters)
 
-    def verdict(self, row: str, than: str, column: str) -> str:
-        """Judge a difference of the pair test by its interval and its corrected test."""
-        gain = self.between(row, than, column, PAIRS)
-        p = self.tests(row, than)[column].holm if gain is not None and column in TESTED else None
-        return verdict(None if gain is None else gain.interval, p)
+    def verdict(self, row: str, than: str, measure: str, evaluation: str = PAIRS) -> str:
+        """Judge a difference by its interval and its corrected test, as ``compare`` prints it."""
+        gain = self.between(row, than, measure, evaluation)
+        if gain is None or verdict(gain.interval) == SAME:
+            return SAME
+        return verdict(gain.interval, self.p(row, than, measure, evaluation))
 
-    def best(self, column: str) -> str | None:
-        """Return the best row of a pair column; None where it cannot be told from the second."""
+    def cell(self, row: str, than: str, measure: str, evaluation: str = PAIRS) -> str:
+        """Difference and interval in Markdown, bold where the verdict tells the rows apart."""
+        gain = self.between(row, than, measure, evaluation)
+        if gain is None:
+            return "–"
+        same = self.verdict(row, than, measure, evaluation) == SAME
+        return gain.text if same else f"**{gain.text}**"
+
+    def best(self, column: str, rows: Sequence[str]) -> str | None:
+        """Return the best of ``rows`` in a pair column; None if it is like the second."""
         pairs = self.evidence.get(PAIRS, {})
-        means = {name: found.values().get(column, np.nan) for name, found in pairs.items()}
+        means = {name: pairs[name].values().get(column, np.nan) for name in rows if name in pairs}
         known = [name for name in means if np.isfinite(means[name])]
         order = sorted(known, key=lambda name: -means[name])
-        if len(order) < 2 or self.verdict(order[0], order[1], column) != "better":
+        if len(order) < 2 or self.verdict(order[0], order[1], column) != BETTER:
             return None
         return order[0]
 

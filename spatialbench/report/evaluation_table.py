@@ -1,4 +1,4 @@
-"""The table of an evaluation: of stored rows, and the notes below it."""
+"""The table of an evaluation: of stored rows."""
 
 from __future__ import annotations
 
@@ -7,12 +7,17 @@ from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-from spatialbench.config.pages import Track
+from spatialbench.config.pages import FAMILIES
 from spatialbench.evaluation.base import Evaluation
 from spatialbench.evaluation.pairs import COLUMNS
-from spatialbench.evaluation.statistics import smallest_detectable_gain
 from spatialbench.report.differences import Differences
-from spatialbench.report.rows import Reported, evaluation_classes, read_papers, stored_rows
+from spatialbench.report.rows import (
+    Reported,
+    by_family,
+    evaluation_classes,
+    read_papers,
+    stored_rows,
+)
 from spatialbench.report.table_model import (
     Cell,
     Column,
@@ -21,20 +26,19 @@ from spatialbench.report.table_model import (
     accuracy_cell,
     check_format,
     interval_cell,
-    number,
     number_column,
     text_column,
 )
+from spatialbench.report.table_notes import beside_papers, notes
 from spatialbench.results.files import STORED_BUDGET, Row
 from spatialbench.results.schema import PAIRS
 from spatialbench.results.stale import Today
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.suggest import did_you_mean
 
-DISCORDANCES = (0.1, 0.2, 0.3)
 BEST = (
-    "Emphasis (a star in a terminal): the best of its column, where the paired test tells it from "
-    "the second."
+    "Emphasis (a star in a terminal): the best of its column and family, where it is told from the "
+    "second as in `spatialbench compare`."
 )
 
 
@@ -102,15 +106,18 @@ def table_of(
         papers: the papers' numbers, set below the row of the same name.
     """
     first, headings = rows[0].result, headings_of(rows, evaluation, cls)
-    best: dict[str, str | None] = {}
+    best: dict[str, set[str]] = {}
     if evaluation == PAIRS:
         differences = differences or Differences(rows)
-        best = {measure: differences.best(measure) for measure in headings}
+        best = {measure: winners(rows, measure, differences) for measure in headings}
     if cls.by_group:
         columns, records = _by_group(rows, evaluation, headings)
     else:
         columns, records = _by_measure(rows, evaluation, headings, papers, best)
-    columns += [Column("seeds", _seeds), text_column("n" if evaluation == PAIRS else cls.unit, "n")]
+    columns += [
+        text_column("seeds", "runs"),
+        text_column("n" if evaluation == PAIRS else cls.unit, "n"),
+    ]
     return Table(
         title=f"{first.track}, budget {first.budget}: {cls.title.lower()} in %",
         columns=columns,
@@ -118,7 +125,14 @@ def table_of(
         notes=[*notes(rows, evaluation, cls), *(["", BEST] if any(best.values()) else [])],
         left=2 if cls.by_group else 1,
         stacked=len(columns) > len(COLUMNS) + 4,
+        section=lambda record: FAMILIES.get(record["family"], "Of the papers alone"),
     )
+
+
+def winners(rows: Sequence[Row], column: str, differences: Differences) -> set[str]:
+    """Return the best row of every family in a pair column, where it is told from the second."""
+    found = (differences.best(column, names) for names in by_family(rows).values())
+    return {name for name in found if name is not None}
 
 
 def _by_measure(
@@ -126,7 +140,7 @@ def _by_measure(
     evaluation: str,
     headings: Mapping[str, str],
     papers: Sequence[Reported],
-    best: Mapping[str, str | None],
+    best: Mapping[str, set[str]],
 ) -> tuple[list[Column], list[Record]]:
     """One line for each row, one column for each measure."""
     columns = [Column("", _name)]
@@ -135,16 +149,16 @@ def _by_measure(
         columns.append(Column("95 % interval of All", partial(_interval, measure="all")))
     records: list[Record] = []
     for row in rows:
-        record: dict[str, object] = {"name": row.name, "paper": ""}
+        record: dict[str, object] = {"name": row.name, "paper": "", "family": row.family}
         for measure in headings:
             record |= _measured(row, evaluation, measure, measure)
-        won = [measure for measure in headings if best.get(measure) == row.name]
+        won = [measure for measure in headings if row.name in best.get(measure, ())]
         records.append({**record, **_ends(row, evaluation), "best": won})
-        records += [_paper(paper, headings) for paper in papers if paper.name == row.name]
+        own = [paper for paper in papers if paper.name == row.name]
+        records += [_paper(paper, headings, row.family) for paper in own]
     ours = {row.name for row in rows}
-    return columns, records + [
-        _paper(paper, headings) for paper in papers if paper.name not in ours
-    ]
+    others = [paper for paper in papers if paper.name not in ours]
+    return columns, records + [_paper(paper, headings, "") for paper in others]
 
 
 def _by_group(
@@ -165,8 +179,8 @@ def _by_group(
         for measure in [""] if stored is None else stored.value:
             groups = stored.groups[measure] if stored else dict.fromkeys(labels)
             mean = _measured(row, evaluation, measure, "mean")
-            record = {"name": row.name, "measure": measure, **groups, **mean}
-            records.append({**record, **_ends(row, evaluation)})
+            record: Record = {"name": row.name, "family": row.family, "measure": measure}
+            records.append({**record, **groups, **mean, **_ends(row, evaluation)})
     return columns, records
 
 
@@ -187,14 +201,16 @@ def _keys(key: str) -> list[str]:
 def _ends(row: Row, evaluation: str) -> dict[str, object]:
     stored = row.result.evaluations.get(evaluation)
     units = None if stored is None else stored.units
-    return {"seeds": row.result.seeds, "n": units, "stale": "; ".join(row.stale)}
+    runs = None if stored is None else row.evidence[evaluation].runs
+    seeds = row.result.seeds
+    return {"seeds": seeds, "runs": runs, "n": units, "stale": "; ".join(row.stale)}
 
 
-def _paper(paper: Reported, measures: Iterable[str]) -> Record:
-    record: dict[str, object] = {"name": paper.name, "paper": paper.paper}
+def _paper(paper: Reported, measures: Iterable[str], family: str) -> Record:
+    record: dict[str, object] = {"name": paper.name, "paper": paper.paper, "family": family}
     for measure in measures:
         record |= {**dict.fromkeys(_keys(measure)), measure: paper.column(measure)}
-    return record | {"seeds": [], "n": "", "stale": "", "best": []}
+    return record | {"seeds": [], "runs": "", "n": "", "stale": "", "best": []}
 
 
 def _name(record: Record) -> str:
@@ -214,12 +230,6 @@ def _interval(record: Record, measure: str) -> str:
     return interval_cell(None if low is None else (low, high))
 
 
-def _seeds(record: Record) -> str:
-    if record["n"] is None:
-        return "–"
-    return str(len(record["seeds"])) if record["seeds"] else ""
-
-
 def shown_name(name: str, stale: object) -> str:
     """Name of a row, marked where it is stale."""
     return f"{name} (stale)" if stale else name
@@ -230,56 +240,3 @@ def headings_of(rows: Sequence[Row], evaluation: str, cls: type[Evaluation]) -> 
     known = [row.evidence[evaluation] for row in rows if evaluation in row.evidence]
     measures = dict.fromkeys(name for evidence in known for name in evidence.ratios)
     return cls.headings(list(measures), known[0].notes if known else None)
-
-
-def notes(rows: Sequence[Row], evaluation: str, cls: type[Evaluation]) -> list[str]:
-    """Return the notes below a table: stale rows, the data, the resolution of the benchmark."""
-    lines = stale_notes(rows)
-    if evaluation == PAIRS:
-        return [*lines, fingerprint_line(rows), "", resolution_line(rows)]
-    stored = next(r.result.evaluations[evaluation] for r in rows if evaluation in r.evidence)
-    return [*lines, f"Evaluated on data {stored.data}, {stored.units} {cls.unit}."]
-
-
-def beside_papers(track: Track | None) -> str:
-    """Say how the papers' numbers differ from ours, whose rows are of ``track``."""
-    model = {} if track is None else track.config["model"]
-    weight = model.get("finetuning", {}).get("own_negation_weight", 0)
-    own = f" Rows trained on pairs here have own_negation_weight {weight:g}, the poster's 0."
-    return (
-        "The papers' numbers as printed there (other data, other models); their macro is the mean "
-        f"of the printed relations.{own if weight else ''}"
-    )
-
-
-def stale_notes(rows: Sequence[Row]) -> list[str]:
-    """One line for each stale row, and an empty one below them."""
-    stale = [row for row in rows if row.stale]
-    lines = [f"{row.name} is stale: {', '.join(row.stale)}; {row.result.command}" for row in stale]
-    return [*lines, ""] if lines else []
-
-
-def fingerprint_line(rows: Sequence[Row]) -> str:
-    """Track, budget, data and captions that the rows share."""
-    first = rows[0].result
-    tracks = ", ".join(sorted({row.result.track_hash for row in rows}))
-    return (
-        f"Track {first.track} ({tracks}), budget {first.budget}, data {first.pairs.data}, "
-        f"captions {first.grammar}; {first.pairs.units} records, chance is 50."
-    )
-
-
-def resolution_line(rows: Sequence[Row]) -> str:
-    """Smallest gain that this number of records can show."""
-    margins = rows[0].margins
-    sizes = {"All": len(margins.units)}
-    counts = {int((margins.group == column).sum()) for column in margins.columns}
-    sizes |= {f"a relation of {size}": size for size in sorted(counts - {0})}
-    parts = []
-    for name, size in sizes.items():
-        gains = [smallest_detectable_gain(size, discordance) for discordance in DISCORDANCES]
-        parts.append(f"{' / '.join(number(gain) for gain in gains)} points on {name}")
-    return (
-        "Smallest paired gain that one seed can show (exact McNemar, 5 %, power 80 %; 10 / 20 / "
-        f"30 % of the records answered differently): {'; '.join(parts)}."
-    )

@@ -10,18 +10,27 @@ from pathlib import Path
 from spatialbench.config.pages import Track
 from spatialbench.evaluation.base import Evaluation
 from spatialbench.evaluation.pairs import PairEvaluation
+from spatialbench.report import audit_table
 from spatialbench.report import claims as claims_report
 from spatialbench.report import controls as controls_report
 from spatialbench.report import steps as steps_report
 from spatialbench.report.claims import Claim, read_claims
 from spatialbench.report.differences import Differences
-from spatialbench.report.evaluation_table import beside_papers, headings_of, table_of
-from spatialbench.report.rows import Reported, evaluation_classes, read_papers, read_rows
+from spatialbench.report.evaluation_table import headings_of, table_of
+from spatialbench.report.rows import (
+    Reported,
+    evaluation_classes,
+    family_titles,
+    read_papers,
+    read_rows,
+)
 from spatialbench.report.table_model import interval_cell, markdown_table, number
+from spatialbench.report.table_notes import beside_papers
 from spatialbench.results.files import STORED_BUDGET, Row
 from spatialbench.results.schema import PAIRS, SeedRun
 from spatialbench.results.stale import Today
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
+from spatialbench.utils.suggest import did_you_mean
 
 BASELINES = 2
 """Number of first rows that every row is compared with: zero-shot and fine-tuned CLIP."""
@@ -34,13 +43,16 @@ Do not edit.
 
 Accuracy in percent on pairs (image, caption, caption with the objects swapped): right when the
 caption scores higher, a tie one half, chance 50. **All** is the mean over records, *macro* the mean
-of the relations. *± s*: standard deviation over seeds. \
-Intervals: bootstrap over scenes and seeds. A
-row marked *stale* was made from a page, a track or captions that have changed since.
+of the relations. *± s*: standard deviation over seeds; a row without it is one run. Intervals:
+bootstrap over scenes and seeds. Rows stand by family and are ranked within it alone; **bold** tells
+rows apart as `spatialbench compare` does. A row marked *stale* was made from a page, a track or
+captions that have changed since.
 """
 
 _MARKED = re.compile(r"(<!-- table: (\S+)((?: \S+)*) -->\n).*?(<!-- end of table -->)", re.DOTALL)
 """The place of a track's table, or of some of its rows, in another page."""
+FRONT = "front"
+"""Stands for the rows that the track names as ``front``."""
 
 
 def write_readme(results: str | Path = "results", benchmarks: str | Path = "benchmarks") -> Path:
@@ -71,6 +83,8 @@ Reader = Callable[[str], list[Row]]
 def with_tables(text: str, results: Path, benchmarks: Path, read: Reader | None = None) -> str:
     """Fill in each table below ``<!-- table: TRACK [ROW ...] -->``.
 
+    ``front`` in the place of rows are those of the track's ``front`` that are stored.
+
     Raises:
         SpatialbenchError: a row that is not stored.
     """
@@ -78,6 +92,9 @@ def with_tables(text: str, results: Path, benchmarks: Path, read: Reader | None 
 
     def block(match: re.Match[str]) -> str:
         chosen, rows = match[3].split(), read(match[2])
+        if chosen == [FRONT]:
+            front = front_pages(Today.read(benchmarks), match[2])
+            chosen = [row.name for row in rows if row.name in front]
         for name in sorted({*chosen} - {row.name for row in rows}):
             raise SpatialbenchError(f"README.md: no stored row {name!r} of track {match[2]}")
         rows = [row for row in rows if not chosen or row.name in chosen]
@@ -87,6 +104,22 @@ def with_tables(text: str, results: Path, benchmarks: Path, read: Reader | None 
         return match[1] + "\n".join([*lines, *notes]) + "\n" + match[4]
 
     return _MARKED.sub(block, text)
+
+
+def front_pages(today: Today, track: str) -> Sequence[str]:
+    """Return the pages that a track names as ``front``.
+
+    Raises:
+        SpatialbenchError: there is no such track, or it names none, or what is no page.
+    """
+    known = today.tracks.get(track)
+    if known is None or not known.front:
+        raise SpatialbenchError(f"track {track} names no pages of the front table: front: [PAGE]")
+    for name in known.front:
+        if name not in today.pages:
+            near = did_you_mean(name, today.pages)
+            raise SpatialbenchError(f"track {known.path}: front names no page {name!r}{near}")
+    return known.front
 
 
 def readme(results: Path, benchmarks: Path, read: Reader | None = None) -> str:
@@ -107,7 +140,8 @@ def readme(results: Path, benchmarks: Path, read: Reader | None = None) -> str:
         controls = controls_report.section(results, benchmarks, folder.name)
         # a track that is gone has the pair test alone; check-results reports it
         known = evaluation_classes(tracks.get(folder.name), STORED_BUDGET)
-        between = [steps_report.section(rows, folder), controls]
+        audited = audit_table.section(results, benchmarks, folder.name)
+        between = [steps_report.section(rows, folder), controls, audited]
         lines = _section(rows, papers, known, own, between, tracks.get(folder.name))
         sections.append("\n".join(lines) + "\n")
     none = "No rows yet: `spatialbench run benchmarks/*.yaml --budget full`.\n"
@@ -166,36 +200,35 @@ def _evaluation_section(
 
 def _interval_table(rows: Sequence[Row], name: str, cls: type[Evaluation]) -> list[str]:
     headings = headings_of(rows, name, cls)
-    lines = []
-    for row in rows:
-        if stored := row.result.evaluations.get(name):
-            cells = [interval_cell(stored.interval.get(measure)) for measure in headings]
-            lines.append([row.name, *cells])
-    return markdown_table(["", *headings.values()], lines)
+    known, lines = [row for row in rows if name in row.evidence], []
+    for row in known:
+        interval = row.result.evaluations[name].interval
+        lines.append([row.name, *(interval_cell(interval.get(measure)) for measure in headings)])
+    return markdown_table(["", *headings.values()], lines, sections=family_titles(known))
 
 
 def _difference_table(
     rows: Sequence[Row], name: str, cls: type[Evaluation], differences: Differences
 ) -> list[str]:
-    """Row minus the first row with this evaluation; bold where the interval excludes 0."""
+    """Row minus the first row with this evaluation; bold where ``compare`` tells them apart."""
     headings = headings_of(rows, name, cls)
-    first, *others = [row.name for row in rows if name in row.evidence]
-    lines = []
-    for other in others:
-        gains = [differences.between(other, first, measure, name) for measure in headings]
-        lines.append([other, *("–" if gain is None else gain.cell for gain in gains)])
-    return markdown_table([f"minus {first}", *headings.values()], lines)
+    (first, *others), lines = [row for row in rows if name in row.evidence], []
+    for row in others:
+        cells = [differences.cell(row.name, first.name, measure, name) for measure in headings]
+        lines.append([row.name, *cells])
+    header = [f"minus {first.name}", *headings.values()]
+    return markdown_table(header, lines, sections=family_titles(others))
 
 
 def _baseline_table(rows: Sequence[Row], differences: Differences) -> list[str]:
-    """Row minus each of the first rows on All, in points; bold where the interval excludes 0."""
+    """Row minus each of the first rows on All, in points; bold as in ``compare``."""
     names, lines = [row.name for row in rows], []
     bases = names[:BASELINES]
     for place, name in enumerate(names[1:], start=1):
-        gains = [differences.between(name, base, "all", PAIRS) for base in bases[:place]]
-        cells = ["–" if gain is None else gain.cell for gain in gains]
+        cells = [differences.cell(name, base, "all") for base in bases[:place]]
         lines.append([name, *cells, *[""] * (len(bases) - len(cells))])
-    return markdown_table(["", *(f"minus {base}" for base in bases)], lines)
+    header = ["", *(f"minus {base}" for base in bases)]
+    return markdown_table(header, lines, sections=family_titles(rows[1:]))
 
 
 def _cost_table(rows: Sequence[Row]) -> list[str]:
@@ -215,7 +248,7 @@ def _cost_table(rows: Sequence[Row]) -> list[str]:
         machines = "; ".join(dict.fromkeys(_machine(run) for run in runs))
         steps = str(runs[0].train_steps)
         lines.append([row.name, *sizes, steps, pairs, minutes, memory, gpu_memory, machines])
-    return markdown_table(header, lines)
+    return markdown_table(header, lines, sections=family_titles(rows))
 
 
 def _machine(run: SeedRun) -> str:
@@ -231,4 +264,5 @@ def _origin_table(rows: Sequence[Row]) -> list[str]:
         versions = [f"torch {run.versions.get('torch', '?')}" for run in result.runs]
         lists = (map(str, result.seeds), [result.page_hash], commits, versions)
         lines.append([row.name, *(", ".join(dict.fromkeys(texts)) for texts in lists)])
-    return markdown_table(["", "seeds", "page", "commit", "versions"], lines)
+    header = ["", "seeds", "page", "commit", "versions"]
+    return markdown_table(header, lines, sections=family_titles(rows))

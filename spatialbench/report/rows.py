@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 
 from spatialbench.config.evaluations import evaluations_of
-from spatialbench.config.pages import Track
+from spatialbench.config.pages import FAMILIES, Track
 from spatialbench.data.relations import RELATIONS
 from spatialbench.evaluation.base import Evaluation
 from spatialbench.evaluation.evidence import same_units
@@ -108,7 +108,7 @@ def evaluation_classes(track: Track | None, budget: str) -> dict[str, type[Evalu
 def read_rows(
     results: Path, benchmarks: Path, track: str, folder: str = STORED_BUDGET
 ) -> list[Row]:
-    """Read the rows of a track, recounted, in the order of the papers' numbers, then by name.
+    """Read the rows of a track, recounted, by family, the papers' order, and name.
 
     Args:
         folder: a budget, or an evaluation that is stored by itself.
@@ -119,8 +119,25 @@ def read_rows(
     today = Today.read(benchmarks)
     rows = [today.read_row(path) for path in list_results(results, track, folder)]
     check_comparable(results / track, rows)
-    order = [paper.name for paper in read_papers(results)]
-    return sorted(rows, key=lambda row: ([*order, row.name].index(row.name), row.name))
+    order, families = [paper.name for paper in read_papers(results)], list(FAMILIES)
+
+    def place(row: Row) -> tuple[int, int, str]:
+        return families.index(row.family), [*order, row.name].index(row.name), row.name
+
+    return sorted(rows, key=place)
+
+
+def by_family(rows: Sequence[Row]) -> dict[str, list[str]]:
+    """Family -> names of its rows."""
+    families: dict[str, list[str]] = {}
+    for row in rows:
+        families.setdefault(row.family, []).append(row.name)
+    return families
+
+
+def family_titles(rows: Sequence[Row]) -> list[str]:
+    """Heading of each row's family."""
+    return [FAMILIES[row.family] for row in rows]
 
 
 def stored_rows(results: Path, benchmarks: Path, track: str, folder: str) -> list[Row]:

@@ -48,7 +48,8 @@ class Column:
 class Table:
     """A table and the notes below it.
 
-    A record is a line; one with ``paper`` holds a paper's numbers and is set in italics.
+    A record is a line; one with ``paper`` holds a paper's numbers and is set in italics. Where the
+    records have several values of ``section``, each stands as a heading above its lines.
     """
 
     title: str  # above the table in a terminal
@@ -57,11 +58,17 @@ class Table:
     notes: Sequence[str] = ()  # paragraphs, separated by empty ones
     left: int = 1  # number of left-aligned columns
     stacked: bool = False  # break headings at spaces in a terminal
+    section: Callable[[Record], str] = lambda _: ""
 
     @property
     def header(self) -> list[str]:
         """Headings of the columns."""
         return [column.heading for column in self.columns]
+
+    @property
+    def headings(self) -> dict[int, str]:
+        """Place of a record -> the heading above it."""
+        return starts([self.section(record) for record in self.records])
 
     def lines(self, bold: str = "{}", italic: str = "{}", plain: Escape = str) -> list[list[str]]:
         """Return the printed cells, line by line, marked and escaped as a format needs it."""
@@ -76,7 +83,8 @@ class Table:
 
     def markdown(self) -> list[str]:
         """Lines of a Markdown table."""
-        return markdown_table(self.header, self.lines("**{}**", "*{}*"), self.left)
+        lines = self.lines("**{}**", "*{}*")
+        return markdown_table(self.header, lines, self.left, [*map(self.section, self.records)])
 
     def write(self, format: str) -> str:
         """Write the table in one of ``FORMATS``; CSV and JSON send the notes to standard error."""
@@ -99,7 +107,10 @@ class Table:
             shown = title.replace(" ", "\n") if self.stacked else title
             side: Any = "left" if place < self.left else "right"
             drawn.add_column(shown, justify=side, no_wrap=True)
-        for record, cells in zip(self.records, self.lines("{} *"), strict=True):
+        for place, (record, cells) in enumerate(zip(self.records, self.lines("{} *"), strict=True)):
+            if place in self.headings:
+                drawn.add_section()
+                drawn.add_row(Text(self.headings[place], style="bold"))
             texts = [Text(text, style="bold" if text.endswith(" *") else "") for text in cells]
             drawn.add_row(*texts, style="dim" if record.get("paper") else None)
         needed = Console(width=1000).measure(drawn).maximum
@@ -112,6 +123,9 @@ class Table:
         sides = "l" * self.left + "r" * (len(self.columns) - self.left)
         cells = self.lines("\\textbf{{{}}}", "\\textit{{{}}}", tex)
         head, *lines = (" & ".join(line).strip() for line in ([*map(tex, self.header)], *cells))
+        span = f"\\multicolumn{{{len(self.columns)}}}{{l}}"
+        for place, title in reversed(self.headings.items()):
+            lines.insert(place, f"{span}{{\\emph{{{tex(title)}}}}}")
         return "\n".join(
             [
                 f"% {self.title}; needs \\usepackage{{booktabs}}",
@@ -144,6 +158,11 @@ def accuracy_cell(mean: float | None, spread: float | None) -> str:
     return number(mean) if spread is None else f"{number(mean)} ± {number(spread)}"
 
 
+def p_cell(p: float) -> str:
+    """P-value with three digits, never 0."""
+    return "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
 def interval_cell(bounds: Sequence[float] | None) -> str:
     """Bounds of an interval: ``65.9 to 67.5``."""
     return "–" if bounds is None else f"{number(bounds[0])} to {number(bounds[1])}"
@@ -160,12 +179,28 @@ def number_column(heading: str, key: str, digits: int = 1) -> Column:
 
 
 def markdown_table(
-    header: Sequence[str], lines: Sequence[Sequence[str]], left: int = 1
+    header: Sequence[str],
+    lines: Sequence[Sequence[str]],
+    left: int = 1,
+    sections: Sequence[str] = (),
 ) -> list[str]:
-    """Lines of a Markdown table; the first ``left`` columns are left-aligned."""
-    rule = [*["---"] * left, *["---:"] * (len(header) - left)]
-    texts = (" | ".join(cells) for cells in (header, rule, *lines))
-    return [f"| {text} |".replace("|  |", "| |") for text in texts]
+    """Lines of a Markdown table; the first ``left`` columns are left-aligned.
+
+    ``sections``: the heading above each line, repeated for every line below it.
+    """
+    rule, width = [*["---"] * left, *["---:"] * (len(header) - left)], len(header)
+    shown = [*lines]
+    for place, title in reversed(starts(sections).items()):
+        shown.insert(place, [f"**{title}**", *[""] * (width - 1)])
+    texts = ("".join(f" {cell} |" if cell else " |" for cell in line) for line in shown)
+    heads = (f"| {' | '.join(cells)} |".replace("|  |", "| |") for cells in (header, rule))
+    return [*heads, *(f"|{text}" for text in texts)]
+
+
+def starts(sections: Sequence[str]) -> dict[int, str]:
+    """Place of the first line of each section -> its heading; none where there is one section."""
+    first = {k: name for k, name in enumerate(sections) if k == 0 or sections[k - 1] != name}
+    return first if len(first) > 1 else {}
 
 
 def as_csv(records: Sequence[Record]) -> str:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from spatialbench.config.pages import FAMILY
 from spatialbench.evaluation.evidence import Evidence
 from spatialbench.evaluation.ratio import Margins
 from spatialbench.results import schema
@@ -23,6 +24,8 @@ from spatialbench.utils.typed_files import dump_json, load_json, parse
 
 STORED_BUDGET = "full"
 """The budget of the rows of the table."""
+AUDIT = "audit"
+"""Folder of the audit's rows in the folder of results, itself one of results by track."""
 ADVICE = "restore it from git, or make it again: spatialbench run <page> --force"
 TOLERANCES = {"value": 1e-3, "by_seed": 1e-3, "groups": 1e-3, "interval": 0.2}
 """Percentage points by which a stored number may differ from the recomputed one."""
@@ -37,6 +40,7 @@ class Row:
     result: Result
     evidence: Mapping[str, Evidence]  # of all seeds, by the name of the evaluation
     stale: Sequence[str] = ()  # why it is not what would be made today
+    family: str = FAMILY  # of its page
 
     @property
     def name(self) -> str:

@@ -106,10 +106,12 @@ class Result:
 
     @property
     def command(self) -> str:
-        """The command that makes the row again from nothing."""
-        seeds = ",".join(map(str, self.seeds))
-        where = ["--track", self.track, "--budget", self.budget, "--seeds", seeds]
-        return shlex.join(["spatialbench", "run", self.page, *where, "--force"])
+        """The command that makes the row again: from nothing; of the audit, if it is stale."""
+        track, flaw, _ = self.track.partition("+")
+        where = ["--track", track, "--budget", self.budget]
+        where += ["--seeds", ",".join(map(str, self.seeds))]
+        words = ["audit", *where] if flaw else ["run", self.page, *where, "--force"]
+        return shlex.join(["spatialbench", *words])
 
 
 def evidence_file(row: str, evaluation: str) -> str:

@@ -8,7 +8,16 @@ from pathlib import Path
 
 from spatialbench.config.evaluations import evaluations_of
 from spatialbench.config.experiment import data_of, model_of, weights_digests
-from spatialbench.config.pages import Page, Track, content_hash, discover, load_page, load_track
+from spatialbench.config.flaws import audited, read_flaws
+from spatialbench.config.pages import (
+    FAMILY,
+    Page,
+    Track,
+    content_hash,
+    discover,
+    load_page,
+    load_track,
+)
 from spatialbench.data.relations import RELATIONS, Statement
 from spatialbench.results.files import Row, read_row
 from spatialbench.results.schema import PAIRS, Result
@@ -107,8 +116,10 @@ class Today:
     tracks: Mapping[str, Track]
 
     @classmethod
-    def read(cls, benchmarks: Path) -> Today:
+    def read(cls, benchmarks: Path, audit: bool = False) -> Today:
         """Read ``benchmarks/*.yaml`` and ``benchmarks/tracks/*.yaml``.
+
+        ``audit``: with the tracks of the audit's flaws.
 
         Raises:
             SpatialbenchError: no such folder, or a page or track that cannot be read.
@@ -117,8 +128,9 @@ class Today:
             what = f"no pages in {benchmarks}, which is no folder"
             raise SpatialbenchError(f"{what}; give --benchmarks FOLDER")
         tracks = [load_track(path) for path in sorted((benchmarks / "tracks").glob("*.yaml"))]
-        pages = {page.name: page for page in discover(benchmarks)}
-        return cls(pages, {track.name: track for track in tracks})
+        known = {track.name: track for track in tracks}
+        known |= audited(known, read_flaws(benchmarks)) if audit else {}
+        return cls({page.name: page for page in discover(benchmarks)}, known)
 
     def only(self, names: Sequence[str]) -> Today:
         """Keep the given pages alone, named or given by their paths.
@@ -139,10 +151,11 @@ class Today:
         return stale_reasons(result, self.pages.get(result.name), self.tracks.get(result.track))
 
     def read_row(self, path: Path) -> Row:
-        """Read a row, recounted as :func:`files.read_row` does, and note why it is stale.
+        """Read a row, recounted as :func:`files.read_row` does; note family and why it is stale.
 
         Raises:
             SpatialbenchError: the file, or the evidence beside it, is missing or damaged.
         """
         row = read_row(path)
-        return replace(row, stale=self.stale(row.result))
+        page = self.pages.get(row.name)
+        return replace(row, stale=self.stale(row.result), family=page.family if page else FAMILY)

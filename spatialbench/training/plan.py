@@ -15,7 +15,7 @@ from pathlib import Path
 
 from spatialbench.config.evaluations import evaluations_of
 from spatialbench.config.experiment import Resolved, resolve
-from spatialbench.config.pages import Page, load_page, load_track
+from spatialbench.config.pages import Page, Track, load_page, load_track
 from spatialbench.results.curves import keep_curves
 from spatialbench.results.files import STORED_BUDGET, read_row, result_path, write_row
 from spatialbench.results.run_folder import Fit, RunRecord, is_current
@@ -79,7 +79,11 @@ def run(
         SpatialbenchError: a mistake in what was typed or in a page; nothing was run.
         KeyboardInterrupt or Interrupted: stopped; the same call resumes.
     """
-    plan = _plan(pages, track, budget, seeds, Path(out), Path(runs))
+    return make(plan_rows(pages, track, budget, seeds, Path(out), Path(runs)), force, fit)
+
+
+def make(plan: list[PlannedRow], force: bool = False, fit: Fit = training.fit) -> int:
+    """Make planned rows, of one track or of several; see :func:`run`."""
     plan = plan if force else _without_current(plan)
     todo = [run for row in plan for run in row.runs if force or not is_current(run, _record(run))]
     clock = Clock(len(todo))
@@ -96,22 +100,22 @@ def run(
     return 1 if failed else 0
 
 
-def _plan(
+def plan_rows(
     pages: Sequence[str | Path],
-    track: str | Path,
+    track: Track | str | Path,
     budget: str,
     seeds: Sequence[int] | None,
     out: Path,
     runs: Path,
 ) -> list[PlannedRow]:
-    """Return the rows in the order in which they can be made."""
+    """Return the rows in the order in which they can be made; see :func:`run`."""
     if not pages:
         raise SpatialbenchError("no page given: spatialbench run benchmarks/*.yaml")
     for folder in (out, runs):
         if folder.exists() and not folder.is_dir():
             what = f"{folder} is a file; rows and runs need folders"
             raise SpatialbenchError(f"{what} (--results, --runs)")
-    loaded = load_track(track, near=Path(pages[0]))
+    loaded = track if isinstance(track, Track) else load_track(track, near=Path(pages[0]))
     seeds = loaded.seeds if seeds is None else seeds
     if len(set(seeds)) != len(seeds) or not seeds:
         given = ",".join(map(str, seeds)) or "none"
@@ -193,7 +197,7 @@ def _make(row: PlannedRow, todo: list[Resolved], clock: Clock, fit: Fit, force: 
         row.failure = f"{type(error).__name__}: {error}"
     if row.failure:
         say(f"{row.page.name} failed, going on with the others: {row.failure}")
-        todo[:] = [run for run in todo if run.page.name != row.page.name]
+        todo[:] = [run for run in todo if run not in row.runs]
 
 
 def _write(row: PlannedRow, records: Sequence[RunRecord]) -> None:

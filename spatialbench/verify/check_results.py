@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import random
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -14,11 +15,12 @@ from spatialbench.config.pages import Page, Track
 from spatialbench.report.readme import readme
 from spatialbench.report.rows import check_comparable
 from spatialbench.results.curves import curves_path, read_curves
-from spatialbench.results.files import Row, list_results, read_result, read_row, result_path
+from spatialbench.results.files import AUDIT, Row, list_results, read_result, read_row, result_path
 from spatialbench.results.run_folder import Fit
 from spatialbench.results.stale import Today
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.progress import progress
+from spatialbench.utils.provenance import commit
 from spatialbench.utils.say import say
 from spatialbench.verify.repeat import compare, make_again
 
@@ -32,12 +34,15 @@ def check_results(
     fit: Fit | None = None,
     pages: Sequence[str] = (),
     processes: int = 1,
+    sample: int = 0,
 ) -> list[str]:
     """List everything that is wrong with the stored results, one line each.
 
     Args:
         smoke: also repeat the smoke runs, which takes minutes, in ``processes`` processes.
         fit: see ``make_again``.
+        sample: how many smoke runs are repeated, drawn by the commit, so that all have their turn;
+            0: all.
         pages: names or paths; only their results are checked. Empty: all results and the table.
 
     Raises:
@@ -56,7 +61,8 @@ def check_results(
         problems = _check_pages(results, today)
     else:
         problems = check_stored(results, today) + check_readme(results, benchmarks)
-    return problems + (check_smoke(results, today, fit, processes) if smoke else [])
+        problems += check_stored(results / AUDIT, Today.read(benchmarks, audit=True))
+    return problems + (check_smoke(results, today, fit, processes, sample) if smoke else [])
 
 
 def _check_pages(results: Path, today: Today) -> list[str]:
@@ -75,6 +81,8 @@ def check_stored(results: Path, today: Today) -> list[str]:
     """Check the results of every track: valid, recounted, current, comparable, no stray files."""
     problems = []
     for track in sorted(path for path in results.glob("*") if _holds_rows(path)):
+        if track.name == AUDIT:  # a folder of results of its own
+            continue
         if track.name not in today.tracks:
             gone = "results of a track that is gone; delete them, or restore the track"
             problems.append(f"{track}: {gone}")
@@ -134,14 +142,16 @@ def check_readme(results: Path, benchmarks: Path) -> list[str]:
 
 
 def check_smoke(
-    results: Path, today: Today, fit: Fit | None = None, processes: int = 1
+    results: Path, today: Today, fit: Fit | None = None, processes: int = 1, sample: int = 0
 ) -> list[str]:
-    """Repeat the smoke run of every page on every track with stored smoke results, and compare."""
+    """Repeat the smoke runs of all pages, or a sample, on tracks with stored ones; compare."""
     tracks = [name for name in today.tracks if list_results(results, name, SMOKE)]
     if not tracks:
         command = "spatialbench run benchmarks/*.yaml --budget smoke --seeds 0"
         return [f"{results}: no stored smoke results; {command}"]
     work = [(today.tracks[name], page) for name in tracks for page in today.pages.values()]
+    if 0 < sample < len(work):
+        work = random.Random(commit()[0]).sample(work, sample)
     problems = []
     with (
         tempfile.TemporaryDirectory(prefix="spatialbench-smoke-") as runs,

@@ -45,7 +45,7 @@ def reproduce(
     """
     path, out = Path(path), Path(out)
     stored = stored_seed(path, seed)
-    today, result = Today.read(Path(benchmarks)), stored.result
+    today, result = Today.read(Path(benchmarks), audit=True), stored.result
     (run,) = result.runs
     page, track = today.pages.get(result.name), today.tracks.get(result.track)
     if page is None or track is None:

@@ -120,6 +120,24 @@ def test_a_page_is_read_with_its_header(folder: Path) -> None:
     assert [p.name for p in discover(folder)] == ["x"]
 
 
+@pytest.mark.parametrize("path", sorted(BENCHMARKS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_page_says_its_family(path: Path) -> None:
+    lines = path.read_text().splitlines()
+    assert f"family: {load_page(path).family}" in lines
+
+
+def test_the_family_is_in_no_hash(folder: Path) -> None:
+    """A page that names none is of the family of pairs; one that is moved trains the same."""
+    text = (folder / "x.yaml").read_text()
+    before = load_page(folder / "x.yaml")
+    after = load_page(write(folder, f"{text}\nfamily: readouts\n"))
+    assert (before.family, after.family) == ("pairs", "readouts")
+    assert (before.hash, before.config) == (after.hash, after.config)
+    write(folder, f"{text}\nfamily: readout\n")
+    with pytest.raises(SpatialbenchError, match=r"family 'readout' \(page .*\): did you mean"):
+        load_page(folder / "y.yaml")
+
+
 def test_the_hash_is_of_the_content_and_not_of_its_layout(folder: Path) -> None:
     text = "model: {init_args: {width: 3}, class_path: tests.config.test_pages.Child}"
     first, same = load_page(folder / "x.yaml").hash, load_page(write(folder, text)).hash

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,9 +15,9 @@ import pytest
 from spatialbench.data.datamodule import PairDataModule
 from spatialbench.data.embspatial.embspatial_export import export
 from spatialbench.data.missing import advice
-from spatialbench.data.records import RecordSet
+from spatialbench.data.records import Record, RecordSet
 from spatialbench.data.rooms.kinds import KINDS
-from spatialbench.data.splits import left_out, one_reference, whole_batches
+from spatialbench.data.splits import leaking, left_out, one_reference, part, whole_batches
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support.records import depth
 from tests.support.tiny import record_set
@@ -83,6 +85,54 @@ def test_the_held_out_records_are_the_test_if_a_track_says_so(file: Path) -> Non
     given = module(file, split="record", test_on="held_out", path=str(file))
     given.setup("test")
     assert len(given.test_set.records) == len(data.val_set.records) + len(data.train_set.records)
+
+
+def test_validation_is_on_the_test_if_a_track_says_so(file: Path) -> None:
+    data = module(file, path=str(file), val_on="test")
+    data.setup("test")
+    assert data.val_set.fingerprint == data.test_set.fingerprint
+    held = module(file, test_on="held_out", val_on="test")
+    assert names(held.val_set) == names(module(file).val_set), "both are what is held out"
+
+
+def test_other_images_take_the_place_of_the_last_ones() -> None:
+    trained, tested = record_set("train", 10, 0), record_set("test", 4, 1)
+    rest = [record for record in tested.records if record.image in (1, 3)]
+    made = leaking(trained, tested.images, rest)
+    assert names(made) == names(part(trained, 0, 8)) | {record.record_id for record in rest}
+    known = {r.record_id: (s, r.image) for s in (trained, tested) for r in s.records}
+    for record in made.records:
+        of, image = known[record.record_id]
+        assert np.array_equal(made.images[record.image], of.images[image])
+    assert len(made.images) == 10
+    assert made.fingerprint != trained.fingerprint
+    assert names(leaking(trained, tested.images, [])) == names(trained)
+
+
+def test_a_leaking_split_of_the_rooms_leaves_the_test_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sets = {name: record_set(name, 10, seed) for seed, name in enumerate(("train", "val", "test"))}
+
+    def load(split: str, images: int | None, size: int) -> SimpleNamespace:
+        made = sets[split]
+        chosen = RecordSet(split, made.images, made.records[::2], split)
+        scored = chosen if split == "test" else made
+        return SimpleNamespace(
+            record_set=lambda: scored, images=made.images, scenes=made, records=scored.records
+        )
+
+    def left_over(scenes: RecordSet, stated: list[Record]) -> list[Record]:
+        return [record for record in scenes.records if record not in stated]
+
+    rooms = SimpleNamespace(load=load, left_over=left_over)
+    monkeypatch.setitem(sys.modules, "spatialbench.data.rooms", rooms)
+    data = PairDataModule("rooms", image_size=32, train_images=10, batch_images=4, split="record")
+    data.setup()
+    assert images(data.train_set) & images(data.test_set)
+    assert not names(data.train_set) & names(data.test_set)
+    assert names(data.train_set) == {r.record_id for r in sets["test"].records[1::2]}
+    assert names(data.val_set) == names(sets["val"])
 
 
 def test_one_reference_of_every_depth_question(file: Path) -> None:

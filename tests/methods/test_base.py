@@ -197,7 +197,7 @@ def test_the_arguments_are_flags() -> None:
 
 def test_every_method_starts_from_scrambled_projections_once(tmp_path: Path) -> None:
     """Neither a checkpoint nor an earlier stage is transposed again."""
-    plain, settings = load_clip(student()), FineTuning(projections="transposed")
+    plain, settings = load_clip(student()), FineTuning(lr=0.0, projections="transposed")
     save_file(plain.state_dict(), tmp_path / "weights.safetensors")
     spec = f"{student().removesuffix(':random')}:{tmp_path / 'weights.safetensors'}"
     transpose_projections(plain)

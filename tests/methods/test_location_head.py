@@ -56,7 +56,7 @@ def test_the_equations_as_loops() -> None:
     mean = sum(texts) / len(names)
     codes = {name: (e - mean) / (e - mean).norm() for name, e in zip(names, texts, strict=True)}
     pixels = images(4)
-    embedded = head.image(pixels)
+    embedded = head.image(pixels).detach()
     total, count = 0.0, 0
     for row in (0, 3, 7, 8):
         v = embedded[row // 3]
@@ -66,7 +66,7 @@ def test_the_equations_as_loops() -> None:
             x, y = BOXES[name].centre
             truth = [x / 32, y / 32, *([math.log(DEPTHS[name])] if name in DEPTHS else [])]
             for k, value in enumerate(truth):
-                said = float(v @ head.head.weight[k] @ codes[name] + head.head.bias[k])
+                said = float((v @ head.head.weight[k] @ codes[name] + head.head.bias[k]).detach())
                 total += (1.0, 1.0, 0.5)[k] * (said - value) ** 2
                 count += 1
     record_rows = torch.tensor([0, 3, 7, 8])

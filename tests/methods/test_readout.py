@@ -17,9 +17,10 @@ from spatialbench.evaluation.controls import checks
 from spatialbench.evaluation.controls.suite import Controls
 from spatialbench.methods.base import Method
 from spatialbench.methods.clip import Clip
-from spatialbench.methods.readout import Readout, centres, guidance
+from spatialbench.methods.readout import Readout, guidance
 from spatialbench.methods.refiner import Refiner
 from spatialbench.methods.spatial_attn import SpatialAttention
+from spatialbench.models.places import centres
 from spatialbench.models.timm_vfm import OWN, depth_head, load_vfm
 from spatialbench.models.towers import merge_heads
 from spatialbench.utils.checkpoints import class_path

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
+from spatialbench.evaluation.patch_premises import see_student
 from spatialbench.methods.clip import Clip
 from spatialbench.methods.refiner import Refiner
 from spatialbench.methods.spatial_attn import SpatialAttention
@@ -129,3 +130,16 @@ def test_what_siglip_does_not_support_is_refused(spec: str, tmp_path: Path) -> N
         load_clip(spec)
     with refused("not a plain CLIP"):  # a tower of timm without the pooling head
         load_clip(write_config(tmp_path, "avg-SigLIP", tmp_path, "avg"), pooled=True)
+
+
+@torch.no_grad()
+def test_its_patches_are_seen_without_a_class_token(spec: str) -> None:
+    model = Clip(spec).eval()
+    seen, embeddings = see_student(model, images(2))
+    assert torch.equal(embeddings, model.image(images(2)))
+    assert list(seen.patches) == ["1", "2", "3", "output"]
+    assert seen.attention.shape == (2, 3, 16, 16)
+    output = model.student.visual.trunk.norm(seen.patches["output"])
+    torch.testing.assert_close(
+        model.student.visual.head(output), model.visual_tokens(images(2)).local
+    )

@@ -115,7 +115,17 @@ def test_the_interval_is_the_one_of_the_report(folders: Folders) -> None:
     assert [-pair["high"], -pair["low"]] == pytest.approx(bounds)
     for path in (folders[0] / "rooms").glob("short.*"):
         path.unlink()
-    assert f"| {gain.cell} |" in readme(*folders)
+    assert f"| **{gain.text}** |" in readme(*folders)
+
+
+def test_bold_is_what_compare_tells_apart(folders: Folders) -> None:
+    """The same verdict in a difference of results/README.md as in ``compare``."""
+    differences = Differences(read_rows(*folders, "rooms"))
+    for a, b, evaluation in (("b", "a", "pairs"), ("like", "a", "pairs"), ("b", "a", "regions")):
+        for column, line in compared(folders, a, b, evaluation=evaluation).items():
+            bold = differences.cell(a, b, column, evaluation).startswith("**")
+            assert bold == (line["verdict"] != "not distinguishable"), (a, b, column)
+    assert differences.cell("like", "short", "box_top1", "regions") == "–"
 
 
 def test_every_format(folders: Folders, capsys: pytest.CaptureFixture[str]) -> None:
@@ -135,6 +145,16 @@ def test_every_format(folders: Folders, capsys: pytest.CaptureFixture[str]) -> N
     text = compare("b", "a", *folders, format="md")
     assert "| a (stale) |" in text
     assert "a is stale: page a changed" in text
+
+
+def test_rows_of_different_families_are_said_to_be(folders: Folders) -> None:
+    line = "Different families, a difference and no ranking: trained on pairs: "
+    assert line not in compare("b", "a", *folders, format="md")
+    (folders[1] / "a.yaml").write_text(fakes.page_text("family: controls\n"))
+    assert f"{line}b; controls: a." in compare("b", "a", *folders, format="md")
+    text = compare_all(*folders, format="md")
+    assert f"{line}b, like, short; controls: a." in text
+    assert "| **Controls** | | | | |\n| 4 a |" in text
 
 
 @pytest.mark.parametrize(
@@ -165,12 +185,13 @@ def test_wrong_commands(folders: Folders) -> None:
 
 
 def test_other_seeds(folders: Folders) -> None:
-    message = (
-        r"a has the seeds \[0, 1, 2\], short \[0\]: rows are compared seed by seed; spatialbench "
-        r"run benchmarks/a.yaml benchmarks/short.yaml --track rooms --budget full --seeds 0,1,2"
-    )
-    with pytest.raises(SpatialbenchError, match=message):
-        compare("a", "short", *folders)
+    """Rows of three seeds and of one are compared, but for McNemar's test of each seed."""
+    line = compared(folders, "a", "short")["all"]
+    a, short = (evidence(folders, name) for name in ("a", "short"))
+    lead = correctness(a.answers()).mean(0) - correctness(short.answers()).mean(0)
+    assert line["difference"] == pytest.approx(100 * lead.mean(), abs=1e-3)
+    assert line["mcnemar_p"] == []
+    assert "(runs: 3 of a and 1 of short)" in compare("a", "short", *folders, format="md")
 
 
 def test_other_captions(folders: Folders) -> None:
@@ -208,21 +229,21 @@ def test_other_records(folders: Folders, part: str, message: str) -> None:
 
 def test_the_matrix(folders: Folders, capsys: pytest.CaptureFixture[str]) -> None:
     pairs = json.loads(compare_all(*folders, format="json"))
-    assert [(pair["a"], pair["b"]) for pair in pairs] == [("a", "b"), ("a", "like"), ("b", "like")]
-    verdicts = [pair["verdict"] for pair in pairs]
-    assert verdicts == ["worse", "not distinguishable", "better"]
+    found = {(pair["a"], pair["b"]): pair["verdict"] for pair in pairs}
+    assert list(found) == list(itertools.combinations(["a", "b", "like", "short"], 2))
+    assert (found["a", "b"], found["b", "like"]) == ("worse", "better")
+    assert found["a", "like"] == "not distinguishable"
     corrected = [pair["p_holm"] for pair in pairs]
     assert corrected == pytest.approx(holm([pair["p"] for pair in pairs]), rel=1e-4)
     text = compare_all(*folders, format="md")
-    assert "left out: a has the seeds [0, 1, 2], short [0]" in text
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.split("\n")]
     assert lines[0] == ["", "1", "2", "3", "4"]
     assert [line[0] for line in lines[2:6]] == ["1 a", "2 b", "3 like", "4 short"]
     for i, j in itertools.product(range(4), repeat=2):
         cell, other = (lines[2 + x][1 + y].strip("*") for x, y in ((i, j), (j, i)))
-        if i == j or 3 in (i, j):
+        if i == j:
             assert cell == other == "–"
         else:
             assert float(cell) == -float(other)
     assert lines[2][2].startswith("**-")
-    assert "corrected for 3 pairs" in text
+    assert "corrected for 6 pairs" in text

@@ -14,10 +14,11 @@ from spatialbench.config.pages import load_track
 from spatialbench.evaluation.pairs import COLUMNS
 from spatialbench.evaluation.selection import ImageSelection
 from spatialbench.report.differences import Differences
-from spatialbench.report.evaluation_table import beside_papers, table
+from spatialbench.report.evaluation_table import table
 from spatialbench.report.rows import read_papers, read_rows
 from spatialbench.report.run_table import print_evidence
 from spatialbench.report.table_model import FORMATS
+from spatialbench.report.table_notes import beside_papers
 from spatialbench.results.files import read_result, read_row
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support import ROOT, fakes
@@ -111,6 +112,55 @@ def test_the_best_is_marked_only_where_it_can_be_told_from_the_second(folders: F
     assert "Emphasis" not in text
 
 
+@pytest.fixture
+def families(folders: Folders) -> Folders:
+    """Rows b and bb trained on pairs, a and cc enhanced, where a is at chance and cc is not."""
+    fakes.store(folders[0], "cc", folders[1], shift=1.5)
+    (folders[1] / "bb.yaml").write_text(fakes.page_text())
+    fakes.store(folders[0], "bb", folders[1], shift=0.5)
+    for name in ("a", "cc"):
+        (folders[1] / f"{name}.yaml").write_text(fakes.page_text("family: enhanced\n"))
+    return folders
+
+
+def test_families_are_never_one_list(families: Folders) -> None:
+    """A heading above each, in every format; a family in no hash, so that no row is stale."""
+    lines = table(*families, format="md").splitlines()[2:8]
+    assert [cells(line)[0] for line in lines] == [
+        *("**Trained on pairs**", "b", "bb", "**Enhanced without pairs**", "a", "cc"),
+    ]
+    assert [row["family"] for row in records(families)] == ["pairs"] * 2 + ["enhanced"] * 2
+    assert [row["stale"] for row in records(families)] == [""] * 4
+    text = table(*families, format="text")
+    assert text.index("Trained on pairs") < text.index(" bb ") < text.index("Enhanced without")
+    latex = table(*families, format="latex").splitlines()
+    place = latex.index(r"\multicolumn{12}{l}{\emph{Enhanced without pairs}} \\")
+    assert latex[place + 1].startswith("a & ")
+    listed = table(*families, format="md", reported=True).splitlines()
+    assert cells(listed[9]) == ["**Of the papers alone**", *[""] * 11]
+
+
+def test_a_row_is_the_best_of_its_family(families: Folders) -> None:
+    best = {row["name"]: row["best"].split() for row in records(families)}
+    assert "all" in best["b"]
+    assert "all" in best["cc"]
+    assert best["a"] == best["bb"] == []
+
+
+def test_seeds_that_are_all_alike_are_one_run(folders: Folders) -> None:
+    """Zero-shot: no spread and one run, and a line says so."""
+    once = fakes.seeds_of("pairs", "a", (0,)) * 3
+    fakes.store(folders[0], "a", folders[1], pairs=once)
+    lines = table(*folders, format="md").splitlines()
+    a, b = cells(lines[3]), cells(lines[2])
+    assert (a[0], a[-2], b[-2]) == ("a", "1", "3")
+    assert "±" not in "".join(a)
+    assert "±" in b[7]
+    assert "One run, since every seed gives the same: a." in lines
+    first = records(folders)[1]
+    assert (first["seeds"], first["runs"], first["all_spread"]) == ("0 1 2", "1", "")
+
+
 def test_notes_and_papers_are_there_in_every_format(
     folders: Folders, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -129,10 +179,13 @@ def test_notes_and_papers_are_there_in_every_format(
 
 def test_the_papers_numbers_stand_below_ours(folders: Folders) -> None:
     lines = table(*folders, format="md", reported=True).splitlines()
-    names = [cells(line)[0] for line in lines[2:7]]
-    assert names == ["b", "*b, Someone 2024*", "a", "cc", "*z, Someone 2024*"]
+    names = [cells(line)[0] for line in lines[2:9]]
+    assert names == [
+        *("**Trained on pairs**", "b", "*b, Someone 2024*", "a", "cc"),
+        *("**Of the papers alone**", "*z, Someone 2024*"),
+    ]
     printed = "| *50.0* | *60.0* | *70.0* | *80.0* | *90.0* | *40.0* | *66.0* | *65.0* |"
-    assert printed in lines[3]  # macro is the mean of the relations
+    assert printed in lines[4]  # macro is the mean of the relations
     last = json.loads(table(*folders, format="json", reported=True))[-1]
     assert (last["paper"], last["all"], last["left"]) == ("Someone 2024", 51.2, None)
     assert "Someone" not in table(*folders, format="md")

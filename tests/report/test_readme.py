@@ -79,6 +79,22 @@ def test_the_table_of_another_page_may_have_some_rows_only(folders: Folders) -> 
         with_tables(text.format(" c"), *folders)
 
 
+def test_the_front_table_is_named_by_the_track(folders: Folders) -> None:
+    text = "<!-- table: rooms front -->\nold\n<!-- end of table -->\n"
+    path = folders[1] / "tracks/rooms.yaml"
+    track = path.read_text()
+    with pytest.raises(SpatialbenchError, match="track rooms names no pages of the front table"):
+        with_tables(text, *folders)
+    (folders[1] / "later.yaml").write_text(fakes.page_text())
+    path.write_text(f"{track}front: [b, later]\n")  # a page without a row yet
+    shown = with_tables(text, *folders)
+    assert ("| b |" in shown, "| a |" in shown) == (True, False)
+    assert "stale" not in shown, "the list is in no hash"
+    path.write_text(f"{track}front: [b, latr]\n")
+    with pytest.raises(SpatialbenchError, match="front names no page 'latr': did you mean"):
+        with_tables(text, *folders)
+
+
 def test_without_rows(folders: Folders, tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     assert "No rows yet" in readme(tmp_path / "none", folders[1])

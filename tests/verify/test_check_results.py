@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -25,6 +26,7 @@ from spatialbench.results.run_folder import RunRecord
 from spatialbench.results.stale import Today
 from spatialbench.training.plan import run
 from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.verify import check_results as check
 from spatialbench.verify import repeat
 from spatialbench.verify.check_results import check_results, check_smoke, check_stored
 from spatialbench.verify.repeat import FLIP_MARGIN, OTHER_DRIFT, SAME_DRIFT, compare
@@ -357,6 +359,22 @@ trainer: {accelerator: cpu, max_epochs: -1, enable_progress_bar: false}
 data: {image_size: 96, train_images: 64, val_images: 8, test_images: 64, batch_images: 8}
 budgets: {smoke: {trainer: {max_steps: 2, limit_val_batches: 0}}}
 """
+
+
+def test_a_sample_of_smoke_runs_is_drawn_by_the_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = {f"page{k}": SimpleNamespace(name=f"page{k}") for k in range(20)}
+    today = Today(pages, {"rooms": SimpleNamespace(name="rooms")})
+    monkeypatch.setattr(check, "list_results", lambda *_: ["a stored row"])
+    monkeypatch.setattr(check, "_repeat", lambda work, **_: [work[1].name])
+    drawn = []
+    for head in ("a", "a", "b"):
+        monkeypatch.setattr(check, "commit", lambda head=head: (head, False))
+        drawn.append(check_smoke(tmp_path, today, sample=5))
+    assert drawn[0] == drawn[1] != drawn[2]
+    assert len(set(drawn[0])) == 5
+    assert check_smoke(tmp_path, today) == list(pages), "all without a sample"
 
 
 @pytest.mark.slow

@@ -153,6 +153,20 @@ def records(
     return [_record(scenes[row], row, *statement) for row, *statement in sorted(chosen)]
 
 
+def left_over(scenes: Sequence[SceneView], stated: Sequence[Record]) -> list[Record]:
+    """Return the balanced records of the facts of these scenes that ``stated`` leaves out.
+
+    A fact is stated by either wording: "A is left of B" leaves out "B is right of A", too.
+    """
+    known = {_fact(record) for record in stated}
+    return [record for record in records(scenes) if _fact(record) not in known]
+
+
+def _fact(record: Record) -> tuple[int, frozenset[str], frozenset[str]]:
+    names = frozenset((record.subject, record.object))
+    return record.image, names, frozenset((record.relation, CONVERSE[record.relation]))
+
+
 def _record(scene: SceneView, row: int, relation: str, first: str, second: str) -> Record:
     """Return the record of the fact about ``first`` and ``second``, worded with ``relation``."""
     subject, other = (first, second) if relation in AXES.values() else (second, first)

@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from spatialbench.data.region_sets import CaptionSet, Regions, RegionSet
 from spatialbench.data.rooms.facts import MIN_AREA
@@ -61,6 +62,10 @@ class RoomsRegions(RegionSet):
     def scene(self, row: int) -> str:
         """Return the scene of an image; each image has its own."""
         return self.rooms.scenes[row].scene_id
+
+    def depth(self, row: int) -> Tensor:
+        """Return the exact depth of an image, float32 [S, S], in metres."""
+        return torch.from_numpy(self.rooms.depth[row].astype(np.float32))
 
     def captions(self, size: int) -> CaptionSet:
         """Return captions such as "a red sofa" and "a red sofa and a blue lamp" of every image."""

@@ -10,7 +10,10 @@ from typing import Any
 
 from markupsafe import Markup
 
+from spatialbench.data.relations import RELATIONS
 from spatialbench.evaluation.pairs import COLUMNS, TITLES
+from spatialbench.report import where_lost
+from spatialbench.report.evaluation_table import winners
 from spatialbench.report.html import svg
 from spatialbench.report.html.inputs import ReportInputs
 from spatialbench.report.table_model import interval_cell, number
@@ -62,12 +65,13 @@ def accuracy(inputs: ReportInputs) -> list[Drawing]:
         count = inputs.rows[0].pairs.ratios[column].denominator[0].sum()
         title = f"{TITLES[column]}, n = {count:.0f}"
         if rows:
-            drawings.append(_dots(title, rows, column, ends, inputs.differences.best(column)))
+            best = winners(rows, column, inputs.differences)
+            drawings.append(_dots(title, rows, column, ends, best))
     return drawings
 
 
 def _dots(
-    title: str, rows: Sequence[Row], column: str, ends: tuple[float, float], best: str | None
+    title: str, rows: Sequence[Row], column: str, ends: tuple[float, float], best: set[str]
 ) -> Drawing:
     words = []
     with svg.drawing(title, 380, 17 * len(rows) + 46) as (figure, axes):
@@ -78,15 +82,30 @@ def _dots(
             name, stored = row.name, row.result.pairs
             mean, interval = stored.value[column], stored.interval[column]
             words.append(f"{name} {number(mean)} %, 95 % interval {interval_cell(interval)}")
-            colour = svg.GOOD if name == best else svg.ACCENT
+            colour = svg.GOOD if name in best else svg.ACCENT
             axes.hlines(place, *(interval or (mean, mean)), color=colour, alpha=0.55)
-            axes.plot(mean, place, "o", color=colour, markersize=9 if name == best else 6)
-            if name == best:
+            axes.plot(mean, place, "o", color=colour, markersize=9 if name in best else 6)
+            if name in best:
                 axes.get_yticklabels()[place].set(color=svg.GOOD, fontweight="bold")
         axes.axvline(CHANCE, color=svg.SOFT, linewidth=1, linestyle="--", zorder=0.5)
         axes.set(xlim=ends, ylim=(len(names) - 0.5, -0.5), xlabel="accuracy, percent")
         axes.grid(visible=False, axis="y")
         return Drawing(title, svg.markup(figure, f"{title}. {'; '.join(words)}"))
+
+
+def lost(inputs: ReportInputs) -> list[Drawing]:
+    """Draw for each relation what patches, embedding and cosine of the front rows say."""
+    rows, drawings = where_lost.chosen(inputs.rows, inputs.front), []
+    colours = dict(zip(where_lost.STAGES, SHADES, strict=True))
+    for relation in RELATIONS if rows else ():
+        with svg.drawing(f"lost, {relation}", 380, 24 * len(rows) + 60) as (figure, axes):
+            where_lost.draw(axes, rows, relation, colours)
+            axes.set(xlim=where_lost.limits(rows), title="")
+            numbers = [where_lost.words(row, relation) for row in rows]
+            title = TITLES[relation]
+            drawn = svg.markup(figure, f"{title}. {'; '.join(numbers)}")
+            drawings.append(Drawing(title, drawn, numbers))
+    return drawings
 
 
 def curves(inputs: ReportInputs) -> tuple[list[Drawing], list[str]]:

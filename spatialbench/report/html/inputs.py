@@ -26,6 +26,7 @@ class ReportInputs:
     papers: Sequence[Reported]  # also those without a row of ours
     classes: Mapping[str, type[Evaluation]]  # the track's evaluations, the pair test first
     claims: Sequence[Claim]  # about this track
+    front: Sequence[str]  # the rows of the front table
     differences: Differences
     kept_curves: Mapping[str, dict[int, dict[str, Curve]]]  # row -> seed -> name of a curve
     benchmarks: Path
@@ -51,9 +52,10 @@ class ReportInputs:
         own = [claim for claim in claims if claim.track == track]
         paths = {row.name: result_path(results, track, budget, row.name) for row in rows}
         curves = {row.name: read_curves(paths[row.name], row.result) for row in rows}
-        known = evaluation_classes(tracks.get(track), budget)
+        today = tracks.get(track)
+        known, front = evaluation_classes(today, budget), today.front if today else ()
         papers, differences = read_papers(results), Differences(rows)
-        return cls(rows, papers, known, own, differences, curves, benchmarks, runs)
+        return cls(rows, papers, known, own, front, differences, curves, benchmarks, runs)
 
     @cached_property
     def headings(self) -> dict[str, str]:

@@ -3,10 +3,11 @@
 
 const all = (selector, root = document) => [...root.querySelectorAll(selector)];
 
-// A paper's line stays below the line before it.
-function groups(table) {
+// A paper's line stays below the line before it; the heading of a section stays above all.
+function groups(section) {
   const lines = [];
-  for (const line of table.tBodies[0].rows) {
+  for (const line of section.rows) {
+    if (line.classList.contains("family")) continue;
     if (line.classList.contains("paper") && lines.length) lines.at(-1).push(line);
     else lines.push([line]);
   }
@@ -32,13 +33,14 @@ function sort(button) {
     return cell.dataset.value === undefined ? null : Number(cell.dataset.value);
   };
   const sign = order === "ascending" ? 1 : -1;
-  const sorted = groups(table).sort((a, b) => compare(key(a), key(b), sign));
-  table.tBodies[0].append(...sorted.flat());
+  for (const section of table.tBodies) {
+    section.append(...groups(section).sort((a, b) => compare(key(a), key(b), sign)).flat());
+  }
 }
 
 function filter(input) {
   const words = input.value.toLowerCase().split(/\s+/).filter(Boolean);
-  const lines = groups(document.getElementById(input.dataset.filter));
+  const lines = [...document.getElementById(input.dataset.filter).tBodies].flatMap(groups);
   let shown = 0;
   for (const group of lines) {
     const names = group.map((line) => line.cells[0].textContent).join(" ").toLowerCase();

@@ -4,27 +4,29 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from itertools import product
+from itertools import groupby, product
 from typing import Any
 
 from spatialbench.evaluation.bootstrap import Interval
 from spatialbench.evaluation.paired import TESTED
 from spatialbench.evaluation.pairs import TITLES
-from spatialbench.evaluation.statistics import agreement
-from spatialbench.report.claims import judge
-from spatialbench.report.compare import SAME, p_cell
+from spatialbench.evaluation.statistics import BETTER, SAME, WORSE, agreement
+from spatialbench.report.claims import CONTRADICTED, RULE, SUPPORTED, corrected, judge, multiplicity
 from spatialbench.report.differences import Gain
 from spatialbench.report.evaluation_table import table_of
 from spatialbench.report.html.inputs import ReportInputs
-from spatialbench.report.table_model import Column, Record, interval_cell, number
+from spatialbench.report.rows import family_titles
+from spatialbench.report.table_model import Column, Record, interval_cell, number, p_cell
 from spatialbench.results.files import Row
 from spatialbench.results.schema import PAIRS
 from spatialbench.utils.progress import progress
 
 SHADES = 10
 """Shades of the matrix of agreement; see ``report.css``."""
-SIGNS = {"better": "▲", "worse": "▼", SAME: ""}
-OPPOSITE = {"better": "worse", "worse": "better", SAME: SAME}
+SIGNS = {BETTER: "▲", WORSE: "▼", SAME: ""}
+OPPOSITE = {BETTER: WORSE, WORSE: BETTER, SAME: SAME}
+KINDS = {SUPPORTED: "better", CONTRADICTED: "worse"}
+"""Verdict on a claim -> class of report.css."""
 INTERVALS = ("with-extra", "95 % intervals")
 NUMBERS = ("value", "interval", "by_seed", "groups", "seed")
 """Fields of a result file that the tables show."""
@@ -47,6 +49,7 @@ class Line:
 
     cells: Sequence[Cell]
     paper: bool = False
+    section: str = ""  # the heading above it, repeated for every line below
 
 
 @dataclass(frozen=True)
@@ -60,7 +63,13 @@ class Grid:
     text: int = 1  # number of first columns that hold words
     options: Sequence[tuple[str, str]] = (INTERVALS,)  # (class, label) of boxes that switch it
     notes: Sequence[str] = ()
-    sortable: bool = True  # has a filter and buttons that sort
+    sortable: bool = True  # has a filter and buttons that sort, each section by itself
+
+    @property
+    def sections(self) -> list[tuple[str, list[Line]]]:
+        """Heading and lines of each section; no heading where there is one."""
+        parts = [(name, [*lines]) for name, lines in groupby(self.lines, lambda x: x.section)]
+        return parts if len(parts) > 1 else [("", [*self.lines])]
 
 
 def evaluation_table(inputs: ReportInputs, name: str) -> Grid:
@@ -68,7 +77,11 @@ def evaluation_table(inputs: ReportInputs, name: str) -> Grid:
     papers = inputs.papers if name == PAIRS else ()
     table = table_of(inputs.rows, name, inputs.classes[name], inputs.differences, papers)
     lines = [
-        Line([_cell(column, record) for column in table.columns], bool(record.get("paper")))
+        Line(
+            [_cell(column, record) for column in table.columns],
+            bool(record.get("paper")),
+            table.section(record),
+        )
         for record in table.records
     ]
     options, notes = [INTERVALS], [note for note in table.notes if note]
@@ -89,7 +102,7 @@ def _cell(column: Column, record: Record) -> Cell:
         return Cell(text, int(text) if text.isdecimal() else None, tip)
     if low is None:  # a count, a group, or a number of a paper
         return Cell(text, None if value == "" else value)
-    interval, seeds = interval_cell((low, record[f"{column.key}_high"])), len(record["seeds"])
+    interval, seeds = interval_cell((low, record[f"{column.key}_high"])), record["runs"]
     tip = f"{number(value, 2)} %, 95 % interval {interval}, {seeds} seed{'s' * (seeds > 1)}"
     return Cell(text, value, tip + ", the best" * best, interval, "best" if best else "")
 
@@ -101,9 +114,9 @@ Cells = Mapping[tuple[str, str], Cell]
 def _matrix(inputs: ReportInputs, name: str, corner: str, caption: str, cells: Cells) -> Grid:
     """Make a square table, whose columns are the rows by number."""
     columns, lines = [(str(place), row) for row, place in inputs.numbers.items()], []
-    for row, place in inputs.numbers.items():
+    for (row, place), title in zip(inputs.numbers.items(), family_titles(inputs.rows), strict=True):
         line = [cells.get((row, other), Cell("–")) for other in inputs.names]
-        lines.append(Line([Cell(f"{place} {row}"), *line]))
+        lines.append(Line([Cell(f"{place} {row}"), *line], section=title))
     return Grid(name, caption, [corner, *columns], lines, options=(), sortable=False)
 
 
@@ -153,18 +166,22 @@ def _verdict(a: str, b: str, column: str, gain: Gain, p: float, judged: str) -> 
 
 def claims_table(inputs: ReportInputs) -> Grid | None:
     """Make the table of the claims of ``results/claims.yaml``; None where this track has none."""
-    lines = []
-    for claim in inputs.claims:
-        _, gain, state = judge(claim, inputs.rows, inputs.differences)
-        kind = "" if gain is None else "worse" if state.startswith("not ") else "better"
+    if not inputs.claims:
+        return None
+    verdicts, lines = [judge(c, inputs.rows, inputs.differences) for c in inputs.claims], []
+    for found, p in zip(verdicts, corrected(verdicts), strict=True):
+        claim, gain, smallest = found.claim, found.gain, found.smallest
         compared = f"{claim.row} − {claim.than}, {inputs.headings[claim.column]}"
         cells = [Cell(claim.claim, kind="prose"), Cell(claim.paper), Cell(compared, kind="prose")]
-        cells += [Cell(claim.expected), Cell(state, kind=kind)]
+        cells += [Cell(claim.expected), Cell(found.shown, kind=KINDS.get(found.state, ""))]
         cells.append(Cell("–") if gain is None else Cell(gain.text, gain.points))
+        cells += [Cell("–" if p is None else p_cell(p), p), Cell(number(smallest), smallest)]
+        cells.append(Cell(claim.since or "–"))
         lines.append(Line(cells))
     header = ["claim", "paper", "comparison", "expected", "verdict", "difference"]
-    grid = Grid("claims", "Claims of the papers", header, lines, text=5, options=())
-    return grid if lines else None
+    header += ["p, Holm", "smallest effect", "first written"]
+    notes = [" ".join(RULE.replace("*", "").replace("`", "").split()), multiplicity(verdicts)]
+    return Grid("claims", "Claims", header, lines, text=5, options=(), notes=notes)
 
 
 def provenance(row: Row) -> dict[str, str]:

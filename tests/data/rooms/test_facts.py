@@ -9,9 +9,17 @@ import numpy as np
 import pytest
 
 from spatialbench.data.records import Box
-from spatialbench.data.relations import CONVERSE, RELATIONS
+from spatialbench.data.relations import CONVERSE, RELATIONS, Statement
 from spatialbench.data.rooms import load
-from spatialbench.data.rooms.facts import DEPTH_GAP, DEPTH_RATIO, SceneView, View, facts, records
+from spatialbench.data.rooms.facts import (
+    DEPTH_GAP,
+    DEPTH_RATIO,
+    SceneView,
+    View,
+    facts,
+    left_over,
+    records,
+)
 from spatialbench.data.rooms.render import render
 from spatialbench.data.rooms.scene import Scene, generate
 from spatialbench.data.rooms.store import view
@@ -117,6 +125,24 @@ def test_a_fixed_number_of_each_relation_and_a_cap_per_image(scenes: list[SceneV
     assert max(Counter(r.image for r in made).values()) <= 3
     with pytest.raises(ValueError, match="have only"):
         records(scenes, per_relation=10_000)
+
+
+def test_what_is_left_over_states_no_fact_of_the_test(scenes: list[SceneView]) -> None:
+    """In neither wording; and it is balanced by itself, since the test takes whole duos."""
+    made = records(scenes, per_relation=10, max_per_image=3)
+    rest = left_over(scenes, made)
+    stated = {(r.image, r.statement) for r in made}
+    assert rest
+    assert {r.image for r in rest} & {r.image for r in made}
+    for record in rest:
+        axis = {record.relation, CONVERSE[record.relation]}
+        names = [(record.subject, record.object), (record.object, record.subject)]
+        said = {(record.image, Statement(a, each, b)) for a, b in names for each in axis}
+        assert not said & stated
+    assert len(rest) + len(made) == len(records(scenes))
+    counts = Counter(r.statement for r in rest)
+    assert all(counts[r.statement.negated] == counts[r.statement] for r in rest)
+    assert left_over(scenes, records(scenes)) == []
 
 
 def test_the_test_split_tells_a_blind_scorer_nothing() -> None:
