@@ -52,7 +52,7 @@ from spatialbench.methods.base import DEFAULTS, Batch, FineTuning, Method, unit
 from spatialbench.methods.parts.chunks import in_chunks
 from spatialbench.models.places import Asked, phrase
 from spatialbench.models.towers import embed_patches, image_blocks, pool, run_blocks
-from spatialbench.utils.checkpoints import part_of
+from spatialbench.utils.checkpoints import class_path, part_of
 from spatialbench.utils.distributed import Encoded, gather
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.say import say
@@ -213,9 +213,10 @@ class Cloc(Method):
 class ClocReadout(Cloc):
     """The boxes that a trained Cloc finds, as scores of captions: (6), on a page without training.
 
-    Its embeddings are those of the Cloc that it starts from.
+    Its embeddings are those of the Cloc that it starts from, or whose checkpoint it is given.
     """
 
+    reads_others = True
     free_captions = False
 
     def start_from(self, weights: Mapping[str, Tensor], label: str) -> None:
@@ -223,6 +224,16 @@ class ClocReadout(Cloc):
         super().start_from(weights, label)
         for part in ("prompter.", "box_head."):
             self.load_state_dict(part_of(weights, self.state_dict(), part, label), strict=False)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Take a checkpoint of its own or of a Cloc, which has the same parts.
+
+        Raises:
+            SpatialbenchError: it is of another method or another architecture.
+        """
+        if checkpoint.get("method") == f"{Cloc.__module__}.{Cloc.__qualname__}":
+            checkpoint["method"] = class_path(self)
+        super().on_load_checkpoint(checkpoint)
 
     def pair_features(self, x: Tensor) -> Tensor:
         """Return F of images, float32 [M, T, W]."""

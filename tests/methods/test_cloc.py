@@ -39,6 +39,7 @@ def records(**changes: object) -> list[Record]:
 
 
 def cloc(**arguments: object) -> Cloc:
+    torch.manual_seed(0)
     made = shaken(Cloc(student(), **arguments))
     made.prepare(records(), "squash")
     return silent(made)
@@ -83,10 +84,10 @@ def test_the_equations_as_loops() -> None:
     scale, count = float(model.student.logit_scale.exp()), len(z)
     e = [[math.exp(scale * float(a @ b / a.norm())) for b in t] for a in z]
     apart = [[m == n or float(t[m] @ t[n]) <= ALIKE for n in range(count)] for m in range(count)]
+    assert not all(map(all, apart)), "names repeat"
     total = 0.0
     for m in range(count):
         others = [n for n in range(count) if apart[m][n]]
-        assert len(others) < count, "names repeat"
         total -= math.log(e[m][m] / sum(e[m][n] for n in others))
         total -= math.log(e[m][m] / sum(e[n][m] for n in others))
     phrases = [f"a {name}" for name in NAMES]
@@ -101,7 +102,7 @@ def test_the_equations_as_loops() -> None:
 def test_texts_that_may_name_the_same_are_no_negatives() -> None:
     """Texts at 0, 18 and 60 degrees: cosines 0.951 (left out), 0.5 and 0.743 (kept)."""
     angles = torch.tensor([0.0, 18.0, 60.0], dtype=torch.float64).deg2rad()
-    texts = torch.stack([angles.cos(), angles.sin()], dim=1).requires_grad_()
+    texts = torch.stack([angles.cos(), angles.sin()], dim=1)
     regions = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.6, 0.8]], dtype=torch.float64)
     s = (2 * regions @ texts.T).exp().tolist()
     kept = {0: (0, 2), 1: (1, 2), 2: (0, 1, 2)}
@@ -109,10 +110,29 @@ def test_texts_that_may_name_the_same_are_no_negatives() -> None:
     for m, others in kept.items():
         expected -= math.log(s[m][m] / sum(s[m][n] for n in others)) / 6
         expected -= math.log(s[m][m] / sum(s[n][m] for n in others)) / 6
-    found = region_contrast(regions, texts, torch.tensor(2.0))
+    alike, scale = texts @ texts.T > ALIKE, torch.tensor(2.0)
+    found = region_contrast(regions, texts, alike, scale)
     assert float(found) == pytest.approx(expected, rel=1e-12)
-    alone = region_contrast(regions[:2], texts[:2], torch.tensor(2.0))
+    alone = region_contrast(regions[:2], texts[:2], alike[:2, :2], scale)
     assert float(alone) == 0, "no negative is left"
+
+
+@torch.no_grad()
+def test_what_may_name_the_same_is_settled_before_training() -> None:
+    """By t', whatever the text tower makes of the names by now."""
+    model, data = cloc(), batch(4, 3)
+    chosen = named_boxes(data, model.records, model.boxes, 4)
+    tokens, phrases = model.tokens(data["pixels"]), [f"a {name}" for name in NAMES]
+    begun = model.text(model.tokenize(list(model.row)))
+    close(model.begun, begun, rtol=1e-6)
+    assert not (begun @ begun.T > ALIKE).all()
+    model.student.token_embedding.weight.zero_()
+    model.student.positional_embedding.zero_()
+    same = model.text(model.tokenize(phrases))
+    assert (same @ same.T > ALIKE).all(), "it no longer tells the names apart"
+    assert float(model.region_losses(tokens, chosen, phrases)[0]) > 0
+    model.begun = model.begun[:1].expand_as(model.begun)
+    assert float(model.region_losses(tokens, chosen, phrases)[0]) == 0
 
 
 def test_the_regions_teach_both_towers_and_the_heads() -> None:
@@ -170,7 +190,7 @@ def test_objects_without_a_box_are_counted_and_none_at_all_is_refused(
     assert capsys.readouterr().err == ""
     model.prepare([*records(), record(12, "clock", "sofa")], "squash")
     assert "1 of 26 named objects have no box and are no regions" in capsys.readouterr().err
-    with refused("no named object of the training set has a box, so CLOC has no regions"):
+    with refused("no named object of the training set has a box: give records with boxes"):
         model.prepare(records(boxes={}), "squash")
 
 
@@ -263,6 +283,21 @@ def test_a_readout_reads_the_heads_of_the_page_that_it_starts_from() -> None:
     assert model.image(x).equal(trained.image(x))
     with refused(r"init_from: the prompter of clip does not fit \(prompter\.box\.weight\)"):
         model.start_from(Clip(student()).state_dict(), "clip")
+
+
+def test_a_readout_takes_the_checkpoint_of_a_cloc() -> None:
+    trained, model = cloc().eval(), ClocReadout(student()).eval()
+    for source in (trained, model):
+        checkpoint = {"state_dict": trained.state_dict()}
+        source.on_save_checkpoint(checkpoint)
+        model.on_load_checkpoint(checkpoint)
+        model.load_state_dict(checkpoint["state_dict"])
+        close(model.state_dict(), trained.state_dict(), 0)
+    other = Clip(student())
+    checkpoint = {"state_dict": other.state_dict()}
+    other.on_save_checkpoint(checkpoint)
+    with refused("the checkpoint is of spatialbench.methods.clip.Clip, not of .*ClocReadout"):
+        model.on_load_checkpoint(checkpoint)
 
 
 def test_a_readout_refuses_other_captions_and_training() -> None:
