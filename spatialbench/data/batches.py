@@ -8,7 +8,7 @@ Letters: N pairs and M distinct images of a batch, S pixels a side.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import numpy as np
 import torch
@@ -37,6 +37,7 @@ class Batch(TypedDict):
     captions: list[str]  # N
     negated: list[str]  # N
     record: Tensor  # int64 [N], row of ``RecordSet.records``
+    mirrored: NotRequired[Tensor]  # bool [M]; absent: no image is mirrored from left to right
 
 
 class PairDataset(Dataset[Batch]):
@@ -65,13 +66,16 @@ class PairDataset(Dataset[Batch]):
         counts = torch.tensor([len(rows) for rows in plan.rows], dtype=torch.int64)
         chosen = np.concatenate([np.zeros(0, np.int64), *plan.rows])
         statements = [records[row].statement for row in chosen]
-        return Batch(
+        batch = Batch(
             pixels=torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2))),
             image=torch.repeat_interleave(counts),
             captions=[statement.caption for statement in statements],
             negated=[statement.negated.caption for statement in statements],
             record=torch.from_numpy(chosen),
         )
+        if plan.mirrored is not None:
+            batch["mirrored"] = torch.from_numpy(plan.mirrored)
+        return batch
 
 
 class ResumablePlans(DistributedSampler[Any]):

@@ -58,6 +58,11 @@ class Statement:
             raise ValueError(f"unknown relation {self.relation!r}; one of {', '.join(RELATIONS)}")
 
     @property
+    def names(self) -> tuple[str, str]:
+        """Subject and object."""
+        return self.subject, self.object
+
+    @property
     def caption(self) -> str:
         """The sentence: "The sofa is farther than the bed."."""
         return f"The {self.subject} is {PHRASE[self.relation]} the {self.object}."

@@ -30,13 +30,12 @@ import torch
 from torch import Tensor
 
 from spatialbench.data.records import Record
-from spatialbench.data.relations import with_articles
 from spatialbench.data.rooms import RoomsSet, load
 from spatialbench.data.selection_sets import fingerprint
 from spatialbench.evaluation.base import Evaluation, Model
 from spatialbench.evaluation.evidence import Evidence
 from spatialbench.evaluation.pairs import TITLES, answers
-from spatialbench.models.places import AXIS, SIGN, centres, patch_depth
+from spatialbench.models.places import AXIS, SIGN, centres, patch_depth, phrase
 from spatialbench.models.timm_vfm import depth_head, load_vfm
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.progress import progress
@@ -121,7 +120,7 @@ def readout(model: Model, rooms: RoomsSet, vfm: str) -> dict[str, np.ndarray]:
     names = sorted({name for scene in rooms.scenes for name in scene.named})
     parts = []
     with torch.inference_mode(), torch.autocast(model.device.type, enabled=False):
-        texts = model.text(model.tokenize([with_articles(f"a {name}") for name in names]))
+        texts = model.text(model.tokenize([phrase(name) for name in names]))
         for pixels in batches(model, rooms):
             dense = model.dense(pixels, lambda v: v)
             depth = dense.new_zeros(*dense.shape[:3], 1)

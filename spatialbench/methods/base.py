@@ -48,7 +48,7 @@ from spatialbench.utils.checkpoints import check_fits, class_path, part_of, with
 from spatialbench.utils.distributed import Encoded, gather
 from spatialbench.utils.errors import SpatialbenchError
 
-__all__ = ["DEFAULTS", "Batch", "FineTuning", "Method", "below"]
+__all__ = ["DEFAULTS", "Batch", "FineTuning", "Method", "below", "unit"]
 
 DEFAULTS = FineTuning()
 
@@ -131,11 +131,11 @@ class Method(PairScoring):
         """
         run = self._runner(self.finetuning.compile)
         mix = self.connect(x) if mix is None else mix
-        return _unit(encode_image(self.student, self._normalised(x), mix, run))
+        return unit(encode_image(self.student, self._normalised(x), mix, run))
 
     def text(self, tokens: Tensor) -> Tensor:
         """Embed captions, tokens int64 [C, context], as float32 [C, D] of unit norm."""
-        return _unit(encode_text(self.student, tokens, self._runner()))
+        return unit(encode_text(self.student, tokens, self._runner()))
 
     def dense(self, x: Tensor, attend: Attend | None = None) -> Tensor:
         """Embed patches in the joint space: the last block by its value path (``encode_dense``).
@@ -152,7 +152,7 @@ class Method(PairScoring):
             SpatialbenchError: images that are not whole patches, or of another type.
         """
         pixels = self._normalised(x, native=False)
-        return _unit(encode_dense(self.student, pixels, self.connect(x), attend=attend))
+        return unit(encode_dense(self.student, pixels, self.connect(x), attend=attend))
 
     def visual_tokens(self, x: Tensor) -> Tokens:
         """Return the embedding and the patches in the joint space, not normalised."""
@@ -255,6 +255,6 @@ def below(prefix: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): weights[name] for name in weights if name.startswith(prefix)}
 
 
-def _unit(x: Tensor) -> Tensor:
+def unit(x: Tensor) -> Tensor:
     """Normalise rows in float32, or float64 where a method is double."""
     return F.normalize(x.to(torch.promote_types(x.dtype, torch.float32)), dim=-1)

@@ -39,9 +39,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from spatialbench.config.signatures import import_class, refuse_unknown
-from spatialbench.data.relations import Statement, parse, with_articles
 from spatialbench.methods.base import DEFAULTS, FineTuning, Method
-from spatialbench.models.places import AXIS, SIGN, centres, patch_depth, resampled
+from spatialbench.models.places import Asked, centres, patch_depth, resampled
 from spatialbench.models.timm_vfm import depth_head, load_vfm
 from spatialbench.models.towers import Attend, Mix, attention, patch_grid
 from spatialbench.utils.argument_checks import check_choice
@@ -131,17 +130,10 @@ class Readout(Method):
 
     def pair_scores(self, features: Tensor, image: Tensor, captions: Sequence[str]) -> Tensor:
         """Return (6). A caption that is not of the grammar raises a SpatialbenchError."""
-        try:
-            said = [parse(caption) for caption in captions]
-        except ValueError as error:
-            raise SpatialbenchError(f"a readout needs two named objects: {error}") from error
-        row = {name: k for k, name in enumerate(sorted({n for s in said for n in _names(s)}))}
-        texts = self.encoded([with_articles(f"a {name}") for name in row])
+        asked = Asked.by(captions, image.device)
+        texts = self.encoded(asked.phrases)
         centre = centres(features[..., :-1], features[..., -1], texts)
-        first, second = torch.tensor([[row[name] for name in _names(s)] for s in said]).T
-        axis, sign = torch.tensor([(AXIS[s.relation], SIGN[s.relation]) for s in said]).T
-        a, b = (centre[image, k.to(image), axis.to(image)] for k in (first, second))
-        return (b - a) * sign.to(centre)  # (6)
+        return asked.score(centre[image, asked.first], centre[image, asked.second])  # (6)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Take a readout's own checkpoint, or the whole method of another page's.
@@ -195,7 +187,3 @@ def guidance(o: Tensor) -> Tensor:
     logits = GAMMA * (cosines - BETA * cosines.mean((1, 2), keepdim=True))
     diagonal = torch.eye(logits.shape[-1], dtype=torch.bool, device=logits.device)
     return logits.masked_fill((logits < 0) & ~diagonal, -torch.inf).softmax(-1)  # (2)
-
-
-def _names(statement: Statement) -> tuple[str, str]:
-    return statement.subject, statement.object

@@ -17,6 +17,7 @@ from transformers import CLIPModel, CLIPProcessor
 from spatialbench.cli.main import main
 from spatialbench.methods.base import FineTuning, Method
 from spatialbench.methods.clip import Clip
+from spatialbench.methods.cloc import Cloc
 from spatialbench.methods.location_head import LocationHead
 from spatialbench.methods.refiner import Refiner
 from spatialbench.methods.residual_linear import ResidualLinear
@@ -53,9 +54,9 @@ def own(model: Method) -> tuple[Tensor, Tensor]:
         return model.image(pixels), model.text(model.tokenize(CAPTIONS))
 
 
-@pytest.mark.parametrize("method", [LocationHead, Clip])
+@pytest.mark.parametrize("method", [LocationHead, Cloc, Clip])
 def test_what_learned_another_way_is_a_plain_clip(method: type[Method], tmp_path: Path) -> None:
-    """A dropped head, or a start from scrambled projections: the export is that of the student."""
+    """Dropped heads, or a start from scrambled projections: the export is that of the student."""
     model = shaken(method(finetuning=FineTuning(projections="transposed"))).eval()
     plain = Clip()
     plain.student.load_state_dict(model.student.state_dict())
