@@ -6,16 +6,17 @@ Paper  none: the positive control of docs/protocol.md. That the loss of captions
 For a named object i of a batch's records, with v the embedding of its image and e_i the code of its
 name:
 
-    (1)  (x_i, y_i, z_i) = v^T W e_i + b                W: 3 matrices, zero at the start
+    (1)  (x_i, y_i, z_i) = v^T W e_i + b                W: 3 matrices
     (2)  MSE = mean_i [ (x_i - x*_i)^2, (y_i - y*_i)^2, 1/2 (z_i - z*_i)^2 ]
     (3)  L = L_protocol + w MSE
 
 x* and y* are the centre of the object's box in units of the image side, z* the log of its mean
-depth in metres; what the data do not know is left out of the mean. The code e is the embedding of
-the name in the text tower that training starts from, minus the mean over the training set's names,
-at unit norm, and stays as it is: the text tower cannot make the task easy. One head on codes, and
-not a head for each name: it is of one size whatever the names are, shares what it learns among
-similar names, and a rare name of hundreds is not left with a head of its own.
+depth in metres; what the data do not know is left out of the mean. The code e is the whitened
+embedding of the name: with T = U S V^T the embeddings of the training set's K names in the text
+tower that training starts from, e_i is row i of U V^T at unit norm. It stays as it is: the text
+tower cannot make the task easy. While K is at most the width D, codes are orthonormal, and each
+name has in effect a linear head of its own; beyond, the head remains of one size. Embeddings as
+they are lie so close together that x is not learned in 800 steps (docs/protocol.md).
 
 The head is dropped: images, captions and patches are embedded by the student alone, so that a plain
 CLIP is scored and exported. Privileged: boxes and depth are read in training, never in a test.
@@ -64,7 +65,6 @@ class LocationHead(Method):
         self.weight = weight
         width = self.student.visual.output_dim
         self.head = nn.Bilinear(width, width, len(_SHARES))
-        nn.init.zeros_(self.head.weight)
         self.codes: Tensor  # [K, D], of the training set's names
         self.named: Tensor  # int64 [R, 2], the rows of ``codes`` of each record's two objects
         self.located: Tensor  # [R, 2, 3], where they are; NaN: unknown
@@ -78,13 +78,14 @@ class LocationHead(Method):
 
     @torch.no_grad()
     def prepare(self, records: Sequence[Record], resize: Resize) -> None:
-        """Encode the names of the training set, and start the head at the mean location."""
+        """Encode the names of the training set, and start the bias at the mean location."""
         names = {name: None for record in records for name in (record.subject, record.object)}
         row = {name: number for number, name in enumerate(names)}
         named = torch.tensor([[row[record.subject], row[record.object]] for record in records])
         located = torch.from_numpy(locations(records, resize))
         embedded = class_embeddings(self, list(names), ["a {}"])
-        codes = F.normalize(embedded - embedded.mean(0), dim=-1)
+        u, _, v = torch.linalg.svd(embedded, full_matrices=False)
+        codes = F.normalize(u @ v, dim=-1)
         for name, value in (("codes", codes), ("named", named), ("located", located)):
             self.register_buffer(name, value.to(self.device), persistent=False)
         self.head.bias.copy_(located.flatten(0, 1).nanmean(0).nan_to_num())

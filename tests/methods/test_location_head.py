@@ -49,12 +49,9 @@ def test_a_location_is_the_centre_in_the_resized_image() -> None:
 
 def test_the_equations_as_loops() -> None:
     head = method().double()
-    torch.nn.init.normal_(head.head.weight)
     rows = records()
     names = list(dict.fromkeys(name for r in rows for name in (r.subject, r.object)))
-    texts = head.text(head.tokenize([f"a {name}" for name in names])).detach()
-    mean = sum(texts) / len(names)
-    codes = {name: (e - mean) / (e - mean).norm() for name, e in zip(names, texts, strict=True)}
+    codes = dict(zip(names, head.codes, strict=True))
     pixels = images(4)
     embedded = head.image(pixels).detach()
     total, count = 0.0, 0
@@ -70,7 +67,7 @@ def test_the_equations_as_loops() -> None:
                 total += (1.0, 1.0, 0.5)[k] * (said - value) ** 2
                 count += 1
     record_rows = torch.tensor([0, 3, 7, 8])
-    found = head.location_error(embedded[record_rows // 3], record_rows)
+    found = head.location_error(embedded[record_rows // 3], record_rows).detach()
     assert float(found) == pytest.approx(total / count, rel=1e-5)  # boxes are in float32
 
     data = batch(4, 3)
@@ -80,13 +77,31 @@ def test_the_equations_as_loops() -> None:
     close(loss, protocol + 150 * error.detach(), rtol=1e-9)
 
 
+def test_codes_are_whitened_embeddings_of_the_names() -> None:
+    head = method()
+    names = list(dict.fromkeys(name for r in records() for name in (r.subject, r.object)))
+    texts = head.text(head.tokenize([f"a {name}" for name in names])).detach().double()
+    spectrum, vectors = torch.linalg.eigh(texts @ texts.T)
+    white = vectors @ torch.diag(spectrum.rsqrt()) @ vectors.T @ texts  # (T T^T)^(-1/2) T
+    close(head.codes.double(), white, rtol=0, atol=1e-4)
+    close(head.codes @ head.codes.T, torch.eye(len(names)), rtol=0, atol=1e-5)
+
+
+def test_more_names_than_dimensions_have_codes_of_unit_norm() -> None:
+    head = LocationHead(student())
+    width = head.student.visual.output_dim
+    many = [record(k, f"sofa {k}", f"lamp {k}", boxes={}) for k in range(width)]
+    head.prepare(many, "squash")
+    assert head.codes.shape == (2 * width, width)
+    close(head.codes.norm(dim=1), torch.ones(2 * width), rtol=1e-5)
+
+
 def test_the_head_starts_at_the_mean_location_and_teaches_the_image_tower() -> None:
     head = method()
     known = torch.from_numpy(locations(records(), "squash")).flatten(0, 1)
     for k in range(3):
         column = known[:, k][known[:, k].isfinite()]
-        assert float(head.head.bias[k]) == pytest.approx(float(column.mean()), rel=1e-5)
-    torch.nn.init.normal_(head.head.weight)
+        assert head.head.bias.tolist()[k] == pytest.approx(float(column.mean()), rel=1e-5)
     rows = torch.arange(12)
     head.location_error(head.image(images(4))[rows // 3], rows).backward()
     named = dict(head.named_parameters())
@@ -111,7 +126,6 @@ def test_without_a_location_only_the_protocol_is_left() -> None:
 
 def test_it_is_scored_as_its_student_alone() -> None:
     head, plain = method(), Clip(student())
-    torch.nn.init.normal_(head.head.weight)
     plain.student.load_state_dict(head.student.state_dict())
     assert head.image(images(2)).equal(plain.image(images(2)))
     assert head.dense(images(2)).equal(plain.dense(images(2)))

@@ -267,4 +267,4 @@ def test_a_relation_without_records_has_no_number(benchmarks: Path, tmp_path: Pa
 def test_the_repository_s_rows_are_read() -> None:
     assert len(files.list_results(RESULTS, "rooms")) > 10
     for path in files.list_results(RESULTS, "rooms"):
-        assert read_result(path).seeds == [0, 1, 2]
+        assert read_result(path).seeds in ([0, 1, 2], [0])  # [0]: it trains nothing

@@ -141,7 +141,7 @@ def test_language_of_the_text_encoder_and_data_opened_once(
     [
         ({"region_batch": 9}, r"fewer than one batch of 9; lower data\.region_batch"),
         ({"region_size": 20}, "multiples of 16 and 16"),
-        ({"kind": "grid", "crops": False}, "language image learns from crops"),
+        ({"kind": "grid", "crops": False}, "language image and labels teacher read crops"),
     ],
 )
 def test_settings_that_do_not_fit(folder: Path, data: dict, message: str) -> None:
