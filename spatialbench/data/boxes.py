@@ -66,19 +66,14 @@ def grid_boxes(rng: np.random.Generator, most: int = GRID, count: int = 20) -> T
     return torch.tensor([cells[k] for k in rng.permutation(len(cells))[:count]])
 
 
-def random_boxes(
-    rng: np.random.Generator,
-    count: int,
-    area: tuple[float, float] = (0.25, 0.5),
-    aspect: tuple[float, float] = (2 / 3, 3 / 2),
-) -> Tensor:
+def random_boxes(rng: np.random.Generator, count: int) -> Tensor:
     """Draw boxes anywhere in the image, float32 [count, 4].
 
-    Their share of the ``area`` is drawn uniformly, ``aspect`` (width over height) log-uniformly; a
-    side longer than the image is cut.
+    Their share of the area is drawn uniformly from 1/4 to 1/2, width over height log-uniformly from
+    2/3 to 3/2; a side longer than the image is cut.
     """
-    share = rng.uniform(*area, count)
-    ratio = np.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1]), count))
+    share = rng.uniform(0.25, 0.5, count)
+    ratio = np.exp(rng.uniform(math.log(2 / 3), math.log(3 / 2), count))
     width, height = np.minimum(np.sqrt(share * ratio), 1), np.minimum(np.sqrt(share / ratio), 1)
     left, top = rng.uniform(0, 1 - width), rng.uniform(0, 1 - height)
     right, bottom = np.minimum(left + width, 1), np.minimum(top + height, 1)

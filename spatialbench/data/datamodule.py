@@ -20,9 +20,8 @@ from spatialbench.data.batches import (
 from spatialbench.data.embspatial.reader import Loaded
 from spatialbench.data.embspatial.reader import load as load_file
 from spatialbench.data.images import Resize
-from spatialbench.data.missing import check_files
 from spatialbench.data.records import RecordSet
-from spatialbench.data.setting_checks import check_fills_batch, check_least
+from spatialbench.data.setting_checks import check_files, check_fills_batch, check_least
 from spatialbench.data.splits import (
     by_record,
     leaking,

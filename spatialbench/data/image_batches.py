@@ -24,9 +24,10 @@ from spatialbench.data.batches import Key, ResumablePlans
 from spatialbench.data.datamodule import PairDataModule
 from spatialbench.data.image_sources import FolderImages, ImageSource, RoomsImages
 from spatialbench.data.images import fit
-from spatialbench.data.setting_checks import Span, check_fills_batch, check_least, check_spans
+from spatialbench.data.setting_checks import check_fills_batch, check_least, datamodule_of
 from spatialbench.utils.errors import SpatialbenchError
 
+Span = tuple[float, float]
 ATTEMPTS = 10
 """Draws of a random crop until one lies within its image; torchvision's number."""
 
@@ -117,13 +118,7 @@ def images_of(trainer: Trainer) -> ImageDataset:
     Raises:
         SpatialbenchError: another datamodule.
     """
-    data = getattr(trainer, "datamodule", None)
-    if not isinstance(data, ImageDataModule):
-        name = f"{ImageDataModule.__module__}.{ImageDataModule.__qualname__}"
-        raise SpatialbenchError(
-            f"the method learns from images alone: the page needs data.class_path {name}"
-        )
-    return data.image_set
+    return datamodule_of(trainer, ImageDataModule, "images alone").image_set
 
 
 class ImageDataModule(PairDataModule):
@@ -152,22 +147,24 @@ class ImageDataModule(PairDataModule):
         picture_size: int = 96,
         picture_images: int | None = None,
         picture_batch: int = 16,
-        picture_crop: tuple[float, float] | None = None,
-        picture_aspect: tuple[float, float] = (3 / 4, 4 / 3),
+        picture_crop: Span | None = None,
+        picture_aspect: Span = (3 / 4, 4 / 3),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         check_least(8, picture_size=picture_size)
         check_least(1, picture_batch=picture_batch, picture_images=picture_images)
-        share, aspect = check_spans(
-            "picture_crop", picture_crop or (1.0, 1.0), "picture_aspect", picture_aspect
-        )
+        low, high = picture_crop or (1.0, 1.0)
+        if not 0 < low <= high <= 1 or not 0 < picture_aspect[0] <= picture_aspect[1]:
+            raise SpatialbenchError(
+                f"data.picture_crop {picture_crop} must rise in (0, 1], "
+                f"data.picture_aspect {picture_aspect} above 0"
+            )
         if picture_path is not None and not Path(picture_path).is_dir():
             raise SpatialbenchError(f"data.picture_path: there is no folder {picture_path}")
         self.picture_path, self.picture_size = picture_path, picture_size
         self.picture_images, self.picture_batch = picture_images, picture_batch
-        self.picture_crop: Span | None = None if picture_crop is None else share
-        self.picture_aspect: Span = aspect
+        self.picture_crop, self.picture_aspect = picture_crop, picture_aspect
         self.image_set: ImageDataset
 
     def setup_training(self) -> None:

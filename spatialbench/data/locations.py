@@ -77,7 +77,7 @@ def _corners(record: Record, name: str, resize: Resize) -> tuple[float, float, f
     if name in record.boxes:
         box = clip(place(record.boxes[name], record.image_size, 1.0, resize), 1.0, 1.0)
         if box.w > 0 and box.h > 0:
-            return box.x, box.y, box.x + box.w, box.y + box.h
+            return box.corners
     return math.nan, math.nan, math.nan, math.nan
 
 

@@ -35,7 +35,7 @@ class RecordRegions(RegionSet):
 
     def __getitem__(self, row: int) -> Regions:
         named, size = self._boxes[row], self.size
-        corners = [(b.x, b.y, b.x + b.w, b.y + b.h) for b in named.values()]
+        corners = [box.corners for box in named.values()]
         boxes = torch.tensor(corners, dtype=torch.float32).reshape(-1, 4).clamp(0, 1)
         masks = torch.zeros(len(boxes), size, size, dtype=torch.bool)
         pixels = (boxes * size).double().numpy()

@@ -29,6 +29,11 @@ class Box:
         """Its x and y."""
         return self.x + self.w / 2, self.y + self.h / 2
 
+    @property
+    def corners(self) -> tuple[float, float, float, float]:
+        """x0, y0, x1, y1."""
+        return self.x, self.y, self.x + self.w, self.y + self.h
+
 
 @dataclass(frozen=True)
 class Record:

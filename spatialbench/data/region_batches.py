@@ -22,7 +22,7 @@ from spatialbench.data.batches import Key, ResumablePlans
 from spatialbench.data.boxes import crops, grid_boxes, random_boxes, with_surroundings
 from spatialbench.data.datamodule import PairDataModule
 from spatialbench.data.region_sets import Regions, RegionSet, check_regions
-from spatialbench.data.setting_checks import Span, check_fills_batch, check_least, check_spans
+from spatialbench.data.setting_checks import check_fills_batch, check_least, datamodule_of
 from spatialbench.utils.argument_checks import check_choice
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.token_cache import content_key
@@ -56,8 +56,6 @@ class Sampling:
     most: int = 20
     crop_size: int = 0  # s; 0: no crops
     wide: int = 4
-    area: Span = (0.25, 0.5)
-    aspect: Span = (2 / 3, 3 / 2)
 
     @property
     def fixed(self) -> bool:
@@ -79,10 +77,7 @@ class RegionDataset(Dataset[RegionBatch]):
         rng, how = np.random.default_rng(key), self.sampling
         items = [self._item(int(row)) for row in rows]
         chosen = [self._boxes(item, rng) for item in items]
-        wide = [
-            in_square(random_boxes(rng, how.wide, how.area, how.aspect), item.extent)
-            for item in items
-        ]
+        wide = [in_square(random_boxes(rng, how.wide), item.extent) for item in items]
         pixels = torch.stack([item.pixels for item in items])
         image = torch.repeat_interleave(torch.tensor([len(boxes) for boxes, _ in chosen]))
         views = torch.cat(
@@ -150,12 +145,7 @@ def regions_of(trainer: Trainer, wide: bool) -> RegionDataset:
     Raises:
         SpatialbenchError: another datamodule, or no larger boxes although ``wide`` needs them.
     """
-    data = getattr(trainer, "datamodule", None)
-    if not isinstance(data, RegionDataModule):
-        name = f"{RegionDataModule.__module__}.{RegionDataModule.__qualname__}"
-        raise SpatialbenchError(
-            f"the method learns from regions: the page needs data.class_path {name}"
-        )
+    data = datamodule_of(trainer, RegionDataModule, "regions")
     if wide and not data.sampling.wide:
         raise SpatialbenchError(
             "data.init_args.wide is 0, but this method learns from larger boxes; 4 is usual"
@@ -172,7 +162,7 @@ def crop_keys(pixels: Tensor, boxes: Tensor, image: Tensor) -> list[bytes]:
     ]
 
 
-def in_square(boxes: Tensor, extent: Span) -> Tensor:
+def in_square(boxes: Tensor, extent: tuple[float, float]) -> Tensor:
     """Map boxes [n, 4] of an image to the square that it lies in."""
     return boxes * torch.tensor(extent * 2)
 
@@ -192,8 +182,6 @@ class RegionDataModule(PairDataModule):
         most: at most so many regions an image.
         crops: crop the regions for a teacher.
         wide: number of larger boxes an image, for the correlation of tokens and for the Refiner.
-        wide_area: their share of the image, drawn uniformly.
-        wide_aspect: width over height, drawn log-uniformly.
         kwargs: of ``PairDataModule``.
 
     Raises:
@@ -213,8 +201,6 @@ class RegionDataModule(PairDataModule):
         most: int = 20,
         crops: bool = True,
         wide: int = 4,
-        wide_area: tuple[float, float] = (0.25, 0.5),
-        wide_aspect: tuple[float, float] = (2 / 3, 3 / 2),
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -229,12 +215,11 @@ class RegionDataModule(PairDataModule):
             )
         if region_path is not None and not Path(region_path).is_file():
             raise SpatialbenchError(f"data.region_path: there is no file {region_path}")
-        area, aspect = check_spans("wide_area", wide_area, "wide_aspect", wide_aspect)
         self.region_path, self.region_folder = region_path, region_folder
         self.region_size, self.region_images = region_size, region_images
         self.region_batch = region_batch
         crop_size = self.image_size if crops else 0
-        self.sampling = Sampling(kind, most, crop_size, wide, area, aspect)
+        self.sampling = Sampling(kind, most, crop_size, wide)
         self.region_set: RegionDataset
 
     def setup_training(self) -> None:

@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from lightning import LightningDataModule, Trainer
+
+from spatialbench.data.download.manifest import ROOT, data_sets
 from spatialbench.utils.errors import SpatialbenchError
 
-Span = tuple[float, float]
+Data = TypeVar("Data", bound=LightningDataModule)
 _MORE = {
     "batch_images": "train_images",
     "region_batch": "region_images",
@@ -29,15 +36,29 @@ def check_fills_batch(name: str, count: int, what: str, **batch: int) -> None:
         )
 
 
-def check_spans(area_key: str, area: Span, aspect_key: str, aspect: Span) -> tuple[Span, Span]:
-    """Return area and aspect of random boxes as tuples.
+def check_files(arguments: Mapping[str, Any]) -> None:
+    """Raise a SpatialbenchError for a missing file of records, before a run starts."""
+    for name in ("path", "train_path", "val_path"):
+        file = arguments.get(name)
+        if file is not None and not Path(file).is_file():
+            raise SpatialbenchError(f"data.{name}: there is no file {file}{advice(file)}")
 
-    Raises:
-        SpatialbenchError: one does not rise, or is out of range.
-    """
-    area, aspect = (area[0], area[1]), (aspect[0], aspect[1])
-    if not 0 < area[0] <= area[1] <= 1 or not 0 < aspect[0] <= aspect[1]:
+
+def advice(path: str | Path) -> str:
+    """Return how to download a missing file of a known data set, else nothing."""
+    path = Path(path)
+    data_set = data_sets().get(path.parent.name) if path.parent.parent == ROOT else None
+    if data_set and path.name in [item.placed for item in data_set.items]:
+        return f"; spatialbench data download {data_set.name} brings it"
+    return ""
+
+
+def datamodule_of(trainer: Trainer, kind: type[Data], learns_from: str) -> Data:
+    """Return the datamodule of a trainer; raise a SpatialbenchError if it is of another kind."""
+    data = getattr(trainer, "datamodule", None)
+    if not isinstance(data, kind):
+        name = f"{kind.__module__}.{kind.__qualname__}"
         raise SpatialbenchError(
-            f"data.{area_key} {area} must rise in (0, 1], data.{aspect_key} {aspect} above 0"
+            f"the method learns from {learns_from}: the page needs data.class_path {name}"
         )
-    return area, aspect
+    return data

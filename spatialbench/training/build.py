@@ -26,7 +26,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from spatialbench.config.experiment import DATAMODULE, Resolved
 from spatialbench.config.pages import Config
 from spatialbench.config.signatures import import_class, refuse_unknown
-from spatialbench.data.missing import check_files
+from spatialbench.data.setting_checks import check_files
 from spatialbench.utils.checkpoints import AtomicCheckpoints
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.suggest import did_you_mean

@@ -171,8 +171,6 @@ def test_a_wrong_item_of_a_region_set_is_named(
         ({"kind": "cells"}, r"data\.kind is 'cells'; one of grid, boxes"),
         ({"region_path": "x.json"}, "go together"),
         ({"region_path": "x.json", "region_folder": "x"}, "there is no file x.json"),
-        ({"wide_area": (0.5, 0.2)}, "must rise"),
-        ({"wide_aspect": (0.0, 0.2)}, "must rise"),
     ],
 )
 def test_wrong_settings(settings: dict[str, Any], message: str) -> None:

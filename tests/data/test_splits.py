@@ -14,9 +14,9 @@ import pytest
 
 from spatialbench.data.datamodule import PairDataModule
 from spatialbench.data.embspatial.embspatial_export import export
-from spatialbench.data.missing import advice
 from spatialbench.data.records import Record, RecordSet
 from spatialbench.data.rooms.kinds import KINDS
+from spatialbench.data.setting_checks import advice
 from spatialbench.data.splits import leaking, left_out, one_reference, part, whole_batches
 from spatialbench.utils.errors import SpatialbenchError
 from tests.support.records import depth

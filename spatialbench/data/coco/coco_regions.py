@@ -54,12 +54,13 @@ class CocoRegions(RegionSet):
         masks: folder of a panoptic file's PNGs; by default the one of its name.
         strict: the first damaged image, region or caption is an error.
         smallest: least side of a box in pixels of the square; smaller ones are left out.
-        templates: prompts of a class, each with one ``{}``.
 
     Raises:
         SpatialbenchError: a file or folder is missing, not in COCO's format, or without a usable
             image; with ``strict``, the first damaged item.
     """
+
+    templates = ("a photo of a {}.",)
 
     def __init__(
         self,
@@ -71,10 +72,11 @@ class CocoRegions(RegionSet):
         masks: str | Path | None = None,
         strict: bool = False,
         smallest: float = 8.0,
-        templates: tuple[str, ...] = ("a photo of a {}.",),
     ) -> None:
         path = Path(path)
-        _check_arguments(size, limit, templates)
+        for name, number in (("size", size), ("limit", limit)):
+            if number is not None and number < 1:
+                raise SpatialbenchError(f"{name} must be 1 or more, got {number}")
         raw, digest = coco_json.read_json(path, ("images", "annotations", "categories"))
         pngs = _png_folder(path, coco_json.is_panoptic(raw), masks)
         classes = coco_json.read_classes(path, raw["categories"], pngs is not None)
@@ -84,7 +86,7 @@ class CocoRegions(RegionSet):
         self.images = reader.images(limit)
         self.account.require(len(self.images), "image")
         self.name, self.size, self.smallest = f"coco/{path.stem}", size, smallest
-        self.classes, self.things, self.templates = classes.names, classes.things, tuple(templates)
+        self.classes, self.things = classes.names, classes.things
         self.skipped = self.account.dropped
         self._captions: list[tuple[int, str]] = []
         whole = [digest, size, limit, smallest, [(i.file.name, i.bytes) for i in self.images]]
@@ -195,12 +197,3 @@ def _png_folder(path: Path, panoptic: bool, masks: str | Path | None) -> Path | 
     if masks is not None:
         raise SpatialbenchError(f"{path}: no segments_info, so it is no panoptic file; drop masks")
     return None
-
-
-def _check_arguments(size: int, limit: int | None, templates: tuple[str, ...]) -> None:
-    for name, number in (("size", size), ("limit", limit)):
-        if number is not None and number < 1:
-            raise SpatialbenchError(f"{name} must be 1 or more, got {number}")
-    if not templates or any(template.count("{}") != 1 for template in templates):
-        why = "must be one prompt or more, each with one {} where the class goes"
-        raise SpatialbenchError(f"templates {templates} {why}")

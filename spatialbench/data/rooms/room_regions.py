@@ -49,7 +49,7 @@ class RoomsRegions(RegionSet):
 
     def __getitem__(self, row: int) -> Regions:
         views = self.rooms.scenes[row].large
-        boxes = [(v.box.x, v.box.y, v.box.x + v.box.w, v.box.y + v.box.h) for v in views]
+        boxes = [view.box.corners for view in views]
         codes = torch.tensor([view.code for view in views], dtype=torch.uint8)
         return Regions(
             pixels=torch.from_numpy(self.rooms.images[row].transpose(2, 0, 1).copy()),

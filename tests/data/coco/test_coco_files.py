@@ -105,7 +105,7 @@ def same(rooms: RoomsSet, regions: CocoRegions) -> int:
         assert regions.scene(row) == str(scene.index)
         assert np.array_equal(found.pixels.permute(1, 2, 0).numpy(), rooms.images[row])
         assert [regions.classes[label] for label in found.label] == [view.name for view in views]
-        boxes = [[v.box.x, v.box.y, v.box.x + v.box.w, v.box.y + v.box.h] for v in views]
+        boxes = [view.box.corners for view in views]
         expected = torch.tensor(boxes, dtype=torch.float32).reshape(-1, 4) / size
         assert torch.equal(found.boxes, expected)
         for mask, view in zip(found.masks, views, strict=True):

@@ -112,9 +112,8 @@ def test_the_folder_of_the_masks_can_be_given(tmp_path: Path) -> None:
 def test_labels_are_ranks_of_the_category_ids_and_images_are_sorted_by_id(tmp_path: Path) -> None:
     raw = instances(tmp_path)
     raw["images"].reverse()
-    regions = opened(tmp_path, raw, templates=("a {}.", "the {}."))
+    regions = opened(tmp_path, raw)
     assert (regions.classes, regions.things) == (("dog", "tree", "cat"), (True, True, True))
-    assert regions.templates == ("a {}.", "the {}.")
     assert [regions.scene(row) for row in range(len(regions))] == ["1", "2"]
     assert [regions[row].label.tolist() for row in (0, 1)] == [[0], [2]]
     assert (regions.name, regions.size) == ("coco/file", 16)
