@@ -1,6 +1,6 @@
 """The distinct images of a source at one size, cached on disk under a key of their content.
 
-An entry is a folder ``<cache>/images/<key>`` with ``images.npy`` (uint8 [M, S, S, 3], opened as a
+An entry is a folder ``<cache>/images/<key>`` with ``images.u8`` (uint8 [M, S, S, 3], opened as a
 memory map) and ``index.json`` (sha1 of the encoded bytes -> row, width, height). It is written into
 a temporary folder and renamed when complete, so a killed build leaves no entry.
 """
@@ -11,11 +11,10 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 from PIL import Image
@@ -24,8 +23,6 @@ from spatialbench.data.images import Resize, decode, fit
 from spatialbench.utils.cache import CACHE_VARIABLE, cache_root, staging
 from spatialbench.utils.errors import SpatialbenchError, write_atomic
 from spatialbench.utils.hub import digest
-
-_HEADER = 128  # bytes of the .npy header; numpy leaves room in it for the first axis to grow
 
 
 @dataclass
@@ -44,17 +41,21 @@ class StaleCache(Exception):
 class ImageTable:
     """The distinct images of one source, by the sha1 of their encoded bytes.
 
-    Rows are numbered in the order in which records first use an image. This class keeps no pixels;
-    the table of :func:`build` writes them. The table of :func:`stored` is complete.
+    Rows are numbered in the order in which records first use an image; ``write`` gets each image
+    that takes the next row. The table of :func:`stored` is ``complete``.
 
     Raises:
         StaleCache: a complete table does not have an image.
     """
 
-    def __init__(self, complete: dict[str, Entry] | None = None) -> None:
+    def __init__(
+        self,
+        write: Callable[[Image.Image], object] = lambda image: None,
+        complete: dict[str, Entry] | None = None,
+    ) -> None:
         self.entries = complete or {}
         self.complete = complete is not None
-        self.rows = 0
+        self.write, self.rows = write, 0
         self._last: tuple[str, Image.Image] | None = None
 
     def look_up(self, data: bytes) -> tuple[str, Entry]:
@@ -85,37 +86,6 @@ class ImageTable:
             self.rows += 1
         return entry.row
 
-    def write(self, image: Image.Image) -> None:
-        """Take the next row."""
-
-
-class _Writer(ImageTable):
-    """Appends each row to a file, so that memory stays flat."""
-
-    def __init__(self, stream: BinaryIO, size: int, resize: Resize) -> None:
-        super().__init__()
-        self.stream, self.size, self.resize = stream, size, resize
-        self.digest = hashlib.sha256()
-        self._write_header()
-
-    def _write_header(self) -> None:
-        shape = (self.rows, self.size, self.size, 3)
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self.stream, header)
-        assert self.stream.tell() == _HEADER
-
-    def write(self, image: Image.Image) -> None:
-        pixels = fit(image, self.size, self.resize).tobytes()
-        self.digest.update(pixels)
-        self.stream.write(pixels)
-
-    def finish(self) -> None:
-        """Rewrite the header, now with the number of rows."""
-        self.stream.seek(0)
-        self._write_header()
-        self.stream.flush()
-        os.fsync(self.stream.fileno())
-
 
 def cache_key(source: Path, size: int, resize: Resize) -> str:
     """Hash the content of a source file, not its name, with size and resize.
@@ -124,7 +94,7 @@ def cache_key(source: Path, size: int, resize: Resize) -> str:
         SpatialbenchError: the file cannot be read.
     """
     content = digest(source)
-    return hashlib.sha256(f"v1 {content} {size} {resize}".encode()).hexdigest()[:16]
+    return hashlib.sha256(f"v2 {content} {size} {resize}".encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -136,34 +106,42 @@ class Stored:
     digest: str
 
 
-def stored(key: str) -> Stored | None:
+def stored(key: str, size: int) -> Stored | None:
     """Open the cache entry ``key``; None where there is none, or an incomplete one."""
     folder = cache_root() / "images" / key
     try:
         index = json.loads((folder / "index.json").read_text())
-        images = np.load(folder / "images.npy", mmap_mode="r", allow_pickle=False)
-        table = ImageTable({sha1: Entry(**entry) for sha1, entry in index["entries"].items()})
-        complete = len(images) == index["rows"]
-        return Stored(table, images, str(index["digest"])) if complete else None
+        images = np.memmap(folder / "images.u8", np.uint8, "r").reshape(-1, size, size, 3)
+        entries = {sha1: Entry(**entry) for sha1, entry in index["entries"].items()}
+        if len(images) == index["rows"]:
+            return Stored(ImageTable(complete=entries), images, str(index["digest"]))
     except (OSError, ValueError, KeyError, TypeError):
-        return None
+        pass
+    return None
 
 
 @contextmanager
 def build(key: str, size: int, resize: Resize) -> Iterator[ImageTable]:
     """Yield a table whose rows become the cache entry ``key`` if the block ends without error."""
-    parent = cache_root() / "images"
+    parent, state = cache_root() / "images", hashlib.sha256()
     try:
         with staging(parent / key) as folder:
-            with (folder / "images.npy").open("wb") as stream:
-                table = _Writer(stream, size, resize)
+            with (folder / "images.u8").open("wb") as stream:
+
+                def write(image: Image.Image) -> None:
+                    pixels = fit(image, size, resize).tobytes()
+                    state.update(pixels)
+                    stream.write(pixels)
+
+                table = ImageTable(write)
                 yield table
-                table.finish()
+                stream.flush()
+                os.fsync(stream.fileno())
             entries = {sha1: asdict(entry) for sha1, entry in table.entries.items()}
-            index = {"rows": table.rows, "digest": table.digest.hexdigest(), "entries": entries}
+            index = {"rows": table.rows, "digest": state.hexdigest(), "entries": entries}
             write_atomic(folder / "index.json", json.dumps(index))
             folder.chmod(0o755)  # 0700 would hide a shared cache from its other users
-            if stored(key) is None:  # else another process was faster
+            if stored(key, size) is None:  # else another process was faster
                 discard(key)
                 folder.rename(parent / key)
     except OSError as error:  # a damaged source is a SpatialbenchError already

@@ -21,7 +21,7 @@ from spatialbench.data.image_batches import (
 )
 from spatialbench.data.image_sources import FolderImages
 from spatialbench.data.images import fit
-from spatialbench.utils.errors import SpatialbenchError
+from tests.support.checks import refused
 
 CROP = (0.9, 1.0)
 ASPECT = (3 / 4, 4 / 3)
@@ -118,16 +118,16 @@ def test_unreadable_files_are_reported_and_replaced(
     assert len(lines) == 2  # each once
     assert str(broken) in lines[0]
     assert "the next image replaces it" in lines[0]
-    with pytest.raises(SpatialbenchError, match=r"3\.PNG: not an image .*; repair or remove it"):
+    with refused(r"3\.PNG: not an image .*; repair or remove it"):
         FolderImages(folder, strict=True).image(3)
     for path in folder.rglob("*.*"):
         path.write_bytes(b"")
-    with pytest.raises(SpatialbenchError, match=r"none of the 8 images in .* can be read"):
+    with refused(r"none of the 8 images in .* can be read"):
         dataset[np.array([0]), (0, 0, 0)]
     for k in range(110):
         (folder / f"{k:03d}.jpg").write_bytes(b"no image")
     capsys.readouterr()
-    with pytest.raises(SpatialbenchError, match="none of the 118"):
+    with refused("none of the 118"):
         FolderImages(folder).image(0)
     lines = capsys.readouterr().err.splitlines()
     assert [line.split()[0] for line in lines[3:]] == ["10", "100"]  # many are counted
@@ -161,21 +161,21 @@ def test_the_rooms_are_as_many_as_the_pairs_by_default(
     ],
 )
 def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(SpatialbenchError, match=message):
+    with refused(message):
         ImageDataModule(**settings)
 
 
 def test_folders_without_enough_images(folder: Path, tmp_path: Path) -> None:
     few = r"has 8 images, fewer than one batch of 9; lower data\.picture_batch"
-    with pytest.raises(SpatialbenchError, match=few):
+    with refused(few):
         ImageDataModule(str(folder), 16, picture_batch=9).setup_training()
     (tmp_path / "empty").mkdir()
-    with pytest.raises(SpatialbenchError, match=r"there is no image .* in .*empty"):
+    with refused(r"there is no image .* in .*empty"):
         FolderImages(tmp_path / "empty")
 
 
 def test_a_method_of_images_needs_their_datamodule() -> None:
     trainer = Trainer(logger=False, accelerator="cpu", enable_checkpointing=False)
     trainer.datamodule = PairDataModule()  # type: ignore[attr-defined]
-    with pytest.raises(SpatialbenchError, match=r"needs data\.class_path .*\.ImageDataModule"):
+    with refused(r"needs data\.class_path .*\.ImageDataModule"):
         images_of(trainer)

@@ -29,16 +29,15 @@ from spatialbench.data.images import (
 )
 from spatialbench.data.records import Box
 from spatialbench.utils.cache import ABANDONED_SECONDS
-from spatialbench.utils.errors import SpatialbenchError
+from tests.support.checks import refused
 from tests.support.records import direction, jpeg, text, write
 
 RESIZES: tuple[Resize, ...] = ("squash", "crop", "letterbox")
 
 
 @pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache" / "images"
+def entries(cache: Path) -> Path:
+    return cache / "images"
 
 
 @pytest.mark.parametrize(
@@ -110,7 +109,7 @@ def records_file(tmp_path: Path, images: int = 3) -> Path:
     return write(tmp_path / "file.json", raws)
 
 
-def test_the_cache_holds_the_resized_pixels(tmp_path: Path, cache: Path) -> None:
+def test_the_cache_holds_the_resized_pixels(tmp_path: Path, entries: Path) -> None:
     loaded = load(records_file(tmp_path), 24)
     images = loaded.record_set.images
     assert isinstance(images, np.memmap)
@@ -118,8 +117,8 @@ def test_the_cache_holds_the_resized_pixels(tmp_path: Path, cache: Path) -> None
     for i in range(3):
         assert np.array_equal(images[i], fit(decode(jpeg(i)), 24, "squash"))
     assert loaded.image_keys == [hashlib.sha1(jpeg(i)).hexdigest() for i in range(3)]
-    (entry,) = cache.iterdir()  # and no temporary folder
-    assert {path.name for path in entry.iterdir()} == {"images.npy", "index.json"}
+    (entry,) = entries.iterdir()  # and no temporary folder
+    assert {path.name for path in entry.iterdir()} == {"images.u8", "index.json"}
 
 
 def test_a_second_load_decodes_nothing_and_is_equal(
@@ -135,16 +134,16 @@ def test_a_second_load_decodes_nothing_and_is_equal(
     assert (second.image_keys, second.report) == (first.image_keys, first.report)
 
 
-def test_the_key_is_content_size_and_resize_and_not_the_name(tmp_path: Path, cache: Path) -> None:
+def test_the_key_is_content_size_and_resize_and_not_the_name(tmp_path: Path, entries: Path) -> None:
     path = records_file(tmp_path)
     prints = {load(path, 24).record_set.fingerprint}
     renamed = path.rename(tmp_path / "renamed.json")
     load(renamed, 24)
-    assert len(list(cache.iterdir())) == 1
+    assert len(list(entries.iterdir())) == 1
     prints.add(load(renamed, 32).record_set.fingerprint)
     prints.add(load(renamed, 24, "crop").record_set.fingerprint)
     prints.add(load(records_file(tmp_path, 2), 24).record_set.fingerprint)
-    assert len(list(cache.iterdir())) == len(prints) == 4
+    assert len(list(entries.iterdir())) == len(prints) == 4
 
 
 def test_only_images_of_kept_records_take_a_row(tmp_path: Path) -> None:
@@ -175,15 +174,15 @@ def test_a_changed_image_beside_the_file_is_seen(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["index", "pixels", "rows", "no index"])
-def test_a_damaged_entry_is_built_again(tmp_path: Path, cache: Path, damage: str) -> None:
+def test_a_damaged_entry_is_built_again(tmp_path: Path, entries: Path, damage: str) -> None:
     path = records_file(tmp_path)
     expected = np.array(load(path, 24).record_set.images)
-    (entry,) = cache.iterdir()
+    (entry,) = entries.iterdir()
     index = entry / "index.json"
     if damage == "index":
         index.write_text("{")
     elif damage == "pixels":
-        os.truncate(entry / "images.npy", 1000)
+        os.truncate(entry / "images.u8", 1000)
     elif damage == "rows":
         index.write_text(json.dumps(json.loads(index.read_text()) | {"rows": 2}))
     else:
@@ -195,41 +194,36 @@ BUILD_AND_DIE = """
 import os, signal, sys
 from spatialbench.data import image_cache
 from spatialbench.data.embspatial import reader
-write, count = image_cache._Writer.write, 0
-def dying(self, image):
-    global count
-    count += 1
-    if count == 2:
-        self.stream.flush()
-        os.kill(os.getpid(), signal.SIGKILL)
-    write(self, image)
-image_cache._Writer.write = dying
+fit, sizes = image_cache.fit, iter([24])
+def dying(image, size, resize):
+    return fit(image, next(sizes, None) or os.kill(os.getpid(), signal.SIGKILL), resize)
+image_cache.fit = dying
 reader.load(sys.argv[1], 24)
 """
 
 
 def test_a_killed_build_leaves_no_entry_and_the_next_start_builds_it(
-    tmp_path: Path, cache: Path
+    tmp_path: Path, entries: Path
 ) -> None:
     path = records_file(tmp_path)
     command = [sys.executable, "-c", BUILD_AND_DIE, path]
     assert subprocess.run(command, capture_output=True, check=False).returncode == -9
-    (leftover,) = cache.iterdir()  # a temporary folder
+    (leftover,) = entries.iterdir()  # a temporary folder
     assert leftover.name.startswith(".")
     old = time.time() - 2 * ABANDONED_SECONDS
     for item in (*leftover.iterdir(), leftover):
         os.utime(item, (old, old))
     assert load(path, 24).record_set.images.shape == (3, 24, 24, 3)
-    (entry,) = cache.iterdir()  # the leftover is gone
+    (entry,) = entries.iterdir()  # the leftover is gone
     assert not entry.name.startswith(".")
 
 
-def test_an_error_in_the_middle_leaves_nothing(tmp_path: Path, cache: Path) -> None:
+def test_an_error_in_the_middle_leaves_nothing(tmp_path: Path, entries: Path) -> None:
     path = records_file(tmp_path)
     path.write_bytes(path.read_bytes()[:-700])
-    with pytest.raises(SpatialbenchError, match="broken download"):
+    with refused("broken download"):
         load(path, 24)
-    assert list(cache.iterdir()) == []
+    assert list(entries.iterdir()) == []
 
 
 LIMITED = """
@@ -245,10 +239,10 @@ except SpatialbenchError as error:
 """
 
 
-def test_a_full_disk_is_one_line(tmp_path: Path, cache: Path) -> None:
+def test_a_full_disk_is_one_line(tmp_path: Path, entries: Path) -> None:
     command = [sys.executable, "-c", LIMITED, records_file(tmp_path, 5)]
     run = subprocess.run(command, capture_output=True, text=True, check=True)
     (line,) = run.stdout.splitlines()
-    assert line.startswith(f"cannot write the image cache in {cache.parent}: File too large")
+    assert line.startswith(f"cannot write the image cache in {entries.parent}: File too large")
     assert "SPATIALBENCH_CACHE" in line
-    assert list(cache.iterdir()) == []
+    assert list(entries.iterdir()) == []

@@ -1,4 +1,4 @@
-"""EmbSpatial-SFT's size through the data module: memory grows by the records, not by the file."""
+"""Large files through the data module: memory grows by the records, not by the file."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from tests.support.records import direction, jpeg, sft, text
 
@@ -47,14 +49,27 @@ def write_sft(path: Path, records: int) -> Path:
     return path
 
 
+def measure(small: Path, large: Path, least: float, most: float) -> tuple[int, ...]:
+    """Check the growth in MB of a file of ``least`` MB; return records, images and batches."""
+    assert large.stat().st_size / 1e6 > least
+    cache = {"SPATIALBENCH_CACHE": str(small.parent), "PATH": "", "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-c", MEASURE, small, large]
+    run = subprocess.run(command, capture_output=True, text=True, check=True, env=cache)
+    *counts, grown = run.stdout.split()
+    assert float(grown) < most, f"{grown} MB more"
+    return tuple(map(int, counts))
+
+
 def test_25_000_records_are_read_in_flat_memory(tmp_path: Path) -> None:
     small = write_sft(tmp_path / "small.json", 600)
     large = write_sft(tmp_path / "large.json", RECORDS)
-    megabytes = large.stat().st_size / 1e6
-    assert megabytes > 200
-    cache = {"SPATIALBENCH_CACHE": str(tmp_path / "cache"), "PATH": "", "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-c", MEASURE, small, large]
-    run = subprocess.run(command, capture_output=True, text=True, check=True, env=cache)
-    records, images, batches, grown = run.stdout.split()
-    assert (int(records), int(images), int(batches)) == (RECORDS, IMAGES - 20, 7)
-    assert float(grown) < 90, f"{grown} MB more, of a file of {megabytes:.0f} MB"
+    assert measure(small, large, 200, 90) == (RECORDS, IMAGES - 20, 7)
+
+
+def test_distinct_images_of_a_parquet_are_read_in_flat_memory(tmp_path: Path) -> None:
+    padding = np.random.default_rng(0).bytes(200_000)
+    raws = [direction(f"q{i}", image=text(jpeg(i) + padding)) for i in range(200)]
+    small, large = tmp_path / "small.parquet", tmp_path / "large.parquet"
+    pq.write_table(pa.Table.from_pylist(raws[:60]), small)
+    pq.write_table(pa.Table.from_pylist(raws), large, row_group_size=200, compression="none")
+    assert measure(small, large, 50, 40) == (200, 180, 4)

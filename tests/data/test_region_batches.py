@@ -18,7 +18,7 @@ from spatialbench.data.region_batches import (
     generator,
 )
 from spatialbench.data.region_sets import Regions, RegionSet, check_regions
-from spatialbench.utils.errors import SpatialbenchError
+from tests.support.checks import refused
 
 SIZE = 24
 NAN = float("nan")
@@ -158,7 +158,7 @@ def test_a_wrong_item_of_a_region_set_is_named(
             item = super().__getitem__(row)
             return item._replace(**{name: value}) if row == 2 else item
 
-    with pytest.raises(SpatialbenchError, match=f"image 2 of made: .*{message}"):
+    with refused(f"image 2 of made: .*{message}"):
         RegionDataset(Wrong(), Sampling("boxes", crop_size=8))[np.array([3, 2]), (0, 0, 0)]
     check_regions(Made()[0], SIZE, 4, "an image without regions")
 
@@ -174,5 +174,5 @@ def test_a_wrong_item_of_a_region_set_is_named(
     ],
 )
 def test_wrong_settings(settings: dict[str, Any], message: str) -> None:
-    with pytest.raises(SpatialbenchError, match=message):
+    with refused(message):
         RegionDataModule(**settings)

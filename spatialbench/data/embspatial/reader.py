@@ -52,7 +52,7 @@ def load(path: str | Path, size: int, resize: Resize = "squash", strict: bool = 
     """
     path = Path(path)
     key = cache_key(path, size, resize)
-    entry = stored(key)
+    entry = stored(key, size)
     try:
         if entry is not None:
             records, report = _read_some(path, entry.table, strict)
@@ -62,7 +62,7 @@ def load(path: str | Path, size: int, resize: Resize = "squash", strict: bool = 
     if entry is None:
         with build(key, size, resize) as table:
             records, report = _read_some(path, table, strict)
-        entry = stored(key)
+        entry = stored(key, size)
         assert entry is not None
     used = sorted((item.row, sha1) for sha1, item in entry.table.entries.items() if item.row >= 0)
     data = fingerprint(records, entry.digest)

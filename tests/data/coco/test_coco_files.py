@@ -14,11 +14,9 @@ from spatialbench.cli.data import data as data_command
 from spatialbench.data.coco.coco_check import UNREADABLE, is_coco
 from spatialbench.data.coco.coco_export import CATEGORY, export_coco
 from spatialbench.data.coco.coco_regions import CocoRegions
-from spatialbench.data.records import Box
 from spatialbench.data.rooms import RoomsSet, load
-from spatialbench.data.rooms.facts import SceneView, View
 from spatialbench.data.rooms.kinds import KINDS
-from spatialbench.utils.errors import SpatialbenchError
+from tests.support.checks import refused
 from tests.support.coco_files import annotation, instances
 
 
@@ -43,7 +41,7 @@ def test_the_check_prints_images_regions_and_the_first_of_each_reason(
     assert f"1 dropped: category is unknown (first {first})" in text
     assert "1 dropped: crowd (first annotation 9 of image 2" in text
     assert f"1 dropped: {UNREADABLE} (first image 2: " in text
-    with pytest.raises(SpatialbenchError, match="category has the id 3; repair"):
+    with refused("category has the id 3; repair"):
         data_command([*command, "--strict"])
 
 
@@ -69,29 +67,13 @@ def test_the_command_refuses_what_is_no_coco_file(tmp_path: Path) -> None:
     path = tmp_path / "file.json"
     path.write_text(json.dumps(instances(tmp_path)))
     message = "is a COCO file; give its images: --images FOLDER"
-    with pytest.raises(SpatialbenchError, match=message):
+    with refused(message):
         data_command(["check", str(path)])
     path.write_text("[]")
-    with pytest.raises(SpatialbenchError, match="is no COCO file"):
+    with refused("is no COCO file"):
         data_command(["check", str(path), "--images", str(tmp_path)])
-    with pytest.raises(SpatialbenchError, match=r"none\.json: No such file"):
+    with refused(r"none\.json: No such file"):
         data_command(["check", str(tmp_path / "none.json"), "--images", str(tmp_path)])
-
-
-def tiny_rooms(size: int = 20) -> RoomsSet:
-    """Two scenes: a sofa before a lamp and two mugs, one of them too small, and an empty one."""
-    masks = np.zeros((2, size, size), dtype=np.uint8)
-    masks[0, 2:12, 3:9], masks[0, 8:16, 7:15] = 1, 2
-    masks[0, 0:3, 15:19], masks[0, 17:18, 15:18] = 3, 4
-    views = []
-    for code, name in enumerate(("lamp", "sofa", "mug", "mug"), 1):
-        rows, columns = np.nonzero(masks[0] == code)
-        sides = (columns.min(), rows.min(), np.ptp(columns) + 1, np.ptp(rows) + 1)
-        box = Box(*(float(side) for side in sides))
-        views.append(View(name, "red", "plain", "floor", code, box, len(rows), 2.0))
-    scenes = (SceneView("tiny/7", 7, size, tuple(views)), SceneView("tiny/8", 8, size, ()))
-    images = np.random.default_rng(0).integers(0, 256, (2, size, size, 3), dtype=np.uint8)
-    return RoomsSet("val", images, np.ones((2, size, size), dtype=np.float16), masks, scenes)
 
 
 def same(rooms: RoomsSet, regions: CocoRegions) -> int:
@@ -114,39 +96,33 @@ def same(rooms: RoomsSet, regions: CocoRegions) -> int:
     return count
 
 
-def test_exported_and_read_back_it_is_the_same(tmp_path: Path) -> None:
-    rooms, out = tiny_rooms(), tmp_path / "out.json"
-    assert export_coco(rooms, out, 20) == 3
-    regions = CocoRegions(out, tmp_path / "out_images", 20, strict=True, smallest=1.0)
-    assert same(rooms, regions) == 3
-    raw = json.loads(out.read_text())
-    expected = list(enumerate((kind.name for kind in KINDS), start=1))
-    assert [(item["id"], item["name"]) for item in raw["categories"]] == expected
-    lamp, sofa, _ = raw["annotations"]
-    assert (lamp["id"], lamp["image_id"], lamp["category_id"]) == (1, 7, CATEGORY["lamp"])
-    assert (lamp["bbox"], lamp["area"]) == ([3, 2, 6, 10], 52)  # the sofa hides 8
-    assert lamp["iscrowd"] == 0
-    assert coco_mask.area(sofa["segmentation"]) == sofa["area"] == 64
-
-
-def test_rooms_of_another_size_and_a_closed_folder_are_one_line(tmp_path: Path) -> None:
-    message = "cannot export rooms of 20 pixels at 48; load that size"
-    with pytest.raises(SpatialbenchError, match=message):
-        export_coco(tiny_rooms(), tmp_path / "out.json", 48)
-    assert list(tmp_path.iterdir()) == []
+def test_rooms_of_another_size_and_a_closed_folder_are_one_line(
+    tmp_path: Path, cache: Path
+) -> None:
+    rooms = load("val", 1, 20)
+    with refused("cannot export rooms of 20 pixels at 48; load that size"):
+        export_coco(rooms, tmp_path / "out.json", 48)
+    assert list(tmp_path.iterdir()) == [cache]
     (tmp_path / "file").write_text("")
-    with pytest.raises(SpatialbenchError, match="cannot write"):
-        export_coco(tiny_rooms(), tmp_path / "file" / "out.json", 20)
+    with refused("cannot write"):
+        export_coco(rooms, tmp_path / "file" / "out.json", 20)
 
 
 def test_rendered_rooms_go_out_by_the_command_and_come_back(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path / "cache"))
     out = tmp_path / "out.json"
     options = "--split val --limit 2 --size 48 --form coco"
     assert data_command(["export", "--out", str(out), *options.split()]) == 0
-    rooms = load("val", 2, 48, tmp_path / "cache")
+    rooms = load("val", 2, 48)
     count = same(rooms, CocoRegions(out, tmp_path / "out_images", 48, strict=True, smallest=1.0))
     assert count > 4
     assert capsys.readouterr().out == f"{out}: {count} regions in 2 images\n"
+    raw = json.loads(out.read_text())
+    expected = list(enumerate((kind.name for kind in KINDS), start=1))
+    assert [(item["id"], item["name"]) for item in raw["categories"]] == expected
+    views = [(scene.index, view) for scene in rooms.scenes for view in scene.large]
+    for id_, (item, (image, view)) in enumerate(zip(raw["annotations"], views, strict=True), 1):
+        assert (item["id"], item["image_id"], item["iscrowd"]) == (id_, image, 0)
+        assert item["category_id"] == CATEGORY[view.name]
+        assert coco_mask.area(item["segmentation"]) == item["area"] == view.area

@@ -13,6 +13,7 @@ from PIL import Image
 
 from spatialbench.data.coco.coco_regions import CocoRegions
 from spatialbench.utils.errors import SpatialbenchError
+from tests.support.checks import refused
 from tests.support.coco_files import (
     SQUARE,
     Raw,
@@ -200,10 +201,10 @@ def test_what_breaks_later_is_an_error_that_names_the_file(tmp_path: Path) -> No
     regions = opened(tmp_path, instances(tmp_path))
     cut(tmp_path / "images" / "2.png")
     message = r"2\.png: .*; repair it, or remove image 2 from the JSON"
-    with pytest.raises(SpatialbenchError, match=message):
+    with refused(message):
         regions[1]
     write_image(tmp_path / "images", "2.png", 8, 8)
-    with pytest.raises(SpatialbenchError, match=r"2\.png: its size is now \(8, 8\)"):
+    with refused(r"2\.png: its size is now \(8, 8\)"):
         regions[1]
 
 
@@ -248,7 +249,7 @@ def test_a_damaged_segment_is_counted_once(tmp_path: Path, damage: Raw, reason: 
         assert len(regions[0].label) == 1
         assert regions.skipped == {"crowd": 1, reason: 1}
     assert "of image 1 (1.jpg): " in regions.account.first[reason]
-    with pytest.raises(SpatialbenchError, match=REMEDY):
+    with refused(REMEDY):
         opened(tmp_path, raw, strict=True)[0]
 
 
@@ -277,7 +278,7 @@ def test_an_image_with_a_damaged_png_is_left_out(
     regions = opened(tmp_path, raw)
     assert [regions.scene(row) for row in range(len(regions))] == ["2"]  # it may have no regions
     assert regions.skipped == {reason: 1}
-    with pytest.raises(SpatialbenchError, match="image 1: "):
+    with refused("image 1: "):
         opened(tmp_path, raw, strict=True)
 
 
@@ -299,10 +300,9 @@ BROKEN: dict[str, tuple[bytes, str]] = {
 def test_a_broken_file_is_one_line(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "file.json").write_bytes(content)
-    with pytest.raises(SpatialbenchError, match=message) as caught:
+    with refused(message) as caught:
         CocoRegions(tmp_path / "file.json", tmp_path / "images", 16)
     assert str(caught.value).startswith(str(tmp_path / "file.json"))
-    assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < len(str(tmp_path)) + 250
 
 
@@ -322,7 +322,7 @@ def test_categories_and_an_empty_file_are_always_errors(
     tmp_path: Path, changes: Raw, message: str
 ) -> None:
     (tmp_path / "file").mkdir()
-    with pytest.raises(SpatialbenchError, match=message):
+    with refused(message):
         opened(tmp_path, instances(tmp_path) | changes)
 
 
@@ -336,7 +336,7 @@ def test_categories_and_an_empty_file_are_always_errors(
     ],
 )
 def test_impossible_arguments_are_one_line(tmp_path: Path, options: Raw, message: str) -> None:
-    with pytest.raises(SpatialbenchError, match=message):
+    with refused(message):
         opened(tmp_path, instances(tmp_path), **options)
 
 
@@ -348,9 +348,9 @@ def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
 
 def test_missing_files_and_folders_are_one_line(tmp_path: Path) -> None:
     for path in (tmp_path / "file.json", tmp_path):
-        with pytest.raises(SpatialbenchError, match="cannot read"):
+        with refused("cannot read"):
             CocoRegions(path, tmp_path, 16)
     raw = instances(tmp_path)
     (tmp_path / "images").rename(tmp_path / "elsewhere")
-    with pytest.raises(SpatialbenchError, match="images: no such folder; say where the images are"):
+    with refused("images: no such folder; say where the images are"):
         opened(tmp_path, raw)

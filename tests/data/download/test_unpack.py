@@ -12,7 +12,7 @@ import pytest
 
 from spatialbench.data.download.fetch import unpack
 from spatialbench.utils.cache import ABANDONED_SECONDS
-from spatialbench.utils.errors import SpatialbenchError
+from tests.support.checks import refused
 
 Maker = Callable[[Path, dict[str, bytes]], Path]
 
@@ -51,9 +51,8 @@ def test_nothing_lands_outside(name: str, tmp_path: Path) -> None:
     unpack(zipped(tmp_path / "zip", {"a.jpg": b"a", name: b"x"}), tmp_path / "to" / "images")
     assert files(tmp_path / "to") == {"images/a.jpg"}
     archive = tar(tmp_path / "tar", {"a.jpg": b"a", "../../evil": b"x"})
-    with pytest.raises(SpatialbenchError, match="outside") as caught:
+    with refused("outside"):
         unpack(archive, tmp_path / "other" / "images")
-    assert "\n" not in str(caught.value)
     assert list((tmp_path / "other").iterdir()) == []
     assert not Path("/evil").exists()
     assert not list(tmp_path.rglob("evil"))
@@ -62,7 +61,7 @@ def test_nothing_lands_outside(name: str, tmp_path: Path) -> None:
 def test_a_damaged_archive_is_one_line(tmp_path: Path) -> None:
     archive = tar(tmp_path / "archive.tar.gz", {"a.jpg": os.urandom(100_000)})
     archive.write_bytes(archive.read_bytes()[:60_000])
-    with pytest.raises(SpatialbenchError, match=r"images cannot be written \("):
+    with refused(r"images cannot be written \("):
         unpack(archive, tmp_path / "to" / "images")
     assert list((tmp_path / "to").iterdir()) == []
 

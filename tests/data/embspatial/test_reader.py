@@ -5,8 +5,6 @@ from __future__ import annotations
 import base64
 import io
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +19,10 @@ from spatialbench.data.embspatial.reader import load, read
 from spatialbench.data.image_cache import ImageTable
 from spatialbench.data.images import encoded
 from spatialbench.data.records import Box, Record
-from spatialbench.utils.errors import SpatialbenchError
+from tests.support.checks import refused
 from tests.support.records import BOXES, Raw, depth, direction, jpeg, said, sft, text, write
 
-
-@pytest.fixture(autouse=True)
-def _cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path / "cache"))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def read_all(
@@ -59,19 +54,6 @@ def test_the_answer_names_the_subject_whatever_the_order_of_the_boxes(tmp_path: 
     records, report = read_all(tmp_path, [raw | {"objects": raw["objects"][::-1]}])
     assert said(records) == [("night stand", "left", "lamp")]
     assert counted(report) == {"object_order": 1}
-
-
-@pytest.mark.parametrize(
-    ("relation", "option"),
-    [("left", "right of"), ("left", "inside"), ("above", "under"), ("under", "out of")],
-)
-def test_an_answer_of_another_predicate_is_a_bad_answer(
-    tmp_path: Path, relation: str, option: str
-) -> None:
-    options = [f"The night stand is {option} the lamp."]
-    raw = direction(relation=relation, answer_options=options, answer=0)
-    records, report = read_all(tmp_path, [raw])
-    assert (records, counted(report)) == ([], {"bad_answer": 1})
 
 
 @pytest.mark.parametrize("relation", ["close", "far"])
@@ -110,12 +92,6 @@ def test_elevation_is_tagged_and_counted(tmp_path: Path) -> None:
 def test_letters_digits_and_texts_name_an_option(tmp_path: Path, answer: Any) -> None:
     records, _ = read_all(tmp_path, [depth(answer=answer)])
     assert {record.subject for record in records} == {"window"}
-
-
-@pytest.mark.parametrize("answer", [4, -1, "E", "mirror", None, True, 1.5, [3]])
-def test_an_answer_out_of_range_is_a_bad_answer(tmp_path: Path, answer: Any) -> None:
-    records, report = read_all(tmp_path, [depth(answer=answer)])
-    assert (records, counted(report)) == ([], {"bad_answer": 1})
 
 
 def test_sft_answers_are_sentences_and_names(tmp_path: Path) -> None:
@@ -181,14 +157,6 @@ def test_a_pair_said_twice_of_one_image_is_kept_once(tmp_path: Path) -> None:
     assert records[-1].weight == 1.0
 
 
-def test_options_without_a_box_of_their_name_drop_the_question(tmp_path: Path) -> None:
-    raw = depth(answer_options=["sofa", "dining table", "bed", "mirror"])
-    _, report = read_all(tmp_path, [raw])
-    assert counted(report) == {"names_not_boxes": 1}
-    assert "mirror" in report.first_damage
-    assert "window" in report.first_damage
-
-
 def test_boxes_that_disagree_are_kept_but_for_strict(tmp_path: Path) -> None:
     raw, slack = direction(), direction("slack", image=text(jpeg(1)))
     raw["objects"][0]["bbox"] = [30, 10, 20, 20]  # ends at 50, the lamp begins at 40
@@ -209,23 +177,6 @@ def test_objects_that_a_centre_crop_cuts_are_counted(tmp_path: Path) -> None:
     assert report.flagged == {"hidden_by_crop": 1, "cut_by_crop": 1}
 
 
-@pytest.mark.parametrize(
-    "box",
-    [
-        *([2, 10, 20], [2, 10, 20, None], [2, 10, 0, 20], [2, 10, -5, 20]),
-        *([50, 10, 40, 20], [70, 10, 5, 5], "2,10,20,20"),
-    ],
-)
-def test_a_bad_box_drops_the_question(tmp_path: Path, box: Any) -> None:
-    raw = direction()
-    raw["objects"][1]["bbox"] = box
-    records, report = read_all(tmp_path, [raw, direction("good")])
-    assert [record.record_id for record in records] == ["good"]
-    assert counted(report) == {"bad_box": 1}
-    assert "'mp3d_1'" in report.first_damage
-    assert "'lamp'" in report.first_damage
-
-
 def test_a_box_of_nan_in_parquet_drops_the_question(tmp_path: Path) -> None:
     raw = direction()
     raw["objects"][0]["bbox"] = [2.0, float("nan"), 20.0, 20.0]
@@ -233,13 +184,6 @@ def test_a_box_of_nan_in_parquet_drops_the_question(tmp_path: Path) -> None:
     pq.write_table(pa.Table.from_pylist([raw]), tmp_path / "file.parquet")
     records, report = read(tmp_path / "file.parquet", ImageTable())
     assert (records, counted(report)) == ([], {"bad_box": 1})
-
-
-@pytest.mark.parametrize("relation", ["on top of", "behind", "below", "Left", None, 3])
-def test_an_unknown_relation_is_counted_never_mapped(tmp_path: Path, relation: Any) -> None:
-    records, report = read_all(tmp_path, [direction() | {"relation": relation}])
-    assert (records, counted(report)) == ([], {"unknown_relation": 1})
-    assert repr(relation) in report.first_damage
 
 
 def test_damaged_records_are_counted_and_the_first_is_named(tmp_path: Path) -> None:
@@ -263,28 +207,63 @@ def test_damaged_records_are_counted_and_the_first_is_named(tmp_path: Path) -> N
     )
 
 
-BAD_RECORDS = {
-    "truncated JPEG": direction("bad", image=text(jpeg()[:-200])),
-    "bad base64": direction("bad", image="/9j/4AAQ!!"),
-    "not an image": direction("bad", image=text(b"hello")),
-    "no such file": direction("bad", image="missing.jpg"),
-    "empty image": direction("bad", image={"bytes": None, "path": None}),
-    "unknown relation": direction("bad") | {"relation": "on top of"},
-    "answer out of range": direction("bad", answer=9),
-    "box outside": direction(
-        "bad", objects=[{"name": n, "bbox": [0, 0, 640, 480]} for n in ("night stand", "lamp")]
-    ),
+def sixteen_bits() -> bytes:
+    stream = io.BytesIO()
+    Image.fromarray(np.full((48, 64), 40_000, np.uint16)).save(stream, "PNG")
+    return stream.getvalue()
+
+
+def predicate(relation: str, option: str) -> Raw:
+    options = [f"The night stand is {option} the lamp."]
+    return direction("bad", relation, answer_options=options, answer=0)
+
+
+def boxed(box: Any) -> Raw:
+    raw = direction("bad")
+    raw["objects"][1]["bbox"] = box
+    return raw
+
+
+FAULTS: dict[tuple[str, str], list[Raw]] = {
+    ("bad_answer", "does not say that the night stand is"): [
+        *(predicate("left", "right of"), predicate("left", "inside")),
+        *(predicate("above", "under"), predicate("under", "out of")),
+    ],
+    ("bad_answer", "none of the 4 options"): [
+        depth("bad", answer=answer) for answer in (4, -1, "E", "mirror", None, True, 1.5, [3])
+    ],
+    ("names_not_boxes", "'mirror', 'window'"): [
+        depth("bad", answer_options=["sofa", "dining table", "bed", "mirror"])
+    ],
+    ("bad_box", "of 'lamp' is"): [
+        *(boxed(box) for box in ([2, 10, 20], [2, 10, 20, None], [2, 10, 0, 20], [2, 10, -5, 20])),
+        *(boxed(box) for box in ([50, 10, 40, 20], [70, 10, 5, 5], "2,10,20,20")),
+    ],
+    ("unknown_relation", "one of close, far"): [
+        direction("bad") | {"relation": name}
+        for name in ("on top of", "behind", "below", "Left", None, 3)
+    ],
+    ("bad_image", "image"): [
+        *(direction("bad", image=text(data)) for data in (jpeg()[:-200], b"hello", sixteen_bits())),
+        direction("bad", image={"bytes": None, "path": None}),
+    ],
+    ("bad_image", "bad base64"): [direction("bad", image="/9j/4AAQ!!")],
+    ("bad_image", "cannot read .*missing.jpg"): [direction("bad", image="missing.jpg")],
 }
 
 
-@pytest.mark.parametrize("bad", BAD_RECORDS.values(), ids=BAD_RECORDS.keys())
-def test_strict_makes_damage_an_error_of_one_line_with_the_id(tmp_path: Path, bad: Raw) -> None:
+@pytest.mark.parametrize(
+    ("bad", "reason", "message"),
+    [(raw, *fault) for fault, raws in FAULTS.items() for raw in raws],
+)
+def test_damage_is_counted_and_with_strict_one_line_with_the_id(
+    tmp_path: Path, bad: Raw, reason: str, message: str
+) -> None:
     records, report = read_all(tmp_path, [direction("good"), bad])
     assert [record.record_id for record in records] == ["good"]
-    assert report.dropped.total() == 1
-    with pytest.raises(SpatialbenchError, match=r"file\.json: record 'bad': ") as caught:
+    assert counted(report) == {reason: 1}
+    with refused(rf"file\.json: record 'bad': .*{message}"):
         read_all(tmp_path, [direction("good"), bad], strict=True)
-    assert "\n" not in str(caught.value)
 
 
 def test_every_form_of_image_is_read(tmp_path: Path) -> None:
@@ -312,13 +291,6 @@ def test_colour_modes_become_rgb(tmp_path: Path, mode: str) -> None:
     Image.new(mode, (64, 48)).save(stream, "JPEG")
     records, _ = read_all(tmp_path, [direction(image=text(stream.getvalue()))])
     assert len(records) == 1
-
-
-def test_sixteen_bit_images_are_refused_not_clipped(tmp_path: Path) -> None:
-    stream = io.BytesIO()
-    Image.fromarray(np.full((48, 64), 40_000, np.uint16)).save(stream, "PNG")
-    _, report = read_all(tmp_path, [direction(image=text(stream.getvalue()))])
-    assert counted(report) == {"bad_image": 1}
 
 
 @pytest.mark.parametrize("image", ["struct", "base64"])
@@ -361,10 +333,9 @@ def test_a_damaged_file_is_one_line(
 ) -> None:
     path = tmp_path / "file.json"
     path.write_bytes(content)
-    with pytest.raises(SpatialbenchError, match=message) as caught:
+    with refused(message) as caught:
         read(path, ImageTable(), strict)
     assert str(caught.value).startswith(str(path))
-    assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < len(str(path)) + 200
 
 
@@ -376,41 +347,13 @@ def test_a_byte_order_mark_is_read_over(tmp_path: Path) -> None:
 def test_a_missing_file_and_a_folder_are_one_line(tmp_path: Path) -> None:
     for path in (tmp_path / "missing.json", tmp_path):
         for reader in (lambda p: read(p, ImageTable()), lambda p: load(p, 16)):
-            with pytest.raises(SpatialbenchError, match=f"cannot read {path}"):
+            with refused(f"cannot read {path}"):
                 reader(path)
 
 
 def test_a_file_without_a_usable_record_is_an_error_that_names_one(tmp_path: Path) -> None:
     path = write(tmp_path / "file.json", [direction() | {"relation": "on"}])
-    message = r"no usable record among 1 .*'mp3d_1': unknown relation 'on'"
-    with pytest.raises(SpatialbenchError, match=message):
+    with refused("no usable record among 1 .*'mp3d_1': unknown relation 'on'"):
         load(path, 16)
-    with pytest.raises(SpatialbenchError, match="it is empty"):
+    with refused("it is empty"):
         load(write(path, []), 16)
-
-
-MEASURE = """
-import resource, sys
-from pathlib import Path
-from spatialbench.data.embspatial.reader import load
-load(Path(sys.argv[1]), 16)  # a small file first: what is imported and allocated once
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-loaded = load(Path(sys.argv[2]), 16)
-after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-print(len(loaded.record_set.records), len(loaded.image_keys), (after - before) / 1024)
-"""
-
-
-def test_memory_stays_flat_for_a_large_parquet(tmp_path: Path) -> None:
-    """50 MB of distinct images; the records are 200, so what grows would be the file."""
-    padding = np.random.default_rng(0).bytes(200_000)  # decoders ignore bytes after a JPEG's end
-    raws = [direction(f"q{i}", image=text(jpeg(i) + padding)) for i in range(200)]
-    small, large = tmp_path / "small.parquet", tmp_path / "large.parquet"
-    pq.write_table(pa.Table.from_pylist(raws[:2]), small)
-    pq.write_table(pa.Table.from_pylist(raws), large, row_group_size=200, compression="none")
-    assert large.stat().st_size > 50e6
-    command = [sys.executable, "-c", MEASURE, small, large]
-    run = subprocess.run(command, capture_output=True, text=True, check=True)
-    records, images, grown = run.stdout.split()
-    assert (records, images) == ("200", "200")
-    assert float(grown) < 40, f"{grown} MB more"
