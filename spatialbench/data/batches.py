@@ -84,12 +84,8 @@ class ResumablePlans(DistributedSampler[Any]):
     A DistributedSampler, so that Lightning does not add its own: rank r of R takes the batches
     r, r + R, ..., equally many on all ranks.
 
-    Args:
-        dataset: indexed by the plans; its length is the number of items to shuffle.
-        batch: items a batch; an incomplete last batch is dropped.
-        seed: of the order.
-        world: R.
-        rank: r.
+    ``dataset`` is indexed by the plans, its length is the number of items to shuffle; a batch has
+    ``batch`` of them, and an incomplete last one is dropped.
     """
 
     def __init__(

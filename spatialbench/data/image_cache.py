@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -88,13 +88,8 @@ class ImageTable:
 
 
 def cache_key(source: Path, size: int, resize: Resize) -> str:
-    """Hash the content of a source file, not its name, with size and resize.
-
-    Raises:
-        SpatialbenchError: the file cannot be read.
-    """
-    content = digest(source)
-    return hashlib.sha256(f"v2 {content} {size} {resize}".encode()).hexdigest()[:16]
+    """Hash the content of a source file, not its name, with size and resize."""
+    return hashlib.sha256(f"v2 {digest(source)} {size} {resize}".encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)
@@ -109,14 +104,12 @@ class Stored:
 def stored(key: str, size: int) -> Stored | None:
     """Open the cache entry ``key``; None where there is none, or an incomplete one."""
     folder = cache_root() / "images" / key
-    try:
+    with suppress(OSError, ValueError, KeyError, TypeError):
         index = json.loads((folder / "index.json").read_text())
         images = np.memmap(folder / "images.u8", np.uint8, "r").reshape(-1, size, size, 3)
         entries = {sha1: Entry(**entry) for sha1, entry in index["entries"].items()}
         if len(images) == index["rows"]:
             return Stored(ImageTable(complete=entries), images, str(index["digest"]))
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
     return None
 
 

@@ -55,11 +55,7 @@ def decode(data: bytes, upright: bool = False) -> Image.Image:
 
 
 def file_bytes(path: Path, what: str = "") -> bytes:
-    """Read a file; ``what`` is named before it in the message.
-
-    Raises:
-        SpatialbenchError: it cannot be read.
-    """
+    """Read a file, or raise a SpatialbenchError that names ``what`` before it."""
     try:
         return path.read_bytes()
     except OSError as error:

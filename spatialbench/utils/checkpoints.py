@@ -40,9 +40,7 @@ def without(state: Mapping[str, Tensor], prefixes: tuple[str, ...]) -> dict[str,
 def check_fits(checkpoint: Mapping[str, Any], own: Mapping[str, Tensor], method: str) -> None:
     """Check that a checkpoint, with the frozen parameters filled in, fits a method.
 
-    Args:
-        own: the state of the method that is to load it.
-        method: the class path of that method.
+    ``own`` is the state of the method that is to load it, ``method`` its class path.
 
     Raises:
         SpatialbenchError: the checkpoint is of another method or another architecture.

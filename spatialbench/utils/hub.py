@@ -28,28 +28,17 @@ def snapshot(
     ignored: Sequence[str] = (),
     kind: str = "model",
 ) -> Path:
-    """Return the folder of a repository at a revision; the folder's name is the commit.
+    """Return the folder of a repository at a commit or branch; the folder's name is the commit.
 
-    Args:
-        repository: ``<owner>/<name>``.
-        revision: a commit of 40 hex digits, or a branch.
-        patterns: the files that are wanted.
-        ignored: those among them that are not.
-        kind: ``model`` or ``dataset``.
+    It has the files that fit ``patterns``, but for those that fit ``ignored``; ``kind`` is
+    ``model`` or ``dataset``.
 
     Raises:
         SpatialbenchError: it is not cached and cannot be downloaded.
     """
+    chosen = {"allow_patterns": [*patterns], "ignore_patterns": [*ignored]}
     try:
-        return Path(
-            snapshot_download(
-                repository,
-                repo_type=kind,
-                revision=revision,
-                allow_patterns=[*patterns],
-                ignore_patterns=[*ignored],
-            )
-        )
+        return Path(snapshot_download(repository, repo_type=kind, revision=revision, **chosen))
     except Exception as error:  # of the Hub, the network or the disk: the user reads one line
         raise _missing(repository, error) from error
 

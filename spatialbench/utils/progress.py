@@ -20,13 +20,7 @@ def progress(
     """Show a bar, count, rate, time left and time passed on the standard error.
 
     Without a terminal, print a plain line every ``interval`` seconds instead, and one at the end
-    if the work took longer than that.
-
-    Args:
-        description: for instance ``rendering rooms/train``.
-        total: number of items; None if unknown.
-        unit: the name of the items, in the plural.
-        interval: in seconds.
+    if the work took longer than that. ``total`` is None if it is unknown.
 
     Yields:
         A function to be called with the number of items finished since the last call.

@@ -66,13 +66,9 @@ def dump_json(value: Any) -> str:
 
 
 def parse(cls: type[T], data: Any, where: str, advice: str) -> T:
-    """Build the dataclass ``cls`` from plain data, without conversions except int to float.
+    """Build the dataclass ``cls`` from JSON or YAML, without conversions except int to float.
 
-    Args:
-        cls: a dataclass; a field without a default is required, and no other field is allowed.
-        data: what JSON or YAML gave.
-        where: the start of the message, usually the file.
-        advice: the end of the message.
+    A field without a default is required, and no other field is allowed.
 
     Raises:
         SpatialbenchError: ``<where>: field 'a.b': expected ..., found ...; <advice>``.

@@ -335,7 +335,6 @@ class Listener(lightning.LightningModule):
         self.weight = torch.nn.Parameter(torch.zeros(1))
         self.stop_after = stop_after
         self.seen: list[tuple[int, list[int]]] = []
-        self.predicted: list[int] = []
 
     def training_step(self, batch: Batch) -> torch.Tensor:
         self.seen.append((self.current_epoch, batch["record"].tolist()))
@@ -345,9 +344,6 @@ class Listener(lightning.LightningModule):
 
     def validation_step(self, batch: Batch) -> None:
         pass
-
-    def predict_step(self, batch: Batch) -> None:
-        self.predicted += batch["record"].tolist()
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         return torch.optim.SGD(self.parameters(), lr=0.1)
@@ -385,16 +381,6 @@ def test_a_resumed_training_sees_what_it_would_have_seen(
         after = fit(folder, file, Listener(), 8, str(folder / "last.ckpt"), **changes).seen
         assert before == whole[:stop]
         assert after == whole[stop:], f"interrupted after {stop} steps"
-
-
-def test_lightning_predicts_every_record_once(tmp_path: Path, file: str) -> None:
-    module = Listener()
-    data = PairDataModule(path=file, image_size=16, eval_batch_images=4)
-    trainer = lightning.Trainer(
-        accelerator="cpu", logger=False, enable_progress_bar=False, default_root_dir=tmp_path
-    )
-    trainer.predict(module, data)
-    assert sorted(module.predicted) == list(range(23))
 
 
 def test_a_users_image_and_captions(tmp_path: Path) -> None:

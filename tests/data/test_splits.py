@@ -59,12 +59,6 @@ def pairs(records: RecordSet) -> set[tuple[str, ...]]:
     return {tuple(sorted((record.subject, record.object))) for record in records.records}
 
 
-def test_a_split_by_image_shares_no_image(file: Path) -> None:
-    data = module(file)
-    assert not images(data.train_set) & images(data.val_set)
-    assert len(images(data.val_set)) == 5
-
-
 def test_a_split_by_record_shares_images_but_no_record(file: Path) -> None:
     data = module(file, split="record", held_out=0.2)
     trained, held = names(data.train_set), names(data.val_set)

@@ -72,7 +72,7 @@ POINTS: dict[str, tuple[int | None, Arm]] = {
     "last checkpoint": (6, at(checkpoints.torch, "save", 7, half_a_checkpoint)),
     "test": (6, at(SpatialAttention, "test_step", 1)),
     "evidence": (6, at(Evidence, "save", 1)),
-    "images": (False, at(image_cache._Writer, "write", 5)),
+    "images": (False, at(image_cache, "fit", 5)),
     "tokens": (False, at(token_cache.np, "save", 1, half_an_array)),
     "keys of tokens": (False, at(token_cache, "write_atomic", 1)),
     "any rename": (None, at(errors.Path, "replace", 6)),

@@ -32,11 +32,7 @@ class ImageSource:
     crop: Corners | None = None  # the part that is shown, black outside of the image; None: all
 
     def content(self) -> bytes:
-        """Return the encoded bytes.
-
-        Raises:
-            SpatialbenchError: the file cannot be read.
-        """
+        """Return the encoded bytes; raise a SpatialbenchError if the file cannot be read."""
         source = self.source
         return source if isinstance(source, bytes) else file_bytes(source, "the image ")
 
@@ -166,11 +162,7 @@ class CaptionSet(ABC):
         return [self.records[row].relation for row in rows]
 
     def file(self, *names: str) -> Path:
-        """Return the first of these files that the folder has.
-
-        Raises:
-            SpatialbenchError: there is none.
-        """
+        """Return the first of these files that the folder has, or raise a SpatialbenchError."""
         for name in names:
             if (self.folder / name).is_file():
                 return self.folder / name
@@ -188,11 +180,7 @@ class CaptionSet(ABC):
 
 
 def check_images(files: Sequence[Path], source: str) -> None:
-    """Check that all image files are there.
-
-    Raises:
-        SpatialbenchError: some are missing; give ``source``.
-    """
+    """Raise a SpatialbenchError if image files are missing; it says to give ``source``."""
     missing = [file for file in files if not file.is_file()]
     if missing:
         raise SpatialbenchError(f"no image {missing[0]} ({len(missing)} missing); give {source}")

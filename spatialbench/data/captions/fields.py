@@ -70,11 +70,7 @@ def records(owner: CaptionSet, path: Path, part: str) -> Iterator[tuple[str, Fie
 
 
 def listed(owner: CaptionSet, path: Path) -> list[Any]:
-    """Read a JSON file that holds a list.
-
-    Raises:
-        SpatialbenchError: it cannot be read or holds something else.
-    """
+    """Return the list that a JSON file holds, or raise a SpatialbenchError."""
     items = load_json(path, f"give {owner.source}")
     if not isinstance(items, list):
         owner.refuse(str(path), f"a {type(items).__name__}, not a list of records")

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from spatialbench.data.captions.whatsup import WhatsUp, preposition
+from spatialbench.data.captions.whatsup import WhatsUp
 from tests.support import caption_files as files
 
 SIDES = {"left_of": "to the left of", "right_of": "to the right of"}
@@ -31,7 +31,7 @@ def records(folder: Path, images: str, a: str, b: str, words: dict[str, str]) ->
 def write(folder: Path) -> Path:
     """Write two sets of A, one of B."""
     first = records(folder, "controlled_images", "beer-bottle", "armchair", A)
-    second = records(folder, "controlled_images", "mug", "plate", A)
+    second = records(folder, "controlled_images", "lemon", "plate", A)
     clevr = records(folder, "controlled_clevr", "bowl", "can", B)
     files.write_json(folder / "controlled_images_dataset.json", first + second)
     files.write_json(folder / "controlled_clevr_dataset.json", clevr)
@@ -66,9 +66,9 @@ def test_the_four_numbers_by_hand(tmp_path: Path) -> None:
     """All of the first set right; in the second, left is wrong, under is only right against on."""
     found = WhatsUp(str(write(tmp_path)))
     scores = files.answers(found, lambda record: 1)
-    scores[5, 2] = 2  # mug under plate: "left" beats the truth, "on" does not
-    scores[6, 1] = 2  # mug left of plate: "right" beats it
-    scores[7, 3] = 1  # mug right of plate: another ties
+    scores[5, 2] = 2  # lemon under plate: "left" beats the truth, "on" does not
+    scores[6, 1] = 2  # lemon left of plate: "right" beats it
+    scores[7, 3] = 1  # lemon right of plate: another ties
     made = files.values(found, scores)
     assert made["a_pair"] == pytest.approx(100 * 7 / 8)
     assert made["a_four"] == pytest.approx(100 * 5.5 / 8)
@@ -80,7 +80,8 @@ def test_the_four_numbers_by_hand(tmp_path: Path) -> None:
 
 
 def test_what_is_not_of_the_form_is_counted(tmp_path: Path) -> None:
-    change(write(tmp_path), 0, caption_options=["a", "b", "c", "d"])
+    words = ("on", "under", "on the left of", "to the right of")  # the third names two
+    change(write(tmp_path), 0, caption_options=[f"A mug {word} a plate" for word in words])
     found = WhatsUp(str(tmp_path))
     files.check_account(found, 12, 1)
     dropped, flagged = found.account.first.values()
@@ -111,16 +112,3 @@ def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
     files.complaint(lambda: WhatsUp(str(tmp_path)), "a dict, not a list of records")
     (tmp_path / "controlled_clevr_dataset.json").unlink()
     files.complaint(lambda: WhatsUp(str(tmp_path)), r"no file controlled_clevr_dataset\.json in ")
-
-
-@pytest.mark.parametrize(
-    ("caption", "expected"),
-    [
-        ("A lemon under a bottle of lotion", "under"),
-        ("A mug to the left of a spoon.", "left"),
-        ("A mug on the left of a spoon", None),
-        ("A mug near a spoon", None),
-    ],
-)
-def test_prepositions_are_words(caption: str, expected: str | None) -> None:
-    assert preposition(caption) == expected

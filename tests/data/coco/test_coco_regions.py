@@ -54,13 +54,6 @@ def test_boxes_follow_the_rounded_image_and_end_with_it(tmp_path: Path) -> None:
     assert rows == [5, 6, 7, 8, 9]  # the centre of row 4 is over 5.85, in row 5
 
 
-def test_an_image_of_that_size_comes_back_pixel_for_pixel(tmp_path: Path) -> None:
-    regions = opened(tmp_path, instances(tmp_path))
-    for row in (0, 1):
-        stored = np.asarray(Image.open(tmp_path / "images" / f"{row + 1}.png"))
-        assert np.array_equal(regions[row].pixels.permute(1, 2, 0).numpy(), stored)
-
-
 def test_every_form_of_segmentation_gives_the_same_mask(tmp_path: Path) -> None:
     # 3 x 2 pixels, rows 0 1 1 and 0 0 1; run lengths go down the columns: 0 0 | 1 0 | 1 1
     mask = np.array([[0, 1, 1], [0, 0, 1]], dtype=np.uint8)

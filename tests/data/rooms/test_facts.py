@@ -154,19 +154,3 @@ def test_the_test_split_tells_a_blind_scorer_nothing() -> None:
     assert ((np.sign(edges) + 1) / 2).mean() == pytest.approx(0.5, abs=1e-9)
     tags = Counter(r.elevation for r in made if r.elevation)
     assert tags["counter"] >= 100  # the elevation shortcut does not solve close and far
-
-
-def test_swapped_objects_make_the_negated_caption_true() -> None:
-    flipped = []
-    for scene in (generate("val", index) for index in range(40)):
-        for axis, first, second in sorted(_facts(*look(scene).views)):
-            if axis != "horizontal" or len(flipped) >= 40:
-                continue
-            other = scene.swapped(first, second)
-            named = look(other).named
-            if {first, second} <= named.keys():  # neither is hidden now
-                flipped.append(named[second].box.centre[0] < named[first].box.centre[0])
-            kept = [[o for o in s.objects if o.name not in (first, second)] for s in (scene, other)]
-            assert kept[0] == kept[1]
-    assert len(flipped) == 40
-    assert np.mean(flipped) >= 0.95
