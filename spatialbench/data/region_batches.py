@@ -23,7 +23,6 @@ from spatialbench.data.boxes import crops, grid_boxes, random_boxes, with_surrou
 from spatialbench.data.datamodule import PairDataModule
 from spatialbench.data.region_sets import Regions, RegionSet, check_regions
 from spatialbench.data.setting_checks import check_fills_batch, check_least, datamodule_of
-from spatialbench.utils.argument_checks import check_choice
 from spatialbench.utils.errors import SpatialbenchError
 from spatialbench.utils.token_cache import content_key
 
@@ -208,7 +207,6 @@ class RegionDataModule(PairDataModule):
         check_least(1, region_batch=region_batch, most=most)
         check_least(0, wide=wide)
         check_least(0 if region_path else 1, region_images=region_images)
-        check_choice("data.kind", kind, Kind)
         if (region_path is None) != (region_folder is None):
             raise SpatialbenchError(
                 "data.region_path and data.region_folder go together: the file and its images"

@@ -177,15 +177,6 @@ def test_half_of_the_images_are_mirrored_by_seed_epoch_and_batch_alone() -> None
     assert 430 < count < 570  # of 1000; 500 +- 4.4 standard deviations
 
 
-def test_validation_and_test_are_never_mirrored(file: str) -> None:
-    data = embspatial(train_path=file, path=file, val_images=3, mirror=1.0)
-    data.setup()
-    for batch in data.val_dataloader():
-        check_batch(batch, data.val_set)
-    for batch in data.test_dataloader():
-        check_batch(batch, data.test_set)
-
-
 def test_ranks_share_an_epoch_without_overlap() -> None:
     record_set = small_set(11)
     alone = rows(loader(TrainingPlans(record_set, 2, 2, seed=3)))
@@ -210,9 +201,11 @@ def test_workers_change_nothing_and_are_at_most_as_many_as_cores(
 
 
 def test_a_file_is_tested_instead_of_the_tracks_test_set(file: str) -> None:
-    data = PairDataModule("rooms", path=file, image_size=16, eval_batch_images=4)
+    data = PairDataModule("rooms", path=file, image_size=16, eval_batch_images=4, mirror=1.0)
     data.setup("test")
     assert len(data.test_set.records) == 11 + 6 * 2
+    for batch in data.test_dataloader():
+        check_batch(batch, data.test_set)  # never mirrored
     assert sorted(chain(*rows(data.test_dataloader()))) == list(range(23))
     data.setup("validate")
     assert data.val_set is data.test_set

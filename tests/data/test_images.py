@@ -25,7 +25,6 @@ from spatialbench.data.images import (
     decode,
     fit,
     place,
-    visible_share,
 )
 from spatialbench.data.records import Box
 from spatialbench.utils.cache import ABANDONED_SECONDS
@@ -51,17 +50,6 @@ def entries(cache: Path) -> Path:
 def test_places_by_hand(resize: Resize, expected: tuple[float, ...]) -> None:
     placed = place(Box(160, 120, 64, 48), (640, 480), 96, resize)
     assert (placed.x, placed.y, placed.w, placed.h) == pytest.approx(expected)
-
-
-def test_visible_shares_by_hand() -> None:
-    size = (640, 480)  # the crop keeps x in [80, 560]
-    assert visible_share(Box(0, 0, 80, 480), size, "crop") == pytest.approx(0)
-    assert visible_share(Box(60, 10, 80, 30), size, "crop") == pytest.approx(0.75)
-    assert visible_share(Box(80, 0, 480, 480), size, "crop") == pytest.approx(1)
-    assert visible_share(Box(0, 0, 640, 480), size, "crop") == pytest.approx(0.75)
-    for resize in ("squash", "letterbox"):
-        assert visible_share(Box(0, 0, 80, 480), size, resize) == pytest.approx(1)
-    assert clip(Box(-5, 90, 10, 20), 100, 100) == Box(0, 90, 5, 10)
 
 
 @pytest.mark.parametrize("resize", RESIZES)

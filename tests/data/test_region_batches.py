@@ -168,7 +168,6 @@ def test_a_wrong_item_of_a_region_set_is_named(
     [
         ({"region_batch": 0}, r"data\.region_batch is 0"),
         ({"region_images": 0}, r"data\.region_images is 0"),
-        ({"kind": "cells"}, r"data\.kind is 'cells'; one of grid, boxes"),
         ({"region_path": "x.json"}, "go together"),
         ({"region_path": "x.json", "region_folder": "x"}, "there is no file x.json"),
     ],

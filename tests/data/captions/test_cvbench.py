@@ -73,23 +73,14 @@ def write(folder: Path, flat: list[Row], deep: list[Row]) -> Path:
 
 def test_questions_become_statements(tmp_path: Path) -> None:
     found = CvBench(str(write(tmp_path, FLAT, DEEP)))
+    camera, truck = "closer to the camera than", "closer to the truck in the red box than"
     statements = [
         ("right", "rug in the red box", "right of", "night stand"),
         ("above", "sheep", "above", "horse"),
-        *(
-            ("depth", f"{a} box", "closer to the camera than", f"{b} box")
-            for a, b in (
-                ("table in the red", "bookcase in the blue"),
-                ("chair in the blue", "chair in the red"),
-                ("bookcase in the blue", "table in the red"),
-            )
-        ),
-        (
-            "distance",
-            "cone in the green box",
-            "closer to the truck in the red box than",
-            "bus in the blue box",
-        ),
+        ("depth", "table in the red box", camera, "bookcase in the blue box"),
+        ("depth", "chair in the blue box", camera, "chair in the red box"),
+        ("depth", "bookcase in the blue box", camera, "table in the red box"),
+        ("distance", "cone in the green box", truck, "bus in the blue box"),
     ]
     assert [(record.relation, *record.captions) for record in found.records] == [
         (relation, f"The {a} is {phrase} the {b}.", f"The {b} is {phrase} the {a}.")
@@ -144,6 +135,3 @@ def test_a_wrong_file_is_one_line(tmp_path: Path) -> None:
     write(tmp_path, FLAT, DEEP)
     (tmp_path / "test_3d.parquet").write_bytes(b"PAR1 and no more")
     complaint(lambda: CvBench(str(tmp_path)), r"3d\.parquet: no readable parquet")
-    (tmp_path / "test_3d.parquet").unlink()
-    message = r"no file test_3d\.parquet in .*; give the parquet files of the Hub's"
-    complaint(lambda: CvBench(str(tmp_path)), message)

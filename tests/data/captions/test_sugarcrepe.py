@@ -52,5 +52,3 @@ def test_what_is_missing_is_one_line(tmp_path: Path) -> None:
     files.write_json(path, [1])
     message = "a list, not an object of number -> record"
     files.complaint(lambda: SugarCrepe(str(tmp_path)), message)
-    path.unlink()
-    files.complaint(lambda: SugarCrepe(str(tmp_path)), r"no file add_obj\.json in ")

@@ -101,10 +101,8 @@ def test_a_byte_order_mark_and_a_line_separator_in_a_caption_are_read(tmp_path: 
         (json.dumps(line(2, "The a is on the b.", "on", 2)), "line 1: label 2 is neither 0 nor 1"),
         ("\n{", "line 2: not valid JSON"),
         (json.dumps({"image": "2.jpg", "label": 1}), "line 1: no field 'relation'"),
-        (None, r"no file random/dev\.jsonl in .*; give VSR's splits"),
     ],
 )
-def test_what_is_wrong_is_one_line(tmp_path: Path, content: str | None, message: str) -> None:
-    path = write(tmp_path) / "splits" / "random" / "dev.jsonl"
-    path.write_text(content) if content else path.unlink()
+def test_what_is_wrong_is_one_line(tmp_path: Path, content: str, message: str) -> None:
+    (write(tmp_path) / "splits" / "random" / "dev.jsonl").write_text(content)
     files.complaint(lambda: Vsr(str(tmp_path)), message)

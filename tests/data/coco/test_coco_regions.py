@@ -13,7 +13,6 @@ import torch
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from spatialbench.data.coco.masks import run_lengths
 from spatialbench.data.images import fit
 from spatialbench.data.region_sets import check_regions
 from tests.support.checks import refused
@@ -67,18 +66,6 @@ def test_every_form_of_segmentation_gives_the_same_mask(tmp_path: Path) -> None:
         regions = one(tmp_path, 3, 2, 3, bbox=[1, 0, 2, 2], segmentation=form)
         assert regions[0].masks[0, :2].int().tolist() == mask.tolist()
         assert not regions.skipped
-
-
-def test_run_lengths_are_those_of_pycocotools() -> None:
-    rng = np.random.default_rng(0)
-    for _ in range(50):
-        blocks = rng.integers(0, 2, rng.integers(1, 9, 2))
-        mask = np.kron(blocks, np.ones(rng.integers(1, 40, 2))).astype(np.uint8)
-        runs = run_lengths(coco_mask.encode(np.asfortranarray(mask))["counts"])
-        assert runs is not None
-        assert np.array_equal(np.repeat(np.arange(len(runs)) % 2, runs), mask.ravel("F"))
-    for text in (b"", b"0o", b"0\xff", b" ", b"oooooooo0"):
-        assert run_lengths(text) is None
 
 
 def test_a_panoptic_file_has_things_and_stuff_whose_boxes_are_their_masks(tmp_path: Path) -> None:

@@ -9,14 +9,13 @@ from tests.support.records import depth, direction, write
 
 
 def test_the_report_of_a_file_is_printed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("COLUMNS", "200")
     raws = [direction("a"), direction("b", "above"), depth("c")]
     raws.append(depth("d") | {"relation": "[bold]on top[/]"})
     check_file(write(tmp_path / "file.json", raws)).print_counts()
-    assert not (tmp_path / "cache").exists()  # a check keeps nothing
+    assert not cache.exists()  # a check keeps nothing
     text = capsys.readouterr().out
     lines = [line.replace("│", " ").split() for line in text.splitlines()]
     for row in ("far 1 3", "left 1 1", "close 0 0", "kept 3 of 4 5"):
@@ -26,11 +25,6 @@ def test_the_report_of_a_file_is_printed(
     assert f"consistent 3, counter 0, ambiguous 0; {shortcut}" in text
     first = "record 'd': unknown relation '[bold]on top[/]'"
     assert f"1 dropped: unknown_relation (first {first}" in text
-
-
-def test_an_empty_list_is_reported_as_it_is(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
     check_file(write(tmp_path / "file.json", [])).print_counts()
     text = capsys.readouterr().out
     assert "0 of 0" in text

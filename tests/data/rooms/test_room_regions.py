@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 
@@ -15,10 +13,8 @@ SIZE, IMAGES = 48, 6
 
 
 @pytest.fixture(scope="module")
-def regions(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RoomsRegions]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPATIALBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield RoomsRegions("val", IMAGES, SIZE)
+def regions() -> RoomsRegions:
+    return RoomsRegions("val", IMAGES, SIZE)
 
 
 def test_boxes_are_those_of_the_masks(regions: RoomsRegions) -> None:
