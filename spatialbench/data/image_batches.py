@@ -113,11 +113,7 @@ def resized(pixels: Tensor, size: int, antialias: bool = True) -> Tensor:
 
 
 def images_of(trainer: Trainer) -> ImageDataset:
-    """Return the training images of a trainer.
-
-    Raises:
-        SpatialbenchError: another datamodule.
-    """
+    """Return the training images of a trainer; raise a SpatialbenchError if it has none."""
     return datamodule_of(trainer, ImageDataModule, "images alone").image_set
 
 

@@ -61,7 +61,7 @@ class FolderImages(ImageSource):
     otherwise it is reported, and the next readable one replaces it, the same in every epoch.
 
     Raises:
-        SpatialbenchError: there is no image in the folder.
+        SpatialbenchError: there is no image in the folder; later, none can be read.
     """
 
     def __init__(self, folder: str | Path, images: int | None = None, strict: bool = False) -> None:
@@ -84,11 +84,7 @@ class FolderImages(ImageSource):
         return len(self.paths)
 
     def image(self, row: int) -> Image.Image:
-        """Return one image, or the next one that is readable.
-
-        Raises:
-            SpatialbenchError: it is unreadable and ``strict`` is set, or every image is.
-        """
+        """Return one image, or the next one that is readable."""
         for step in range(len(self)):
             path = self.paths[(row + step) % len(self)]
             try:

@@ -23,11 +23,7 @@ class AtomicCheckpoints(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
-        """Save atomically.
-
-        Raises:
-            SpatialbenchError: the folder cannot be created or written.
-        """
+        """Save atomically; see ``atomic_path``."""
         with atomic_path(path) as temporary:
             torch.save(checkpoint, temporary)
 

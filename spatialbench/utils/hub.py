@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download, snapshot_download, try_to_load_from_cache
@@ -36,19 +37,15 @@ def snapshot(
     Raises:
         SpatialbenchError: it is not cached and cannot be downloaded.
     """
-    chosen = {"allow_patterns": [*patterns], "ignore_patterns": [*ignored]}
+    get = partial(snapshot_download, allow_patterns=[*patterns], ignore_patterns=[*ignored])
     try:
-        return Path(snapshot_download(repository, repo_type=kind, revision=revision, **chosen))
+        return Path(get(repository, repo_type=kind, revision=revision))
     except Exception as error:  # of the Hub, the network or the disk: the user reads one line
         raise _missing(repository, error) from error
 
 
 def hub_file(repository: str, revision: str, name: str, kind: str = "model") -> Path:
-    """Return the cached path of one file; offline if the revision is a commit in the cache.
-
-    Raises:
-        SpatialbenchError: it is not cached and cannot be downloaded.
-    """
+    """Return one file as ``snapshot`` does; offline if the revision is a commit in the cache."""
     # the Hub's own short cut for a cached commit comes after a request for the user agent
     if re.fullmatch("[0-9a-f]{40}", revision):
         path = try_to_load_from_cache(repository, name, revision=revision, repo_type=kind)

@@ -78,11 +78,7 @@ def listed(owner: CaptionSet, path: Path) -> list[Any]:
 
 
 def lines(owner: CaptionSet, path: Path) -> Iterator[Fields]:
-    """Yield the records of a JSONL file, one object per line.
-
-    Raises:
-        SpatialbenchError: it cannot be read, or a line is no object.
-    """
+    """Yield the records of a JSONL file, or raise a SpatialbenchError for a wrong line."""
     try:
         content = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:

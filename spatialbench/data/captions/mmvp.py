@@ -72,11 +72,7 @@ class Mmvp(SelectionSet):
         check_images([file for pair in self._files for file in pair], SOURCE)
 
     def pairs(self, size: int, resize: Resize = "crop") -> ImagePairs:
-        """Read the images and return the pairs.
-
-        Raises:
-            SpatialbenchError: an image cannot be read.
-        """
+        """Read the images and return the pairs; see the base class."""
         images = np.empty((len(self._files), 2, size, size, 3), dtype=np.uint8)
         digest = hashlib.sha256()
         with progress("reading mmvp", len(self._files), "pairs") as advance:

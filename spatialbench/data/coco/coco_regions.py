@@ -57,7 +57,7 @@ class CocoRegions(RegionSet):
 
     Raises:
         SpatialbenchError: a file or folder is missing, not in COCO's format, or without a usable
-            image; with ``strict``, the first damaged item.
+            image; with ``strict``, the first damaged item. On access, the image is damaged since.
     """
 
     templates = ("a photo of a {}.",)
@@ -101,11 +101,6 @@ class CocoRegions(RegionSet):
         return len(self.images)
 
     def __getitem__(self, row: int) -> Regions:
-        """Decode an image and its regions; it may be damaged since, or (``strict``) a mask empty.
-
-        Raises:
-            SpatialbenchError: in both cases.
-        """
         image = self.images[row]
         pixels = _decoded(image, image.file)
         ids = None if image.png is None else coco_masks.segment_ids(_decoded(image, image.png))

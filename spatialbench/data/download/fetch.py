@@ -1,4 +1,8 @@
-"""Download, take or verify one file of a data set; it is checked in each case."""
+"""Download, take or verify one file of a data set.
+
+In each case a SpatialbenchError says that the file is not as the manifest or its record has it, or
+that it cannot be written.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +59,6 @@ def download(item: Item, folder: Path) -> Entry:
 
     Raises:
         NotLoadedError: the source cannot be reached, or does not have the expected file.
-        SpatialbenchError: the file is not as the manifest says, or cannot be written.
     """
     if item.drive:
         raise NotLoadedError("it is published on Google Drive only")
@@ -66,20 +69,12 @@ def download(item: Item, folder: Path) -> Entry:
 
 
 def take(item: Item, path: Path, folder: Path, copied: bool) -> Entry:
-    """Check a file, archive or unpacked folder of the user's; link, copy or unpack it.
-
-    Raises:
-        SpatialbenchError: it is not as the manifest says, or cannot be written.
-    """
+    """Check a file, archive or unpacked folder of the user's; link, copy or unpack it."""
     return _add(item, path, folder, Entry(str(path.resolve()), 0), _copy if copied else link)
 
 
 def verify(item: Item, folder: Path) -> Entry:
-    """Check a file that is in the data set's folder; record it if that was not done before.
-
-    Raises:
-        SpatialbenchError: it is not as the manifest or its record says.
-    """
+    """Check a file that is in the data set's folder; record it if that was not done before."""
     path, known = folder / item.placed, _records(folder).get(item.name)
     entry = _examine(item, path, known or Entry(str(path), 0))
     if known and entry != known:

@@ -77,11 +77,7 @@ def _read_some(path: Path, table: ImageTable, strict: bool) -> tuple[list[Record
 
 
 def check_file(path: str | Path, strict: bool = False) -> CheckReport:
-    """Read a file and decode every distinct image, but keep only the counts.
-
-    Raises:
-        SpatialbenchError: the file cannot be read; with ``strict``, the first damaged record.
-    """
+    """Read a file as ``read`` does and decode every distinct image, but keep only the counts."""
     return read(Path(path), ImageTable(), strict)[1]
 
 
