@@ -139,14 +139,10 @@ class _Reader:
             self.report.flag("object_order", name, why)
         kept: list[tuple[int, Named, Named]] = []
         for option, subject, other in said.candidates:
-            try:
+            with self.report.dropping(name):
                 statements.check_names(subject, other, said.options)
                 self._check_pair(name, sha1, relation, subject, other)
                 kept.append((option, subject, other))
-            except Rejected as rejected:
-                if len(said.candidates) == 1:
-                    raise
-                self.report.drop(rejected.reason, name, rejected.why)
         if not kept:
             return
         row = self.table.use(sha1, data)
