@@ -41,17 +41,14 @@ class Batch(TypedDict):
 
 
 class PairDataset(Dataset[Batch]):
-    """A record set indexed by plans: one item is one whole batch.
-
-    Attributes:
-        groups: the rows of the records of each image that has any, in the order of the images.
-    """
+    """A record set indexed by plans: one item is one whole batch."""
 
     def __init__(self, record_set: RecordSet) -> None:
         self.record_set = record_set
         rows: dict[int, list[int]] = {}
         for row, record in enumerate(record_set.records):
             rows.setdefault(record.image, []).append(row)
+        # rows of the records of each image that has any, in the order of the images
         self.groups = [np.asarray(rows[image]) for image in sorted(rows)]
 
     def __len__(self) -> int:

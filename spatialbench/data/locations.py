@@ -49,11 +49,8 @@ def named_boxes(batch: Batch, records: Sequence[Record], boxes: Tensor, most: in
     """Choose the first ``most`` objects of each image that the batch's records name.
 
     An object of several records is one. Those without a box are left out, and in a mirrored image
-    boxes are mirrored, too.
-
-    Args:
-        records: that ``batch["record"]`` indexes.
-        boxes: their ``corners``, on the CPU.
+    boxes are mirrored, too. ``batch["record"]`` indexes ``records`` and their ``corners``,
+    ``boxes``, which are on the CPU.
     """
     found: dict[tuple[int, str], Tensor] = {}
     count: Counter[int] = Counter()

@@ -45,17 +45,12 @@ def peak(name: str) -> Peak | None:
 
 
 class StepFlops:
-    """Counts the FLOPs between ``start`` and ``stop``; compiled code runs eagerly meanwhile.
-
-    Attributes:
-        total: all FLOPs.
-        again: the part of ``total`` that was recomputation.
-    """
+    """Counts the FLOPs between ``start`` and ``stop``; compiled code runs eagerly meanwhile."""
 
     _counting: StepFlops | None = None
 
     def __init__(self) -> None:
-        self.total, self.again = 0, 0
+        self.total, self.again = 0, 0  # all FLOPs, and those of recomputation
         self._inside = False
         self._stack = ExitStack()
 

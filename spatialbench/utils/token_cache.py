@@ -40,12 +40,10 @@ def tensors_digest(tensors: Mapping[str, Tensor], extra: str = "") -> str:
 
 
 class TokenCache:
-    """Maps keys to bfloat16 tokens of one shape.
+    """Maps keys to bfloat16 tokens of one ``shape`` an image.
 
-    Args:
-        folder: created on the first write. Its name must cover everything that the tokens depend on
-            besides the image.
-        shape: of the tokens of one image.
+    The folder is created on the first write. Its name must cover everything that the tokens depend
+    on besides the image.
     """
 
     def __init__(self, folder: Path, shape: tuple[int, ...]) -> None:

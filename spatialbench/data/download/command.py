@@ -19,12 +19,7 @@ from spatialbench.utils.suggest import did_you_mean
 
 
 def run(options: Namespace) -> None:
-    """Download a data set, take it from a folder, or list all.
-
-    Raises:
-        SpatialbenchError: the data set or a file is unknown, a source cannot be reached, a file is
-            not the expected one, or ``--from`` lacks a file.
-    """
+    """Download a data set, take it from a folder, or list all; the user's mistakes are one line."""
     if options.list:
         _print_list()
         return
