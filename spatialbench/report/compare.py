@@ -21,7 +21,7 @@ from spatialbench.report import evaluation_table as tables
 from spatialbench.report import table_notes
 from spatialbench.report.differences import Differences, Gain
 from spatialbench.report.rows import by_family, check_comparable, no_rows, stored_rows
-from spatialbench.report.table_model import Cell, Column, Record, Table, check_format, p_cell
+from spatialbench.report.table_model import Cell, Column, Record, Table, p_cell
 from spatialbench.report.table_model import number_column as numbers
 from spatialbench.results.files import STORED_BUDGET, Row, result_path
 from spatialbench.results.schema import PAIRS
@@ -46,7 +46,6 @@ def compare(
         SpatialbenchError: no such row, a damaged one, rows that cannot be compared, an unknown
             evaluation or format.
     """
-    check_format(format)
     if a == b:
         raise SpatialbenchError(f"{a} twice: give two rows, or --all")
     today, rows = Today.read(Path(benchmarks)), []
@@ -184,7 +183,6 @@ def compare_all(
         SpatialbenchError: fewer than two rows, a damaged row, rows of different data, an unknown
             column or format.
     """
-    check_format(format)
     if column not in TESTED:
         raise SpatialbenchError(f"unknown column {column!r}{did_you_mean(column, TESTED)}")
     rows = stored_rows(Path(results), Path(benchmarks), track, budget)

@@ -135,11 +135,6 @@ def by_family(rows: Sequence[Row]) -> dict[str, list[str]]:
     return families
 
 
-def family_titles(rows: Sequence[Row]) -> list[str]:
-    """Heading of each row's family."""
-    return [FAMILIES[row.family] for row in rows]
-
-
 def stored_rows(results: Path, benchmarks: Path, track: str, folder: str) -> list[Row]:
     """Read the rows of a track, at least one.
 
