@@ -246,13 +246,6 @@ def test_a_result_that_does_not_fit_its_evidence_is_not_written(row: Row, tmp_pa
     assert not path.parent.exists()
 
 
-def test_a_constant_scorer_gets_exactly_50(benchmarks: Path) -> None:
-    constant = fakes.answered(fakes.pairs(0), np.zeros(120))
-    pairs = fakes.row("clip", benchmarks, seeds=(0,), pairs=[constant]).result.pairs
-    assert set(pairs.value.values()) == {50.0}
-    assert {tuple(bounds) for bounds in pairs.interval.values() if bounds} == {(50.0, 50.0)}
-
-
 def test_a_relation_without_records_has_no_number(benchmarks: Path, tmp_path: Path) -> None:
     whole = fakes.pairs(0)
     assert whole.margins is not None

@@ -135,26 +135,25 @@ def test_git_says_what_changed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     """A package in its own repository: a file edited, one committed since, one outside of it."""
     package = tmp_path / "repository" / "package"
     package.mkdir(parents=True)
+    monkeypatch.setattr(provenance, "PACKAGE", package)
 
     def git(*words: str) -> str:
         command = ["git", "-c", "user.name=A", "-c", "user.email=a@example.org", *words]
         done = subprocess.run(command, cwd=package, check=True, capture_output=True, text=True)
         return done.stdout.strip()
 
+    def commit(**files: str) -> str:
+        for name, text in files.items():
+            (package / name).write_text(text)
+        git("add", "-A", "..")
+        git("commit", "-qm", "changes")
+        return git("rev-parse", "HEAD")
+
     git("init", "-q", "..")
-    for name in ("provenance.py", "b.py", "../outside.md"):
-        (package / name).write_text("1\n")
-    git("add", "-A", "..")
-    git("commit", "-qm", "one")
-    first = git("rev-parse", "HEAD")
-    monkeypatch.setattr(provenance, "PACKAGE", package)
+    first = commit(**{"b.py": "1", "../outside.md": "1"})
     assert changed_since(first) == []
-    (package / "b.py").write_text("2\n")
-    (package / "../outside.md").write_text("2\n")
-    assert changed_since(first) == ["b.py"]
-    (package / "c.py").write_text("1\n")
-    git("add", "-A", "..")
-    git("commit", "-qm", "two")
+    commit(**{"c.py": "1", "../outside.md": "2"})
+    (package / "b.py").write_text("2")
     assert changed_since(first) == ["b.py", "c.py"]
     assert changed_since("d" * 40) is None
 
