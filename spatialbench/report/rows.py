@@ -187,8 +187,9 @@ def check_comparable(where: Path, rows: Sequence[Row]) -> None:
 
 
 def _check_results(results: Sequence[Result], where: Path) -> None:
+    shared = {"tracks": "track", "budgets": "budget", "captions": "grammar"}
     fields = {
-        what: [(r.name, getattr(r, field)) for r in results] for field, what in _SHARED.items()
+        what: [(r.name, getattr(r, field)) for r in results] for what, field in shared.items()
     }
     for name in dict.fromkeys(name for result in results for name in result.evaluations):
         some = [r for r in results if name in r.evaluations]
@@ -202,6 +203,3 @@ def _check_results(results: Sequence[Result], where: Path) -> None:
             raise SpatialbenchError(
                 f"{where}: rows of different {what} cannot share a table ({groups}); {AGAIN}"
             )
-
-
-_SHARED = {"track": "tracks", "budget": "budgets", "grammar": "captions"}

@@ -275,26 +275,14 @@ def test_debug_shows_the_trace(monkeypatch: pytest.MonkeyPatch) -> None:
         main(["fti"])
 
 
-@pytest.mark.parametrize(
-    ("message", "line"),
-    [
-        (
-            'Parser key "model":\n  Does not validate against any of the Union subtypes\n'
-            "  Errors:\n    - Problem with given class_path 'a.B':\n        Parser key \"k\":\n"
-            "          Expected a <class 'int'>. Got value: abc\n    - Expected a <class 'X'>",
-            "model.k: expected int, got abc",
-        ),
-        (
-            "Parser key \"data\":\n  Errors:\n    - Problem with given class_path 'a.B':\n"
-            '        Parser key "crop":\n'
-            "          Does not validate against any of the Union subtypes\n          Errors:\n"
-            "            - Expected a tuple with 2 elements\n"
-            "            - Expected a <class 'NoneType'>\n          Given value: [0.9]\n"
-            "    - Expected a <class 'NoneType'>\n  Given value: NestedArg('crop')",
-            "data.crop: expected tuple with 2 elements, got [0.9]",
-        ),
-        ("something else", "something else"),
-    ],
-)
-def test_nested_reports_are_condensed(message: str, line: str) -> None:
-    assert condense(message) == line
+def test_nested_reports_are_condensed() -> None:
+    message = (
+        "Parser key \"data\":\n  Errors:\n    - Problem with given class_path 'a.B':\n"
+        '        Parser key "crop":\n'
+        "          Does not validate against any of the Union subtypes\n          Errors:\n"
+        "            - Expected a tuple with 2 elements\n"
+        "            - Expected a <class 'NoneType'>\n          Given value: [0.9]\n"
+        "    - Expected a <class 'NoneType'>\n  Given value: NestedArg('crop')"
+    )
+    assert condense(message) == "data.crop: expected tuple with 2 elements, got [0.9]"
+    assert condense("something else") == "something else"

@@ -96,8 +96,6 @@ def test_any_evaluation_is_compared(folders: Folders) -> None:
     assert found["box_top1"]["difference"] == pytest.approx(gain.points, abs=1e-4)
     assert found["image_r1"]["verdict"] == "not distinguishable"
     assert "Boxes top-1" in compare("b", "a", *folders, evaluation="regions")
-    with pytest.raises(SpatialbenchError, match="unknown evaluation 'region'"):
-        compare("b", "a", *folders, evaluation="region")
 
 
 def test_the_interval_is_the_one_of_the_report(folders: Folders) -> None:
