@@ -11,13 +11,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
 
 from spatialbench.cli.main import main
 from spatialbench.cli.stored import compare as command
-from spatialbench.data.relations import RELATIONS
 from spatialbench.evaluation.evidence import Evidence
-from spatialbench.evaluation.paired import TESTED, holm, sign_flip
+from spatialbench.evaluation.paired import TESTED, holm, paired_tests
 from spatialbench.evaluation.ratio import correctness
 from spatialbench.report.compare import compare, compare_all
 from spatialbench.report.differences import Differences
@@ -53,25 +51,17 @@ def compared(folders: Folders, a: str, b: str, **options: Any) -> dict[str, dict
 
 def test_the_numbers_are_those_of_the_evidence(folders: Folders) -> None:
     a, b = evidence(folders, "b"), evidence(folders, "a")
-    assert a.margins is not None
+    tests = paired_tests(a.answers(), b.answers(), a.known_margins.group, a.clusters)
     columns = compared(folders, "b", "a")
     assert list(columns) == list(TESTED)
     for column, line in columns.items():
-        chosen = np.ones(120, bool) if column == "all" else a.margins.group == column
-        lead = correctness(a.answers()[:, chosen]) - correctness(b.answers()[:, chosen])
-        assert line["n"] == chosen.sum()
-        assert line["a"] - line["b"] == pytest.approx(line["difference"], abs=1e-3)
-        assert line["difference"] == pytest.approx(100 * lead.mean(), abs=1e-3)
-        assert line["won"] == pytest.approx(100 * (lead > 0).mean(), abs=1e-3)
-        assert line["lost"] == pytest.approx(100 * (lead < 0).mean(), abs=1e-3)
-        for seed, p in enumerate(line["mcnemar_p"]):
-            table = [[0, (lead[seed] > 0).sum()], [(lead[seed] < 0).sum(), 0]]
-            assert p == pytest.approx(statsmodels_mcnemar(table, exact=True).pvalue, rel=1e-4)
-    family = [columns[relation]["p"] for relation in RELATIONS]
-    corrected = [columns[relation]["p_holm"] for relation in RELATIONS]
-    assert corrected == pytest.approx(holm(family), rel=1e-4)
-    everything = sign_flip(a.answers(), b.answers(), a.clusters)
-    assert columns["all"]["p"] == columns["all"]["p_holm"] == pytest.approx(everything, rel=1e-4)
+        test, lead = tests[column], a.values()[column] - b.values()[column]
+        assert line["n"] == test.n
+        assert line["a"] - line["b"] == pytest.approx(lead, abs=1e-3)
+        found = [line[key] for key in ("difference", "won", "lost")]
+        assert found == pytest.approx([lead, test.won, test.lost], abs=1e-3)
+        found = [line["p"], line["p_holm"], *line["mcnemar_p"]]
+        assert found == pytest.approx([test.p, test.holm, *(s.p for s in test.seeds)], rel=1e-4)
 
 
 def test_verdicts_and_their_reversal(folders: Folders) -> None:

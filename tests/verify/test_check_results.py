@@ -28,6 +28,7 @@ from spatialbench.verify import check_results as check
 from spatialbench.verify import repeat
 from spatialbench.verify.check_results import check_results, check_smoke, check_stored
 from spatialbench.verify.repeat import FLIP_MARGIN, OTHER_DRIFT, SAME_DRIFT, compare
+from spatialbench.verify.reproduce import reproduce
 from tests.support import fakes, tiny
 
 Folders = tuple[Path, Path]
@@ -316,7 +317,7 @@ def test_a_sample_of_smoke_runs_is_drawn_by_the_commit(
 def test_a_real_run_repeats_and_sees_the_swap(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """Green again in a process of its own, and red in this one with the words swapped."""
+    """Green again, by both commands, and red with the words swapped."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path / "cache"))
     page = tiny.benchmark(tmp_path / "benchmarks") / "clip.yaml"
@@ -325,6 +326,8 @@ def test_a_real_run_repeats_and_sees_the_swap(
     assert check_smoke(results, today, processes=2) == []
     said = capfd.readouterr().err
     assert "same machine and versions, 0 records answered differently, drift at most 0.000" in said
+    assert reproduce("results/tiny/smoke/clip.json") == 0
+    assert "records: all 24 margins are equal\nreproduced exactly" in capfd.readouterr().out
     left, right = relations.PHRASE["left"], relations.PHRASE["right"]
     monkeypatch.setitem(relations.PHRASE, "left", right)
     monkeypatch.setitem(relations.PHRASE, "right", left)
