@@ -13,9 +13,6 @@ from rich.table import Table
 from spatialbench.cli.parser import Parser
 from spatialbench.verify.doctor import findings
 
-SHOWN = ("torch", "torchvision", "lightning", "open_clip_torch", "timm", "diffusers", "peft")
-"""Packages whose version is printed; the JSON has all of them."""
-
 
 def doctor(argv: list[str]) -> int:
     """Run ``spatialbench doctor``; 1 where the installation is broken."""
@@ -64,9 +61,8 @@ def _table(columns: str, rows: Iterable[tuple[str, ...]]) -> None:
 
 def _machine(report: dict[str, Any]) -> Iterator[str]:
     here, cache, hub = report["machine"], report["disks"]["cache"], report["disks"]["hub"]
-    installed = {row["name"]: row["installed"] for row in report["packages"]}
-    shown = here["versions"] | {name: installed.get(name, "") for name in SHOWN}
-    yield f"packages   {', '.join(f'{name} {version}' for name, version in shown.items())}"
+    versions = (f"{name} {version}" for name, version in here["versions"].items())
+    yield f"packages   {', '.join(versions)}"
     yield f"processor  {here['cpu']}, {here['cores']} usable cores, {here['threads']} threads"
     yield f"memory     {here['memory_gb']} GB"
     for gpu in here["gpus"]:

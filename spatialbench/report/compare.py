@@ -21,7 +21,7 @@ from spatialbench.report import evaluation_table as tables
 from spatialbench.report import table_notes
 from spatialbench.report.differences import Differences, Gain
 from spatialbench.report.rows import by_family, check_comparable, no_rows, stored_rows
-from spatialbench.report.table_model import Cell, Column, Record, Table, check_format, p_cell
+from spatialbench.report.table_model import Cell, Column, Record, Table, p_cell
 from spatialbench.report.table_model import number_column as numbers
 from spatialbench.results.files import STORED_BUDGET, Row, result_path
 from spatialbench.results.schema import PAIRS
@@ -46,7 +46,6 @@ def compare(
         SpatialbenchError: no such row, a damaged one, rows that cannot be compared, an unknown
             evaluation or format.
     """
-    check_format(format)
     if a == b:
         raise SpatialbenchError(f"{a} twice: give two rows, or --all")
     today, rows = Today.read(Path(benchmarks)), []
@@ -184,7 +183,6 @@ def compare_all(
         SpatialbenchError: fewer than two rows, a damaged row, rows of different data, an unknown
             column or format.
     """
-    check_format(format)
     if column not in TESTED:
         raise SpatialbenchError(f"unknown column {column!r}{did_you_mean(column, TESTED)}")
     rows = stored_rows(Path(results), Path(benchmarks), track, budget)
@@ -192,42 +190,33 @@ def compare_all(
         raise SpatialbenchError(
             f"one row of track {track} at budget {budget} in {results}: nothing to compare"
         )
-    pairs, left_out = judged_pairs(rows, column, Differences(rows))
+    pairs = judged_pairs(rows, column, Differences(rows))
     if format in ("csv", "json"):
         records = []
         for a, b, gain, p, corrected, judged in pairs:
             tests = {"p": significant(p), "p_holm": significant(corrected), "verdict": judged}
             records.append({"a": a, "b": b, **_gain_fields(gain), **tests})
         return Table("", [], records).write(format)
-    return _matrix(rows, pairs, left_out, column).write(format)
+    return _matrix(rows, pairs, column).write(format)
 
 
-def judged_pairs(
-    rows: Sequence[Row], column: str, differences: Differences
-) -> tuple[list[Pair], list[str]]:
-    """Judge every pair of rows in a column; also a line for each that cannot be compared."""
-    evidence = differences.evidence[PAIRS]
-    first = rows[0]
+def judged_pairs(rows: Sequence[Row], column: str, differences: Differences) -> list[Pair]:
+    """Judge every pair of rows in a column; none where no record is in it."""
+    evidence, first = differences.evidence[PAIRS], rows[0]
     chosen = slice(None) if column == "all" else first.margins.group == column
-    clusters, compared, left_out = first.pairs.clusters[chosen], [], []
+    clusters, compared = first.pairs.clusters[chosen], []
     for a, b in combinations(rows, 2):
-        gain = differences.between(a.name, b.name, column, PAIRS)
-        if gain is None:
-            left_out.append(f"no record of {column}")
-            continue
-        mine, theirs = (evidence[row.name].answers()[:, chosen] for row in (a, b))
-        compared.append((a.name, b.name, gain, sign_flip(mine, theirs, clusters)))
+        if gain := differences.between(a.name, b.name, column, PAIRS):
+            mine, theirs = (evidence[row.name].answers()[:, chosen] for row in (a, b))
+            compared.append((a.name, b.name, gain, sign_flip(mine, theirs, clusters)))
     corrected = holm([p for *_, p in compared])
-    pairs = [
+    return [
         Pair(*pair, q, verdict(pair[2].interval, q))
         for pair, q in zip(compared, corrected, strict=True)
     ]
-    return pairs, list(dict.fromkeys(left_out))
 
 
-def _matrix(
-    rows: Sequence[Row], pairs: Sequence[Pair], left_out: Sequence[str], column: str
-) -> Table:
+def _matrix(rows: Sequence[Row], pairs: Sequence[Pair], column: str) -> Table:
     cells = {(p.a, p.b): Cell(f"{p.gain.points:+.1f}", p.verdict != SAME) for p in pairs}
     cells |= {(p.b, p.a): Cell(f"{0 - p.gain.points:+.1f}", p.verdict != SAME) for p in pairs}
     records, columns = [], [Column("", itemgetter(""))]
@@ -238,7 +227,7 @@ def _matrix(
         columns.append(Column(str(place), itemgetter(row.name)))
     notes = [
         *table_notes.stale_notes(rows),
-        *left_out,
+        *([] if pairs else [f"no record of {column}"]),
         *_family_notes(rows),
         table_notes.fingerprint_line(rows),
         "",

@@ -56,7 +56,8 @@ class Differences:
             for name, known in self.evidence.items()
         }
         self._samples = cache(self._draw)
-        self._pair_tests = cache(self._test)
+        self.tests = cache(self._tests)
+        """(row, than) -> column -> test of the pair test; see ``paired.paired_tests``."""
 
     def evaluation_of(self, measure: str) -> str | None:
         """Return the first evaluation that has a measure, the pair test before the others."""
@@ -86,10 +87,6 @@ class Differences:
         interval = percentiles(samples[0] - samples[1], level)
         points = float(np.mean(a.seed_values(measure)) - np.mean(b.seed_values(measure)))
         return None if interval is None else Gain(points, interval)
-
-    def tests(self, row: str, than: str) -> dict[str, PairedTest]:
-        """Return column -> paired test of the pair test; see ``paired.paired_tests``."""
-        return self._pair_tests(row, than)
 
     def p(
         self, row: str, than: str, measure: str, evaluation: str, corrected: bool = True
@@ -135,10 +132,9 @@ class Differences:
         ratio = self.evidence[evaluation][row].ratios[measure]
         return self._resamplers[evaluation].samples(ratio, stream(row))
 
-    def _test(self, row: str, than: str) -> dict[str, PairedTest]:
+    def _tests(self, row: str, than: str) -> dict[str, PairedTest]:
         a, b = (self.evidence[PAIRS][name] for name in (row, than))
-        assert a.margins is not None, "the pair test has margins"
-        return paired_tests(a.answers(), b.answers(), a.margins.group, a.clusters)
+        return paired_tests(a.answers(), b.answers(), a.known_margins.group, a.clusters)
 
 
 def stream(name: str) -> int:

@@ -24,7 +24,6 @@ from spatialbench.report.table_model import (
     Record,
     Table,
     accuracy_cell,
-    check_format,
     interval_cell,
     number_column,
     text_column,
@@ -61,7 +60,6 @@ def table(
         SpatialbenchError: no rows or none with this evaluation, a damaged row, rows of different
             data, an unknown format.
     """
-    check_format(format)
     rows = stored_rows(Path(results), Path(benchmarks), track, budget)
     today = Today.read(Path(benchmarks))
     cls = evaluation_class(rows, today, track, budget, evaluation)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from spatialbench.evaluation.pairs import TITLES
-from spatialbench.report.table_model import Column, Table
+from spatialbench.report.table_model import Column, Table, number_column
 
 Report = Mapping[str, Any]
 """What the command writes as JSON: data, images, models, the two models' numbers, below."""
@@ -37,12 +37,12 @@ def _blocks(name: str, report: Report) -> Table:
     own = report[name]
     columns = [
         Column("block", lambda line: line["block"]),
-        _number("row R²", "row"),
-        _number("column R²", "column"),
-        _number("CLS on objects", "cls_mass"),
-        _number("/ area", "cls_ratio"),
-        _number("on own object", "own_mass"),
-        _number("/ area", "own_ratio"),
+        number_column("row R²", "row", 3),
+        number_column("column R²", "column", 3),
+        number_column("CLS on objects", "cls_mass", 3),
+        number_column("/ area", "cls_ratio", 3),
+        number_column("on own object", "own_mass", 3),
+        number_column("/ area", "own_ratio", 3),
     ]
     areas = {"objects": own.get("cls_area"), "the own object": own.get("own_area")}
     notes = [f"area of {what}: {area:.3f}" for what, area in areas.items() if area is not None]
@@ -51,19 +51,12 @@ def _blocks(name: str, report: Report) -> Table:
     return Table(title, columns, own["blocks"], notes)
 
 
-def _number(heading: str, key: str, digits: int = 3) -> Column:
-    def cell(record: Mapping[str, Any]) -> str:
-        return f"{record[key]:.{digits}f}" if key in record else "–"
-
-    return Column(heading, cell, key)
-
-
 def _relations(found: Mapping[str, Any]) -> Table:
     columns = [
         Column("relation", lambda line: TITLES[line["relation"]]),
-        _number("cosine of caption and swapped", "text_cosine", 4),
-        _number("zero-shot pairs", "zero_shot", 1),
-        _number("records", "records", 0),
+        number_column("cosine of caption and swapped", "text_cosine", 4),
+        number_column("zero-shot pairs", "zero_shot"),
+        number_column("records", "records", 0),
     ]
     lines = [{"relation": name, **numbers} for name, numbers in found.items()]
     return Table("captions", columns, lines)

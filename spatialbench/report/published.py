@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,11 +35,10 @@ class _File:
     benchmarks: list[Published]
 
     def __post_init__(self) -> None:
-        seen: set[tuple[str, str]] = set()
-        for row in self.benchmarks:
-            if (row.benchmark, row.measure) in seen:
-                raise ValueError(f"{row.benchmark} {row.measure} stands there twice")
-            seen.add((row.benchmark, row.measure))
+        names = Counter(f"{row.benchmark} {row.measure}" for row in self.benchmarks)
+        for name, count in names.items():
+            if count > 1:
+                raise ValueError(f"{name} stands there twice")
 
 
 def read_published(results: Path, benchmark: str) -> Mapping[str, Published]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from pathlib import Path
 
-from spatialbench.config.pages import Track
+from spatialbench.config.pages import FAMILIES, Track
 from spatialbench.evaluation.base import Evaluation
 from spatialbench.evaluation.pairs import PairEvaluation
 from spatialbench.report import audit_table
@@ -20,7 +20,6 @@ from spatialbench.report.evaluation_table import headings_of, table_of
 from spatialbench.report.rows import (
     Reported,
     evaluation_classes,
-    family_titles,
     read_papers,
     read_rows,
 )
@@ -198,13 +197,22 @@ def _evaluation_section(
     return lines
 
 
+def _table(
+    header: Sequence[str], rows: Sequence[Row], cells: Callable[[Row], Sequence[str]]
+) -> list[str]:
+    """Lines of a table with a line for each row, by family."""
+    lines = [[row.name, *cells(row)] for row in rows]
+    return markdown_table(header, lines, sections=[FAMILIES[row.family] for row in rows])
+
+
 def _interval_table(rows: Sequence[Row], name: str, cls: type[Evaluation]) -> list[str]:
     headings = headings_of(rows, name, cls)
-    known, lines = [row for row in rows if name in row.evidence], []
-    for row in known:
+
+    def cells(row: Row) -> list[str]:
         interval = row.result.evaluations[name].interval
-        lines.append([row.name, *(interval_cell(interval.get(measure)) for measure in headings)])
-    return markdown_table(["", *headings.values()], lines, sections=family_titles(known))
+        return [interval_cell(interval.get(measure)) for measure in headings]
+
+    return _table(["", *headings.values()], [row for row in rows if name in row.evidence], cells)
 
 
 def _difference_table(
@@ -212,31 +220,32 @@ def _difference_table(
 ) -> list[str]:
     """Row minus the first row with this evaluation; bold where ``compare`` tells them apart."""
     headings = headings_of(rows, name, cls)
-    (first, *others), lines = [row for row in rows if name in row.evidence], []
-    for row in others:
-        cells = [differences.cell(row.name, first.name, measure, name) for measure in headings]
-        lines.append([row.name, *cells])
-    header = [f"minus {first.name}", *headings.values()]
-    return markdown_table(header, lines, sections=family_titles(others))
+    first, *others = (row for row in rows if name in row.evidence)
+
+    def cells(row: Row) -> list[str]:
+        return [differences.cell(row.name, first.name, measure, name) for measure in headings]
+
+    return _table([f"minus {first.name}", *headings.values()], others, cells)
 
 
 def _baseline_table(rows: Sequence[Row], differences: Differences) -> list[str]:
     """Row minus each of the first rows on All, in points; bold as in ``compare``."""
-    names, lines = [row.name for row in rows], []
-    bases = names[:BASELINES]
-    for place, name in enumerate(names[1:], start=1):
-        cells = [differences.cell(name, base, "all") for base in bases[:place]]
-        lines.append([name, *cells, *[""] * (len(bases) - len(cells))])
-    header = ["", *(f"minus {base}" for base in bases)]
-    return markdown_table(header, lines, sections=family_titles(rows[1:]))
+    bases = rows[:BASELINES]
+
+    def cells(row: Row) -> list[str]:
+        return [
+            "" if row is base else differences.cell(row.name, base.name, "all") for base in bases
+        ]
+
+    return _table(["", *(f"minus {base.name}" for base in bases)], rows[1:], cells)
 
 
 def _cost_table(rows: Sequence[Row]) -> list[str]:
     """Cost of one seed: the mean time, the largest memory."""
     header = ["", "trainable M", "total M", "steps", "pairs", "minutes", "memory GB"]
     header += ["GPU memory GB", "hardware"]
-    lines = []
-    for row in rows:
+
+    def cells(row: Row) -> list[str]:
         runs, parameters = row.result.runs, row.result.parameters
         seconds = [run.wall_seconds.get("total", sum(run.wall_seconds.values())) for run in runs]
         trained = parameters.trainable if runs[0].train_steps else 0
@@ -246,9 +255,9 @@ def _cost_table(rows: Sequence[Row]) -> list[str]:
         memory = number(max(run.peak_memory_mb for run in runs) / 1000)
         gpu_memory = number(max(run.peak_gpu_memory_mb for run in runs) / 1000)
         machines = "; ".join(dict.fromkeys(_machine(run) for run in runs))
-        steps = str(runs[0].train_steps)
-        lines.append([row.name, *sizes, steps, pairs, minutes, memory, gpu_memory, machines])
-    return markdown_table(header, lines, sections=family_titles(rows))
+        return [*sizes, str(runs[0].train_steps), pairs, minutes, memory, gpu_memory, machines]
+
+    return _table(header, rows, cells)
 
 
 def _machine(run: SeedRun) -> str:
@@ -257,12 +266,11 @@ def _machine(run: SeedRun) -> str:
 
 
 def _origin_table(rows: Sequence[Row]) -> list[str]:
-    lines = []
-    for row in rows:
+    def cells(row: Row) -> list[str]:
         result = row.result
         commits = [(c[:10] or "no commit") + " (dirty)" * dirty for c, dirty in result.made]
         versions = [f"torch {run.versions.get('torch', '?')}" for run in result.runs]
         lists = (map(str, result.seeds), [result.page_hash], commits, versions)
-        lines.append([row.name, *(", ".join(dict.fromkeys(texts)) for texts in lists)])
-    header = ["", "seeds", "page", "commit", "versions"]
-    return markdown_table(header, lines, sections=family_titles(rows))
+        return [", ".join(dict.fromkeys(texts)) for texts in lists]
+
+    return _table(["", "seeds", "page", "commit", "versions"], rows, cells)

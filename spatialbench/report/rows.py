@@ -135,11 +135,6 @@ def by_family(rows: Sequence[Row]) -> dict[str, list[str]]:
     return families
 
 
-def family_titles(rows: Sequence[Row]) -> list[str]:
-    """Heading of each row's family."""
-    return [FAMILIES[row.family] for row in rows]
-
-
 def stored_rows(results: Path, benchmarks: Path, track: str, folder: str) -> list[Row]:
     """Read the rows of a track, at least one.
 
@@ -192,8 +187,9 @@ def check_comparable(where: Path, rows: Sequence[Row]) -> None:
 
 
 def _check_results(results: Sequence[Result], where: Path) -> None:
+    shared = {"tracks": "track", "budgets": "budget", "captions": "grammar"}
     fields = {
-        what: [(r.name, getattr(r, field)) for r in results] for field, what in _SHARED.items()
+        what: [(r.name, getattr(r, field)) for r in results] for what, field in shared.items()
     }
     for name in dict.fromkeys(name for result in results for name in result.evaluations):
         some = [r for r in results if name in r.evaluations]
@@ -207,6 +203,3 @@ def _check_results(results: Sequence[Result], where: Path) -> None:
             raise SpatialbenchError(
                 f"{where}: rows of different {what} cannot share a table ({groups}); {AGAIN}"
             )
-
-
-_SHARED = {"track": "tracks", "budget": "budgets", "grammar": "captions"}

@@ -14,14 +14,14 @@ LEARNED = 60.0
 """Percent; chance is 50."""
 
 
-def steps_to(curve: Curve, accuracy: float = LEARNED) -> float | None:
-    """Return the number of steps from which on a curve stays at ``accuracy`` percent or above.
+def steps_to(curve: Curve) -> float | None:
+    """Return the number of steps from which on a curve stays at ``LEARNED`` or above.
 
     None: its last value is below, or it has none. The points count steps from 0.
     """
     found = None
     for step, value in reversed(curve):
-        if value < accuracy:
+        if value < LEARNED:
             break
         found = step + 1
     return found

@@ -13,18 +13,9 @@ from spatialbench.data.records import RecordSet
 from spatialbench.evaluation.bootstrap import percentiles
 from spatialbench.evaluation.record_facts import Fact
 from spatialbench.report.differences import stream
-from spatialbench.report.table_model import (
-    Cell,
-    Column,
-    Record,
-    Table,
-    check_format,
-    interval_cell,
-    number,
-)
+from spatialbench.report.table_model import Cell, Column, Record, Table, interval_cell, number
 from spatialbench.results.files import Row
 from spatialbench.utils.errors import SpatialbenchError
-from spatialbench.utils.suggest import did_you_mean
 
 FEW = 30
 """Records below which a bootstrap says nothing, and no difference is emphasised."""
@@ -43,29 +34,25 @@ def subsets_table(
     Args:
         rows: the stored rows of a track, in the order of its table.
         record_set: its test, the records of the facts.
-        names: the rows to show; empty: all.
+        names: the stored rows to show; empty: all.
         than: the row to compare with; None: the second of the table, fine-tuned CLIP.
 
     Raises:
-        SpatialbenchError: no such row, other records, or an unknown format.
+        SpatialbenchError: the rows were scored on other records.
     """
-    check_format(format)
     known = {row.name: row for row in rows}
-    beside = than or rows[min(1, len(rows) - 1)].name
-    for name in [*names, beside]:
-        if name not in known:
-            raise SpatialbenchError(f"no stored row {name!r}{did_you_mean(name, known)}")
+    beside = known[than] if than else rows[min(1, len(rows) - 1)]
     shown = [known[name] for name in dict.fromkeys(names or known)]
-    place = _places(known[beside], record_set)
+    place = _places(beside, record_set)
     tables = [
-        (fact, [_evaluated(fact, name, place, shown, known[beside]) for name in fact.subsets])
+        (fact, [_evaluated(fact, name, place, shown, beside) for name in fact.subsets])
         for fact in facts
         if fact.subsets
     ]
     if format in ("json", "csv"):
         records = [_rounded(record) for _, subsets in tables for each in subsets for record in each]
         return Table("", [], records).write(format)
-    texts = [_table(fact, subsets, beside).write(format) for fact, subsets in tables]
+    texts = [_table(fact, subsets, beside.name).write(format) for fact, subsets in tables]
     absent = [f"{f.name} ({f.about}): not of these records, {f.absent}." for f in facts if f.absent]
     return "\n".join([*texts, *absent])
 

@@ -88,7 +88,8 @@ class Table:
 
     def write(self, format: str) -> str:
         """Write the table in one of ``FORMATS``; CSV and JSON send the notes to standard error."""
-        check_format(format)
+        if format not in FORMATS:
+            raise SpatialbenchError(f"unknown format {format!r}: one of {', '.join(FORMATS)}")
         if format == "text":
             return self._text()
         if format == "md":
@@ -142,12 +143,6 @@ class Table:
         )
 
 
-def check_format(format: str) -> None:
-    """Refuse what is not one of ``FORMATS``."""
-    if format not in FORMATS:
-        raise SpatialbenchError(f"unknown format {format!r}: one of {', '.join(FORMATS)}")
-
-
 def number(value: float | None, digits: int = 1) -> str:
     """Format with fixed digits and a point, whatever the locale; a dash for None."""
     return "–" if value is None else f"{value:.{digits}f}"
@@ -174,8 +169,8 @@ def text_column(heading: str, key: str) -> Column:
 
 
 def number_column(heading: str, key: str, digits: int = 1) -> Column:
-    """Column of a number."""
-    return Column(heading, lambda record: number(record[key], digits), key)
+    """Column of a number; a dash where a record has none."""
+    return Column(heading, lambda record: number(record.get(key), digits), key)
 
 
 def markdown_table(

@@ -140,14 +140,8 @@ def _machine() -> dict[str, Any]:
         gpu = torch.cuda.get_device_properties(row)
         size, native = round(gpu.total_memory / 1e9, 1), gpu.major >= 8  # bf16 since Ampere
         gpus.append({"name": gpu.name, "memory_gb": size, "bf16": native})
-    own, here = versions(), hardware()
-    return {
-        "versions": {name: own[name] for name in ("python", "spatialbench")},
-        **{name: here[name] for name in ("cpu", "instructions", "cores", "threads")},
-        "memory_gb": round(memory / 1e9, 1),
-        "gpus": gpus,
-        "mps": torch.backends.mps.is_available(),
-    }
+    more = {"memory_gb": round(memory / 1e9, 1), "mps": torch.backends.mps.is_available()}
+    return {"versions": versions(), **hardware(), **more, "gpus": gpus}
 
 
 def disks() -> dict[str, Any]:

@@ -13,17 +13,18 @@ from spatialbench.cli.main import main
 from spatialbench.config.evaluations import PUBLISHED
 from spatialbench.config.signatures import import_class
 from tests.data.captions.test_whatsup import change, write
-from tests.support import RESULTS, tiny
+from tests.support import RESULTS
 
-
-@pytest.fixture
-def arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Command to test a page that trains nothing."""
-    folder = tiny.benchmark(tmp_path / "benchmarks")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path / "cache"))
-    page = tiny.page(folder, "zero", rest="trainer: {max_steps: 0}\n")
-    return ["test", "--config", str(page), "--track", "tiny", "--budget", "smoke", "--evaluation"]
+ARGUMENTS = [
+    "test",
+    "--config",
+    "pages/zeroshot.yaml",
+    "--track",
+    "tiny",
+    "--budget",
+    "smoke",
+    "--evaluation",
+]
 
 
 def run(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
@@ -33,13 +34,13 @@ def run(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
 
 
 def test_a_benchmark_with_published_numbers_ties_and_relations(
-    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     folder = write(tmp_path / "whats up")
     (tmp_path / "results").mkdir()
     shutil.copy(RESULTS / "reported.yaml", tmp_path / "results")
     change(folder, 0, caption_options=["a", "b", "c", "d"])
-    argv = [*arguments, "whatsup", "--evaluation_path", str(folder)]
+    argv = [*ARGUMENTS, "whatsup", "--evaluation_path", str(folder)]
     text = run(capsys, *argv)
     row = next(line for line in text.splitlines() if "A: one of four" in line)
     chance, *published = re.findall(r"[\d.]+", row)[-4:]
@@ -61,17 +62,17 @@ def test_a_benchmark_with_published_numbers_ties_and_relations(
     assert line in text
 
 
-def test_the_controls(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert "constant: all" in run(capsys, *arguments, "controls")
-    made = json.loads(run(capsys, *arguments, "controls", "--format", "json"))
+def test_the_controls(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "constant: all" in run(capsys, *ARGUMENTS, "controls")
+    made = json.loads(run(capsys, *ARGUMENTS, "controls", "--format", "json"))
     assert made["measures"]["constant: all"]["value"] == 50
 
 
 def test_a_downloaded_benchmark_is_found_and_a_mistake_is_one_line(
-    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     write(tmp_path / "data" / "whatsup")
-    assert "12 records of 3" in run(capsys, *arguments, "whatsup")
+    assert "12 records of 3" in run(capsys, *ARGUMENTS, "whatsup")
     (tmp_path / "empty").mkdir()
     for words, message in (
         (["whatsup", "--evaluation_path", "empty"], "no file controlled_images_dataset.json in "),
@@ -79,7 +80,7 @@ def test_a_downloaded_benchmark_is_found_and_a_mistake_is_one_line(
         (["vqa"], "unknown evaluation 'vqa': did you mean 'vgqa'?"),
     ):
         capsys.readouterr()
-        assert main([*arguments, *words]) == 2
+        assert main([*ARGUMENTS, *words]) == 2
         error = capsys.readouterr().err
         assert error.count("\n") == 1
         assert message in error

@@ -14,22 +14,13 @@ Capsys = pytest.CaptureFixture[str]
 STUDENT = ("--student", models.student(), "--vfm", models.SAME)
 
 
-@pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path / "cache"))
-
-
 def mistake(capsys: Capsys, *words: str) -> str:
     assert main(["premises", *words]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     return line
 
 
-def test_records_with_boxes_give_all_but_depth_and_retrieval(
-    tmp_path: Path, capsys: Capsys
-) -> None:
-    tiny.benchmark(tmp_path / "pages")
+def test_records_with_boxes_give_all_but_depth_and_retrieval(capsys: Capsys) -> None:
     files = ("--data", "pages/train.json", "--json", "p.json", "--figure", "p.png")
     assert main(["premises", *STUDENT, *files]) == 1  # random weights are below some bar
     report = json.loads(Path("p.json").read_text())
@@ -42,10 +33,11 @@ def test_records_with_boxes_give_all_but_depth_and_retrieval(
     assert Path("p.png").read_bytes().startswith(b"\x89PNG")
 
 
-def test_a_page_s_checkpoint_brings_its_own_vfm(tmp_path: Path, capsys: Capsys) -> None:
-    made = tiny.benchmark(tmp_path / "pages")
+def test_a_page_s_checkpoint_brings_its_own_vfm(folder: Path) -> None:
     cls = "spatialbench.methods.spatial_attn.SpatialAttention"
-    tiny.page(made, "connected", cls, f"  init_args: {{vfm: '{models.TWO_HEADS}', cache: false}}\n")
+    tiny.page(
+        folder, "connected", cls, f"  init_args: {{vfm: '{models.TWO_HEADS}', cache: false}}\n"
+    )
     page = ("--config", "pages/connected.yaml", "--track", "tiny", "--budget", "smoke")
     assert main(["fit", *page]) == 0
     assert main(["premises", *page, "--data", "pages/train.json", "--json", "p.json"]) == 1

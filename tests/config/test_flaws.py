@@ -10,8 +10,8 @@ from spatialbench.config.experiment import compose
 from spatialbench.config.flaws import PAGES, Recount, audited, read_flaws
 from spatialbench.config.pages import load_page, load_track
 from spatialbench.utils.errors import SpatialbenchError
+from tests.support import BENCHMARKS
 
-BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 FLAWS = """\
 budgets: {smoke: {trainer: {max_steps: 1}}}
 flaws:

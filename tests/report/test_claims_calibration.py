@@ -1,23 +1,20 @@
 """Verdicts on claims over simulated tables whose truth is known: false ones, power, equivalence.
 
-Two rows answer the same records, four a scene. The margin of record i of scene c under seed s is
-
-    m = level + scene_c + own_cr + luck_s + noise,    noise ~ N(0, 1)
-
-as in ``tests/evaluation/test_calibration.py``, so the true accuracy is known. Everything is seeded;
-bounds are three standard errors over ``TABLES`` tables.
+The tables are those of ``tests/evaluation/test_calibration.py``. Everything is seeded; bounds are
+three standard errors over ``TABLES`` tables.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from functools import cache
+from itertools import islice
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
-from scipy import optimize, stats
+from scipy import optimize
 
 from spatialbench.data.relations import RELATIONS
 from spatialbench.evaluation.evidence import Evidence
@@ -25,23 +22,15 @@ from spatialbench.evaluation.ratio import Margins
 from spatialbench.evaluation.statistics import smallest_effect
 from spatialbench.report.claims import Claim, Verdict, judge
 from spatialbench.report.differences import Differences
+from tests.evaluation.test_calibration import ALONE, RELATION, SCENE, tables, truth
 
 pytestmark = pytest.mark.slow
-TABLES = 200
-SCENES, PER_SCENE = 120, 4
-SHARED, OWN, LEVEL = 0.8, 0.6, 0.0
-RECORDS = np.array([f"r{number:04}" for number in range(SCENES * PER_SCENE)])
-SCENE = np.repeat([f"s{number:02}" for number in range(SCENES)], PER_SCENE)
-
-
-def accuracy(level: float, luck: float = 0.0) -> float:
-    """Return the true accuracy in percent."""
-    return 100 * float(stats.norm.cdf(level / np.sqrt(1 + SHARED**2 + OWN**2 + luck**2)))
+TABLES, LEVEL = 200, 0.0
 
 
 def above(gain: float) -> float:
     """Return the level whose true accuracy is ``gain`` points above that of ``LEVEL``."""
-    return optimize.brentq(lambda level: accuracy(level) - accuracy(LEVEL) - gain, -5, 5)
+    return optimize.brentq(lambda level: truth(level) - truth(LEVEL) - gain, -5, 5)
 
 
 @cache
@@ -49,19 +38,15 @@ def judged(
     seed: int, level: float, expect: str, margin: float | None = None, luck: float = 0.0
 ) -> list[Verdict]:
     """Judge a claim on ``TABLES`` tables; with luck the rows have three seeds, else one."""
-    rng, verdicts, seeds = np.random.default_rng(seed), [], 3 if luck else 1
     claim = Claim("b against a", "made up", "rooms", "b", "a", "all", expect, margin)
-    for _ in range(TABLES):
-        shared, rows = rng.normal(0, SHARED, SCENES), []
-        for name, mean in (("a", LEVEL), ("b", level)):
-            scenes = np.repeat(shared + rng.normal(0, OWN, SCENES), PER_SCENE)
-            answers = mean + scenes + rng.normal(0, luck, (seeds, 1))
-            answers = (answers + rng.standard_normal((seeds, len(SCENE)))).astype(np.float32)
-            margins = Margins(RECORDS, np.full(len(SCENE), "left"), {"": answers}, RELATIONS)
+    verdicts, seeds = [], 3 if luck else 1
+    for simulated in islice(tables(seed, LEVEL, level, seeds=seeds, luck=luck), TABLES):
+        rows: list[Any] = []
+        for name, answers in zip("ab", simulated, strict=True):
+            margins = Margins(ALONE, RELATION, {"": answers.astype(np.float32)}, RELATIONS)
             evidence = {"pairs": Evidence(SCENE, {}, "simulated", margins=margins)}
             rows.append(SimpleNamespace(name=name, evidence=evidence, stale=()))
-        made: list[Any] = rows
-        verdicts.append(judge(claim, made, Differences(made)))
+        verdicts.append(judge(claim, rows, Differences(rows)))
     return verdicts
 
 

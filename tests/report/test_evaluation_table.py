@@ -17,7 +17,6 @@ from spatialbench.report.differences import Differences
 from spatialbench.report.evaluation_table import table
 from spatialbench.report.rows import read_papers, read_rows
 from spatialbench.report.run_table import print_evidence
-from spatialbench.report.table_model import FORMATS
 from spatialbench.report.table_notes import beside_papers
 from spatialbench.results.files import read_result, read_row
 from spatialbench.utils.errors import SpatialbenchError
@@ -161,24 +160,12 @@ def test_seeds_that_are_all_alike_are_one_run(folders: Folders) -> None:
     assert (first["seeds"], first["runs"], first["all_spread"]) == ("0 1 2", "1", "")
 
 
-def test_notes_and_papers_are_there_in_every_format(
-    folders: Folders, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """The data, the resolution and the papers' numbers; JSON and CSV send notes to stderr."""
-    for format in FORMATS:
-        capsys.readouterr()
-        text = table(*folders, format=format, reported=True)
-        notes = capsys.readouterr().err if format in ("json", "csv") else text
-        assert f"data {'f' * 16}, captions" in notes
-        assert "120 records" in notes
-        assert "Smallest paired gain that one seed can show" in notes
-        assert "points on a relation of 20." in notes
-        assert "51.2" in text
-        assert "Someone 2024" in text
-
-
-def test_the_papers_numbers_stand_below_ours(folders: Folders) -> None:
-    lines = table(*folders, format="md", reported=True).splitlines()
+def test_the_papers_numbers_stand_below_ours_and_notes_below_all(folders: Folders) -> None:
+    text = table(*folders, format="md", reported=True)
+    assert f"data {'f' * 16}, captions" in text
+    assert "Smallest paired gain that one seed can show" in text
+    assert "points on a relation of 20." in text
+    lines = text.splitlines()
     names = [cells(line)[0] for line in lines[2:9]]
     assert names == [
         *("**Trained on pairs**", "b", "*b, Someone 2024*", "a", "cc"),

@@ -77,7 +77,6 @@ def test_latex() -> None:
 @pytest.mark.parametrize(
     ("text", "latex"),
     [
-        (NASTY, LATEX),
         ("R-SC-RLA, 10-20", "R-SC-RLA, 10-20"),  # no signs
         ("(-0.3 to -0.1)", "($-$0.3 to $-$0.1)"),
         ("-5", "$-$5"),

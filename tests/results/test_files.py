@@ -76,9 +76,6 @@ def test_the_numbers_are_those_of_the_runs(stored: Path, row: Row) -> None:
             assert value == pytest.approx(seeds.mean(), abs=1e-4)
             low, high = found.interval[measure] or (0, 0)
             assert low < value < high
-    pairs, margins = result.pairs, row.pairs.answers()
-    left = row.pairs.margins.group == "left"  # type: ignore[union-attr]
-    assert pairs.by_seed["left"] == pytest.approx(100 * (margins[:, left] > 0).mean(1), abs=1e-4)
     for measure, groups in result.evaluations["selection"].groups.items():
         assert list(groups) == ["left", "colour", "presence"]
         right = row.evidence["selection"].ratios[measure].numerator.sum(1).mean(0)
@@ -244,13 +241,6 @@ def test_a_result_that_does_not_fit_its_evidence_is_not_written(row: Row, tmp_pa
     ):
         refused(lambda path, e=evidence: write_row(path, Row(row.result, e)), path, message)
     assert not path.parent.exists()
-
-
-def test_a_constant_scorer_gets_exactly_50(benchmarks: Path) -> None:
-    constant = fakes.answered(fakes.pairs(0), np.zeros(120))
-    pairs = fakes.row("clip", benchmarks, seeds=(0,), pairs=[constant]).result.pairs
-    assert set(pairs.value.values()) == {50.0}
-    assert {tuple(bounds) for bounds in pairs.interval.values() if bounds} == {(50.0, 50.0)}
 
 
 def test_a_relation_without_records_has_no_number(benchmarks: Path, tmp_path: Path) -> None:

@@ -9,7 +9,6 @@ import pytest
 
 from spatialbench.config.pages import Page, Track, load_page, load_track
 from spatialbench.data import relations
-from spatialbench.evaluation.selection import ImageSelection
 from spatialbench.results.stale import (
     Today,
     ancestors,
@@ -127,14 +126,6 @@ def test_an_evaluation_under_other_settings_is_stale(
     assert stale_reasons(row.result, page, other) == reasons
     assert stale_reasons(fakes.row("a", folder).result, page, other) == [], "it was not evaluated"
     assert track_hash(other, "full", page) == row.result.track_hash
-
-
-def test_another_version_of_an_evaluation_is_stale(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    row = fakes.row("a", folder, selection=fakes.seeds_of("selection", "a"))
-    monkeypatch.setattr(ImageSelection, "version", ImageSelection.version + 1)
-    assert stale_reasons(row.result, *load(folder)) == CHANGED
 
 
 def test_every_relation_is_in_the_hash_of_the_captions(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -102,4 +102,4 @@ class ReportInputs:
 
     def pairs(self, column: str) -> list[Pair]:
         """Judge every pair of rows in a column as ``spatialbench compare --all`` does."""
-        return judged_pairs(self.rows, column, self.differences)[0]
+        return judged_pairs(self.rows, column, self.differences)

@@ -58,11 +58,13 @@ def _mapped(sample: Sample, maps: Mapping[str, RowMaps | str]) -> list[dict[str,
     records = []
     for place, record in enumerate(sample.mapped if rows else ()):
         image = image_of(sample.test, record)
-        overlays = []
-        for name, row in rows.items():
-            drawn = {kind: overlay(image, values[place]) for kind, values in row.items()}
-            pair = [{"title": f"{name}, {kind}", **framed(drawn[kind], record)} for kind in drawn]
-            overlays.append(pair)
+        overlays = [
+            [
+                {"title": f"{name}, {kind}", **framed(overlay(image, values[place]), record)}
+                for kind, values in row.items()
+            ]
+            for name, row in rows.items()
+        ]
         own = {"title": "image", **framed(image, record)}
         records.append({"caption": record.statement.caption, "image": own, "overlays": overlays})
     return records

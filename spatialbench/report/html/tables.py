@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from itertools import groupby, product
 from typing import Any
 
+from spatialbench.config.pages import FAMILIES
 from spatialbench.evaluation.bootstrap import Interval
 from spatialbench.evaluation.paired import TESTED
 from spatialbench.evaluation.pairs import TITLES
@@ -15,7 +16,6 @@ from spatialbench.report.claims import CONTRADICTED, RULE, SUPPORTED, corrected,
 from spatialbench.report.differences import Gain
 from spatialbench.report.evaluation_table import table_of
 from spatialbench.report.html.inputs import ReportInputs
-from spatialbench.report.rows import family_titles
 from spatialbench.report.table_model import Column, Record, interval_cell, number, p_cell
 from spatialbench.results.files import Row
 from spatialbench.results.schema import PAIRS
@@ -114,9 +114,10 @@ Cells = Mapping[tuple[str, str], Cell]
 def _matrix(inputs: ReportInputs, name: str, corner: str, caption: str, cells: Cells) -> Grid:
     """Make a square table, whose columns are the rows by number."""
     columns, lines = [(str(place), row) for row, place in inputs.numbers.items()], []
-    for (row, place), title in zip(inputs.numbers.items(), family_titles(inputs.rows), strict=True):
-        line = [cells.get((row, other), Cell("–")) for other in inputs.names]
-        lines.append(Line([Cell(f"{place} {row}"), *line], section=title))
+    for row in inputs.rows:
+        line = [cells.get((row.name, other), Cell("–")) for other in inputs.names]
+        heading = Cell(f"{inputs.numbers[row.name]} {row.name}")
+        lines.append(Line([heading, *line], section=FAMILIES[row.family]))
     return Grid(name, caption, [corner, *columns], lines, options=(), sortable=False)
 
 

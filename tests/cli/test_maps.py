@@ -79,29 +79,9 @@ def test_relevance_is_bright_and_both_boxes_stand_on_every_image() -> None:
         np.testing.assert_allclose(drawn, [(6, 8, 18, 16), (30, 20, 15, 10)])
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tiny.benchmark(tmp_path_factory.mktemp("tiny") / "benchmarks")
-    tiny.page(folder, "zeroshot", rest="trainer: {max_steps: 0}\n")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def trained(folder: Path) -> Path:
-    """Train the page ``clip`` at the budget ``smoke``; the folder of its run."""
-    runs = folder.parent / "runs"
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SPATIALBENCH_CACHE", str(folder.parent / "cache"))
-        assert main(["fit", "--config", str(folder / "clip.yaml"), *BASE, "--runs", str(runs)]) == 0
-    return runs
-
-
 @pytest.fixture(autouse=True)
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    """Work in a folder with an image of 60 x 40 pixels."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SPATIALBENCH_CACHE", str(folder.parent / "cache"))
-    monkeypatch.delenv("SPATIALBENCH_DEBUG", raising=False)
+def image(tmp_path: Path, place: None) -> None:
+    """Write an image of 60 x 40 pixels where the commands run."""
     noise = np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     Image.fromarray(noise).save(tmp_path / "a.png")
 
@@ -170,15 +150,6 @@ def test_a_size_that_is_no_multiple_of_the_patch(
     note = "zeroshot: --size 90 is not a multiple of the patch of 16 pixels; 96 is used"
     assert f"note: {note}" in err
     assert "note" not in run(capsys, *argv, "--size", 48)[1]
-
-
-def test_the_image_is_turned_upright(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    exif = Image.Exif()
-    exif[0x0112] = 6  # a camera held upright: stored 60 x 40, seen 40 x 60
-    Image.open("a.png").save("turned.jpg", exif=exif)
-    argv = [*pages(folder, "zeroshot"), "--image", "turned.jpg", "--format", "json"]
-    found = json.loads(run(capsys, *argv, "--point", "10,55")[0])
-    assert found["image_size"] == [40, 60]
 
 
 @pytest.mark.slow
