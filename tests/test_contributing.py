@@ -1,7 +1,5 @@
 """The worked examples of CONTRIBUTING.md: a method and an evaluation, added as it says."""
 
-from __future__ import annotations
-
 import os
 import re
 import shutil

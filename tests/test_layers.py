@@ -3,8 +3,6 @@
 Every import counts, the deferred ones inside functions and those for the type checker only, too.
 """
 
-from __future__ import annotations
-
 import ast
 from collections import Counter
 from pathlib import Path

@@ -1,7 +1,5 @@
 """README.md: every command of its code blocks runs, shortened, in a folder of its own, offline."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import tomllib

@@ -3,8 +3,6 @@
 ``python -m tools.diffusion_samples`` writes ``spatialbench/weights/rooms-diffusion.png``.
 """
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Writes results/figures/rooms.png and, if there are rows, rooms_accuracy.png and 
 where_lost.png, if a row of the front table has the evaluation ``located``.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

@@ -7,8 +7,6 @@ Every variant is a ``spatialbench fit`` of some steps in its own process, which 
 a variant that does not fit into memory is a line with the error.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

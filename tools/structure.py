@@ -3,8 +3,6 @@
 Exits with 1 where a limit is exceeded. Files over 300 lines must have a reason in ``LONG``.
 """
 
-from __future__ import annotations
-
 import ast
 import sys
 from pathlib import Path

@@ -6,8 +6,6 @@ for some seconds; the rate is the median over repetitions. The last measurement 
 nor rendering.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import os

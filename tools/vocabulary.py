@@ -5,8 +5,6 @@ are learned (Sennrich et al., arXiv 1508.07909) on the words of the rooms until 
 single token. Any other text is encoded byte by byte, so no caption is out of vocabulary.
 """
 
-from __future__ import annotations
-
 import gzip
 import io
 import re

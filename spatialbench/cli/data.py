@@ -1,7 +1,5 @@
 """The commands on data files: data check, data export and data download."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from spatialbench.cli.parser import Parser

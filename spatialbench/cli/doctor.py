@@ -1,7 +1,5 @@
 """``spatialbench doctor``: print what this machine can run."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path

@@ -3,8 +3,6 @@
 Letters: W H width and height of the image in pixels, h w of a map, D width of the joint space.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import math

@@ -1,7 +1,5 @@
 """Argument parsing shared by the commands: one-line errors, and the options that several take."""
 
-from __future__ import annotations
-
 import argparse
 from typing import Any, NoReturn
 

@@ -1,7 +1,5 @@
 """``spatialbench premises``: whether a student and a VFM hold what the methods need."""
 
-from __future__ import annotations
-
 import argparse
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``spatialbench report``: the HTML report, with the maps of the models that are there."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The commands on stored rows, from ``run`` to ``reproduce``."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

@@ -1,7 +1,5 @@
 """``spatialbench subsets``: stored rows by the facts of the test's records."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from spatialbench.cli.parser import Parser

@@ -1,7 +1,5 @@
 """The commands on a page's weights: controls and export."""
 
-from __future__ import annotations
-
 import sys
 from pathlib import Path
 

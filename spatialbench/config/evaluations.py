@@ -1,7 +1,5 @@
 """The evaluations of a track, by name: which class, with which arguments, under which hash."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property

@@ -4,8 +4,6 @@
 ``resolve`` adds its hash and its run folder. Nothing here trains.
 """
 
-from __future__ import annotations
-
 import copy
 import hashlib
 import shlex
@@ -13,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from spatialbench import WEIGHTS
 from spatialbench.config import pages, signatures
@@ -38,7 +36,7 @@ class Resolved:
     config: Config  # a LightningCLI configuration: seed_everything, trainer, model, data
     config_hash: str  # of ``config`` and the weights that it names, without the seed
     run_dir: Path  # <runs>/<track>/<budget>/<page>/<config hash, 8>/seed<seed>
-    init_from: Resolved | None = None  # the run whose weights are the start
+    init_from: Self | None = None  # the run whose weights are the start
 
     @property
     def needs_training(self) -> bool:

@@ -3,8 +3,6 @@
 The first flaw of the file is none: the protocol with which the others are compared.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path

@@ -5,8 +5,6 @@ A page (``benchmarks/spatial_attn.yaml``) holds what is the method's own. A trac
 precision, seeds. ``experiment.py`` merges the two.
 """
 
-from __future__ import annotations
-
 import difflib
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Parameters of classes along the inheritance chain, for defaults and for suggestions."""
 
-from __future__ import annotations
-
 import dataclasses
 import importlib
 import inspect

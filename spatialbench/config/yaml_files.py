@@ -1,7 +1,5 @@
 """YAML files of the project: parsing, and checks that give one line."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Collection
 from typing import Any

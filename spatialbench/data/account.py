@@ -1,7 +1,5 @@
 """One account of what a reader leaves out: each reason with a count and its first item."""
 
-from __future__ import annotations
-
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Sequence

@@ -5,8 +5,6 @@ A batch holds distinct images and some records of each, so that each image is en
 Letters: N pairs and M distinct images of a batch, S pixels a side.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import Any, NamedTuple, NotRequired, TypedDict
 

@@ -4,8 +4,6 @@ Source: wusize/CLIPSelf @ 1c7fe9c, src/training/data.py (grids, enlarged proposa
 for the wide boxes docs/r_sc_rla.md.
 """
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

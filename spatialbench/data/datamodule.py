@@ -1,7 +1,5 @@
 """The data of a track as Lightning wants it: rooms or EmbSpatial, the same batches from both."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, ClassVar, Literal

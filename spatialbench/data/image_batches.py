@@ -6,8 +6,6 @@ Source: baaivision/DIVA @ d53c668, data/ (random resized crop of 0.9 to 1 of CC3
 flip); mashijie1028/GenHancer @ d716ba2 crops the same way.
 """
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any, TypedDict

@@ -5,8 +5,6 @@ memory map) and ``index.json`` (sha1 of the encoded bytes -> row, width, height)
 a temporary folder and renamed when complete, so a killed build leaves no entry.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import os

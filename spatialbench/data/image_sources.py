@@ -3,8 +3,6 @@
 Letters: M images of a source.
 """
 
-from __future__ import annotations
-
 import math
 import os
 import sys

@@ -1,7 +1,5 @@
 """Images from outside: encoded bytes in every usual form, safe decoding, resizing to a square."""
 
-from __future__ import annotations
-
 import base64
 import binascii
 import io

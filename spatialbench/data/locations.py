@@ -1,7 +1,5 @@
 """Where the two objects of a record are, as numbers to regress."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """The images of records as a region set: every boxed name is a class, every box its own mask."""
 
-from __future__ import annotations
-
 from collections import Counter
 
 import numpy as np

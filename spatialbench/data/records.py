@@ -1,7 +1,5 @@
 """Records, the images that they describe, and sets of them: the output of every dataset."""
 
-from __future__ import annotations
-
 import hashlib
 from collections import Counter
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ Letters: B images of S pixels a side, N regions, W wide boxes, s the student's o
 Source: wusize/CLIPSelf @ 1c7fe9c, src/training/data.py; for the wide boxes docs/r_sc_rla.md.
 """
 
-from __future__ import annotations
-
 from collections.abc import Container
 from dataclasses import dataclass
 from pathlib import Path

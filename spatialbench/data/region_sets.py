@@ -6,8 +6,6 @@ part of the surroundings (*stuff*) with a mask.
 Letters: M images, n regions of one, S pixels a side, K classes, C captions.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Sequence

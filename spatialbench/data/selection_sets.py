@@ -3,8 +3,6 @@
 Letters: M pairs, P patterns, S pixels a side.
 """
 
-from __future__ import annotations
-
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """Checks of the settings of a datamodule, each with a line that names the key."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar

@@ -3,8 +3,6 @@
 Every draw depends only on the names of the records, so that it is the same in every run.
 """
 
-from __future__ import annotations
-
 import hashlib
 import zlib
 from collections.abc import Sequence

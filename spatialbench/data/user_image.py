@@ -1,7 +1,5 @@
 """A user's own image and captions as a record set."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The interface of an evaluation, and of the model that it evaluates."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol

@@ -8,8 +8,6 @@ factor (S - 1) / S, as every bootstrap of a small sample does.
 Letters: S seeds, U units, G groups, C clusters, B resamples.
 """
 
-from __future__ import annotations
-
 from functools import lru_cache
 from typing import NamedTuple
 

@@ -6,8 +6,6 @@ Every distinct caption and every distinct image is encoded once.
 Letters: M records, K captions of a record, P distinct images, S pixels a side, D joint width.
 """
 
-from __future__ import annotations
-
 import hashlib
 import os
 from collections.abc import Iterator, Mapping, Sequence

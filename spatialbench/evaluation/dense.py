@@ -7,8 +7,6 @@ same or other segment, and k-means with Hungarian matching, stand in for CAUSE
 (ByungKwanLee/Causal-Unsupervised-Segmentation).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -6,8 +6,6 @@ can be resampled and any two rows compared on the same units.
 Letters: S seeds, U units (records, images, image pairs), G groups.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -85,7 +83,7 @@ class Evidence:
         return cls(names, seed, data, labels=tuple(labels), notes=notes or {})
 
     @classmethod
-    def join(cls, runs: Sequence[Evidence]) -> Evidence:
+    def join(cls, runs: Sequence[Self]) -> Self:
         """Join the seeds of one row, which must have the same data and measures.
 
         Margins become float16 that keeps every sign. Notes that differ are left out.
@@ -116,7 +114,7 @@ class Evidence:
             }
         return replace(first, ratios=ratios, margins=margins, commits=commits, notes=notes)
 
-    def seed(self, place: int) -> Evidence:
+    def seed(self, place: int) -> Self:
         """Evidence of one seed alone."""
         ratios = {
             name: Ratio(*(part[[place]] for part in own)) for name, own in self.ratios.items()
@@ -126,7 +124,7 @@ class Evidence:
             self, ratios=ratios, margins=margins, commits=self.commits[place : place + 1]
         )
 
-    def only(self, chosen: np.ndarray) -> Evidence:
+    def only(self, chosen: np.ndarray) -> Self:
         """Evidence of the chosen units (a mask, or rows in a new order); from margins only."""
         margins = self._margins(lambda answers: answers[:, chosen])
         margins = margins._replace(units=margins.units[chosen], group=margins.group[chosen])
@@ -137,7 +135,7 @@ class Evidence:
         values = {name: change(answers) for name, answers in self.known_margins.values.items()}
         return self.known_margins._replace(values=values)
 
-    def aligned(self, other: Evidence) -> Evidence:
+    def aligned(self, other: Self) -> Self:
         """Bring the units into the order of ``other``, which must have the same ones.
 
         Raises:

@@ -19,8 +19,6 @@ If the patches are right and the embedding is at chance, the relation is lost on
 embedding; if the embedding is right and the cosine is not, between the towers.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple, Self

@@ -12,8 +12,6 @@ Records are not independent trials, for three reasons:
 Letters: S seeds, N records or U units, G groups, C clusters (scenes or images), B flips.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple

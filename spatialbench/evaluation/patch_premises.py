@@ -3,8 +3,6 @@
 Letters: B images, L blocks, T tokens, N patches in h rows and w columns, P patches on an object.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field

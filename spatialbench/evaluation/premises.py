@@ -16,8 +16,6 @@ shows the object that fills half of it. (5) and (6) are the student's.
 Letters: B images, L blocks, T tokens, N patches in h rows and w columns, n objects, D joint width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 

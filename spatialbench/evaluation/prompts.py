@@ -3,8 +3,6 @@
 Letters: C captions, K classes, D joint width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

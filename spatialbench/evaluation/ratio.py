@@ -13,8 +13,6 @@ d = 0 where an image has no value.
 Letters: S seeds, U units (records, images, image pairs), G groups.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 

@@ -5,8 +5,6 @@ If these records lack a fact, the reason is given; nothing is guessed.
 Letters: N records.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

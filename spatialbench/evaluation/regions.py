@@ -18,8 +18,6 @@ Source: (1), (2) wusize/CLIPSelf @ 1c7fe9c, src/training/zero_shot.py; the other
 docs/r_sc_rla.md, "What is measured".
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import numpy as np

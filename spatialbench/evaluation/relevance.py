@@ -26,8 +26,6 @@ Letters: B images, H heads, T tokens, t tokens that are read (T, or 1), d channe
 the grid.
 """
 
-from __future__ import annotations
-
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any

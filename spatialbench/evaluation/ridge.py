@@ -13,8 +13,6 @@ Technometrics 21, 1979). R^2 is 0 for a feature that says nothing, and below 0 f
 Letters: N samples, D features, K targets, G values of lambda.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from functools import partial
 

@@ -20,8 +20,6 @@ Source: Tong et al. 2024 (arXiv 2401.06209), tsb0601/MMVP @ 7635005, scripts/eva
 baaivision/DIVA @ d53c668; docs/selection.md.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

@@ -3,8 +3,6 @@
 Letters: S seeds, N records.
 """
 
-from __future__ import annotations
-
 from typing import NamedTuple
 
 import numpy as np

@@ -9,8 +9,6 @@ Letters: B images, C captions, N pairs, M distinct images of a batch, K its dist
 joint width, S side of an image in pixels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, ClassVar

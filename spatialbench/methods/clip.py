@@ -7,8 +7,6 @@ Code   open_clip, with nothing added.
 The zero-shot row is this class on a page with ``trainer.max_steps: 0``.
 """
 
-from __future__ import annotations
-
 from torch import Tensor
 
 from spatialbench.methods.base import Batch, Method

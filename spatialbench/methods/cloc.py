@@ -34,8 +34,6 @@ Differences  The paper trains from scratch; here it is a fine-tuning, with the p
              the regions of all, as the protocol's loss; (4) is the mean of the ranks' means.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

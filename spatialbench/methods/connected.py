@@ -4,8 +4,6 @@ Letters: B images, T tokens of the student, H heads, d channels of a head, L_C a
 student and of the VFM; H', T', d' of the VFM.
 """
 
-from __future__ import annotations
-
 from typing import Any, Literal
 
 import torch

@@ -22,8 +22,6 @@ Differences  One forward of the image tower serves the K inner steps; the code r
              as in the code for all but OpenAI's CLIP.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace

@@ -19,8 +19,6 @@ Differences  CLIP is open_clip's: its projection is one matrix outside of any la
              adapter. The adapters of attention have no dropout. Norms and biases do not decay.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict

@@ -22,8 +22,6 @@ The head is dropped: images, captions and patches are embedded by the student al
 CLIP is scored and exported. Privileged: boxes and depth are read in training, never in a test.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

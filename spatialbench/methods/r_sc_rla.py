@@ -29,8 +29,6 @@ Differences  The paper's text after the introduction was not available, so its l
              and g of (5) are unknown; the defaults are the follow-up code's where it has them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Literal

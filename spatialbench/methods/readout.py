@@ -28,8 +28,6 @@ Differences  AnoVL has a path of vv through every block, with a residual connect
              masked throughout would be NaN, so the diagonal stays.
 """
 
-from __future__ import annotations
-
 import inspect
 from collections.abc import Sequence
 from typing import Any, Literal

@@ -18,8 +18,6 @@ Over many crops, (3) asks for the mean over contexts.
 Differences  The paper's K, crops and u are not known. R has no layer but the copied blocks.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -20,8 +20,6 @@ Differences  The poster prints no equation for this row. The parameter groups of
              the authors use CLIP's mean and deviation (``vfm_normalisation``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any, Literal, get_args
 

@@ -26,8 +26,6 @@ Differences  Head dimensions may differ: the scale is 1 / sqrt(d_k + d'_k), whic
              as the VFM expects; the authors use CLIP's mean and deviation (``vfm_normalisation``).
 """
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor, nn
 

@@ -12,8 +12,6 @@ with is the row without (1). The mean by itself restores spatial structure, and 
 effect of distilling correlations.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import torch

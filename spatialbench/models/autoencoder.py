@@ -8,10 +8,8 @@ Letters: B images, G pixels a side, C channels and H W rows and columns of the l
 Source: latent diffusion (Rombach et al., arXiv 2112.10752); mashijie1028/GenHancer @ d716ba2.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Self
 
 import torch
 from diffusers import AutoencoderKL
@@ -46,7 +44,7 @@ class Autoencoder(nn.Module):
         self.channels: int = vae.config.latent_channels
         self.factor = 2 ** (len(vae.config.block_out_channels) - 1)  # pixels a side of one latent
 
-    def train(self, mode: bool = True) -> Autoencoder:
+    def train(self, mode: bool = True) -> Self:
         """Stay in eval mode."""
         return super().train(False)
 

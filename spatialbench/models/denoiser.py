@@ -13,8 +13,6 @@ docs/genhancer.md).
 Source: mashijie1028/GenHancer @ d716ba2; docs/genhancer.md.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Any
 

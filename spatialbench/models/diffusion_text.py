@@ -6,8 +6,6 @@ tower of a student, named in ``student.json``: ``{"student": "rooms-student", "l
 Letters: T positions, W width.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Sequence

@@ -5,8 +5,6 @@ The cache holds bfloat16. Computed results are rounded to it too, so an image ha
 Letters: B images of S pixels a side.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import nullcontext
 from itertools import islice

@@ -13,8 +13,6 @@ context, W their width, T positions of the text encoder.
 Source: latent diffusion (Rombach et al., arXiv 2112.10752); baaivision/DIVA @ d53c668, models/.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from functools import cached_property
 from typing import Any

@@ -3,8 +3,6 @@
 Letters: B images of G pixels a side, c h w of a latent.
 """
 
-from __future__ import annotations
-
 from functools import cached_property
 from typing import Protocol
 

@@ -11,8 +11,6 @@ Source: Hu et al., "LoRA", ICLR 2022, arXiv 2106.09685; mashijie1028/GenHancer @
 settings.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -3,8 +3,6 @@
 open_clip is imported here, in clip_files.py and in clip_export.py only.
 """
 
-from __future__ import annotations
-
 import logging
 import pickle
 from collections.abc import Iterator, Sequence

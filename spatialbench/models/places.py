@@ -3,8 +3,6 @@
 Letters: M images, h rows and w columns of patches, D width, K texts, N captions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import NamedTuple, Self
 

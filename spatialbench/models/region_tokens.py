@@ -1,7 +1,5 @@
 """RoIAlign of a dense map."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

@@ -3,8 +3,6 @@
 The numbers are the same, except for the rounding of compiled code.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial

@@ -6,13 +6,11 @@ Letters: B images, L blocks, T tokens (class token and patches; registers are dr
 heads, d channels per head.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import timm
@@ -72,7 +70,7 @@ class VFM(nn.Module):
         self.head_dim: int = attention.head_dim
         self.grid: tuple[int, int] = model.patch_embed.grid_size
 
-    def train(self, mode: bool = True) -> VFM:
+    def train(self, mode: bool = True) -> Self:
         """Stay in eval mode."""
         return super().train(False)
 

@@ -8,8 +8,6 @@ Letters: B images, L patches in h rows and w columns, N selected tokens, D width
 Source: baaivision/DIVA @ d53c668, condition/*.py; docs/diva.md.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Literal
 

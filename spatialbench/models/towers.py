@@ -8,8 +8,6 @@ with a hook between the projections and the softmax. open_clip's modules are not
 Letters: B images, C captions, T tokens, H heads, d channels per head, D width of the joint space.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial

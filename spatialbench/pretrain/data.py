@@ -1,7 +1,5 @@
 """Batches for the small foundation models: captions that name objects, and dense targets."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from typing import TypedDict
 

@@ -12,8 +12,6 @@ adversarial loss, which need networks of their own, and a weight of (3) that kee
 a standard normal.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any

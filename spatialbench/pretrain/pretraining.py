@@ -1,7 +1,5 @@
 """The base of the small foundation models' trainings: optimiser, validation scores, export."""
 
-from __future__ import annotations
-
 import json
 import math
 from abc import ABC, abstractmethod

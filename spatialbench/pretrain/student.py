@@ -20,8 +20,6 @@ swapped colours ("a red sofa and a blue lamp" / "a blue sofa and a red lamp", as
 2210.01936), so that the text tower reads word order.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -11,8 +11,6 @@ learns to ignore it.
 Source: latent diffusion (Rombach et al., arXiv 2112.10752), with Stable Diffusion's betas.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

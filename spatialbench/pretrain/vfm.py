@@ -13,8 +13,6 @@ once from the rooms' exact depth and masks:
 SigLIP's pairwise sigmoid loss (Zhai et al., arXiv 2303.15343) between the patches of one image.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

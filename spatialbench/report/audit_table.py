@@ -13,8 +13,6 @@ draws the same training batches. What ``recount`` leaves out has no denominator.
 Letters: S seeds, N records, B resamples.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial

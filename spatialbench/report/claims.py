@@ -15,8 +15,6 @@ beforehand, so its p is not corrected. |d| < margin is an equivalence test: the 
 within the margin.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

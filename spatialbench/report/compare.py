@@ -3,8 +3,6 @@
 ``evaluation/paired.py`` explains the tests, docs/reading_the_table.md how to read them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import combinations
 from operator import itemgetter

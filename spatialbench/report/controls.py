@@ -1,7 +1,5 @@
 """The stored controls of a track, as a block below its table."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

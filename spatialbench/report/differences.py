@@ -4,8 +4,6 @@ Clusters are drawn once for all rows, and each row draws its seeds by its name, 
 has the same interval wherever it is printed, whatever other rows there are.
 """
 
-from __future__ import annotations
-
 import zlib
 from collections.abc import Sequence
 from functools import cache

@@ -1,7 +1,5 @@
 """The table of an evaluation: of stored rows."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial

@@ -1,7 +1,5 @@
 """The pages of a folder, and whether each has a current row in the table."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

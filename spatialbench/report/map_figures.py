@@ -6,8 +6,6 @@ Source of the first figure: figure 5 of Qiu et al., "Refining CLIP's Spatial Awa
 of the second: the analysis figure of Yang and Jeon's poster.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The tables and the figure of ``spatialbench premises``."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Published scores of OpenAI's CLIP on benchmarks, which a run of its weights must reproduce."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass

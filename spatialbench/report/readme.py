@@ -1,7 +1,5 @@
 """results/README.md: the tables of every track, their resolution, cost and provenance."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial

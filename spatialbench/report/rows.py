@@ -1,7 +1,5 @@
 """The rows of a table: read, checked and put in order; and the papers' own numbers."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The table of one run: every measure of an evaluation with its interval."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from operator import itemgetter
 from typing import Any

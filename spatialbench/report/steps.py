@@ -1,7 +1,5 @@
 """How long a relation takes to be learned: steps to 60 % on the validation split."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from pathlib import Path
 

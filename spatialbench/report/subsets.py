@@ -1,7 +1,5 @@
 """Tables of subsets: every row in every subset of a fact, compared with one row."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from operator import itemgetter

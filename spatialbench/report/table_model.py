@@ -5,8 +5,6 @@ numbers behind the cells. Nothing depends on the clock, the locale or the machin
 gives the same bytes.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import json

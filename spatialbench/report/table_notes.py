@@ -1,7 +1,5 @@
 """The notes below the table of an evaluation."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from spatialbench.config.pages import Track

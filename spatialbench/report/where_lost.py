@@ -6,8 +6,6 @@ cosine, which is the pair test. A row without that evaluation has the cosine alo
 are left out: their pair test is no cosine.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 

@@ -4,8 +4,6 @@
 an accuracy (report/steps.py) come from it, and no other number of a table.
 """
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Sequence

@@ -6,8 +6,6 @@ do not follow from its evidence is refused. Rows of another budget than ``full``
 stored by themselves, have a folder of their own: ``results/<track>/smoke/<row>.json``.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

@@ -7,14 +7,12 @@ run.json (provenance, times, scores). Some methods add reconstructions.png. run.
 ``finished: true`` only when all else is in place.
 """
 
-from __future__ import annotations
-
 import json
 import pickle
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from spatialbench.config.evaluations import EvaluationSpec, evaluations_of
 from spatialbench.config.experiment import Resolved
@@ -68,7 +66,7 @@ class RunRecord:
         return self.run_dir / f"{name}.npz"
 
     @classmethod
-    def read(cls, run_dir: Path) -> RunRecord:
+    def read(cls, run_dir: Path) -> Self:
         """Read run.json; ``info`` is empty where nothing was written yet.
 
         Raises:

@@ -3,8 +3,6 @@
 Letters: S seeds, U units.
 """
 
-from __future__ import annotations
-
 import shlex
 from dataclasses import dataclass, field
 from pathlib import Path

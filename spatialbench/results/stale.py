@@ -1,10 +1,9 @@
 """Check that a stored row is what would be made today, by hashes of page, track and captions."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 from spatialbench.config.evaluations import evaluations_of
 from spatialbench.config.experiment import data_of, model_of, weights_digests
@@ -116,7 +115,7 @@ class Today:
     tracks: Mapping[str, Track]
 
     @classmethod
-    def read(cls, benchmarks: Path, audit: bool = False) -> Today:
+    def read(cls, benchmarks: Path, audit: bool = False) -> Self:
         """Read ``benchmarks/*.yaml`` and ``benchmarks/tracks/*.yaml``.
 
         ``audit``: with the tracks of the audit's flaws.
@@ -132,7 +131,7 @@ class Today:
         known |= audited(known, read_flaws(benchmarks)) if audit else {}
         return cls({page.name: page for page in discover(benchmarks)}, known)
 
-    def only(self, names: Sequence[str]) -> Today:
+    def only(self, names: Sequence[str]) -> Self:
         """Keep the given pages alone, named or given by their paths.
 
         Raises:
@@ -144,7 +143,7 @@ class Today:
             if name not in self.pages:
                 hint = did_you_mean(Path(name).stem, self.pages)
                 raise SpatialbenchError(f"unknown page {name!r}{hint}")
-        return Today({name: self.pages[name] for name in chosen}, self.tracks)
+        return replace(self, pages={name: self.pages[name] for name in chosen})
 
     def stale(self, result: Result) -> list[str]:
         """See :func:`stale_reasons`."""

@@ -1,7 +1,5 @@
 """The audit's rows: two pages on a track of the rooms with each flaw laid over it, none first."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path

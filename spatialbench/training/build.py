@@ -7,8 +7,6 @@
 - A misspelt flag is one line with the nearest known name.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 import traceback

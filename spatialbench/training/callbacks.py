@@ -1,7 +1,5 @@
 """Callbacks of a training: signals, the clock, the progress bar and the metrics file."""
 
-from __future__ import annotations
-
 import json
 import signal
 import threading
@@ -12,7 +10,7 @@ from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import LambdaCallback, ModelCheckpoint
@@ -49,7 +47,7 @@ class Interruptions(AbstractContextManager["Interruptions"]):
         self.pending: int | None = None
         self._old: dict[int, Any] = {}
 
-    def __enter__(self) -> Interruptions:
+    def __enter__(self) -> Self:
         if threading.current_thread() is threading.main_thread():
             for signum in (signal.SIGINT, signal.SIGTERM):
                 self._old[signum] = signal.signal(signum, self._receive)

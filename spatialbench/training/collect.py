@@ -1,7 +1,5 @@
 """A row from finished run folders."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The controls of a page: scored on its track's test, and stored beside the rows."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from spatialbench.config.experiment import Resolved

@@ -6,8 +6,6 @@ Where a side branch changes them, nothing is written.
 Letters: B images, C captions, S pixels a side.
 """
 
-from __future__ import annotations
-
 import argparse
 import json
 import shutil

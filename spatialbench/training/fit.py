@@ -4,8 +4,6 @@ The last checkpoint is tested: one chosen by its test score would have a better-
 track that repeats a paper's protocol may say ``finetuning.scored: best``.
 """
 
-from __future__ import annotations
-
 import math
 import time
 from collections.abc import Mapping

@@ -4,8 +4,6 @@ A finished run is used as it is, a stopped one is resumed, and a failed one does
 Pages named by ``init_from`` come before the pages that start from them.
 """
 
-from __future__ import annotations
-
 import time
 import traceback
 from collections.abc import Sequence

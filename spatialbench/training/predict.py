@@ -1,7 +1,5 @@
 """A user's own images and captions: is an image closer to a caption or to its negation?"""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Checkpoint last.ckpt, written after whole optimizer steps, so no gradient is lost."""
 
-from __future__ import annotations
-
 import signal
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Scoring the weights of a page: test, validation and the track's evaluations; no training."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager

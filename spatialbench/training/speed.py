@@ -1,7 +1,5 @@
 """Speed of a training: images a second, peak memory and, on a GPU with a known peak, MFU."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from time import perf_counter
 from typing import Any

@@ -1,7 +1,5 @@
 """Checks of arguments, whose types are checked only where they come from YAML."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 

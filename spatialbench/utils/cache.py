@@ -1,7 +1,5 @@
 """The cache directory, and temporary folders."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import tempfile

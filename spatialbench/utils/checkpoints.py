@@ -1,7 +1,5 @@
 """Atomic checkpoints, and the error messages for one that does not fit."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

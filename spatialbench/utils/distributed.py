@@ -3,8 +3,6 @@
 Letters: W ranks; M images, K captions and N pairs of one rank; D joint width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import chain
 from typing import Any, NamedTuple

@@ -1,7 +1,5 @@
 """The error type a user sees, and atomic writes."""
 
-from __future__ import annotations
-
 import os
 import tempfile
 from collections.abc import Iterator

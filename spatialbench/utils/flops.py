@@ -5,8 +5,6 @@ convolution and attention of one real step, forward and backward. Recomputation 
 (``repeated``) does not count, as MFU is defined (Chowdhery et al., PaLM, 2022, appendix B).
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import NamedTuple
@@ -47,7 +45,7 @@ def peak(name: str) -> Peak | None:
 class StepFlops:
     """Counts the FLOPs between ``start`` and ``stop``; compiled code runs eagerly meanwhile."""
 
-    _counting: StepFlops | None = None
+    _counting: "StepFlops | None" = None
 
     def __init__(self) -> None:
         self.total, self.again = 0, 0  # all FLOPs, and those of recomputation

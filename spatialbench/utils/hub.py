@@ -4,8 +4,6 @@ The cache is huggingface_hub's own: programs share files, an interrupted downloa
 HF_HUB_OFFLINE, HF_HUB_CACHE and HF_ENDPOINT apply.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Sequence

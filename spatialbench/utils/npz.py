@@ -1,7 +1,5 @@
 """Reproducible npz files without pickles."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 from collections.abc import Mapping

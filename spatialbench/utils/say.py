@@ -1,7 +1,5 @@
 """Lines for the person at the terminal; the standard output is for results."""
 
-from __future__ import annotations
-
 import sys
 
 from spatialbench.utils.distributed import is_first_rank

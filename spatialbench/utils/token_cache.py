@@ -6,8 +6,6 @@ shard without keys is unfinished. Shards are never changed, so several processes
 folder. A killed process loses only its current shard; leftovers are deleted after an hour.
 """
 
-from __future__ import annotations
-
 import hashlib
 import time
 from collections.abc import Mapping, Sequence

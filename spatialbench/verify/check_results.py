@@ -1,7 +1,5 @@
 """Check of the stored results: hashes, recounts, the table, and repeated smoke runs."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import random

@@ -1,7 +1,5 @@
 """Report of this machine: packages, hardware, weights and tracks; works offline."""
 
-from __future__ import annotations
-
 import importlib
 import os
 import shutil

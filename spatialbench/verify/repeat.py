@@ -18,8 +18,6 @@ mean square over a relation. The drift of a relation is r(m' - m) / r(m).
 Letters: S seeds, N records.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial

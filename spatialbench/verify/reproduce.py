@@ -5,8 +5,6 @@ reported first. The evidence is compared record by record, by the rule of ``repe
 machine with the same versions, every record is answered as it was.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """A benchmark in small, a finished run of its page ``clip``, and an empty folder to work in."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The command line: every verb once, every mistake one line."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """``spatialbench controls``: prints, stores, and fails where a control is broken."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

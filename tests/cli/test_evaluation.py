@@ -1,7 +1,5 @@
 """``test --evaluation`` from the command line: a published benchmark, and the controls."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

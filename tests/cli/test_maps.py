@@ -1,7 +1,5 @@
 """``spatialbench maps``: the numbers by hand, both figures, the command and its mistakes."""
 
-from __future__ import annotations
-
 import io
 import json
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The command premises: any student, VFM and data, and every mistake one line."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

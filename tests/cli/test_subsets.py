@@ -1,7 +1,5 @@
 """Subsets of a track's test by hand: what a row is worth in each, and the command."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

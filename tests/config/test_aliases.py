@@ -1,7 +1,5 @@
 """Former class paths still name their class, and a datamodule says what a page learns from."""
 
-from __future__ import annotations
-
 import pytest
 
 from spatialbench.config.experiment import learns_from

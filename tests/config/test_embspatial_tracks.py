@@ -1,7 +1,5 @@
 """The tracks of paper scale: the poster's pages compose on them, and differ as named."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Evaluations by name: what stored evidence depends on, and what is refused."""
 
-from __future__ import annotations
-
 import pytest
 
 from spatialbench.config.evaluations import EvaluationSpec, evaluations_of

@@ -1,7 +1,5 @@
 """Flaws of the audit: read, merged, laid over a track; and the shipped ones on the rooms."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

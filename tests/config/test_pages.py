@@ -1,7 +1,5 @@
 """Pages and tracks: what is read, what wins, and what a mistake says."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from pathlib import Path
 

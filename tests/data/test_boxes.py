@@ -1,7 +1,5 @@
 """Boxes drawn by rule and their crops."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Batches: every record exactly once in evaluation, and an order that survives interruptions."""
 
-from __future__ import annotations
-
 import sys
 from collections import Counter
 from itertools import chain

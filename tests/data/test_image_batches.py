@@ -1,7 +1,5 @@
 """Batches of images alone: always the same for the same key; unreadable files are reported."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Images: decoding, the three ways to a square, and the place of boxes; the cache of pixels."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """Where the named objects of a batch are: boxes as the batch's images show them."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Large files through the data module: memory grows by the records, not by the file."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 import sys

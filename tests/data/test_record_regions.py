@@ -1,7 +1,5 @@
 """The images of records as regions: boxes and masks of the squashed image, of the first alone."""
 
-from __future__ import annotations
-
 import numpy as np
 import torch
 

@@ -1,7 +1,5 @@
 """Batches of regions: which boxes, which crops, always the same for the same key."""
 
-from __future__ import annotations
-
 from collections import Counter
 from typing import Any
 

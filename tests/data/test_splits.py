@@ -1,7 +1,5 @@
 """Parts of a record set: what a split keeps apart, and the legacy protocols of tracks."""
 
-from __future__ import annotations
-
 import json
 import sys
 from collections import Counter

@@ -1,7 +1,5 @@
 """The bootstrap, against one written out in plain Python, scipy and by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import stats

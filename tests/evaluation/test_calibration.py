@@ -12,8 +12,6 @@ are fixed; the bounds are three standard errors over ``TABLES`` tables.
 Letters: T tables, S seeds, N records.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 
 import numpy as np

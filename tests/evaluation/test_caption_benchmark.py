@@ -1,7 +1,5 @@
 """Caption benchmarks: what is encoded, the rule of ties, the mean of products, intervals."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

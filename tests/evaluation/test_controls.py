@@ -1,7 +1,5 @@
 """Controls: what must come out does, and one that is broken on purpose fails the run."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

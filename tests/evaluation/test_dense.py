@@ -1,7 +1,5 @@
 """Dense quality and its parts, against counts by hand."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

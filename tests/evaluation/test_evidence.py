@@ -1,7 +1,5 @@
 """Evidence: formula (1) as a loop, answers, joining, aligning, and files."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The readout of the patches, the probe of the embedding: equations, and what they can answer."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Tests by swapping scenes, against enumeration and statsmodels; the rest by hand."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

@@ -1,7 +1,5 @@
 """The pair task: counts by hand, and every record exactly once, also over ranks."""
 
-from __future__ import annotations
-
 import multiprocessing as mp
 import socket
 

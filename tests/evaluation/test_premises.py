@@ -1,7 +1,5 @@
 """Premises of models whose answers are known, and the bars of the shipped ones."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 

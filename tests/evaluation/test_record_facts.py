@@ -1,7 +1,5 @@
 """Facts of records by hand, and the subsets that follow."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

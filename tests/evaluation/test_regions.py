@@ -1,7 +1,5 @@
 """Regions, dense quality and retrieval of models whose answers are known."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

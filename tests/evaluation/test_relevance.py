@@ -1,7 +1,5 @@
 """Relevance against autograd through written-out attention; the model is left as it was."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Linear read-outs from moments, against ridge regression written out."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import Tensor

@@ -1,7 +1,5 @@
 """Image selection: the metric on pairs whose answers are known, and both scorers as printed."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """McNemar's test and its power against scipy and a published table; the rest by hand."""
 
-from __future__ import annotations
-
 import itertools
 
 import numpy as np

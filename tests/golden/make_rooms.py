@@ -1,7 +1,5 @@
 """Write tests/golden/rooms.json: ``python tests/golden/make_rooms.py``, after raising VERSION."""
 
-from __future__ import annotations
-
 import json
 import platform
 from pathlib import Path

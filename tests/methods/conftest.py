@@ -1,7 +1,5 @@
 """Every test of a method has a cache of its own."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

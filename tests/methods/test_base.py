@@ -1,7 +1,5 @@
 """The protocol that every method shares: step, optimiser, scoring, checkpoint."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The plain student: CLIP as open_clip computes it."""
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 

@@ -1,7 +1,5 @@
 """CLOC: (1) to (6) as loops, what is no negative, who learns, and a plain CLIP that remains."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 

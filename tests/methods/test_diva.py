@@ -1,7 +1,5 @@
 """DIVA: value and gradient of the printed equations, and only the image tower learns."""
 
-from __future__ import annotations
-
 import copy
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """GenHancer: the loss is the printed equations; who learns when; what a checkpoint holds."""
 
-from __future__ import annotations
-
 import copy
 import math
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The location head: (1) to (3) as loops, what is unknown is left out, and a plain CLIP remains."""
 
-from __future__ import annotations
-
 import math
 
 import numpy as np

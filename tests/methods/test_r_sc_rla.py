@@ -1,7 +1,5 @@
 """R-SC-RLA: who learns from whom, one forward for both losses, and no trace of the teacher."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

@@ -1,7 +1,5 @@
 """Dense readouts: equations (1)-(6) as loops, exact signs, ties; whose checkpoints they read."""
 
-from __future__ import annotations
-
 import math
 from pathlib import Path
 from typing import Any

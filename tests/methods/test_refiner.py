@@ -1,7 +1,5 @@
 """The Refiner's step as loops: a token of the image against the tokens of a crop, with options."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

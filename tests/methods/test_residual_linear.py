@@ -1,7 +1,5 @@
 """Residual linear connections: CLIP at the start, bit for bit; then equation (3)."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from torch import nn

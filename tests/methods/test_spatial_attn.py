@@ -1,7 +1,5 @@
 """Spatial attention: equations (1)-(5) as loops; heads are paired, the VFM is frozen."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

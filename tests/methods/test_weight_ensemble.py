@@ -1,7 +1,5 @@
 """The mean of two students' weights."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """The autoencoder alone: latents of the posterior, their scale, and the sources of its weights."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

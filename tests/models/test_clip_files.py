@@ -1,7 +1,5 @@
 """Published weights of CLIP: OpenAI's own files, DIVA's, and open_clip's with their config."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """The denoiser: FLUX's layout of tokens, the paper's exact sizes, one vector as condition."""
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

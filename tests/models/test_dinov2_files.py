@@ -5,8 +5,6 @@ itself (``save_pretrained``), in DINOv2's and Depth Anything's by renaming that,
 apart from the loader.
 """
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

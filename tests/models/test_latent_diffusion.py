@@ -1,7 +1,5 @@
 """The diffusion model is frozen, its loss is the printed one, and it loads diffusers' folders."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import math

@@ -1,7 +1,5 @@
 """A latent is found by everything it depends on, and is the same whichever way it comes."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

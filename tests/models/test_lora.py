@@ -1,7 +1,5 @@
 """Adapters: no effect at the start, then the printed equations, and a plain tower in the end."""
 
-from __future__ import annotations
-
 import copy
 from typing import Any
 

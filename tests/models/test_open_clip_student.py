@@ -1,7 +1,5 @@
 """Loading the student: every mistake is one line that says what and where."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import open_clip

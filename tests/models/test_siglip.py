@@ -1,7 +1,5 @@
 """SigLIP as a student: open_clip's outputs and tokens, and methods without a class token."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

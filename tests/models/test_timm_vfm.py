@@ -1,7 +1,5 @@
 """The VFM returns timm's inner numbers, frozen, and its cache returns what it would compute."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 from unittest.mock import Mock

@@ -1,7 +1,5 @@
 """Selected tokens: the same under one seed, others under another; nothing random in scoring."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 import torch.nn.functional as F

@@ -1,7 +1,5 @@
 """The towers' numbers are open_clip's own, and the hook receives every block."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

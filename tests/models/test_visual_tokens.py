@@ -1,7 +1,5 @@
 """Embedding and patches are the libraries' own numbers, in one space."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Published weights: where they are looked for, their hash, and the message without them."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 from pathlib import Path

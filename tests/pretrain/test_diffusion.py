@@ -1,7 +1,5 @@
 """The diffusion model's pre-training: losses, latents, exports, and the shipped weights' scores."""
 
-from __future__ import annotations
-
 import json
 import math
 from itertools import chain

@@ -1,7 +1,5 @@
 """The student's pre-training: its captions, loss, vocabulary, and the shipped weights' scores."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

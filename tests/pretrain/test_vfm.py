@@ -1,7 +1,5 @@
 """The VFM's pre-training: its targets, its losses, and the stored scores of the shipped weights."""
 
-from __future__ import annotations
-
 import json
 import math
 

@@ -1,7 +1,5 @@
 """The audit's table: effects by hand, recounts, and what is missing or stale."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

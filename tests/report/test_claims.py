@@ -1,7 +1,5 @@
 """Claims: the rule at its bounds, the verdicts of stored rows, wrong files refused in one line."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 from typing import Any

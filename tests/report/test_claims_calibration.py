@@ -4,8 +4,6 @@ The tables are those of ``tests/evaluation/test_calibration.py``. Everything is 
 three standard errors over ``TABLES`` tables.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from functools import cache
 from itertools import islice

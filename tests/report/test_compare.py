@@ -1,7 +1,5 @@
 """Two rows compared: the numbers against the stored evidence, the verdicts, what is refused."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import re

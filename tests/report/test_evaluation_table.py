@@ -1,7 +1,5 @@
 """The tables of stored rows, of any evaluation: cells, order, stale rows, refusals."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

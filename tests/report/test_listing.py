@@ -1,7 +1,5 @@
 """``spatialbench list``: what it says of every page, and what it prints."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

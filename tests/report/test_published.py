@@ -1,7 +1,5 @@
 """The published numbers of OpenAI's CLIP: their file, and the columns of a run's table."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """results/README.md and the table of README.md: sections, and the same bytes every time."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

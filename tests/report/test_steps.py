@@ -1,7 +1,5 @@
 """Steps to 60 %: by hand on curves, and the table beside stored rows."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

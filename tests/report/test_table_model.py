@@ -1,7 +1,5 @@
 """Every format of one table: the same cells in each, read back by another reader."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """Where a relation is lost: the points of a row, which rows are drawn, and the section of them."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import replace
 from pathlib import Path

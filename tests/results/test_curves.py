@@ -1,7 +1,5 @@
 """Curves of a run folder, and those kept beside a row."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Result files: round trip, and every way of being wrong refused with file, field and advice."""
 
-from __future__ import annotations
-
 import json
 import shutil
 from collections.abc import Callable

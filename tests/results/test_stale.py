@@ -1,7 +1,5 @@
 """Reasons that make a row stale, and changes that do not."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Shared by the tests of caption benchmarks: small images, JSON files, and known answers."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Files in COCO's format as the tests write them."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

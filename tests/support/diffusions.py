@@ -1,7 +1,5 @@
 """Diffusion models so small that a test may use many: random weights, in diffusers' layout."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -1,7 +1,5 @@
 """A model whose answers are known: it embeds colours."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 
 import torch

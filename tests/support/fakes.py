@@ -1,7 +1,5 @@
 """Made-up rows, pages and tracks for the tests of results, plan and report."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

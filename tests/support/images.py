@@ -1,7 +1,5 @@
 """Images without captions or boxes, for the tests."""
 
-from __future__ import annotations
-
 import numpy as np
 from PIL import Image
 

@@ -5,8 +5,6 @@ start that SIGKILL ends there, and a start that runs to the end. Nobody kills th
 ``<folder>/<point>.json`` says how both starts ended.
 """
 
-from __future__ import annotations
-
 import json
 import os
 import signal

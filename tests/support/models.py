@@ -1,7 +1,5 @@
 """Students and VFMs so small that a test may use many: random weights in float32."""
 
-from __future__ import annotations
-
 import json
 import tempfile
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Records in EmbSpatial's exact schema, with real JPEG bytes, for the tests."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

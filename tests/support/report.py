@@ -1,7 +1,5 @@
 """Made-up rows for the tests of the report: images of noise, curves and hostile names."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

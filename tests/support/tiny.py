@@ -1,7 +1,5 @@
 """A benchmark in small for the tests of training and command line: noise, and a tiny student."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import os

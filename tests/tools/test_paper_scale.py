@@ -1,7 +1,5 @@
 """The benchmark at the paper's sizes: ``fit`` takes its commands, and its records are read."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

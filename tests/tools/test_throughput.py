@@ -1,7 +1,5 @@
 """The benchmark of a step runs on every kind of page; its times are not asserted."""
 
-from __future__ import annotations
-
 import shutil
 from collections.abc import Iterator
 from pathlib import Path

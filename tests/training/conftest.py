@@ -1,7 +1,5 @@
 """The benchmark in small for the tests that train, and where they run."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """The audit with a made-up fit: which rows it makes, resuming, and the check of what is stored."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """A track's evaluations through fit and run: kept in the run folder, added where missing."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The exported folder gives the method's embeddings in the library that it is for."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Fit, stop, resume, finish: the run folder and its content."""
 
-from __future__ import annotations
-
 import json
 import signal
 from pathlib import Path

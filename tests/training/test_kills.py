@@ -1,7 +1,5 @@
 """A run that SIGKILL ends anywhere, and that is resumed, ends as an undisturbed run does."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """A whole run works offline, with its weights in a folder and in the Hub's cache."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import open_clip

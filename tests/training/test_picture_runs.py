@@ -1,7 +1,5 @@
 """DIVA and GenHancer on a folder of images, and the fine-tuning after them: stages and resuming."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 

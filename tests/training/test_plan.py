@@ -1,7 +1,5 @@
 """Rows of pages with a made-up fit: order, resuming, failures, and what is written."""
 
-from __future__ import annotations
-
 import json
 import re
 import shutil

@@ -1,7 +1,5 @@
 """``fit`` under torchrun: two processes train and score as one does, with uneven batches."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

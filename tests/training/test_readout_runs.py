@@ -1,7 +1,5 @@
 """A readout page on the command line: of its own student, and of another page's checkpoint."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Refiner, distillation, ensemble and fine-tuning in turn, on a file in COCO's format."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The speed of a training, by hand."""
 
-from __future__ import annotations
-
 import itertools
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The cache directory and progress."""
 
-from __future__ import annotations
-
 import sys
 import time
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Two ranks with half a batch each train like one process, with and without chunks."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

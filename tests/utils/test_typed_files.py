@@ -1,7 +1,5 @@
 """Typed files: what a dataclass accepts, and the message of what it refuses."""
 
-from __future__ import annotations
-
 import datetime
 import math
 from dataclasses import dataclass, field

@@ -3,8 +3,6 @@
 The proof that it sees "left" and "right" swapped in the grammar is at the end, with a real model.
 """
 
-from __future__ import annotations
-
 import re
 import shutil
 from collections.abc import Callable

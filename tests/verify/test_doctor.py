@@ -1,7 +1,5 @@
 """``spatialbench doctor``: what it finds and prints, offline."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """A stored row made again: the report on code, page and evidence; and a real run."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from collections.abc import Callable

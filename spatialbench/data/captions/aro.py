@@ -15,8 +15,6 @@ Source: Yuksekgonul et al., arXiv 2210.01936; mertyg/vision-language-models-are-
 dataset_zoo/aro_datasets.py and notebooks/.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 
 from spatialbench.data.captions.caption_set import CaptionSet, Measure, macro, micro

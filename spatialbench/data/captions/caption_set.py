@@ -3,8 +3,6 @@
 Letters: M records, K captions of a record, P distinct images, S pixels a side, U units, G groups.
 """
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass

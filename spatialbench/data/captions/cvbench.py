@@ -16,8 +16,6 @@ question describes as boxed is "the table in the red box" in captions, too.
 Source: the dataset card of nyu-visionx/CV-Bench; arXiv 2406.16860.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterator
 from pathlib import Path

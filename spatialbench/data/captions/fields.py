@@ -1,7 +1,5 @@
 """Typed fields of a benchmark's files; an error says which field is wrong in which record."""
 
-from __future__ import annotations
-
 import json
 import math
 from collections.abc import Iterator
@@ -50,7 +48,7 @@ class Fields:
             return value
         return self._refuse(name, str(value)[:60], f"{count or 'some'} texts")
 
-    def inner(self, name: str) -> Fields:
+    def inner(self, name: str) -> "Fields":
         """Return a field that has fields."""
         return Fields(self.owner, f"{self.where}, {name}", self.any(name))
 

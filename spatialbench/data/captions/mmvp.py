@@ -11,8 +11,6 @@ official script takes it, and the order of the images, from the position of the 
 Source: tsb0601/MMVP @ 7635005, scripts/evaluate_vlm.py; docs/selection.md.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 from pathlib import Path

@@ -12,8 +12,6 @@ pairs whose boxes show the relation in the viewer's frame.
 Source: princeton-vl/SpatialSense @ ecfee4e, README.md and visualize.py; Zenodo 8104370.
 """
 
-from __future__ import annotations
-
 from spatialbench.data.captions.caption_set import CaptionSet, Measure, macro, micro
 from spatialbench.data.captions.fields import Fields, listed
 from spatialbench.data.records import Box

@@ -9,8 +9,6 @@ A file is an object of number -> {filename, caption, negative_caption}. The numb
 Source: RAIVNLab/sugar-crepe @ 0047054, data/ and main_eval.py; arXiv 2306.14610.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from spatialbench.data.captions.caption_set import CaptionSet, Measure, macro, micro

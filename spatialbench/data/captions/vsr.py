@@ -17,8 +17,6 @@ pairs have a measure of their own. "Left of the dog" may be the dog's left, whic
 Source: cambridgeltl/visual-spatial-reasoning @ b27a0af, data/; arXiv 2205.00363.
 """
 
-from __future__ import annotations
-
 import re
 from itertools import zip_longest
 from pathlib import Path

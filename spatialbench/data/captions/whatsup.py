@@ -12,8 +12,6 @@ are a set.
 Source: amitakamath/whatsup_vlms @ 447c169, dataset_zoo/aro_datasets.py; arXiv 2310.19785.
 """
 
-from __future__ import annotations
-
 from collections import defaultdict
 from pathlib import Path
 

@@ -10,8 +10,6 @@ Captions are kept as written; VG-QA has a grammar of its own ("to the behind of"
 Source: amitakamath/whatsup_vlms @ 447c169, dataset_zoo/aro_datasets.py; arXiv 2310.19785.
 """
 
-from __future__ import annotations
-
 from typing import Any, ClassVar
 
 from spatialbench.data.captions.caption_set import CaptionSet, Measure, macro, micro

@@ -3,8 +3,6 @@
 Source: cocodataset.org/#format-data; cocodataset/panopticapi @ 7bb4655, format of the PNGs.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections import defaultdict

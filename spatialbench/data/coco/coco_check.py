@@ -1,7 +1,5 @@
 """Check a file in COCO's format: what it contains and what is wrong with it."""
 
-from __future__ import annotations
-
 from collections import Counter
 from pathlib import Path
 

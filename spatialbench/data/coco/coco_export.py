@@ -4,8 +4,6 @@
 and masks at the same size; its ``smallest`` must be no larger than the thinnest box.
 """
 
-from __future__ import annotations
-
 import io
 import json
 import os

@@ -10,8 +10,6 @@ Source: Lin et al., Microsoft COCO (arXiv 1405.0312); Kirillov et al., Panoptic 
 1801.00868); wusize/CLIPSelf @ 1c7fe9c, src/training/data.py (COCOPanopticDataset).
 """
 
-from __future__ import annotations
-
 import hashlib
 from pathlib import Path
 

@@ -9,8 +9,6 @@ Source: wusize/CLIPSelf @ 1c7fe9c, src/open_clip/transform.py (ResizeLongest); c
 common/maskApi.c (run lengths).
 """
 
-from __future__ import annotations
-
 import os
 import warnings
 from pathlib import Path

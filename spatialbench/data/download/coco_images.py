@@ -1,7 +1,5 @@
 """Images of COCO, which are not downloaded: the user's copy is linked where a reader looks."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """``spatialbench data download``: its steps, and what it prints."""
 
-from __future__ import annotations
-
 import fnmatch
 import shlex
 from argparse import Namespace

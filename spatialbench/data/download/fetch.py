@@ -4,8 +4,6 @@ In each case a SpatialbenchError says that the file is not as the manifest or it
 that it cannot be written.
 """
 
-from __future__ import annotations
-
 import shutil
 import sys
 import tarfile

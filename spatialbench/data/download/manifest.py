@@ -1,7 +1,5 @@
 """The data sets that ``spatialbench data download`` knows, read from ``sources.yaml``."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Contents and faults of a file in EmbSpatial's schema, counted and printed."""
 
-from __future__ import annotations
-
 from collections import Counter
 from dataclasses import dataclass, field
 

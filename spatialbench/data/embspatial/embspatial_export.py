@@ -4,8 +4,6 @@
 pixels at the size of the images.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import io

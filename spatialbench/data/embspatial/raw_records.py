@@ -1,7 +1,5 @@
 """The raw records of a JSON list or of the Hub's parquet, in one pass with flat memory."""
 
-from __future__ import annotations
-
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO

@@ -12,8 +12,6 @@ from the record and stays as label noise. The other options of a question ("insi
 are never negatives: some of them are true.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from contextlib import closing
 from dataclasses import dataclass

@@ -5,8 +5,6 @@ wording of the question is never read, and no caption is made from the wording o
 and relation suffice. The schema is in docs/adding_a_dataset.md.
 """
 
-from __future__ import annotations
-
 import math
 import re
 from collections import Counter

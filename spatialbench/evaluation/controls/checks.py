@@ -5,8 +5,6 @@ arithmetic are wrong, and no number of the table can be trusted. The other contr
 from their intervals.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np

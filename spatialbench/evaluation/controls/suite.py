@@ -4,8 +4,6 @@
 reasons.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 import numpy as np

@@ -3,8 +3,6 @@
 Records keep their places.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace

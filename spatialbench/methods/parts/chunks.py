@@ -15,8 +15,6 @@ Source: Gao, Zhang, Han, Callan, "Scaling Deep Contrastive Learning Batch Size u
 Setup", RepL4NLP 2021, arXiv 2101.06983 (GradCache); open_clip's ``accum_freq`` is the same idea.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 
 import torch

@@ -17,8 +17,6 @@ the stop-gradient are those of the same authors' CongpeiQiu/UniRefiner @ 38f4e71
 docs/r_sc_rla.md tags what is quoted and what is inferred.
 """
 
-from __future__ import annotations
-
 from typing import Literal, NamedTuple
 
 import torch

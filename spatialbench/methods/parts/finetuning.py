@@ -1,7 +1,5 @@
 """The fine-tuning protocol, the same for every row of a table: settings, optimiser, schedule."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Letters: B images of G pixels a side.
 """
 
-from __future__ import annotations
-
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Iterator

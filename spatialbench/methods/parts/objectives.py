@@ -7,8 +7,6 @@ the batch.
 Source: docs/spatial_attn.md.
 """
 
-from __future__ import annotations
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor

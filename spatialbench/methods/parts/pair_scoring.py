@@ -3,8 +3,6 @@
 Letters: N pairs, M distinct images of a batch, S side of an image in pixels.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 

@@ -3,8 +3,6 @@
 Letters: B images of G pixels a side.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple

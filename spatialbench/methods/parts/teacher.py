@@ -3,11 +3,10 @@
 Letters: B images, h w tokens of a map, N crops, D joint width, K blocks of the Refiner.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Iterator, Sequence
 from functools import cached_property
+from typing import Self
 
 import torch
 import torch.nn.functional as F
@@ -69,7 +68,7 @@ class Teacher(nn.Module):
         self.register_buffer("mean", mean.clone(), persistent=False)
         self.register_buffer("std", std.clone(), persistent=False)
 
-    def train(self, mode: bool = True) -> Teacher:
+    def train(self, mode: bool = True) -> Self:
         """Stay in eval mode."""
         return super().train(False)
 

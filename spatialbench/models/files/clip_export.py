@@ -3,8 +3,6 @@
 Letters: B images, C captions, S pixels a side, D joint width.
 """
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Sequence
 from pathlib import Path

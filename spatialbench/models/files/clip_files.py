@@ -7,8 +7,6 @@ Source: openai/CLIP @ a1d0717, clip/clip.py and clip/model.py; baaivision/DIVA @
 keeps Stable Diffusion and CLIP in one file (decision D16 of docs/diva.md).
 """
 
-from __future__ import annotations
-
 import json
 import warnings
 import zipfile

@@ -1,7 +1,5 @@
 """The parts of a diffusion model: from a preset, a folder in diffusers' layout, or the Hub."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence

@@ -16,8 +16,6 @@ Source: facebookresearch/dinov2 @ e1277af, vision_transformer.py, interpolate_po
 transformers 5.24, modeling_dinov2.py; timm 1.0, layers/pos_embed.py.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from pathlib import Path

@@ -3,8 +3,6 @@
 Letters: B images, C captions, S pixels a side, D joint width.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

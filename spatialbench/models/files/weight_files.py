@@ -9,8 +9,6 @@ Source of the hashes: OpenAI's are in its addresses (open_clip's table of pretra
 DINOv2 and Depth Anything V2, several independent public projects agree on hashes and commits.
 """
 
-from __future__ import annotations
-
 import os
 import re
 from collections.abc import Sequence

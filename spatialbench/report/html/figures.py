@@ -1,7 +1,5 @@
 """The figures of the report: accuracy by relation, training curves, cost, forgetting."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

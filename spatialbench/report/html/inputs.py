@@ -1,11 +1,10 @@
 """The inputs of the report: the rows of a track and all that is compared, read once."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 from spatialbench.evaluation.base import Evaluation
 from spatialbench.report.claims import Claim, headings_of, read_claims
@@ -40,7 +39,7 @@ class ReportInputs:
         track: str,
         budget: str = STORED_BUDGET,
         runs: Path = Path("runs"),
-    ) -> ReportInputs:
+    ) -> Self:
         """Read and recount everything of a track.
 
         Raises:

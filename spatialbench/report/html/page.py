@@ -4,8 +4,6 @@ The page makes no request: a content security policy forbids every one, and allo
 script and the style in it. Nothing depends on the clock: the same files give the same bytes.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """The record browser's data: which records are shown, their images, and the answer of every row."""
 
-from __future__ import annotations
-
 import base64
 import io
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """Matplotlib figures as inline SVG: the page's colours, text as text, the same bytes each time."""
 
-from __future__ import annotations
-
 import io
 import re
 from collections.abc import Iterator

@@ -1,7 +1,5 @@
 """The tables of the report as plain values for the templates."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby, product

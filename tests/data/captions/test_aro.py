@@ -1,7 +1,5 @@
 """ARO: the box cropped, macro averages over what the authors count, micro over all records."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """CV-Bench: parquet with images inside, questions turned into statements."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """MMVP-VLM's files: read strictly, whatever the order of the rows and the folders' spelling."""
 
-from __future__ import annotations
-
 import csv
 from collections.abc import Callable
 from pathlib import Path

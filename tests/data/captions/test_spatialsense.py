@@ -1,7 +1,5 @@
 """SpatialSense: true relations of the test split whose predicate turns false when swapped."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

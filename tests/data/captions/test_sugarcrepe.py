@@ -1,7 +1,5 @@
 """SugarCrepe: seven objects of number -> record, whose numbers have gaps."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """VSR: pairs derived from an opposite, and pairs of annotations of the same two objects."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

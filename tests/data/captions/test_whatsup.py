@@ -1,7 +1,5 @@
 """What'sUp in the layout of the authors' loader: sets of four, the first caption is true."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """COCO-QA and VG-QA: lists of [image, true, false], captions as written, counted by preposition."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

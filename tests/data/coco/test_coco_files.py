@@ -1,7 +1,5 @@
 """``data check`` and ``data export`` of files in COCO's format."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Files in COCO's format: every form of mask, the square and its padding, order, captions."""
 
-from __future__ import annotations
-
 import json
 import pickle
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Everything that can be wrong with a file in COCO's format: counted, and with strict one line."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from pathlib import Path

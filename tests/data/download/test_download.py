@@ -1,7 +1,5 @@
 """``spatialbench data download``, with a local server, a fake cache of the Hub, and folders."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import subprocess

@@ -1,7 +1,5 @@
 """Contents of the shipped declarations, without loading anything."""
 
-from __future__ import annotations
-
 import re
 from pathlib import PurePosixPath
 from urllib.parse import urlsplit

@@ -1,7 +1,5 @@
 """Written in EmbSpatial's schema and read back: the same pairs in the same order, same pixels."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The reader of EmbSpatial's files: every form of record and image of adding_a_dataset.md."""
 
-from __future__ import annotations
-
 import base64
 import io
 import json

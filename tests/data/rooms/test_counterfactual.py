@@ -1,7 +1,5 @@
 """Counterfactual pairs: their captions hold by what the renderer saw, and nothing else differs."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple

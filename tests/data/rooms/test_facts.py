@@ -1,7 +1,5 @@
 """Relations from boxes and depths, the balance of the records, and the counterfactual image."""
 
-from __future__ import annotations
-
 from collections import Counter
 from itertools import permutations
 

@@ -1,7 +1,5 @@
 """The rooms as regions: boxes, masks, names and captions of one image belong together."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Scenes and images: determinism, exact depth and masks, the objects themselves."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

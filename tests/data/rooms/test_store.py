@@ -1,7 +1,5 @@
 """The store of rendered scenes: grown, cut, shared, keyed by its content."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """Encoding in chunks is one step with the whole batch, in value and gradients, at less memory."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any

@@ -1,7 +1,5 @@
 """Region tokens and the distillation losses: the printed sums, invariances, wrong input."""
 
-from __future__ import annotations
-
 import math
 
 import pytest

@@ -1,7 +1,5 @@
 """AdamW is one kernel on CUDA, unless Lightning would refuse to clip."""
 
-from __future__ import annotations
-
 from types import SimpleNamespace
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The objective is the poster's equations (5)-(7), without negatives that are known to be true."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

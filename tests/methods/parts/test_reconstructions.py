@@ -1,7 +1,5 @@
 """The picture of a run: every tile in its place, and the same noise in every column."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

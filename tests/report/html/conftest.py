@@ -1,7 +1,5 @@
 """The made-up rows of the tests of the report, and the page of them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

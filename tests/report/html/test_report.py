@@ -1,7 +1,5 @@
 """The report: its sections, that nothing in it can run, that it is the same every time."""
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json
