@@ -11,7 +11,7 @@ from statsmodels.stats.multitest import multipletests
 
 from spatialbench.data.relations import RELATIONS
 from spatialbench.evaluation import paired
-from spatialbench.evaluation.paired import holm, paired_tests, sign_flip, sign_flip_ratio
+from spatialbench.evaluation.paired import paired_tests, sign_flip, sign_flip_ratio
 from spatialbench.evaluation.ratio import Ratio, accuracy, correctness
 from spatialbench.evaluation.statistics import mcnemar, smallest_detectable_gain
 
@@ -141,9 +141,3 @@ def test_every_column_and_its_numbers() -> None:
     assert (same.p, same.holm, same.won, same.smallest) == (1.0, 1.0, 0.0, None)
     two = np.repeat(["left", "far"], 120)
     assert list(paired_tests(a, b, two, scene)) == ["far", "left", "all"]
-
-
-def test_holm_by_hand() -> None:
-    """Smallest times 3, next times 2, last times 1, never falling."""
-    assert holm([0.02, 0.04, 0.01]) == pytest.approx([0.04, 0.04, 0.03])
-    assert holm([]) == []

@@ -1,0 +1,12 @@
+"""Every test of a model has a cache of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path / "cache"))
