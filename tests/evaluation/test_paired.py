@@ -48,23 +48,6 @@ def test_scenes_and_seeds_by_enumeration() -> None:
     assert sign_flip(a, b, scene) == pytest.approx(expected, rel=1e-12)
 
 
-def test_scenes_are_swapped_and_not_records() -> None:
-    """Every record four times: as records of one scene they add nothing."""
-    a, b = pair(13, 100)
-    copies = [np.repeat(row, 4, axis=1) for row in (a, b)]
-    once = sign_flip(a, b, np.arange(100))
-    assert sign_flip(*copies, np.repeat(np.arange(100), 4)) == pytest.approx(once, rel=1e-9)
-    assert sign_flip(*copies, np.arange(400)) < 0.01 * once
-
-
-def test_seeds_are_no_new_records() -> None:
-    a, b = pair(5, 100)
-    once = sign_flip(a, b, np.arange(100))
-    more = np.repeat(a, 3, axis=0), np.repeat(b, 3, axis=0)
-    for first, second in (more, (more[0], b)):
-        assert sign_flip(first, second, np.arange(100)) == pytest.approx(once, rel=1e-9)
-
-
 def test_edges() -> None:
     a, b = pair(6, 60)
     assert sign_flip(a, a, np.arange(60)) == 1.0

@@ -1,12 +1,5 @@
 """Every test of a model has a cache of its own."""
 
-from __future__ import annotations
+from tests.methods.conftest import own_cache
 
-from pathlib import Path
-
-import pytest
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path / "cache"))
+__all__ = ["own_cache"]
