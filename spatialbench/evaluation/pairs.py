@@ -10,7 +10,6 @@ Letters: N records.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -198,8 +197,7 @@ def check_rows(record: np.ndarray, expected: int | None = None) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Count:
+class Count(NamedTuple):
     """Counts of ``n`` records: ``correct`` and ``ties``; the rest is wrong."""
 
     n: int
@@ -234,7 +232,7 @@ def score(outcomes: Outcomes, relations: Sequence[str], partial: bool = False) -
     check_rows(outcomes.record, None if partial else len(relations))
     counts = count(outcomes.margin, np.asarray(relations)[outcomes.record])
     columns = {relation: each.accuracy for relation, each in counts.items()}
-    total = Count(*np.sum([astuple(each) for each in counts.values()], 0).tolist())
+    total = Count(*np.sum([*counts.values()], 0).tolist())
     present = [each.accuracy for each in counts.values() if each.n]
     macro = sum(present) / len(present) if present else float("nan")
     return {**columns, "all": total.accuracy, "macro": macro}

@@ -33,7 +33,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spatialbench.models.towers import attention_weights, has_class_token, image_blocks, patch_size
+from spatialbench.models.towers import attention_weights, has_class_token, image_blocks, patch_grid
 from spatialbench.utils.errors import SpatialbenchError
 
 Explained = Any
@@ -146,6 +146,4 @@ def _read(model: Explained, rollout: Tensor, pixels: Tensor) -> Tensor:
         raise SpatialbenchError(
             "the map is not finite; the training diverged or the weights are damaged"
         )
-    height, width = patch_size(model.student)
-    grid = pixels.shape[-2] // height, pixels.shape[-1] // width
-    return patches.unflatten(1, grid).float().cpu()
+    return patches.unflatten(1, patch_grid(model.student, pixels)).float().cpu()

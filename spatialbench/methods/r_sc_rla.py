@@ -100,7 +100,6 @@ class RegionDistillation(Method):
             RegionCLIP; or ``none``.
         scd: the correlation.
         classes: number of classes that (3) compares in a step, with the batch's; CLIPSelf's 100.
-        last_blocks: number of the image tower's last blocks that learn; none: all, as CLIPSelf.
         labels: of (3): ``given``, the data's own, which needs ``data.kind: boxes`` and is
             privileged; or those of the frozen ``teacher``, which need crops.
         finetuning: optimiser and schedule; its settings of captions are not used.
@@ -114,7 +113,6 @@ class RegionDistillation(Method):
         language: Language = "image",
         scd: CorrelationSettings | None = None,
         classes: int = 100,
-        last_blocks: int | None = None,
         labels: Labels = "given",
         finetuning: FineTuning = DEFAULTS,
     ) -> None:
@@ -132,13 +130,8 @@ class RegionDistillation(Method):
             raise SpatialbenchError(f"classes is {classes}; it must be 1 or more")
         self.language, self.labels, self.classes = language, labels, classes
         self._reads_crops = language == "image" or (language == "text" and labels == "teacher")
-        blocks = self.student.visual.transformer.resblocks
-        if last_blocks is not None and not 1 <= last_blocks <= len(blocks):
-            raise SpatialbenchError(
-                f"last_blocks is {last_blocks}; the image tower has {len(blocks)}"
-            )
         self.student.requires_grad_(False)
-        blocks[-(last_blocks or len(blocks)) :].requires_grad_(True)
+        self.student.visual.transformer.resblocks.requires_grad_(True)
         self.teacher: Teacher | None = None  # only during training
         self._refiner: dict[str, Tensor] = {}  # weights and no module, so that nothing trains it
         self._texts: Tensor

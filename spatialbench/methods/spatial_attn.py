@@ -31,13 +31,7 @@ from torch import Tensor, nn
 
 from spatialbench.methods.base import DEFAULTS, FineTuning
 from spatialbench.methods.connected import ConnectedMethod, Normalisation
-from spatialbench.models.towers import (
-    QKV,
-    Mix,
-    merge_heads,
-    patch_grid,
-    split_heads,
-)
+from spatialbench.models.towers import QKV, Mix, merge_heads, patch_grid, split_heads
 from spatialbench.utils.errors import SpatialbenchError
 
 

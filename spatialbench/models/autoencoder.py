@@ -107,7 +107,6 @@ def load_autoencoder(
     spec: str = files.OWN,
     dtype: str = "bfloat16",
     hashes: Mapping[str, str] | None = None,
-    random_seed: int = 0,
 ) -> Autoencoder:
     """Load the autoencoder of a diffusion model; arguments and errors as in ``load_diffusion``.
 
@@ -116,7 +115,7 @@ def load_autoencoder(
     files.check_dtype(dtype, spec)
     name, _, weights = spec.partition(":")
     if weights == "random":
-        vae = files.random_autoencoder(name, random_seed)
+        vae = files.random_autoencoder(name)
     else:
         vae = files.read_part(AutoencoderKL, files.find_folder(spec, hashes or {}) / "vae", spec)
     return Autoencoder(nn.Module.to(vae, files.DTYPES[dtype]))

@@ -6,22 +6,19 @@ tower of a student, named in ``student.json``: ``{"student": "rooms-student", "l
 Letters: T positions, W width.
 """
 
-import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextModel, CLIPTokenizer
 
 from spatialbench.models.open_clip_student import TextTokenizer, load_clip
 from spatialbench.models.towers import Model, text_states
-from spatialbench.utils import hub
-from spatialbench.utils.cache import cache_root
-from spatialbench.utils.errors import SpatialbenchError, atomic_path
+from spatialbench.utils.errors import SpatialbenchError
+from spatialbench.utils.hub import first_line
 
 PROMPT = "a photo of a ."
 """DIVA's prompt: its template "a photo of a {}." with an empty name (D5 of docs/diva.md)."""
@@ -34,14 +31,12 @@ def prompt_states(folder: Path, prompt: str, spec: str) -> Tensor:
         if (folder / STUDENT_FILE).is_file():
             return student_states(json.loads((folder / STUDENT_FILE).read_text()), prompt)
         if all((folder / part).is_dir() for part in ("text_encoder", "tokenizer")):
-            return _cached(folder, prompt)
+            return _encoded(folder, prompt)
     except SpatialbenchError:
         raise
     except Exception as error:  # of transformers or the disk; the user reads one line
-        reason = hub.first_line(error)
-        raise SpatialbenchError(
-            f"diffusion {spec!r}: the text encoder in {folder} cannot be read: {reason}"
-        ) from error
+        what = f"diffusion {spec!r}: the text encoder in {folder} cannot be read"
+        raise SpatialbenchError(f"{what}: {first_line(error)}") from error
     raise SpatialbenchError(
         f"diffusion {spec!r}: {folder} has neither text_encoder/ and tokenizer/ nor "
         f"{STUDENT_FILE}; add the text encoder that the model was trained with"
@@ -73,21 +68,6 @@ def caption_states(
             "diffusion model; shorten it"
         )
     return text_states(model, tokens[:, :length].to(model.token_embedding.weight.device))
-
-
-def _cached(folder: Path, prompt: str) -> Tensor:
-    """E of a text encoder of transformers, cached by the prompt and the content of its files."""
-    digest = hashlib.sha256(prompt.encode())
-    paths = [*(folder / "text_encoder").rglob("*"), *(folder / "tokenizer").rglob("*")]
-    for path in sorted(path for path in paths if path.is_file()):
-        digest.update(f"\0{path.relative_to(folder)}\0".encode())
-        digest.update(bytes.fromhex(hub.digest(path)))
-    stored = cache_root() / "prompts" / f"{digest.hexdigest()[:32]}.safetensors"
-    if not stored.is_file():
-        states = _encoded(folder, prompt)
-        with atomic_path(stored) as temporary:
-            save_file({"states": states}, temporary)
-    return load_file(stored)["states"]
 
 
 @torch.no_grad()

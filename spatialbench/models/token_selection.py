@@ -19,9 +19,9 @@ from spatialbench.models.towers import Tokens
 from spatialbench.utils.argument_checks import check_choice
 from spatialbench.utils.errors import SpatialbenchError
 
-Mode = Literal["cls", "all", "random", "avgpool1d", "avgpool2d"]
+Mode = Literal["cls", "all", "random", "avgpool1d"]
 Scorer = Literal["cls", "cls_local"]
-_NUMBERS = {"random": ["count", "ratio"], "avgpool1d": ["window"], "avgpool2d": ["window"]}
+_NUMBERS = {"random": ["count", "ratio"], "avgpool1d": ["window"]}
 
 
 @dataclass
@@ -32,10 +32,10 @@ class TokenSelector:
         mode: ``cls``: the embedding alone; ``all``; ``random``: ``count`` or ``ratio`` of the
             patches, drawn anew for every image and call; ``avgpool1d``: means of ``window``
             consecutive patches in raster order, across the ends of rows, an incomplete window left
-            out (DIVA's, for SigLIP); ``avgpool2d``: means of ``window`` x ``window`` patches.
+            out (DIVA's, for SigLIP).
         count: patches of ``random``. DIVA takes 76 of OpenAI's CLIP: 77 tokens for the prompt's 77.
         ratio: share of the patches of ``random``, in (0, 1], rounded down, at least one patch.
-        window: of the poolings, patches (a side). DIVA takes 6 for SigLIP at 224 pixels, 10 at 384.
+        window: patches of a mean. DIVA takes 6 for SigLIP at 224 pixels, 10 at 384.
         replacement: ``random`` may draw a patch more than once, as DIVA's code does.
 
     Raises:
@@ -68,11 +68,8 @@ class TokenSelector:
         """N, for images of h x w patches; an error where that is too few."""
         if self.mode == "cls":
             return 1
-        patches, window = grid[0] * grid[1], self.window or 1
-        by_mode = {"all": patches, "avgpool1d": patches // window}
-        count = by_mode.get(self.mode, (grid[0] // window) * (grid[1] // window))
-        if self.mode == "random":
-            count = self._drawn(patches)
+        patches = grid[0] * grid[1]
+        count = self._drawn(patches) if self.mode == "random" else patches // (self.window or 1)
         if not count:
             raise SpatialbenchError(
                 f"tokens.window {self.window} is larger than the {grid[0]} x {grid[1]} patches"
@@ -89,7 +86,7 @@ class TokenSelector:
         return cls if self.mode == "cls" else torch.cat([cls, self._local(tokens, generator)], 1)
 
     def _local(self, tokens: Tokens, generator: torch.Generator | None) -> Tensor:
-        local, window = tokens.local, self.window or 1
+        local = tokens.local
         if self.mode == "random":
             assert generator is not None, "random tokens are drawn by an explicit generator"
             (images, patches, width), count = local.shape, self._drawn(local.shape[1])
@@ -98,11 +95,7 @@ class TokenSelector:
             else:
                 index = torch.rand(images, patches, generator=generator).argsort(1)[:, :count]
             return local.gather(1, index.to(local.device)[..., None].expand(-1, -1, width))
-        if self.mode == "avgpool1d":
-            return F.avg_pool1d(local.mT, window).mT
-        if self.mode == "avgpool2d":
-            return F.avg_pool2d(local.mT.unflatten(2, tokens.grid), window).flatten(2).mT
-        return local
+        return local if self.window is None else F.avg_pool1d(local.mT, self.window).mT
 
     def _drawn(self, patches: int) -> int:
         count = self.count if self.ratio is None else max(1, int(self.ratio * patches))

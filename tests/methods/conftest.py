@@ -1,4 +1,4 @@
-"""Every test of a method has a cache of its own."""
+"""Every test of a method or of a model has a cache of its own."""
 
 from pathlib import Path
 
@@ -6,5 +6,5 @@ import pytest
 
 
 @pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path / "cache"))

@@ -16,8 +16,8 @@ from torch.utils.data import DataLoader
 
 import spatialbench
 from spatialbench.data.batches import EvaluationPlans, TrainingPlans, loader
-from spatialbench.data.records import Record, RecordSet
 from spatialbench.data.relations import RELATIONS
+from spatialbench.evaluation.pairs import PairEvaluation
 from spatialbench.methods.base import Method
 from spatialbench.methods.clip import Clip
 from spatialbench.methods.parts.finetuning import FineTuning, learning_rate_factor, parameter_groups
@@ -25,8 +25,9 @@ from spatialbench.methods.parts.objectives import negated_contrastive
 from spatialbench.methods.residual_linear import ResidualLinear
 from spatialbench.methods.spatial_attn import SpatialAttention
 from spatialbench.models.open_clip_student import load_clip, transpose_projections
+from tests.support import tiny
 from tests.support.checks import refused
-from tests.support.models import SAME, SIZE, batch, images, silent, student
+from tests.support.models import SAME, SIZE, batch, images, quiet, silent, student
 
 
 class Data(L.LightningDataModule):
@@ -34,13 +35,7 @@ class Data(L.LightningDataModule):
 
     def __init__(self) -> None:
         super().__init__()
-        names = ("sofa", "lamp", "bed")
-        records = [
-            Record(f"{row}", row // 6, names[row % 3], RELATIONS[row % 6], names[(row + 1) % 3])
-            for row in range(48)
-        ]
-        noise = RecordSet("noise", images(8).permute(0, 2, 3, 1).numpy(), records, "noise")
-        self.train_set = self.val_set = self.test_set = noise
+        self.train_set = self.val_set = self.test_set = tiny.record_set("noise", 8, 0)
 
     def train_dataloader(self) -> DataLoader:
         return loader(TrainingPlans(self.train_set, 4, 2, seed=0))
@@ -52,9 +47,8 @@ class Data(L.LightningDataModule):
 
 
 def trainer(folder: Path, **arguments: Any) -> L.Trainer:
-    quiet = dict.fromkeys(("logger", "enable_progress_bar", "enable_model_summary"), False)
-    fixed: dict[str, Any] = {"accelerator": "cpu", "num_sanity_val_steps": 0, "max_steps": 2}
-    return L.Trainer(default_root_dir=folder, **{**quiet, **fixed, **arguments})
+    fixed = {"default_root_dir": folder, "num_sanity_val_steps": 0, "max_steps": 2}
+    return quiet(**{**fixed, **arguments})
 
 
 def scored(folder: Path, method: Method, path: Path | None = None, **arguments: Any) -> Method:
@@ -157,7 +151,7 @@ def test_the_schedule_runs_over_the_trainers_steps(tmp_path: Path) -> None:
         def on_train_batch_end(self, trainer: L.Trainer, *_: Any) -> None:
             seen.append(trainer.optimizers[0].param_groups[0]["lr"])
 
-    run = {"max_steps": 5, "max_epochs": -1, "limit_val_batches": 0, "enable_checkpointing": False}
+    run = {"max_steps": 5, "max_epochs": -1, "limit_val_batches": 0}
     method = Clip(student(), FineTuning(lr=1e-3, warmup_steps=1))
     trainer(tmp_path, callbacks=[Watch()], **run).fit(method, datamodule=Data())
     assert seen == pytest.approx([1e-3 * (1 + math.cos(math.pi * k / 4)) / 2 for k in range(5)])
@@ -233,6 +227,9 @@ def test_scores_are_cosines_of_every_record_once(tmp_path: Path) -> None:
             expected = (method.image(pixels[record.image : record.image + 1]) @ texts.T)[0]
             scores = [method.test_outcomes.positive[row], method.test_outcomes.negative[row]]
             assert scores == pytest.approx(expected.tolist(), abs=1e-5)
+    evidence = PairEvaluation(data, batch_images=2).run(method)
+    assert evidence.answers()[0] == pytest.approx(method.test_outcomes.margin, abs=1e-5)
+    assert evidence.data == data.fingerprint
 
 
 def test_a_caption_is_encoded_once_per_evaluation_and_anew_in_the_next(
@@ -265,7 +262,7 @@ def test_fit_prepares_its_images_and_no_steps_is_no_training(
     """A page with ``trainer.max_steps: 0`` is the zero-shot row of its class."""
     method = SpatialAttention(student(), SAME)
     before = {name: value.clone() for name, value in method.state_dict().items()}
-    run = trainer(tmp_path, max_steps=steps, enable_checkpointing=False)
+    run = trainer(tmp_path, max_steps=steps)
     run.fit(method, datamodule=Data())
     assert len(method.vfm._cache.cache) == cached
     run.test(method, datamodule=Data(), verbose=False)
@@ -274,7 +271,7 @@ def test_fit_prepares_its_images_and_no_steps_is_no_training(
 
 
 def saved(folder: Path, method: Method) -> Path:
-    run = trainer(folder, max_steps=1, enable_checkpointing=False)
+    run = trainer(folder, max_steps=1)
     run.fit(method, datamodule=Data())
     run.save_checkpoint(folder / "last.ckpt")
     return folder / "last.ckpt"

@@ -150,13 +150,6 @@ def test_embeddings_in_training_are_those_that_are_scored() -> None:
     close(loss, model.finetuning_loss(data).detach())
 
 
-def test_it_is_scored_as_its_student_alone() -> None:
-    model, plain = cloc(), Clip(student())
-    plain.student.load_state_dict(model.student.state_dict())
-    assert model.image(images(2)).equal(plain.image(images(2)))
-    assert model.dense(images(2)).equal(plain.dense(images(2)))
-
-
 def test_the_heads_learn_at_the_connection_s_rate() -> None:
     model = cloc()
     own = {name for name, _ in model.named_parameters() if not name.startswith(model.pretrained)}

@@ -264,7 +264,7 @@ def test_sgd_has_momentum_and_no_decay_and_lr_is_of_both_groups(name: str) -> No
 
 
 def test_hyper_parameters_make_the_method_again() -> None:
-    made = method(TokenSelector("avgpool2d", window=2), inner_weights=(5, 1), offset="mean")
+    made = method(TokenSelector("avgpool1d", window=2), inner_weights=(5, 1), offset="mean")
     again = Diva(**copy.deepcopy(dict(made.hparams)))
     assert again.tokens == made.tokens
     assert again.weights == [5.0, 1.0]

@@ -8,14 +8,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from diffusers import FlowMatchEulerDiscreteScheduler
-from diffusers.training_utils import compute_density_for_timestep_sampling
 from PIL import Image
 from torch import Tensor
 
 from spatialbench.data.image_batches import ImageBatch, ImageDataset
 from spatialbench.data.region_batches import generator
-from spatialbench.methods.genhancer import GenHancer, between, flow_loss, times
+from spatialbench.methods.genhancer import GenHancer, flow_loss
 from spatialbench.methods.parts import generative
 from spatialbench.models.autoencoder import Autoencoder
 from spatialbench.models.denoiser import PRESETS, Architecture
@@ -106,18 +104,6 @@ def test_loss_and_gradient_are_the_printed_equations(
 
 def noise(seed: int) -> Tensor:
     return torch.randn(3, 2, 4, 6, generator=torch.Generator().manual_seed(seed))
-
-
-@pytest.mark.parametrize("scale", [1.0, 0.4])
-def test_times_and_path_are_those_of_diffusers(scale: float) -> None:
-    torch.manual_seed(0)
-    theirs = compute_density_for_timestep_sampling("logit_normal", 500, 0.0, scale)
-    drawn = times(500, scale, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(drawn, theirs)
-    z, eps, scheduler = noise(0), noise(1), FlowMatchEulerDiscreteScheduler()
-    time = scheduler.timesteps[300]
-    wanted = scheduler.scale_noise(z, time[None], eps)
-    torch.testing.assert_close(between(z, eps, torch.full((3,), float(time / 1000))), wanted)
 
 
 def test_the_loss_is_in_float32_at_least() -> None:

@@ -18,7 +18,6 @@ from spatialbench.methods.clip import Clip
 from spatialbench.methods.readout import Readout, guidance
 from spatialbench.methods.refiner import Refiner
 from spatialbench.methods.spatial_attn import SpatialAttention
-from spatialbench.models.places import centres
 from spatialbench.models.timm_vfm import OWN, depth_head, load_vfm
 from spatialbench.models.towers import merge_heads
 from spatialbench.utils.checkpoints import class_path
@@ -129,29 +128,6 @@ def test_the_sign_changes_exactly_with_the_order_of_names_and_with_the_converse(
     assert scores[0].equal(-scores[1])
     assert scores[0].equal(-scores[2])
     assert (scores[0] != 0).all()
-
-
-@torch.no_grad()
-def test_a_mirrored_map_flips_left_and_right_alone(tmp_path: Path) -> None:
-    model = readout(vfm=with_head(tmp_path)[0]).double()
-    features = model.pair_features(images(1))
-    captions = [Statement("sofa", relation, "lamp").caption for relation in RELATIONS]
-    row = torch.zeros(6, dtype=torch.long)
-    as_it_is, mirrored = (
-        dict(zip(RELATIONS, model.pair_scores(each, row, captions), strict=True))
-        for each in (features, features.flip(2))
-    )
-    for relation in RELATIONS:
-        sign = -1 if relation in ("left", "right") else 1
-        close(mirrored[relation], sign * as_it_is[relation], 1e-12)
-
-
-def test_a_map_that_is_the_same_everywhere_is_a_tie() -> None:
-    """Where there is nothing to see, both names are in the middle."""
-    dense = torch.nn.functional.normalize(torch.randn(1, 1, 1, 24), dim=-1).expand(2, 4, 6, 24)
-    found = centres(dense, torch.full((2, 4, 6), 0.5), torch.randn(3, 24))
-    assert found[..., :2].abs().max() < 1e-6
-    assert (found == found[:1, :1]).all()
 
 
 @torch.no_grad()

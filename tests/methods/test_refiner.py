@@ -124,9 +124,8 @@ def test_it_begins_as_clip_and_changes_the_dense_map_alone() -> None:
     ("arguments", "what"),
     [
         ({"temperature": 0}, "must be more than 0, uniformity"),
-        ({"uniformity": -1}, "must be more than 0, uniformity"),
-        ({"background": 1.0}, "must be more than 0, uniformity"),
-        ({"background": -0.1}, "must be more than 0, uniformity"),
+        ({"uniformity": -1}, "uniformity -1 0 or more"),
+        ({"background": 1.0}, r"background 1\.0 in \[0, 1\)"),
         ({"background": 0.05}, r"background 0\.05 is 0 of the 4 tokens a side"),
         ({"background": 0.95}, r"background 0\.95 is 4 of the 4 tokens a side"),
         ({"blocks": 4}, "a Refiner of 4 blocks on an image tower of 3"),

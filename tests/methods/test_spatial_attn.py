@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from spatialbench.methods.clip import Clip
 from spatialbench.methods.spatial_attn import SpatialAttention
 from spatialbench.models import towers
 from tests.support.checks import refused
@@ -84,33 +83,6 @@ def test_equations_1_to_5_as_a_loop_over_heads_and_tokens(vfm: str, value: bool)
         y = y + block.mlp(block.ln_2(y))
         mixed = towers.attention_block(block, x[None], lambda *own, n=number: mix(n, *own))[0]
         torch.testing.assert_close(mixed, y, rtol=1e-9, atol=1e-9)
-
-
-def test_it_is_not_clip_but_is_with_a_vfm_of_zeros_and_the_old_scale() -> None:
-    connected, plain = method(), Clip(student())
-    plain.student.load_state_dict(connected.student.state_dict())
-    assert not connected.image(images(2)).allclose(plain.image(images(2)), atol=1e-4)
-    for block in connected.vfm.model.blocks:
-        nn.init.zeros_(block.attn.qkv.weight)
-        nn.init.zeros_(block.attn.qkv.bias)
-    mix, block, x = connected.connect(images(2)), blocks(connected)[1], torch.randn(2, 17, 48)
-    mixed = towers.attention_block(block, x, lambda q, k, v: mix(1, 2**0.5 * q, k, v))
-    torch.testing.assert_close(mixed, block(x), rtol=1e-5, atol=1e-6)
-
-
-def test_heads_are_paired() -> None:
-    """The VFM's heads in another order give another output."""
-    connected, x = method(), images(2)
-    rows = torch.arange(144).view(3, 3, 16)[:, [1, 2, 0]].flatten()  # head 0 becomes head 1, ...
-    for block in connected.vfm.model.blocks:
-        nn.init.normal_(block.attn.qkv.weight, std=0.3)
-    before, tokens = connected.image(x), connected.vfm.tokens(x)
-    connected.vfm.tokens = lambda _: tokens
-    assert connected.image(x).equal(before)
-    for block in connected.vfm.model.blocks:
-        block.attn.qkv.weight.copy_(block.attn.qkv.weight[rows].clone())
-        block.attn.qkv.bias.copy_(block.attn.qkv.bias[rows].clone())
-    assert (connected.image(x) - before).abs().max() > 1e-3
 
 
 def test_the_value_connection_is_zero_at_the_start() -> None:

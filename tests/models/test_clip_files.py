@@ -9,7 +9,6 @@ from pathlib import Path
 import open_clip
 import pytest
 import torch
-from huggingface_hub import constants
 from open_clip.model import build_model_from_openai_state_dict
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -119,14 +118,7 @@ def test_published_weights_give_open_clips_outputs_and_bring_their_preprocessing
         load_clip(with_weights(student("gelu-beside"), path))
 
 
-def test_openais_tags_are_its_own_files_at_the_hash_in_their_address(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path))
-    monkeypatch.setenv("HOME", str(tmp_path))
-    with refused(r"ViT-L-14-336px\.pt is not on this machine, .*HF_HUB_OFFLINE"):
-        load_clip("ViT-L-14-336-quickgelu:openai")
+def test_openais_tags_are_its_own_files_at_the_hash_in_their_address() -> None:
     assert openai_file("https://example.org/x/y.pt") is None
     for name in open_clip.list_models():
         if "openai" in open_clip.list_pretrained_tags_by_model(name):  # all that open_clip adds

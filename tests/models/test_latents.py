@@ -1,24 +1,16 @@
 """A latent is found by everything it depends on, and is the same whichever way it comes."""
 
-from pathlib import Path
-
 import pytest
 import torch
 from torch import Tensor
 
 from spatialbench.data.image_batches import ImageDataset
-from spatialbench.models import encoded_images, latents
 from spatialbench.models.latent_diffusion import Diffusion
 from spatialbench.models.latents import Latents
 from tests.support.diffusions import SIZE, diffusion
 from tests.support.images import Noise
 
 SINGLE = torch.float32
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path))
 
 
 def pictures(count: int = 5) -> ImageDataset:
@@ -44,27 +36,6 @@ def test_kept_latents_are_those_of_the_images_rounded(monkeypatch: pytest.Monkey
     x[0, 0, 0, 0] ^= 128  # an image that is new
     assert torch.equal(kept(x)[1:], before[1:])
     assert not torch.equal(kept(x)[0], before[0])
-
-
-def test_images_are_always_encoded_in_equally_many(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A convolution may round differently for another number; a cache must not change results."""
-    seen, plain = [], Diffusion.encode
-    monkeypatch.setattr(Diffusion, "encode", lambda self, x: seen.append(len(x)) or plain(self, x))
-    kept = Latents(diffusion(dtype=SINGLE))
-    kept(pixels(4, 0, 2))
-    kept.prepare(pictures())
-    assert seen == [32, 32]
-
-
-def test_every_chunk_and_every_shard_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(encoded_images, "CHUNK", 2)
-    monkeypatch.setattr(latents, "_SHARD", 3)  # images 1 to 4 in the first, 5 in the second
-    kept = Latents(diffusion(dtype=SINGLE))
-    kept.prepare(pictures())
-    monkeypatch.setattr(Diffusion, "encode", lambda *_: pytest.fail("an image was not kept"))
-    assert len(kept._cache.cache) == 5
-    assert len([*kept._cache.cache.folder.glob("*.keys")]) == 2
-    kept(pixels(0, 1, 2, 3, 4))
 
 
 def test_changed_weights_and_another_range_miss_the_cache() -> None:

@@ -90,7 +90,7 @@ def test_weights_and_outputs_are_the_printed_equations() -> None:
     torch.testing.assert_close(layer.eval()(x), wanted)  # (1)
 
 
-def test_merged_is_unmerged() -> None:
+def test_merged_is_unmerged_and_open_clips_tower() -> None:
     model, before, adapters = made()
     x = pixels()
     with adapters.active(), torch.no_grad():
@@ -107,11 +107,6 @@ def test_merged_is_unmerged() -> None:
         torch.testing.assert_close(state[BLOCK + name] - start[BLOCK + name], value)  # (2), once
     moved = sum((state[name] - start[name]).square().sum() for name in state).sqrt()
     torch.testing.assert_close(drift.double(), moved, rtol=1e-5, atol=0)
-
-
-def test_after_the_merge_it_is_open_clips_tower() -> None:
-    model, before, adapters = made()
-    adapters.merge()
     kinds = [{n: type(m) for n, m in clip.named_modules()} for clip in (model, before)]
     assert kinds[0] == kinds[1]
     start, state = before.state_dict(), model.state_dict()

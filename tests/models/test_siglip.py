@@ -2,10 +2,13 @@
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import open_clip
 import pytest
 import torch
+from open_clip.timm_model import TimmModel
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import Tensor
@@ -89,8 +92,24 @@ def test_the_hook_sees_the_patches_of_every_block(spec: str) -> None:
         seen.append((block, q.shape, k.shape, v.shape))
         return q, k, 2 * v
 
-    assert not towers.encode_image(model, x, look).allclose(towers.encode_image(model, x))
+    plain, changed = towers.visual_tokens(model, x), towers.visual_tokens(model, x, look)
     assert seen == [(block, *(3 * [(2, 3, 16, 16)])) for block in range(3)]
+    assert not changed.local.allclose(plain.local, atol=1e-3)
+    assert torch.equal(changed.cls, towers.encode_image(model, x, look))
+    assert not changed.cls.allclose(plain.cls)
+
+
+@pytest.mark.parametrize("proj", ["none", "linear"])
+def test_tokens_are_the_pooled_vector_and_what_is_pooled(proj: str) -> None:
+    visual: Any = TimmModel("spatialbench_siglip_tower", 48, SIZE, pool="map", proj=proj).eval()
+    x = normal_images()
+    tokens = towers.visual_tokens(SimpleNamespace(visual=visual), x)
+    close(tokens.cls, visual(x), 0, 1e-6)
+    _, features = visual.trunk.forward_intermediates(x, norm=True, output_fmt="NLC")
+    close(tokens.local, visual.head(features[-1]), 0, 1e-6)
+    assert tokens.grid == (4, 4)
+    tokens.cls.sum().backward()
+    assert visual.trunk.attn_pool.kv.weight.grad.any()
 
 
 @pytest.mark.parametrize("vfm", [SAME, OTHER])

@@ -19,11 +19,6 @@ from tests.support.models import OTHER, SAME, images
 BOTH = pytest.mark.parametrize("spec", [SAME, OTHER])
 
 
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path / "cache"))
-
-
 def arrays(count: int) -> np.ndarray:
     return images(count).permute(0, 2, 3, 1).numpy()
 

@@ -48,13 +48,11 @@ def test_counts_and_ratios_as_diva_has_them() -> None:
     assert TokenSelector("avgpool1d", window=10).length((27, 27)) == 73  # at 384
 
 
-def test_no_patches_all_and_means_along_the_raster_and_over_squares() -> None:
+def test_no_patches_all_and_means_along_the_raster() -> None:
     assert drawn(TokenSelector("cls")).shape == (3, 0)
     assert torch.equal(drawn(TokenSelector("all")), tokens().local[..., 0])
     line = drawn(TokenSelector("avgpool1d", window=3))[0]
     assert line.tolist() == [1, 4, 7, 10, 13, 16]  # 18 and 19 are left out, rows are of 5
-    square = drawn(TokenSelector("avgpool2d", window=2))[0]
-    assert square.tolist() == [3, 5, 13, 15]  # mean of 0 1 5 6, of 2 3 7 8, ...
 
 
 @pytest.mark.parametrize(
@@ -76,9 +74,8 @@ def test_wrong_arguments(arguments: dict, message: str) -> None:
 def test_more_than_there_is() -> None:
     with refused(r"tokens\.count is 30, without replacement, .* has 20 patches"):
         TokenSelector("random", count=30, replacement=False).length(GRID)
-    for mode in ("avgpool1d", "avgpool2d"):
-        with refused(r"tokens\.window 30 is larger than the 4 x 5 patches"):
-            TokenSelector(mode, window=30)(tokens())  # type: ignore[arg-type]
+    with refused(r"tokens\.window 30 is larger than the 4 x 5 patches"):
+        TokenSelector("avgpool1d", window=30)(tokens())
 
 
 def test_scoring_draws_nothing() -> None:

@@ -1,4 +1,4 @@
-"""The towers' numbers are open_clip's own, and the hook receives every block."""
+"""The towers' numbers and patches are open_clip's own, and the hook receives every block."""
 
 from typing import Any
 
@@ -40,8 +40,23 @@ def test_both_towers_and_all_gradients_are_open_clips(model: Any) -> None:
         results.append((image, text, grads))
     ours, theirs = results
     close(ours[:2], theirs[:2])
+    tokens_of = towers.visual_tokens(model, normal_images().double())
+    close(tokens_of.cls, ours[0])
+    assert (tokens_of.local.shape, tokens_of.grid) == ((3, 16, 24), (4, 4))
     assert len(ours[2]) == len([*model.parameters()]) - 1, "all but the logit scale"
     torch.testing.assert_close(ours[2], theirs[2], rtol=1e-9, atol=1e-11)
+
+
+def test_patches_are_open_clips_own_projected_and_every_parameter_gets_a_gradient() -> None:
+    model, x = load_clip(student()).double(), normal_images().double()
+    model.visual.output_tokens = True  # patches after the norm, before the projection
+    _, patches = model.visual(x)
+    seen = towers.visual_tokens(model, x)
+    close(seen.local, patches @ model.visual.proj)
+    (seen.cls.square().sum() + seen.local.square().sum()).backward()
+    assert all(p.grad is not None and p.grad.any() for p in model.visual.parameters())
+    assert all(p.grad is None for p in model.transformer.parameters())
+    assert towers.visual_tokens(model, normal_images(3, 32, 48).double()).grid == (4, 6)
 
 
 def test_a_text_tower_that_reads_at_its_end_token() -> None:
@@ -85,9 +100,12 @@ def test_the_hook_sees_every_block_in_order_and_its_values_count() -> None:
         seen.append((block, q.shape, k.shape, v.shape))
         return q, k, 2 * v
 
-    changed = towers.encode_image(model, normal_images(), look)
-    assert seen == [(block, *(3 * [(3, 3, 17, 16)])) for block in range(3)]
-    assert not changed.allclose(towers.encode_image(model, normal_images()))
+    plain = towers.encode_image(model, normal_images())
+    for encode in (towers.encode_image, towers.visual_tokens):
+        changed = encode(model, normal_images(), look)
+        assert seen == [(block, *(3 * [(3, 3, 17, 16)])) for block in range(3)]
+        assert not torch.allclose(getattr(changed, "cls", changed), plain)
+        seen.clear()
 
 
 def test_dense_is_the_tower_with_the_last_attention_matrix_the_identity() -> None:

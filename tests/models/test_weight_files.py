@@ -24,7 +24,6 @@ SNAPSHOT = f"hub/models--owner--name/snapshots/{COMMIT}"
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Isolate caches and home, without network."""
-    monkeypatch.setenv("SPATIALBENCH_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("SPATIALBENCH_WEIGHTS", str(tmp_path / "mine"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

@@ -8,9 +8,7 @@ import numpy as np
 
 from spatialbench.data.datamodule import PairDataModule
 from spatialbench.data.embspatial.embspatial_export import export
-from spatialbench.data.relations import RELATIONS
-from spatialbench.evaluation.evidence import Evidence
-from spatialbench.evaluation.ratio import Margins
+from spatialbench.evaluation.pairs import answers
 from spatialbench.report.html.inputs import ReportInputs
 from spatialbench.results.files import write_row
 from tests.support import fakes, tiny
@@ -64,15 +62,10 @@ def store(results: Path, benchmarks: Path, name: str, shift: float) -> None:
     data = PairDataModule(path=str(benchmarks / "test.json"), image_size=32)
     data.setup("test")
     records, pairs = data.test_set.records, []
-    ids, relations, scenes = (
-        np.array([getattr(record, field) for record in records])
-        for field in ("record_id", "relation", "scene_id")
-    )
     for seed in (0, 1):
         rng = np.random.default_rng([seed, *name.encode()])
         margins = rng.normal(shift, 1, len(records)).astype(np.float32) / 100
-        answers = Margins(ids, relations, {"": margins[None]}, RELATIONS)
-        pairs.append(Evidence(scenes, {}, data.test_set.fingerprint, margins=answers))
+        pairs.append(answers(records, {"": margins}, data.test_set.fingerprint))
     evidence = {"pairs": pairs}
     if name != "a":
         evidence["regions"] = fakes.seeds_of("regions", name, (0, 1))

@@ -21,8 +21,8 @@ from spatialbench.training.predict import predict
 from spatialbench.training.score import test as score
 from spatialbench.utils import provenance
 from spatialbench.utils.checkpoints import AtomicCheckpoints
-from spatialbench.utils.errors import SpatialbenchError
 from tests.support import tiny
+from tests.support.checks import refused
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("place")]
 ONLY_SCORED = "trainer: {max_steps: 0}\n"
@@ -136,13 +136,13 @@ def test_a_stage_starts_from_the_student_of_the_stage_before(folder: Path) -> No
     start = second.init_from
     assert start is not None
     message = r"first .* is not finished; run it first: spatialbench fit --config"
-    with pytest.raises(SpatialbenchError, match=message):
+    with refused(message):
         _start_from(Clip(second.config["model"]["init_args"]["student"]), start)
     record = fit(second)  # makes the first
     assert record.info["scores"] == RunRecord.read(start.run_dir).info["scores"], "same weights"
     assert tiny.same(start, second)  # others may start from it
     message = "Other is no method and has no student to start with"
-    with pytest.raises(SpatialbenchError, match=message):
+    with refused(message):
         _start_from(tiny.Other(), start)
 
 
@@ -161,7 +161,7 @@ def test_a_damaged_file_of_a_run_is_one_line(
     run = tiny_run(folder / "clip.yaml")
     run.run_dir.mkdir(parents=True)
     (run.run_dir / file).write_bytes(content)
-    with pytest.raises(SpatialbenchError, match=f"{file}: {message}"):
+    with refused(f"{file}: {message}"):
         fit(run)
     clear(run.run_dir)  # as --force does
     assert list(run.run_dir.iterdir()) == []
@@ -173,7 +173,7 @@ def test_a_checkpoint_with_code_in_it_is_refused(tmp_path: Path) -> None:
             return (Path.touch, (tmp_path / "ran",))
 
     torch.save({"state_dict": Evil()}, tmp_path / "evil.ckpt")
-    with pytest.raises(SpatialbenchError, match="not a plain checkpoint"):
+    with refused("not a plain checkpoint"):
         read_checkpoint(tmp_path / "evil.ckpt")
     assert not (tmp_path / "ran").exists()
 
@@ -211,7 +211,7 @@ def test_a_prediction_that_is_not_finite_is_no_verdict(folder: Path, tmp_path: P
     with torch.no_grad():
         next(iter(built.model.student.visual.parameters())).fill_(float("nan"))
     Image.new("RGB", (40, 30)).save(tmp_path / "a.png")
-    with pytest.raises(SpatialbenchError, match="finite"):
+    with refused("finite"):
         predict(built, None, [str(tmp_path / "a.png")], ["The sofa is left of the lamp."])
 
 

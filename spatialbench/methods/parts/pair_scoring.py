@@ -21,7 +21,7 @@ class PairScoring(LightningModule):
 
     Attributes:
         free_captions: whether any sentence can be scored; false: only those of the grammar.
-        test_outcomes, test_scores: results of the last ``test``; None before.
+        test_outcomes: of the last ``test``; None before.
     """
 
     free_captions: ClassVar[bool] = True
@@ -33,7 +33,6 @@ class PairScoring(LightningModule):
         super().__init__()
         self.outcomes = PairOutcomes()
         self.test_outcomes: Outcomes | None = None
-        self.test_scores: dict[str, float] | None = None
         self._text_rows: dict[str, Tensor] = {}  # caption -> float32 [D], of this evaluation
 
     def scores(self, x: Tensor, image: Tensor, captions: Sequence[str]) -> Tensor:
@@ -93,9 +92,9 @@ class PairScoring(LightningModule):
 
     def on_test_epoch_end(self) -> None:
         """Log the accuracies and keep the outcomes."""
-        self.test_outcomes, self.test_scores = self._log_scores("test", partial=False)
+        self.test_outcomes = self._log_scores("test", partial=False)
 
-    def _log_scores(self, stage: str, partial: bool) -> tuple[Outcomes, dict[str, float]]:
+    def _log_scores(self, stage: str, partial: bool) -> Outcomes:
         data: Any = getattr(self.trainer, "datamodule", None)
         assert data is not None, "a method is scored on a data module's records"
         records = (data.val_set if stage == "val" else data.test_set).records
@@ -106,4 +105,4 @@ class PairScoring(LightningModule):
                 shown = column == "all"
                 self.log(f"{stage}/{column}", accuracy, prog_bar=shown, rank_zero_only=True)
         self.on_validation_epoch_start()  # frees memory
-        return outcomes, scores
+        return outcomes

@@ -103,16 +103,6 @@ def test_what_is_true_is_no_negative() -> None:
     assert (alone[:2] == 0).all()
 
 
-def test_a_negative_counts_as_often_as_it_stands_in_the_batch() -> None:
-    """A second record of the same image and caption adds its negation, not its caption."""
-    s = logits()[:1]
-    numerator, negative = s[0, 0].exp(), s[0, 4].exp()
-    for count in (1, 2):
-        pairs = (part[:1].repeat(count) for part in (IMAGE, CAPTION, NEGATED))
-        expected = -math.log(numerator / (numerator + count * negative))
-        assert image_to_text(s, *pairs).item() == pytest.approx(expected)
-
-
 def test_without_any_negative_the_loss_is_zero_and_its_gradient_too() -> None:
     s, zero = logits(0, (1, 2)).requires_grad_(), torch.tensor([0])
     loss = negated_contrastive(s, zero, zero, None, negatives="none")
