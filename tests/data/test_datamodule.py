@@ -2,7 +2,7 @@
 
 import sys
 from collections import Counter
-from itertools import chain
+from itertools import chain, product
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -137,6 +137,18 @@ def test_a_rare_relation_is_drawn_as_often_as_the_images_allow() -> None:
     record_set = RecordSet("r", np.zeros((1, 8, 8, 3), np.uint8), records, "f")
     counts = drawn(TrainingPlans(record_set, 1, 1, seed=0), 300)
     assert 0.4 < counts[9] / counts.total() < 0.6
+
+
+def test_the_records_drawn_depend_on_seed_epoch_and_batch() -> None:
+    """Three images of 30 records, one a batch: the same places in two batches would be no draw."""
+    records = [Record(str(k), k // 30, "sofa", "left", "ball") for k in range(90)]
+    record_set = RecordSet("r", np.zeros((3, 8, 8, 3), np.uint8), records, "f")
+    places: list[str] = []
+    for seed, number in product(range(3), repeat=2):
+        plans = TrainingPlans(record_set, 1, 5, seed)
+        plans.set_epoch(number)
+        places += [str(plan.rows[0] % 30) for plan in plans]
+    assert len(set(places)) == 27
 
 
 def drawn(plans: TrainingPlans, epochs: int) -> Counter[int]:
@@ -372,6 +384,19 @@ def test_a_resumed_training_sees_what_it_would_have_seen(
         after = fit(folder, file, Listener(), 8, str(folder / "last.ckpt"), **changes).seen
         assert before == whole[:stop]
         assert after == whole[stop:], f"interrupted after {stop} steps"
+
+
+def test_an_epoch_may_be_interrupted_after_every_batch() -> None:
+    def epoch(state: dict[str, Any]) -> DataLoader[Batch]:
+        batches: Any = loader(TrainingPlans(small_set(11), 2, 2, seed=5))
+        batches.load_state_dict(state)
+        return batches
+
+    state: dict[str, Any] = {"epoch": 0, "seen": 0}
+    for wanted in rows(epoch(state)):
+        batches: Any = epoch(state)
+        assert next(iter(batches))["record"].tolist() == wanted
+        state = batches.state_dict()
 
 
 def test_a_users_image_and_captions(tmp_path: Path) -> None:

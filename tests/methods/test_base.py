@@ -66,7 +66,13 @@ def text_rows(method: Method, monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
 
 @pytest.mark.parametrize(
-    "settings", [FineTuning(), FineTuning(negatives="none"), FineTuning(own_negation_weight=0.5)]
+    "settings",
+    [
+        FineTuning(),
+        FineTuning(negatives="none"),
+        FineTuning(own_negation_weight=0.5),
+        FineTuning(negatives="none", own_negation_weight=0.5),
+    ],
 )
 def test_the_step_is_the_objective_on_cosines(settings: FineTuning) -> None:
     method, data = silent(Clip(student(), settings)), batch(4, 3)
@@ -79,6 +85,22 @@ def test_the_step_is_the_objective_on_cosines(settings: FineTuning) -> None:
     options = settings.own_negation_weight, settings.negatives
     expected = negated_contrastive(cosines / 0.07, data["image"], *columns, *options)
     torch.testing.assert_close(method.finetuning_loss(data), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_the_loss_is_float32_in_mixed_precision() -> None:
+    method, data = silent(Clip(student(), FineTuning(negatives="none"))), batch(4, 3)
+    images = method.image(data["pixels"])
+    texts = {text: method.text(method.tokenize([text])) for text in data["captions"]}
+    method.text = lambda tokens: torch.cat([*texts.values()])
+    exact = method.finetuning_loss(data, images)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert method.finetuning_loss(data, images).equal(exact)
+
+
+def test_the_temperature_learns_if_it_is_not_frozen() -> None:
+    method = silent(Clip(student(), FineTuning(freeze_logit_scale=False)))
+    method.finetuning_loss(batch(4, 3)).backward()
+    assert method.student.logit_scale.grad.any()
 
 
 def test_captions_are_encoded_once(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from spatialbench.methods.spatial_attn import SpatialAttention
 from spatialbench.models import towers
-from tests.support.checks import refused
+from tests.support.checks import close, refused
 from tests.support.models import OTHER, SAME, TWO_HEADS, batch, images, step, student
 
 
@@ -129,6 +129,14 @@ def test_depths_are_matched_end_to_end(
     connected = method()
     connected.depth, connected.vfm.depth = student_blocks, vfm_blocks
     assert [connected.vfm_block(block) for block in range(student_blocks)] == expected
+
+
+def test_a_grid_that_is_not_square_keeps_its_rows_and_columns() -> None:
+    """4 x 4 patches on 2 x 4: the mean of every two rows."""
+    x = torch.randn(2, 3, 17, 16)
+    found, patches = method()._resampled(x, (2, 4)), x[:, :, 1:].unflatten(2, (2, 2, 4))
+    close(found[:, :, 1:], patches.mean(3).flatten(2, 3), 1e-5)
+    assert found[:, :, 0].equal(x[:, :, 0])
 
 
 def test_the_vfm_may_get_the_students_normalisation() -> None:

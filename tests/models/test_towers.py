@@ -75,8 +75,11 @@ def test_attention_is_torchs_own() -> None:
 
 def test_many_tokens_take_the_fused_kernel_and_give_the_same() -> None:
     q, k, v = doubles(1, 1, 257, 8), doubles(1, 1, 200, 8), doubles(1, 1, 200, 8)
-    few = torch.cat([towers.attention(part, k, v) for part in q.split(100, dim=2)], dim=2)
-    close(towers.attention(q, k, v), few)
+    mask = doubles(257, 200)
+    for bias, biases in ((None, [None] * 3), (mask, mask.split(100))):
+        parts = zip(q.split(100, dim=2), biases, strict=True)
+        few = torch.cat([towers.attention(part, k, v, own) for part, own in parts], dim=2)
+        close(towers.attention(q, k, v, bias), few)
 
 
 def test_with_zero_foreign_channels_and_the_old_scale_a_block_is_open_clips(model: Any) -> None:
@@ -100,11 +103,10 @@ def test_the_hook_sees_every_block_in_order_and_its_values_count() -> None:
         seen.append((block, q.shape, k.shape, v.shape))
         return q, k, 2 * v
 
-    plain = towers.encode_image(model, normal_images())
-    for encode in (towers.encode_image, towers.visual_tokens):
-        changed = encode(model, normal_images(), look)
+    for encode in (towers.encode_image, towers.visual_tokens, towers.encode_dense):
+        plain, changed = encode(model, normal_images()), encode(model, normal_images(), look)
         assert seen == [(block, *(3 * [(3, 3, 17, 16)])) for block in range(3)]
-        assert not torch.allclose(getattr(changed, "cls", changed), plain)
+        assert not torch.allclose(*(getattr(found, "cls", found) for found in (changed, plain)))
         seen.clear()
 
 
@@ -129,6 +131,11 @@ def test_dense_at_another_size() -> None:
         model.visual.positional_embedding.copy_(model.visual.positional_embedding[3].clone())
     same = model.visual.positional_embedding[:1].expand(37, -1)
     close(towers._positions(model.visual, (6, 6)), same, 1e-5, 1e-6)
+    with torch.no_grad():  # one that counts rows still does
+        model.visual.positional_embedding[1:] = torch.arange(16)[:, None] // 4
+    rows = towers._positions(model.visual, (6, 6))[1:].unflatten(0, (6, 6))
+    close(rows, rows[:, :1].expand_as(rows), 1e-5, 1e-6)
+    assert (rows[0] < rows[-1]).all()
 
 
 def test_the_text_tower_s_states_are_what_it_projects_at_the_end_token() -> None:
