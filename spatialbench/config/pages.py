@@ -32,6 +32,8 @@ FAMILIES = {
 """Family of a page -> its heading, in the order of the tables. Rows are ranked within a family."""
 FAMILY = "pairs"
 """The family of a page that names none."""
+RESERVED = ("pairs", "controls")
+"""Names that no evaluation of a track may have."""
 FORMER = {
     "regions": "spatialbench.evaluation.regions.RegionEvaluation",
     "selection": "spatialbench.evaluation.selection.ImageSelection",
@@ -149,6 +151,10 @@ def _evaluations(config: Config, path: Path, budgets: Sequence[str]) -> dict[str
 
 
 def _check_evaluation(name: str, block: Any, path: Path, budgets: Sequence[str]) -> None:
+    own = name.removeprefix("evaluations.")
+    if not re.fullmatch("[a-z][a-z0-9_]*", own) or own in RESERVED:
+        names = f"lower-case letters, digits and _, and not {' or '.join(RESERVED)}"
+        raise SpatialbenchError(f"track {path}: {name}: the name of an evaluation is of {names}")
     check_keys(block, ("class_path", "init_args", "budgets"), f"track {path}", f"{name}.")
     if not isinstance(block.get("class_path"), str):
         raise SpatialbenchError(f"track {path}: {name} needs 'class_path'")

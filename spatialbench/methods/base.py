@@ -189,11 +189,17 @@ class Method(PairScoring):
         self.log("train/loss", loss.detach(), prog_bar=True, batch_size=len(captions))
         return loss
 
+    def on_train_batch_end(self, outputs: Any, batch: Any, batch_idx: int) -> None:
+        """Refuse a step without a loss, which Lightning would skip."""
+        if not outputs:
+            name = type(self).__name__
+            raise SpatialbenchError(f"{name}.training_step returned None: return the loss")
+
     def on_before_backward(self, loss: Tensor) -> None:
         """Stop at a loss that is not finite."""
         if not torch.isfinite(loss):
             raise SpatialbenchError(
-                f"the loss is {float(loss)} at step {self.global_step}: lower "
+                f"the loss is {loss.item()} at step {self.global_step}: lower "
                 "model.init_args.finetuning.lr, or look for damaged images in the training set"
             )
 

@@ -187,7 +187,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
     except (RuntimeError, OSError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
         what = f"checkpoint {path}: damaged, truncated or not a plain checkpoint"
-        raise SpatialbenchError(f"{what}; delete it, or run fit with --force") from error
+        raise SpatialbenchError(f"{what}; if it is of a run, fit with --force") from error
     if not isinstance(checkpoint, dict) or not {"state_dict", STAMP} <= checkpoint.keys():
         what = f"checkpoint {path}: not written by 'spatialbench fit'"
         raise SpatialbenchError(f"{what}; give its last.ckpt")

@@ -72,7 +72,14 @@ def evaluate_all(built: Built, opened: Opened) -> dict[str, Evidence]:
     """Run evaluations on the weights of the last :func:`test`."""
     assert isinstance(built.model, Method)
     model = built.model.eval().to(built.trainer.strategy.root_device)
-    return {name: stamped(own.run(model), spec.settings) for name, (spec, own) in opened.items()}
+    found = {}
+    for name, (spec, own) in opened.items():
+        evidence = own.run(model)
+        if not isinstance(evidence, Evidence):
+            kind = type(evidence).__name__
+            raise SpatialbenchError(f"evaluation {name}: run must return Evidence, not {kind}")
+        found[name] = stamped(evidence, spec.settings)
+    return found
 
 
 def evaluate_again(resolved: Resolved, record: RunRecord, names: list[str]) -> None:

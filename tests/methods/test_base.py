@@ -129,6 +129,16 @@ def test_a_loss_that_is_not_finite_stops_the_training() -> None:
     method.on_before_backward(torch.tensor(1.0))
 
 
+class Forgetful(Clip):
+    def training_step(self, batch: Any, batch_idx: int) -> Any:
+        super().training_step(batch, batch_idx)  # and no return
+
+
+def test_a_step_without_a_loss_stops_the_training(tmp_path: Path) -> None:
+    with refused("Forgetful.training_step returned None: return the loss"):
+        trainer(tmp_path).fit(Forgetful(student()), datamodule=Data())
+
+
 def test_learning_rates_and_weight_decay() -> None:
     settings = FineTuning(lr=1.0, connection_lr=2.0, weight_decay=0.3)
     method = ResidualLinear(student(), SAME, cache=False, finetuning=settings)

@@ -3,9 +3,11 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
 
 from spatialbench.cli.main import main
 from spatialbench.config.evaluations import evaluations_of
@@ -14,13 +16,15 @@ from spatialbench.config.pages import load_track
 from spatialbench.data.images import Resize
 from spatialbench.data.selection_sets import ImagePairs, SelectionSet
 from spatialbench.evaluation.evidence import Evidence
+from spatialbench.methods.clip import Clip
 from spatialbench.results.files import read_result
 from spatialbench.results.run_folder import RunRecord, clear, is_current, outdated
 from spatialbench.training.fit import fit
 from spatialbench.training.plan import run
-from spatialbench.training.score import load_method, stamped
+from spatialbench.training.score import evaluate_all, load_method, stamped
 from tests.support import tiny
 from tests.support.checks import refused
+from tests.support.models import student
 
 pytestmark = pytest.mark.usefixtures("place")
 SELECTION = "spatialbench.evaluation.selection.ImageSelection"
@@ -155,6 +159,8 @@ def test_the_test_verb_prints_every_evaluation(
     assert "select_cls" in capsys.readouterr().out
 
 
+OWN = SimpleNamespace(run=lambda model: {"accuracy": 1.0})
+TRAINER = SimpleNamespace(strategy=SimpleNamespace(root_device=torch.device("cpu")))
 CUONT = {"class_path": NOISE, "init_args": {"cuont": 3}}
 
 
@@ -179,3 +185,18 @@ def test_a_wrong_evaluation_of_a_track_is_one_line(
     path.write_text(f"{plain}evaluations: {json.dumps({'noise': block})}\n")
     with refused(message):
         evaluations_of(load_track(path), "smoke")["noise"].load()
+
+
+@pytest.mark.parametrize("name", ["pairs", "controls", "a.b", "Big", "a b"])
+def test_a_name_that_an_evaluation_cannot_have(folder: Path, tmp_path: Path, name: str) -> None:
+    path = tmp_path / "other.yaml"
+    plain = (folder / "tracks" / "plain.yaml").read_text()
+    path.write_text(f"{plain}evaluations: {json.dumps({name: {'class_path': SELECTION}})}\n")
+    with refused(rf"evaluations\.{name}: the name of an evaluation is of lower-case"):
+        load_track(path)
+
+
+def test_an_evaluation_that_returns_no_evidence_is_named(folder: Path) -> None:
+    built = SimpleNamespace(model=Clip(student()), trainer=TRAINER)
+    with refused("evaluation own: run must return Evidence, not dict"):
+        evaluate_all(built, {"own": (None, OWN)})  # type: ignore[arg-type]
