@@ -149,7 +149,7 @@ def test_a_stage_starts_from_the_student_of_the_stage_before(folder: Path) -> No
 @pytest.mark.parametrize(
     ("file", "content", "message"),
     [
-        ("last.ckpt", b"", "damaged, truncated or not a plain checkpoint; if it is of a run, fit with --force"),
+        ("last.ckpt", b"", "damaged, truncated or not a plain checkpoint; if it is of a run"),
         ("last.ckpt", b"PK\x03\x04 cut short", "damaged, truncated or not a plain checkpoint"),
         ("run.json", b'{"finished": tr', "cannot be read .* --force runs it again"),
         ("run.json", b'{"schema": 1, "finished": true}', "not a run record of this version; --for"),
