@@ -13,7 +13,7 @@ from tests.support.caption_files import photo
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = ["benchmarks/clip_zeroshot.yaml", "benchmarks/clip_finetune.yaml"]
-"""What ``benchmarks/*.yaml`` stands for."""
+"""The pages that ``benchmarks/*.yaml`` stands for."""
 SMOKE = ["--budget", "smoke"]
 SHORTER = {
     "fit": SMOKE,

@@ -23,7 +23,7 @@ ADVICE = "see the head of benchmarks/audit/flaws.yaml for its form"
 
 @dataclass(frozen=True)
 class Recount:
-    """How stored margins are counted."""
+    """Rule by which stored margins are counted."""
 
     ties_wrong: bool = False  # a tie is wrong; else one half
     drop_last: int = 0  # leave out what does not fill a batch of so many records of a relation

@@ -137,6 +137,10 @@ def _evaluations(config: Config, path: Path, budgets: Sequence[str]) -> dict[str
     if not isinstance(blocks, dict):
         raise SpatialbenchError(f"track {path}: evaluations must be a mapping from name to class")
     for name, block in blocks.items():
+        if not re.fullmatch("[a-z][a-z0-9_]*", str(name)) or name in RESERVED:
+            names = f"lower-case letters, digits and _, and not {' or '.join(RESERVED)}"
+            where = f"track {path}: evaluations.{name}"
+            raise SpatialbenchError(f"{where}: the name of an evaluation is of {names}")
         _check_evaluation(f"evaluations.{name}", block, path, budgets)
     former = {}
     for name, class_path in FORMER.items():
@@ -151,10 +155,6 @@ def _evaluations(config: Config, path: Path, budgets: Sequence[str]) -> dict[str
 
 
 def _check_evaluation(name: str, block: Any, path: Path, budgets: Sequence[str]) -> None:
-    own = name.removeprefix("evaluations.")
-    if not re.fullmatch("[a-z][a-z0-9_]*", own) or own in RESERVED:
-        names = f"lower-case letters, digits and _, and not {' or '.join(RESERVED)}"
-        raise SpatialbenchError(f"track {path}: {name}: the name of an evaluation is of {names}")
     check_keys(block, ("class_path", "init_args", "budgets"), f"track {path}", f"{name}.")
     if not isinstance(block.get("class_path"), str):
         raise SpatialbenchError(f"track {path}: {name} needs 'class_path'")

@@ -86,7 +86,11 @@ class ImageTable:
 
 
 def cache_key(source: Path, size: int, resize: Resize) -> str:
-    """Hash the content of a source file, not its name, with size and resize."""
+    """Hash the content of a source file, not its name, with size and resize.
+
+    Raises:
+        SpatialbenchError: the file cannot be read.
+    """
     return hashlib.sha256(f"v2 {digest(source)} {size} {resize}".encode()).hexdigest()[:16]
 
 

@@ -1,4 +1,4 @@
-"""Where the two objects of a record are, as numbers to regress."""
+"""Places of the two objects of a record, as numbers to regress."""
 
 import math
 from collections import Counter

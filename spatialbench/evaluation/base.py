@@ -20,7 +20,7 @@ class Model(Protocol):
 
     image_size: int
     free_captions: ClassVar[bool]
-    """Whether its pair scores take any sentence; false: only those of ``data/relations.py``."""
+    """True if its pair scores take any sentence; false: only those of ``data/relations.py``."""
 
     @property
     def device(self) -> torch.device:

@@ -1,4 +1,4 @@
-r"""Where is the relation lost? What patches and embedding of an image say of where objects are.
+r"""Pairs answered by the places that the patches and the embedding of an image give to objects.
 
 The pair test by places in the stead of a cosine. Of the patches, the places are those of the value
 readout, (1) to (5) of methods/readout.py. Of the embedding a linear probe reads them. With v(I) the
@@ -42,7 +42,7 @@ LEAST = 20
 PENALTIES = np.logspace(-4, 2, 19)
 """Values of l, in units of a standardised feature's variance."""
 SCORERS = {"patches": "patches", "embedding": "embedding"}
-"""What is read -> how tables and figures call it."""
+"""Part of the model that is read -> its name in tables and figures."""
 _BATCH = 64  # images
 
 

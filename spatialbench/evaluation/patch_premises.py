@@ -1,4 +1,4 @@
-"""What a model's patches hold, block by block: (1), (3) and (4) of ``premises.py``.
+"""Content of a model's patches, block by block: (1), (3) and (4) of ``premises.py``.
 
 Letters: B images, L blocks, T tokens, N patches in h rows and w columns, P patches on an object.
 """
@@ -29,11 +29,11 @@ from spatialbench.utils.errors import SpatialbenchError
 Student = Any
 """A ``spatialbench.methods.base.Method``: image, text, tokenize, connect, student."""
 Found = dict[str, Any]
-"""What was found of a model, in JSON's types."""
+"""Numbers of a model, in JSON's types."""
 
 
 class Seen(NamedTuple):
-    """What a model sees in images."""
+    """Blocks of a model on images."""
 
     patches: dict[str, Tensor]  # [B, N, width] that enter block "1", ...; "output"; "joint"
     attention: Tensor  # [B, L, T, T], mean over heads; T is N, or N + 1 with the class token first

@@ -1,4 +1,4 @@
-"""What a student and a VFM must hold for the methods to work, measured before any training.
+"""Premises of the methods, measured on a student and a VFM before any training.
 
     position     (1)  R^2 of a linear read-out of a patch's row and column, from the patches that
                       enter each block, from the output, and from the student's joint space

@@ -16,7 +16,7 @@ embedding of the name: with T = U S V^T the embeddings of the training set's K n
 tower that training starts from, e_i is row i of U V^T at unit norm. It stays as it is: the text
 tower cannot make the task easy. While K is at most the width D, codes are orthonormal, and each
 name has in effect a linear head of its own; beyond, the head remains of one size. Embeddings as
-they are lie so close together that x is not learned in 800 steps (docs/protocol.md).
+they are lie close together, and with them x was not learned on the validation split.
 
 The head is dropped: images, captions and patches are embedded by the student alone, so that a plain
 CLIP is scored and exported. Privileged: boxes and depth are read in training, never in a test.

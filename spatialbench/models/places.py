@@ -1,4 +1,4 @@
-"""Where named objects are, and what follows for a caption: (4) to (6) of methods/readout.py.
+"""Places of named objects, and what follows for a caption: (4) to (6) of methods/readout.py.
 
 Letters: M images, h rows and w columns of patches, D width, K texts, N captions.
 """
@@ -22,7 +22,7 @@ SIGN = {"left": 1, "right": -1, "above": 1, "under": -1, "close": 1, "far": -1}
 
 
 class Asked(NamedTuple):
-    """What N captions ask about K names."""
+    """Questions of N captions about K names."""
 
     phrases: list[str]  # K, "a lamp"
     first: Tensor  # int64 [N], row of ``phrases`` of the subject

@@ -10,7 +10,7 @@ from spatialbench.evaluation.pairs import TITLES
 from spatialbench.report.table_model import Column, Table, number_column
 
 Report = Mapping[str, Any]
-"""What the command writes as JSON: data, images, models, the two models' numbers, below."""
+"""Content of the command's JSON: data, images, models, the two models' numbers, below."""
 MODELS = {"student": "#1f77b4", "vfm": "#ff7f0e"}
 PLACES = {"x": "x", "y": "y", "log_depth": "log depth"}
 RATES = {

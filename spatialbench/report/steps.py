@@ -1,4 +1,4 @@
-"""How long a relation takes to be learned: steps to 60 % on the validation split."""
+"""Steps until a relation is learned: to 60 % on the validation split."""
 
 from collections.abc import Sequence
 from pathlib import Path

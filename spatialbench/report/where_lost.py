@@ -1,4 +1,4 @@
-"""Where is the relation lost? What patches know, what a probe finds in the embedding, the cosine.
+"""Figure "where is it lost": what patches know, what a probe finds in the embedding, the cosine.
 
 For every row and relation up to three accuracies with their intervals: of the dense readout of the
 patches and of the linear probe of the embedding, both of the evaluation ``located``, and of the

@@ -33,7 +33,7 @@ from spatialbench.utils.errors import SpatialbenchError, write_atomic
 from spatialbench.utils.say import say
 
 CHECKPOINTS = 20
-"""How many times a training writes last.ckpt."""
+"""Number of times that a training writes last.ckpt."""
 
 
 def fit(

@@ -1,4 +1,4 @@
-"""Where the named objects of a batch are: boxes as the batch's images show them."""
+"""Places of the named objects of a batch: boxes as the batch's images show them."""
 
 import numpy as np
 import pytest

@@ -26,7 +26,7 @@ from tests.support import ROOT, fakes
 from tests.support.checks import refused
 
 BY_NAME = (stream("b"), stream("a"))
-"""How the rows b and a draw their seeds."""
+"""Streams in which the rows b and a draw their seeds."""
 PAPERS = {"Qiu et al. 2025", "Wu et al. 2024", "Yang and Jeon 2024", "Wang et al. 2025"}
 PAPERS |= {"Ma et al. 2025", "asked here"}
 TRACKS = {"rooms": load_track(ROOT / "benchmarks/tracks/rooms.yaml")}

@@ -141,7 +141,11 @@ class Reader:
     account: Account
 
     def images(self, limit: int | None) -> list[CocoImage]:
-        """Read the first ``limit`` usable images by id, and no regions of later ones."""
+        """Read the first ``limit`` usable images by id, and no regions of later ones.
+
+        Raises:
+            SpatialbenchError: ``account.strict``, and something is damaged.
+        """
         entries, annotations = self._entries(), self._by_image()
         images: list[CocoImage] = []
         total = len(entries) if limit is None else min(limit, len(entries))

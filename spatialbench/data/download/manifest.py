@@ -83,7 +83,7 @@ class DataSet:
 
     @property
     def needed(self) -> list[str]:
-        """What the folder of a complete data set holds."""
+        """Content of the folder of a complete data set."""
         names = [item.placed for item in self.items]
         return [*names, self.coco.folder] if self.coco else names
 
