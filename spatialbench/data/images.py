@@ -14,7 +14,7 @@ from spatialbench.data.records import Box
 from spatialbench.utils.errors import SpatialbenchError
 
 Resize = Literal["squash", "crop", "letterbox"]
-"""Way in which an image becomes square: ``squash`` stretches it; ``crop`` keeps the centre square of the
+"""Way to a square image: ``squash`` stretches it; ``crop`` keeps the centre square of the
 shorter side, as CLIP does (a 4:3 image loses a quarter of its width); ``letterbox`` pads it."""
 
 PADDING = (123, 117, 104)

@@ -132,8 +132,7 @@ class Cloc(Method):
     def setup(self, stage: str) -> None:
         """Read where the objects of the training set are."""
         if stage == "fit":
-            data: Any = getattr(self.trainer, "datamodule", None)
-            assert data is not None, "a method is trained on a data module's records"
+            data = self.records_source()
             self.prepare(data.train_set.records, data.resize)
 
     @torch.no_grad()

@@ -23,7 +23,6 @@ CLIP is scored and exported. Privileged: boxes and depth are read in training, n
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -70,8 +69,7 @@ class LocationHead(Method):
     def setup(self, stage: str) -> None:
         """Read where the objects of the training set are."""
         if stage == "fit":
-            data: Any = getattr(self.trainer, "datamodule", None)
-            assert data is not None, "a method is trained on a data module's records"
+            data = self.records_source()
             self.prepare(data.train_set.records, data.resize)
 
     @torch.no_grad()

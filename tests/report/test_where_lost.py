@@ -1,4 +1,4 @@
-"""The figure "where is it lost": the points of a row, which rows are drawn, and the section of them."""
+"""Where it is lost: the points of a row, which rows are drawn, and the section of them."""
 
 import re
 from dataclasses import replace

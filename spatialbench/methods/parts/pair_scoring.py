@@ -94,9 +94,14 @@ class PairScoring(LightningModule):
         """Log the accuracies and keep the outcomes."""
         self.test_outcomes = self._log_scores("test", partial=False)
 
+    def records_source(self) -> Any:
+        """Return the trainer's data module, whose records a method is trained and scored on."""
+        data = getattr(self.trainer, "datamodule", None)
+        assert data is not None, "a method is trained and scored on a data module's records"
+        return data
+
     def _log_scores(self, stage: str, partial: bool) -> Outcomes:
-        data: Any = getattr(self.trainer, "datamodule", None)
-        assert data is not None, "a method is scored on a data module's records"
+        data = self.records_source()
         records = (data.val_set if stage == "val" else data.test_set).records
         outcomes = self.outcomes.compute()
         scores = score(outcomes, [record.relation for record in records], partial=partial)
